@@ -1,0 +1,17 @@
+"""How a long stage tells whoever is watching how far it is. Floor 0: knows neither stages nor screens."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+
+class Progress(Protocol):
+    """Called by a stage after each unit of work; never raises, never slows the stage noticeably."""
+
+    def __call__(self, stage: str, done: int, total: int, **figures: float) -> None:
+        """`stage` is a short label, `done` of `total` units are finished, `figures` are running means to show."""
+        ...
+
+
+def silent(stage: str, done: int, total: int, **figures: float) -> None:
+    """The Progress that shows nothing."""
