@@ -1,0 +1,100 @@
+"""The few statistics that every claim here is made with. Numbers in, numbers out; randomness by seed.
+
+Floor 0: knows no problems, models or files. Intervals are two-sided; `level` is their coverage.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import comb
+
+import numpy as np
+import numpy.typing as npt
+from scipy import stats
+
+Floats = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """A value with its interval [low, high], all in the unit of the value."""
+
+    value: float
+    low: float
+    high: float
+
+    def as_dict(self) -> dict[str, float]:
+        """JSON form."""
+        return {"value": self.value, "low": self.low, "high": self.high}
+
+    def __str__(self) -> str:
+        return f"{self.value:.3f} [{self.low:.3f}, {self.high:.3f}]"
+
+
+def proportion(successes: int, trials: int, level: float = 0.95) -> Estimate:
+    """Share of successes with its Wilson score interval (Wilson 1927). `trials` ≥ 1, else ValueError."""
+    result = stats.binomtest(successes, trials)
+    interval = result.proportion_ci(level, method="wilson")
+    return Estimate(successes / trials, float(interval.low), float(interval.high))
+
+
+def bootstrap_mean(values: Sequence[float] | Floats, level: float = 0.95, resamples: int = 2000) -> Estimate:
+    """Mean over independent items (shape [n], n ≥ 1) with a percentile bootstrap interval; seeded, so repeatable."""
+    array = np.asarray(values, dtype=np.float64)
+    if array.size == 0:
+        raise ValueError("no values to average")
+    picks = np.random.default_rng(0).integers(array.size, size=(resamples, array.size))
+    low, high = np.quantile(array[picks].mean(axis=1), [(1 - level) / 2, (1 + level) / 2])
+    return Estimate(float(array.mean()), float(low), float(high))
+
+
+def mean_t(values: Sequence[float] | Floats, level: float = 0.95) -> Estimate:
+    """Mean over a few independent runs (shape [n], n ≥ 2) with Student's t interval."""
+    array = np.asarray(values, dtype=np.float64)
+    if array.size < 2:
+        raise ValueError("a t interval needs at least two values")
+    half = float(stats.sem(array) * stats.t.ppf((1 + level) / 2, array.size - 1))
+    return Estimate(float(array.mean()), float(array.mean()) - half, float(array.mean()) + half)
+
+
+@dataclass(frozen=True, slots=True)
+class PairedComparison:
+    """Two policies on the same problems.
+
+    difference: mean of (after − before), with a bootstrap interval over problems.
+    gained:     problems only `after` has right; lost: problems only `before` has right.
+    p_value:    exact McNemar test (binomial on gained against lost), two-sided; 1 when they never disagree.
+    """
+
+    difference: Estimate
+    gained: int
+    lost: int
+    p_value: float
+
+
+def compare_paired(before: Sequence[bool], after: Sequence[bool]) -> PairedComparison:
+    """Compare two lists of outcomes over the same problems in the same order. Lengths must agree (ValueError)."""
+    if len(before) != len(after):
+        raise ValueError(f"paired outcomes of different lengths: {len(before)} and {len(after)}")
+    delta = np.asarray(after, dtype=np.float64) - np.asarray(before, dtype=np.float64)
+    gained, lost = int((delta > 0).sum()), int((delta < 0).sum())
+    p_value = float(stats.binomtest(gained, gained + lost).pvalue) if gained + lost else 1.0
+    return PairedComparison(bootstrap_mean(delta), gained, lost, p_value)
+
+
+def pass_at_k(samples: int, correct: int, k: int) -> float:
+    """Unbiased chance that at least one of k of the samples is right (Chen et al. 2021, arXiv 2107.03374, eq. 1)."""
+    if not 1 <= k <= samples:
+        raise ValueError(f"k = {k} is outside 1..{samples}")
+    return 1.0 - comb(samples - correct, k) / comb(samples, k)
+
+
+def area_under_roc(scores: Sequence[float] | Floats, labels: Sequence[bool]) -> float | None:
+    """Chance that a positive's score exceeds a negative's, ties counting half; None without both kinds."""
+    array, positive = np.asarray(scores, dtype=np.float64), np.asarray(labels, dtype=bool)
+    positives, negatives = int(positive.sum()), int((~positive).sum())
+    if not positives or not negatives:
+        return None
+    ranks = stats.rankdata(array)
+    return float((ranks[positive].sum() - positives * (positives + 1) / 2) / (positives * negatives))
