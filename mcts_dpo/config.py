@@ -1,0 +1,56 @@
+"""The whole run in one file: every room's settings, composed. Knows what can be set, not how anything runs."""
+
+from __future__ import annotations
+
+from typing import Self
+
+from pydantic import Field, model_validator
+
+from mcts_dpo.engines import EngineSettings
+from mcts_dpo.evaluation import EvaluationSettings
+from mcts_dpo.preferences import PreferenceSettings
+from mcts_dpo.problems import ProblemSettings
+from mcts_dpo.prompts import PromptSettings
+from mcts_dpo.search import SearchSettings
+from mcts_dpo.settings import Settings
+from mcts_dpo.training import TrainingSettings
+
+
+class RunConfig(Settings):
+    """Settings of a self-training run; a stage run alone reads only its own sections.
+
+    model:               the starting policy: a hub name, a Hugging Face directory, or a `.gguf` file.
+    train, test:         where problems come from; the two must share no question (checked).
+    rounds:              how often search and training alternate, ≥ 1.
+    problems_per_round:  fresh training problems searched in each round; all rounds' slices are disjoint.
+    shard_size:          problems per search shard, the unit that a resumed run does not repeat.
+    development:         problems held back from the end of the training set; greedy accuracy on them is
+                         measured before and after each round, and a round that lowers it beyond noise
+                         (exact McNemar p < 0.05) is rolled back. 0: no guard.
+    baseline:            evaluate the starting policy too (needed for any claim of a gain).
+    seed:                of everything random; the same seed on the same machine gives the same bytes.
+    """
+
+    model: str
+    train: ProblemSettings
+    test: ProblemSettings
+    prompt: PromptSettings = PromptSettings()
+    engine: EngineSettings = EngineSettings()
+    search: SearchSettings = SearchSettings()
+    preferences: PreferenceSettings = PreferenceSettings()
+    training: TrainingSettings = TrainingSettings()
+    evaluation: EvaluationSettings = EvaluationSettings()
+    rounds: int = Field(1, ge=1)
+    problems_per_round: int = Field(64, ge=1)
+    shard_size: int = Field(32, ge=1)
+    development: int = Field(0, ge=0)
+    baseline: bool = True
+    seed: int = Field(0, ge=0)
+
+    @model_validator(mode="after")
+    def _sections_agree(self) -> Self:
+        # Each stage derives its seed from the run's: a second dial beside it would silently do nothing.
+        for section in ("search", "training", "evaluation"):
+            if getattr(self, section).seed != 0:
+                raise ValueError(f"{section}.seed: set the run's own `seed` instead; every stage derives its seed from it")
+        return self

@@ -1,0 +1,292 @@
+"""How good is a policy at problems? Greedy pass@1, sampled pass@1, pass@k and majority@k, with intervals.
+
+In: problems with reference answers and an engine. Out: an `Evaluation`, one row per problem, that saves as
+Parquet and sums up as JSON. Knows nothing of training or of run directories.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+from pydantic import Field
+
+from mcts_dpo.engines.base import Completion, Engine, Request, Sample, complete
+from mcts_dpo.files import InputError, read_table, seed_from, write_table
+from mcts_dpo.problems import Problem
+from mcts_dpo.progress import Progress, silent
+from mcts_dpo.prompts import PromptSettings, prompt_tokens, self_evaluation
+from mcts_dpo.settings import Settings
+from mcts_dpo.statistics import (
+    PairedComparison,
+    area_under_roc,
+    bootstrap_mean,
+    compare_paired,
+    pass_at_k,
+    proportion,
+)
+from verifiers import equivalence_classes, extract_answer, verify
+
+
+class EvaluationSettings(Settings):
+    """What to measure.
+
+    samples:     sampled solutions per problem besides the greedy one; 0 measures greedy only.
+    temperature: of the sampled solutions, > 0.
+    top_p:       nucleus of the sampled solutions.
+    max_tokens:  limit of every solution; one that is cut there and states no answer is wrong.
+    k:           the ks of pass@k and majority@k; those above `samples` are left out.
+    confidence:  also ask the policy whether its greedy solution is right, and report the AUC of its yes.
+    chunk:       problems submitted together (progress is reported after each chunk).
+    """
+
+    samples: int = Field(0, ge=0)
+    temperature: float = Field(0.8, gt=0)
+    top_p: float = Field(1.0, gt=0, le=1)
+    max_tokens: int = Field(256, ge=1)
+    k: tuple[int, ...] = (1, 4, 8, 16)
+    confidence: bool = False
+    chunk: int = Field(128, ge=1)
+    seed: int = Field(0, ge=0)
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """One problem's results.
+
+    problem_id, reference: of the problem.
+    text, answer, correct: the greedy solution, the answer extracted from it (None: none stated), the verdict.
+    cut:                   the greedy solution ran into `max_tokens`.
+    confidence:            P(yes) of the self-evaluation of the greedy solution; None if not asked.
+    sample_answers:        the sampled solutions' answers, in sampling order.
+    sample_correct:        their verdicts.
+    majority_correct:      for each k of `Evaluation.ks`: the verdict on the vote of the first k samples.
+    error:                 why the engine could not serve this problem (then it counts as wrong), else None.
+    """
+
+    problem_id: str
+    reference: str
+    text: str
+    answer: str | None
+    correct: bool
+    cut: bool
+    confidence: float | None
+    sample_answers: tuple[str | None, ...]
+    sample_correct: tuple[bool, ...]
+    majority_correct: tuple[bool, ...]
+    error: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluation:
+    """Outcomes in the order of the problems, the ks that were measured, and the tokens that were sampled."""
+
+    outcomes: tuple[Outcome, ...]
+    ks: tuple[int, ...]
+    sampled_tokens: int
+
+    @property
+    def correct(self) -> list[bool]:
+        """Greedy verdicts, in order."""
+        return [outcome.correct for outcome in self.outcomes]
+
+    def summary(self) -> dict[str, Any]:
+        """Metrics as JSON: shares in [0, 1] with 95 % intervals (Wilson for greedy, bootstrap over problems else)."""
+        outcomes = self.outcomes
+        stated = [outcome for outcome in outcomes if outcome.answer is not None]
+        metrics: dict[str, Any] = {
+            "problems": len(outcomes),
+            "greedy": proportion(sum(self.correct), len(outcomes)).as_dict(),
+            "stated_answer": proportion(len(stated), len(outcomes)).as_dict(),
+            "cut_by_length": sum(outcome.cut for outcome in outcomes) / len(outcomes),
+            "failed": sum(outcome.error is not None for outcome in outcomes),
+            "sampled_tokens": self.sampled_tokens,
+        }
+        if stated:
+            metrics["greedy_if_stated"] = proportion(sum(o.correct for o in stated), len(stated)).as_dict()
+        if any(outcome.sample_correct for outcome in outcomes):
+            counts = [(len(o.sample_correct), sum(o.sample_correct)) for o in outcomes]
+            metrics["sampled"] = bootstrap_mean([right / total if total else 0.0 for total, right in counts]).as_dict()
+            for index, k in enumerate(self.ks):
+                passes = [pass_at_k(total, right, k) if total else 0.0 for total, right in counts]
+                votes = [bool(o.majority_correct) and o.majority_correct[index] for o in outcomes]
+                metrics[f"pass@{k}"] = bootstrap_mean(passes).as_dict()
+                metrics[f"majority@{k}"] = proportion(sum(votes), len(votes)).as_dict()
+        judged = [o for o in outcomes if o.confidence is not None]
+        if judged:
+            scores = [o.confidence for o in judged if o.confidence is not None]
+            metrics["self_evaluation_auc"] = area_under_roc(scores, [o.correct for o in judged])
+        return metrics
+
+    def save(self, path: Path) -> None:
+        """One Parquet row per problem."""
+        rows = [asdict(outcome) for outcome in self.outcomes]
+        metadata = {"ks": ",".join(map(str, self.ks)), "sampled_tokens": str(self.sampled_tokens)}
+        write_table(path, pa.Table.from_pylist(rows, schema=_SCHEMA).replace_schema_metadata(metadata))
+
+    @staticmethod
+    def load(path: Path) -> Evaluation:
+        """Read what `save` wrote. Raises InputError for a missing file or one of another kind."""
+        table = read_table(path)
+        metadata = table.schema.metadata or {}
+        if table.schema.names != _SCHEMA.names or b"ks" not in metadata:
+            raise InputError(f"{path}: not an evaluation (columns {', '.join(table.schema.names)})")
+        outcomes = tuple(
+            Outcome(**{key: tuple(value) if isinstance(value, list) else value for key, value in row.items()})
+            for row in table.to_pylist()
+        )
+        ks = tuple(int(part) for part in metadata[b"ks"].decode().split(",") if part)
+        return Evaluation(outcomes, ks, int(metadata[b"sampled_tokens"]))
+
+
+_SCHEMA = pa.schema(
+    [
+        ("problem_id", pa.string()),
+        ("reference", pa.string()),
+        ("text", pa.string()),
+        ("answer", pa.string()),
+        ("correct", pa.bool_()),
+        ("cut", pa.bool_()),
+        ("confidence", pa.float64()),
+        ("sample_answers", pa.list_(pa.string())),
+        ("sample_correct", pa.list_(pa.bool_())),
+        ("majority_correct", pa.list_(pa.bool_())),
+        ("error", pa.string()),
+    ]
+)
+
+
+def compare(before: Evaluation, after: Evaluation) -> PairedComparison:
+    """Greedy accuracy of two policies on the same problems. Raises InputError if the problems differ."""
+    if [o.problem_id for o in before.outcomes] != [o.problem_id for o in after.outcomes]:
+        raise InputError("the two evaluations are of different problems; compare evaluations of one problem set")
+    return compare_paired(before.correct, after.correct)
+
+
+def evaluate(
+    problems: Sequence[Problem],
+    engine: Engine,
+    *,
+    prompt: PromptSettings,
+    settings: EvaluationSettings | None = None,
+    progress: Progress = silent,
+) -> Evaluation:
+    """Solve every problem greedily and, if asked, by sampling; verify every answer against the reference.
+
+    Deterministic for a given engine state: seeds come from the settings' seed and the problem's id. Raises
+    InputError for an empty problem set or a problem without a reference answer.
+    """
+    settings = settings or EvaluationSettings()
+    if not problems:
+        raise InputError("no problems to evaluate")
+    for problem in problems:
+        if problem.answer is None:
+            raise InputError(f"problem {problem.id}: no reference answer, so it cannot be evaluated")
+    ks = tuple(k for k in settings.k if 1 <= k <= settings.samples)
+    sampled_before = engine.usage.sampled_tokens
+    outcomes: list[Outcome] = []
+    for start in range(0, len(problems), settings.chunk):
+        chunk = problems[start : start + settings.chunk]
+        outcomes += _evaluate_chunk(chunk, engine, prompt, settings, ks)
+        right = sum(outcome.correct for outcome in outcomes)
+        progress("evaluate", len(outcomes), len(problems), accuracy=right / len(outcomes))
+    return Evaluation(tuple(outcomes), ks, engine.usage.sampled_tokens - sampled_before)
+
+
+def _evaluate_chunk(
+    chunk: Sequence[Problem],
+    engine: Engine,
+    prompt: PromptSettings,
+    settings: EvaluationSettings,
+    ks: tuple[int, ...],
+) -> list[Outcome]:
+    prefixes = [prompt_tokens(problem, engine.tokenizer, prompt) for problem in chunk]
+    greedy_requests = [
+        Request(2 * index, prefix, 1, settings.max_tokens, temperature=0.0, stop=prompt.stop)
+        for index, prefix in enumerate(prefixes)
+    ]
+    sample_requests = [
+        Request(
+            2 * index + 1,
+            prefix,
+            settings.samples,
+            settings.max_tokens,
+            settings.temperature,
+            settings.top_p,
+            prompt.stop,
+            seed_from("evaluate", settings.seed, problem.id),
+        )
+        for index, (problem, prefix) in enumerate(zip(chunk, prefixes, strict=True))
+        if settings.samples
+    ]
+    # A problem's two requests stand together, so that the engine computes their common prefix once.
+    requests = sorted([*greedy_requests, *sample_requests], key=lambda request: request.id)
+    done = {completion.id: completion for completion in complete(engine, requests)}
+    greedy = [done[2 * index] for index in range(len(chunk))]
+    sampled = [done.get(2 * index + 1) for index in range(len(chunk))]
+    confidences = _confidences(engine, prompt, prefixes, greedy) if settings.confidence else [None] * len(chunk)
+    return [
+        _outcome(problem, first, more, confidence, prompt, ks)
+        for problem, first, more, confidence in zip(chunk, greedy, sampled, confidences, strict=True)
+    ]
+
+
+def _confidences(
+    engine: Engine, prompt: PromptSettings, prefixes: Sequence[tuple[int, ...]], greedy: Sequence[Completion]
+) -> list[float | None]:
+    """P(yes) for each greedy solution, asked in context so that the engine's prefix cache is hit."""
+    suffix, choices = self_evaluation(engine.tokenizer, prompt)
+    ended = engine.tokenizer.eos_token_id
+    asked = {}
+    for index, (prefix, completion) in enumerate(zip(prefixes, greedy, strict=True)):
+        if completion.samples:
+            tokens = completion.samples[0].tokens
+            # The question continues the same turn's text: the end-of-sequence mark is the suffix's to give.
+            tokens = tokens[:-1] if tokens and tokens[-1] == ended else tokens
+            asked[index] = Request(index, (*prefix, *tokens, *suffix), choices=choices)
+    answers = {completion.id: completion for completion in complete(engine, list(asked.values()))}
+    return [
+        answers[index].probabilities[0] if index in answers and answers[index].probabilities else None
+        for index in range(len(prefixes))
+    ]
+
+
+def _outcome(
+    problem: Problem,
+    greedy: Completion,
+    sampled: Completion | None,
+    confidence: float | None,
+    prompt: PromptSettings,
+    ks: tuple[int, ...],
+) -> Outcome:
+    reference = problem.answer or ""
+    first = greedy.samples[0] if greedy.samples else Sample((), "", (), "length")
+    answer = extract_answer(first.text, prompt.answer_style)
+    samples = sampled.samples if sampled else ()
+    answers = tuple(extract_answer(sample.text, prompt.answer_style) for sample in samples)
+    verdicts = tuple(bool(verify(reference, given)) for given in answers)
+    return Outcome(
+        problem_id=problem.id,
+        reference=reference,
+        text=first.text,
+        answer=answer,
+        correct=bool(verify(reference, answer)),
+        cut=first.finish == "length",
+        confidence=confidence,
+        sample_answers=answers,
+        sample_correct=verdicts,
+        majority_correct=tuple(_majority(answers[:k], verdicts) for k in ks) if samples else (),
+        error=greedy.error or (sampled.error if sampled else None),
+    )
+
+
+def _majority(answers: Sequence[str | None], verdicts: Sequence[bool]) -> bool:
+    """The verdict on the largest class of mathematically equal answers; among equals, the first sampled."""
+    classes = equivalence_classes(answers)
+    if not classes:
+        return False
+    winner = max(classes, key=lambda members: (len(members), -members[0]))
+    return verdicts[winner[0]]
