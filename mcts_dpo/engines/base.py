@@ -113,6 +113,10 @@ class Engine(Protocol):
         """Block until at least one request is done; every completion is returned once. [] if none is under way."""
         ...
 
+    def reset(self) -> None:
+        """Forget every cached prefix, so that what follows depends on nothing before. Only while nothing is under way."""
+        ...
+
     def reload(self, checkpoint: Path) -> None:
         """New weights of the same architecture from a Hugging Face directory. Only while nothing is under way."""
         ...
