@@ -16,8 +16,19 @@ from mcts_dpo.settings import Settings
 from mcts_dpo.training import TrainingSettings
 
 
-class RunConfig(Settings):
-    """Settings of a self-training run; a stage run alone reads only its own sections.
+class StageConfig(Settings):
+    """The settings of the single stages, each under its room's name: what a stage run alone needs."""
+
+    prompt: PromptSettings = PromptSettings()
+    engine: EngineSettings = EngineSettings()
+    search: SearchSettings = SearchSettings()
+    preferences: PreferenceSettings = PreferenceSettings()
+    training: TrainingSettings = TrainingSettings()
+    evaluation: EvaluationSettings = EvaluationSettings()
+
+
+class RunConfig(StageConfig):
+    """Settings of a self-training run.
 
     model:               the starting policy: a hub name, a Hugging Face directory, or a `.gguf` file.
     train, test:         where problems come from; the two must share no question (checked).
@@ -34,12 +45,6 @@ class RunConfig(Settings):
     model: str
     train: ProblemSettings
     test: ProblemSettings
-    prompt: PromptSettings = PromptSettings()
-    engine: EngineSettings = EngineSettings()
-    search: SearchSettings = SearchSettings()
-    preferences: PreferenceSettings = PreferenceSettings()
-    training: TrainingSettings = TrainingSettings()
-    evaluation: EvaluationSettings = EvaluationSettings()
     rounds: int = Field(1, ge=1)
     problems_per_round: int = Field(64, ge=1)
     shard_size: int = Field(32, ge=1)

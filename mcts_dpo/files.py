@@ -107,3 +107,19 @@ def digest(*parts: Any) -> str:
 def seed_from(*parts: Any) -> int:
     """A seed in [0, 2**63) drawn from JSON-serialisable parts: the same parts, the same seed, anywhere."""
     return int(digest(*parts)[:16], 16) >> 1
+
+
+def read_json_lines(path: Path) -> list[Any]:
+    """Read one JSON document per line. Raises InputError naming the file and the line."""
+    documents = []
+    try:
+        with Path(path).open(encoding="utf-8") as handle:
+            for number, line in enumerate(handle, 1):
+                if line.strip():
+                    try:
+                        documents.append(json.loads(line))
+                    except json.JSONDecodeError as error:
+                        raise InputError(f"{path}, line {number}: not JSON ({error.msg})") from None
+    except FileNotFoundError:
+        raise InputError(f"{path}: no such file") from None
+    return documents

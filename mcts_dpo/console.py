@@ -1,0 +1,39 @@
+"""What a person sees while a stage works: one live line per stage; nothing when the output is no terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import Progress as Bars
+
+from mcts_dpo.progress import Progress, silent
+
+
+@contextmanager
+def live_progress(console: Console) -> Iterator[Progress]:
+    """A Progress that draws bars with elapsed time, ETA and running figures on `console` while the block runs."""
+    if not console.is_terminal:
+        yield silent
+        return
+    columns = (
+        TextColumn("{task.description:<24}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[figures]}"),
+    )
+    with Bars(*columns, console=console) as bars:
+        tasks: dict[str, TaskID] = {}
+
+        def show(stage: str, done: int, total: int, **figures: float) -> None:
+            # A stage that starts again (the next evaluation, say) gets a new line.
+            if stage not in tasks or done < bars.tasks[tasks[stage]].completed:
+                tasks[stage] = bars.add_task(stage, total=total, figures="")
+            text = "  ".join(f"{name} {value:.3g}" for name, value in figures.items())
+            bars.update(tasks[stage], completed=done, total=total, figures=text)
+
+        yield show

@@ -1,0 +1,104 @@
+"""A finished or unfinished run as text: what was gained, at what cost. Reads a run directory, changes nothing."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from mcts_dpo.files import InputError, read_json_lines
+
+
+@dataclass(frozen=True, slots=True)
+class RunRecord:
+    """What a run directory holds.
+
+    metrics: one dictionary per evaluated policy, the starting one (round -1) first if it was measured.
+    timings: one dictionary per finished stage: place, stage, seconds (wall clock).
+    """
+
+    directory: Path
+    metrics: tuple[dict[str, Any], ...]
+    timings: tuple[dict[str, Any], ...]
+
+    @property
+    def rounds(self) -> list[dict[str, Any]]:
+        """The metrics of the rounds, without the starting policy's."""
+        return [line for line in self.metrics if line["round"] >= 0]
+
+    def seconds(self, round_: int) -> float:
+        """Wall-clock seconds of all stages of a round (-1: the starting policy's evaluation)."""
+        place = "baseline" if round_ < 0 else f"round-{round_:03d}"
+        return float(sum(line["seconds"] for line in self.timings if line["place"] == place))
+
+
+def load_run(directory: Path) -> RunRecord:
+    """Read a run directory. Raises InputError when it is none, or when no round has finished yet."""
+    directory = Path(directory)
+    if not (directory / "config.yaml").exists():
+        raise InputError(f"{directory}: not a run directory (it has no config.yaml)")
+    if not (directory / "metrics.jsonl").exists():
+        raise InputError(f"{directory}: no round has finished yet; run it again with the same command to continue")
+    timings = directory / "timings.jsonl"
+    return RunRecord(
+        directory,
+        tuple(read_json_lines(directory / "metrics.jsonl")),
+        tuple(read_json_lines(timings)) if timings.exists() else (),
+    )
+
+
+def interval(estimate: dict[str, float]) -> str:
+    """"0.512 [0.48, 0.54]"."""
+    return f"{estimate['value']:.3f} [{estimate['low']:.2f}, {estimate['high']:.2f}]"
+
+
+def accuracy_table(record: RunRecord) -> Table:
+    """One row per policy: test accuracy with its interval, accuracy on fresh problems, pairs, tokens, seconds."""
+    table = Table(title="Accuracy per round (95 % intervals)")
+    headings = ("policy", "greedy, test", "vs start", "first sample, fresh", "pairs", "search tokens", "seconds")
+    for heading in headings:
+        table.add_column(heading, justify="left" if heading == "policy" else "right")
+    for line in record.metrics:
+        search = line.get("search", {})
+        against = line.get("against_baseline")
+        name = "start" if line["round"] < 0 else f"round {line['round'] + 1}"
+        table.add_row(
+            name if line.get("accepted", True) else f"{name} (rolled back)",
+            interval(line["test"]["greedy"]),
+            f"{against['difference']['value']:+.3f} (p {against['p_value']:.2g})" if against else "",
+            f"{search['first_sample_accuracy']:.3f}" if search else "",
+            str(line.get("pairs", "")),
+            f"{search['sampled_tokens']:,}" if search else "",
+            f"{record.seconds(line['round']):.0f}",
+        )
+    return table
+
+
+def summary_text(record: RunRecord) -> RenderableType:
+    """The whole text report: the table, then one line per thing that a reader should be told."""
+    notes = [_gain_sentence(record)]
+    for line in record.rounds:
+        name = f"round {line['round'] + 1}"
+        if not line["accepted"]:
+            notes.append(f"{name}: not accepted; the next round started from the policy before it.")
+        notes += [f"{name}: {alarm}" for alarm in line.get("training", {}).get("alarms", [])]
+        failed = line["search"]["failed"]
+        if failed:
+            notes.append(f"{name}: {failed} problems could not be searched; their trees say why.")
+    return Group(accuracy_table(record), Text("\n".join(note for note in notes if note)))
+
+
+def _gain_sentence(record: RunRecord) -> str:
+    if not record.rounds or "against_baseline" not in record.rounds[-1]:
+        return ""
+    last = record.rounds[-1]["against_baseline"]
+    low, high = last["difference"]["low"], last["difference"]["high"]
+    verdict = "beyond noise" if low > 0 or high < 0 else "within noise"
+    return (
+        f"Last round against the start: {last['difference']['value']:+.3f} [{low:+.3f}, {high:+.3f}], "
+        f"{last['gained']} gained, {last['lost']} lost, McNemar p = {last['p_value']:.2g}: {verdict}."
+    )

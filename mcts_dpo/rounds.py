@@ -1,0 +1,355 @@
+"""The self-training loop: the only room that knows the order of the stages.
+
+In: a `RunConfig` and a directory. Out: that directory, filled:
+
+    config.yaml  environment.json  metrics.jsonl  timings.jsonl
+    baseline/    evaluation.parquet  metrics.json
+    round-000/   trees/shard-0000.parquet …  pairs.parquet  solutions.parquet
+                 training/log.jsonl  policy/  evaluation.parquet  metrics.json
+
+A stage is finished when its manifest under `stages/` says so; a search shard, when its file is there. Every
+file appears whole. So the process may be killed at any moment: the same call continues, repeats no finished
+stage or shard, and ends with the same bytes as an undisturbed run on the same machine (`timings.jsonl`
+apart, the one file that holds clock times).
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import json
+import platform
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from mcts_dpo.config import RunConfig
+from mcts_dpo.engines import Engine, load_engine
+from mcts_dpo.evaluation import Evaluation, compare, evaluate
+from mcts_dpo.files import InputError, digest, read_json, seed_from, whole, write_json
+from mcts_dpo.preferences import extract_pairs, extract_solutions
+from mcts_dpo.problems import Problem, load_problems, overlap
+from mcts_dpo.progress import Progress, silent
+from mcts_dpo.search import Forest, search, search_statistics
+from mcts_dpo.settings import difference, dump_settings, load_settings
+from mcts_dpo.training import train
+
+LIBRARIES = ("torch", "transformers", "peft", "numpy", "numba", "datasets", "mcts-dpo")
+
+
+@dataclass(frozen=True, slots=True)
+class RunResult:
+    """What a finished run found.
+
+    directory: the run directory.
+    baseline:  metrics of the starting policy (None if `baseline: false`).
+    rounds:    metrics of each round, in order (see `round-*/metrics.json`).
+    policy:    the last accepted policy: a Hugging Face directory, or the starting model's name.
+    """
+
+    directory: Path
+    baseline: dict[str, Any] | None
+    rounds: tuple[dict[str, Any], ...]
+    policy: str
+
+
+def run(config: RunConfig, directory: Path, *, progress: Progress = silent) -> RunResult:
+    """Run, or continue, the self-training loop of `config` in `directory`.
+
+    Raises InputError when the directory belongs to another config (with the differences), is in use by
+    another process, or when the problems do not suffice for the rounds.
+    """
+    directory = Path(directory)
+    directory.mkdir(parents=True, exist_ok=True)
+    with _locked(directory):
+        _claim(config, directory)
+        problems = _load(config)
+        bench = _Bench(config, directory, progress)
+        baseline = _evaluate_baseline(bench, problems) if config.baseline else None
+        policy = config.model
+        rounds: list[dict[str, Any]] = []
+        for index in range(config.rounds):
+            metrics = _round(bench, problems, index, policy)
+            policy = str(directory / metrics["policy"]) if metrics["accepted"] else policy
+            rounds.append(metrics)
+            lines = [json.dumps(line, sort_keys=True) for line in [*([baseline] if baseline else []), *rounds]]
+            with whole(directory / "metrics.jsonl") as scratch:
+                scratch.write_text("\n".join(lines) + "\n", encoding="utf-8")
+        return RunResult(directory, baseline, tuple(rounds), policy)
+
+
+@dataclass(frozen=True, slots=True)
+class _Problems:
+    """The problems of a run: shared by no two rounds, and by no training and test set.
+
+    left_out: training problems that were dropped because the test set asks the same question.
+    """
+
+    rounds: tuple[tuple[Problem, ...], ...]
+    development: tuple[Problem, ...]
+    test: tuple[Problem, ...]
+    left_out: int
+
+
+def _load(config: RunConfig) -> _Problems:
+    test = load_problems(config.test)
+    train_problems = load_problems(config.train)
+    contaminated = {train_id for train_id, _ in overlap(train_problems, test)}
+    usable = [problem for problem in train_problems if problem.id not in contaminated]
+    needed = config.rounds * config.problems_per_round + config.development
+    if len(usable) < needed:
+        raise InputError(
+            f"{config.train.source}: {len(usable)} usable training problems, but {config.rounds} rounds × "
+            f"{config.problems_per_round} + {config.development} for development need {needed}; "
+            "lower rounds or problems_per_round, or give more problems"
+        )
+    size = config.problems_per_round
+    slices = tuple(tuple(usable[index * size : (index + 1) * size]) for index in range(config.rounds))
+    # The guard's problems come from the far end, so that raising `rounds` later moves no slice.
+    development = tuple(usable[len(usable) - config.development :]) if config.development else ()
+    return _Problems(slices, development, tuple(test), len(contaminated))
+
+
+@dataclass(slots=True)
+class _Bench:
+    """What the stages of one run share: the config, the directory, and one engine with some policy's weights."""
+
+    config: RunConfig
+    directory: Path
+    progress: Progress
+    engine: Engine | None = None
+    loaded: str = ""
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    def engine_for(self, policy: str) -> Engine:
+        """The engine, holding `policy`'s weights and nothing cached, whatever was done before."""
+        if self.engine is None:
+            self.engine = load_engine(policy, settings=self.config.engine)
+        elif self.loaded != policy:
+            self.engine.reload(Path(policy))
+        self.loaded = policy
+        self.engine.reset()
+        return self.engine
+
+    def stage(self, place: Path, name: str, outputs: Callable[[], Sequence[Path]], work: Callable[[], None]) -> None:
+        """Do `work` unless the manifest `place`/stages/`name`.json says it is done; then write the manifest."""
+        manifest = place / "stages" / f"{name}.json"
+        if manifest.exists():
+            _check_manifest(manifest, place)
+            return
+        started = time.monotonic()
+        work()
+        files = {str(path.relative_to(place)): _fingerprint(path) for path in outputs()}
+        write_json(manifest, {"stage": name, "files": files})
+        line = {"place": place.name, "stage": name, "seconds": round(time.monotonic() - started, 3)}
+        with (self.directory / "timings.jsonl").open("a", encoding="utf-8") as log:
+            log.write(json.dumps(line) + "\n")
+
+
+def _evaluate_baseline(bench: _Bench, problems: _Problems) -> dict[str, Any]:
+    place = bench.directory / "baseline"
+    target = place / "metrics.json"
+
+    def work() -> None:
+        evaluation = _evaluate(bench, bench.config.model, problems.test, place / "evaluation.parquet")
+        write_json(target, {"round": -1, "policy": bench.config.model, "test": evaluation.summary()})
+
+    bench.stage(place, "evaluate", lambda: [target, place / "evaluation.parquet"], work)
+    metrics: dict[str, Any] = read_json(target)
+    return metrics
+
+
+def _round(bench: _Bench, problems: _Problems, index: int, policy: str) -> dict[str, Any]:
+    """One turn: search → pairs → train → evaluate. Returns the round's metrics."""
+    place = bench.directory / f"round-{index:03d}"
+    slice_ = problems.rounds[index]
+    shards = _search(bench, place, index, slice_, policy)
+    bench.stage(place, "pairs", lambda: _existing(place, "pairs.parquet", "solutions.parquet"), lambda: _extract(bench, place, shards))
+    bench.stage(place, "train", lambda: _trained_files(place), lambda: _train(bench, place, index, policy))
+    target = place / "metrics.json"
+    bench.stage(
+        place,
+        "evaluate",
+        lambda: [target, *_existing(place, "evaluation.parquet", "development.parquet")],
+        lambda: write_json(target, _measure(bench, place, index, policy, shards, problems)),
+    )
+    metrics: dict[str, Any] = read_json(target)
+    return metrics
+
+
+def _search(bench: _Bench, place: Path, index: int, problems: Sequence[Problem], policy: str) -> list[Path]:
+    """Grow the round's trees, shard by shard; a shard whose file is there is not searched again."""
+    config = bench.config
+    size = config.shard_size
+    shards = [place / "trees" / f"shard-{number:04d}.parquet" for number in range((len(problems) + size - 1) // size)]
+    settings = config.search.model_copy(update={"seed": seed_from("search", config.seed, index)})
+
+    def work() -> None:
+        for number, shard in enumerate(shards):
+            if shard.exists():
+                continue
+            part = problems[number * size : (number + 1) * size]
+            done = number * size
+
+            def forward(stage: str, finished: int, total: int, *, before: int = done, **figures: float) -> None:
+                bench.progress(f"round {index + 1}: {stage}", before + finished, len(problems), **figures)
+
+            # The engine is emptied before each shard: what a shard holds depends on nothing before it.
+            engine = bench.engine_for(policy)
+            search(part, engine, prompt=config.prompt, settings=settings, progress=forward).save(shard)
+
+    bench.stage(place, "search", lambda: shards, work)
+    return shards
+
+
+def _extract(bench: _Bench, place: Path, shards: Sequence[Path]) -> None:
+    forests = [Forest.load(shard) for shard in shards]
+    extract_pairs(forests, bench.config.preferences).save(place / "pairs.parquet")
+    extract_solutions(forests, bench.config.preferences).save(place / "solutions.parquet")
+
+
+def _train(bench: _Bench, place: Path, index: int, policy: str) -> None:
+    """Train from `policy` on the round's data; with nothing to learn from, leave a note instead of a policy."""
+    config = bench.config
+    data = place / ("solutions.parquet" if config.training.objective == "rft" else "pairs.parquet")
+    settings = config.training.model_copy(update={"seed": seed_from("training", config.seed, index) % 2**32})
+    if not read_rows(data):
+        write_json(place / "training" / "skipped.json", {"reason": f"{data.name} has no rows: nothing to learn from"})
+        return
+
+    def forward(stage: str, finished: int, total: int, **figures: float) -> None:
+        bench.progress(f"round {index + 1}: {stage}", finished, total, **figures)
+
+    summary = train(policy, data, place / "policy", settings, log=place / "training" / "log.jsonl", progress=forward)
+    write_json(place / "training" / "summary.json", summary.as_dict())
+
+
+def _measure(
+    bench: _Bench, place: Path, index: int, policy: str, shards: Sequence[Path], problems: _Problems
+) -> dict[str, Any]:
+    """Evaluate the round's policy and gather the round's numbers. Nothing in them depends on the clock."""
+    trained = (place / "policy").exists()
+    candidate = str(place / "policy") if trained else policy
+    evaluation = _evaluate(bench, candidate, problems.test, place / "evaluation.parquet")
+    metrics: dict[str, Any] = {
+        "round": index,
+        "policy": f"{place.name}/policy",
+        "accepted": trained,
+        "search": search_statistics([Forest.load(shard) for shard in shards]),
+        "pairs": read_rows(place / "pairs.parquet"),
+        "solutions": read_rows(place / "solutions.parquet"),
+        "test": evaluation.summary(),
+        "train_problems_left_out": problems.left_out,
+    }
+    summary = place / "training" / "summary.json"
+    if summary.exists():
+        metrics["training"] = read_json(summary)
+    baseline = bench.directory / "baseline" / "evaluation.parquet"
+    if baseline.exists():
+        metrics["against_baseline"] = _comparison(Evaluation.load(baseline), evaluation)
+    if problems.development and trained:
+        before = _development(bench, index, policy, problems)
+        after = _evaluate(bench, candidate, problems.development, place / "development.parquet")
+        metrics["development"] = _comparison(before, after)
+        worse = metrics["development"]["difference"]["value"] < 0 and metrics["development"]["p_value"] < 0.05
+        metrics["accepted"] = not worse
+    return metrics
+
+
+def _development(bench: _Bench, index: int, policy: str, problems: _Problems) -> Evaluation:
+    """The guard's measurement of the policy that the round started from: the last accepted round's, or anew."""
+    for earlier in reversed(range(index)):
+        place = bench.directory / f"round-{earlier:03d}"
+        if policy == str(place / "policy"):
+            return Evaluation.load(place / "development.parquet")
+    start = bench.directory / "baseline" / "development.parquet"
+    return Evaluation.load(start) if start.exists() else _evaluate(bench, policy, problems.development, start)
+
+
+def _evaluate(bench: _Bench, policy: str, problems: Sequence[Problem], target: Path) -> Evaluation:
+    config = bench.config
+    settings = config.evaluation.model_copy(update={"seed": seed_from("evaluation", config.seed)})
+    engine = bench.engine_for(policy)
+    evaluation = evaluate(problems, engine, prompt=config.prompt, settings=settings, progress=bench.progress)
+    evaluation.save(target)
+    return evaluation
+
+
+def _comparison(before: Evaluation, after: Evaluation) -> dict[str, Any]:
+    result = compare(before, after)
+    return {
+        "difference": result.difference.as_dict(),
+        "gained": result.gained,
+        "lost": result.lost,
+        "p_value": result.p_value,
+    }
+
+
+def read_rows(path: Path) -> int:
+    """Rows of a Parquet file, from its footer."""
+    import pyarrow.parquet as pq
+
+    return int(pq.read_metadata(path).num_rows)
+
+
+def _existing(place: Path, *names: str) -> list[Path]:
+    return [place / name for name in names if (place / name).exists()]
+
+
+def _trained_files(place: Path) -> list[Path]:
+    policy = place / "policy"
+    files = sorted(path for path in policy.rglob("*") if path.is_file()) if policy.exists() else []
+    return [*files, *_existing(place, "training/log.jsonl", "training/summary.json", "training/skipped.json")]
+
+
+def _fingerprint(path: Path) -> dict[str, Any]:
+    with path.open("rb") as handle:
+        return {"bytes": path.stat().st_size, "sha256": hashlib.file_digest(handle, "sha256").hexdigest()}
+
+
+def _check_manifest(manifest: Path, place: Path) -> None:
+    """A finished stage's files must still be there: by name and size, which costs nothing."""
+    for name, fingerprint in read_json(manifest)["files"].items():
+        path = place / name
+        if not path.exists() or path.stat().st_size != fingerprint["bytes"]:
+            state = "is missing" if not path.exists() else "has changed"
+            raise InputError(f"{path}: {state} since its stage finished; delete {manifest} to run the stage again")
+
+
+def _claim(config: RunConfig, directory: Path) -> None:
+    """Write the config into a new run directory, or check that the directory is this config's own."""
+    target = directory / "config.yaml"
+    if target.exists():
+        earlier = load_settings(RunConfig, target)
+        # More rounds of the same run continue it; everything else would make two runs of one.
+        changes = difference(earlier.model_copy(update={"rounds": config.rounds}), config)
+        if changes:
+            raise InputError(f"{directory}: holds a run of another config ({'; '.join(changes)}); give another directory")
+        if config.rounds < earlier.rounds:
+            raise InputError(f"{directory}: holds a run of {earlier.rounds} rounds; rounds can grow, not shrink to {config.rounds}")
+    elif any(directory.glob("round-*")):
+        raise InputError(f"{directory}: holds rounds but no config.yaml; give another directory")
+    with whole(target) as scratch:
+        scratch.write_text(dump_settings(config), encoding="utf-8")
+    environment = {
+        "python": platform.python_version(),
+        "machine": platform.machine(),
+        "libraries": {name: version(name) for name in LIBRARIES},
+        "config": digest(config.model_dump(mode="json")),
+    }
+    write_json(directory / "environment.json", environment)
+
+
+@contextmanager
+def _locked(directory: Path) -> Iterator[None]:
+    """Hold the directory's lock; the system lets go of it when the process dies, however it dies."""
+    with (directory / ".lock").open("w") as handle:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise InputError(f"{directory}: another process is running in it") from None
+        yield
