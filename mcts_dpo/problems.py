@@ -72,8 +72,8 @@ class ProblemSettings(Settings):
     split: str | None = None
     subset: str | None = None
     columns: dict[Role, str] = Field(default_factory=dict)
-    limit: int | None = Field(None, ge=1)
-    offset: int = Field(0, ge=0)
+    limit: int | None = Field(default=None, ge=1)
+    offset: int = Field(default=0, ge=0)
     shuffle_seed: int | None = None
 
 

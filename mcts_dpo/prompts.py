@@ -11,6 +11,7 @@ from __future__ import annotations
 from string import ascii_uppercase
 from typing import TYPE_CHECKING, Any, Literal
 
+from jinja2 import TemplateError
 from pydantic import Field, field_validator
 
 from mcts_dpo.files import InputError
@@ -56,12 +57,12 @@ class PromptSettings(Settings):
     separator: str = "\n\n"
     prefill: str = ""
     template_arguments: dict[str, bool | int | float | str] = Field(default_factory=dict)
-    step_end: str = Field("\n", min_length=1)
+    step_end: str = Field(default="\n", min_length=1)
     stop: tuple[str, ...] = ()
     answer_style: str = "math"
-    self_evaluation_question: str = Field("Is the reasoning above correct? Answer Yes or No.", min_length=1)
-    yes: str = Field("Yes", min_length=1)
-    no: str = Field("No", min_length=1)
+    self_evaluation_question: str = Field(default="Is the reasoning above correct? Answer Yes or No.", min_length=1)
+    yes: str = Field(default="Yes", min_length=1)
+    no: str = Field(default="No", min_length=1)
 
     @field_validator("template")
     @classmethod
@@ -78,9 +79,7 @@ class PromptSettings(Settings):
         return stop
 
 
-def prompt_tokens(
-    problem: Problem, tokenizer: PreTrainedTokenizerBase, settings: PromptSettings = PromptSettings()
-) -> tuple[int, ...]:
+def prompt_tokens(problem: Problem, tokenizer: PreTrainedTokenizerBase, settings: PromptSettings) -> tuple[int, ...]:
     """The token ids that the policy continues with a solution of `problem`; never empty.
 
     Chat style: the ids of the rendered template up to and including the mark that opens the assistant's turn,
@@ -96,18 +95,15 @@ def prompt_tokens(
         tokens = _ids(tokenizer, text)
     else:
         text = _plain(question, settings)
-        body, marked = _ids(tokenizer, text), list(tokenizer(text)["input_ids"])
-        if body[-1:] != marked[-1:] and tokenizer.eos_token_id is not None and marked[-1] == tokenizer.eos_token_id:
-            marked.pop()  # an end of sequence would tell the policy that there is nothing to solve
-        tokens = tuple(marked)
+        bare, tokens = _ids(tokenizer, text), tuple(tokenizer(text)["input_ids"])
+        if bare[-1:] != tokens[-1:] and tokens[-1:] == (tokenizer.eos_token_id,):
+            tokens = tokens[:-1]  # an end of sequence would tell the policy that there is nothing to solve
     if not tokens:
         raise InputError(f"problem {problem.id}: its prompt has no tokens")
     return tokens
 
 
-def split_steps(
-    tokens: Sequence[int], tokenizer: PreTrainedTokenizerBase, settings: PromptSettings = PromptSettings()
-) -> list[int]:
+def split_steps(tokens: Sequence[int], tokenizer: PreTrainedTokenizerBase, settings: PromptSettings) -> list[int]:
     """Where the steps of a solution end: offsets into `tokens`, ascending; step i is tokens[ends[i-1]:ends[i]].
 
     A step ends with the token that completes `step_end`, whatever else that token holds (".\\n" is one token in
@@ -151,7 +147,7 @@ def split_steps(
 
 
 def self_evaluation(
-    tokenizer: PreTrainedTokenizerBase, settings: PromptSettings = PromptSettings(), hint: str | None = None
+    tokenizer: PreTrainedTokenizerBase, settings: PromptSettings, hint: str | None = None
 ) -> tuple[tuple[int, ...], tuple[tuple[int, ...], tuple[int, ...]]]:
     """What asks the policy about its own reasoning: (suffix, (yes, no)), all token ids.
 
@@ -223,8 +219,6 @@ def _render(tokenizer: PreTrainedTokenizerBase, settings: PromptSettings, messag
     if not tokenizer.chat_template:
         raise InputError("prompt.style: 'chat', but the model's tokenizer has no chat template; use style: plain")
     arguments: dict[str, Any] = dict(settings.template_arguments)
-    from jinja2 import TemplateError
-
     try:
         rendered = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True, **arguments)
     except TemplateError as error:
