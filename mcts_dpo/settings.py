@@ -359,7 +359,8 @@ def _locate(cls: type[Settings], location: tuple[int | str, ...]) -> _Place:
             place.annotation = members[0] if members[-1] is ... else members[min(part, len(members) - 1)]
             place.metadata = ()
         elif any(get_origin(kind) is dict for kind in kinds):
-            place.annotation = next(get_args(kind)[1] for kind in kinds if get_origin(kind) is dict)
+            wrong_key = location[depth + 1 :][:1] == ("[key]",)
+            place.annotation = next(get_args(kind)[0 if wrong_key else 1] for kind in kinds if get_origin(kind) is dict)
             place.metadata = ()
         elif depth < len(location) - 1 or not groups:
             continue
