@@ -22,7 +22,7 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from mcts_dpo.files import InputError, digest, read_table
+from mcts_dpo.files import InputError, digest, read_table, whole
 from mcts_dpo.settings import Settings, load_settings, nearest
 
 Role = Literal["question", "answer", "solution", "id", "choices"]
@@ -100,6 +100,23 @@ def load_problems(source: str | Path | ProblemSettings, **settings: Any) -> list
     if chosen.offset >= len(problems):
         raise InputError(f"{chosen.source}: offset: {chosen.offset} is past the end (it has {len(problems)} problems)")
     return problems[chosen.offset :][: chosen.limit]
+
+
+def save_problems(path: Path, problems: Iterable[Problem]) -> None:
+    """Write problems as JSON lines that `load_problems` reads back equal (but for `source`), whole or not at all.
+
+    A field that a problem lacks is left out of its line.
+    """
+    with whole(path) as scratch, scratch.open("w", encoding="utf-8") as lines:
+        for problem in problems:
+            row: dict[str, Any] = {"id": problem.id, "question": problem.question}
+            if problem.answer is not None:
+                row["answer"] = problem.answer
+            if problem.solution is not None:
+                row["solution"] = problem.solution
+            if problem.choices:
+                row["choices"] = list(problem.choices)
+            lines.write(json.dumps(row, ensure_ascii=False) + "\n")
 
 
 def unparsable_answers(problems: Iterable[Problem]) -> list[Problem]:

@@ -22,10 +22,12 @@ import platform
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
+
+import pyarrow.parquet as pq
 
 from mcts_dpo.config import RunConfig
 from mcts_dpo.engines import Engine, load_engine
@@ -34,7 +36,7 @@ from mcts_dpo.files import InputError, digest, read_json, seed_from, whole, writ
 from mcts_dpo.preferences import extract_pairs, extract_solutions
 from mcts_dpo.problems import Problem, load_problems, overlap
 from mcts_dpo.progress import Progress, silent
-from mcts_dpo.search import Forest, search, search_statistics
+from mcts_dpo.search import Forest, search_shards, search_statistics
 from mcts_dpo.settings import difference, dump_settings, load_settings
 from mcts_dpo.training import train
 
@@ -123,7 +125,6 @@ class _Bench:
     progress: Progress
     engine: Engine | None = None
     loaded: str = ""
-    seconds: dict[str, float] = field(default_factory=dict)
 
     def engine_for(self, policy: str) -> Engine:
         """The engine, holding `policy`'s weights and nothing cached, whatever was done before."""
@@ -134,6 +135,14 @@ class _Bench:
         self.loaded = policy
         self.engine.reset()
         return self.engine
+
+    def named(self, prefix: str) -> Progress:
+        """The bench's progress, with a word in front of every stage's name."""
+
+        def forward(stage: str, done: int, total: int, **figures: float) -> None:
+            self.progress(prefix + stage, done, total, **figures)
+
+        return forward
 
     def stage(self, place: Path, name: str, outputs: Callable[[], Sequence[Path]], work: Callable[[], None]) -> None:
         """Do `work` unless the manifest `place`/stages/`name`.json says it is done; then write the manifest."""
@@ -156,7 +165,7 @@ def _evaluate_baseline(bench: _Bench, problems: _Problems) -> dict[str, Any]:
 
     def work() -> None:
         evaluation = _evaluate(bench, bench.config.model, problems.test, place / "evaluation.parquet")
-        write_json(target, {"round": -1, "policy": bench.config.model, "test": evaluation.summary()})
+        write_json(target, {"round": -1, "policy": "", "test": evaluation.summary()})
 
     bench.stage(place, "evaluate", lambda: [target, place / "evaluation.parquet"], work)
     metrics: dict[str, Any] = read_json(target)
@@ -184,26 +193,22 @@ def _round(bench: _Bench, problems: _Problems, index: int, policy: str) -> dict[
 def _search(bench: _Bench, place: Path, index: int, problems: Sequence[Problem], policy: str) -> list[Path]:
     """Grow the round's trees, shard by shard; a shard whose file is there is not searched again."""
     config = bench.config
-    size = config.shard_size
-    shards = [place / "trees" / f"shard-{number:04d}.parquet" for number in range((len(problems) + size - 1) // size)]
     settings = config.search.model_copy(update={"seed": seed_from("search", config.seed, index)})
+    folder = place / "trees"
 
     def work() -> None:
-        for number, shard in enumerate(shards):
-            if shard.exists():
-                continue
-            part = problems[number * size : (number + 1) * size]
-            done = number * size
+        search_shards(
+            problems,
+            lambda: bench.engine_for(policy),
+            folder,
+            shard_size=config.shard_size,
+            prompt=config.prompt,
+            settings=settings,
+            progress=bench.named(f"round {index + 1}: "),
+        )
 
-            def forward(stage: str, finished: int, total: int, *, before: int = done, **figures: float) -> None:
-                bench.progress(f"round {index + 1}: {stage}", before + finished, len(problems), **figures)
-
-            # The engine is emptied before each shard: what a shard holds depends on nothing before it.
-            engine = bench.engine_for(policy)
-            search(part, engine, prompt=config.prompt, settings=settings, progress=forward).save(shard)
-
-    bench.stage(place, "search", lambda: shards, work)
-    return shards
+    bench.stage(place, "search", lambda: sorted(folder.glob("*.parquet")), work)
+    return sorted(folder.glob("*.parquet"))
 
 
 def _extract(bench: _Bench, place: Path, shards: Sequence[Path]) -> None:
@@ -220,11 +225,8 @@ def _train(bench: _Bench, place: Path, index: int, policy: str) -> None:
     if not read_rows(data):
         write_json(place / "training" / "skipped.json", {"reason": f"{data.name} has no rows: nothing to learn from"})
         return
-
-    def forward(stage: str, finished: int, total: int, **figures: float) -> None:
-        bench.progress(f"round {index + 1}: {stage}", finished, total, **figures)
-
-    summary = train(policy, data, place / "policy", settings, log=place / "training" / "log.jsonl", progress=forward)
+    log, progress = place / "training" / "log.jsonl", bench.named(f"round {index + 1}: ")
+    summary = train(policy, data, place / "policy", settings, log=log, progress=progress)
     write_json(place / "training" / "summary.json", summary.as_dict())
 
 
@@ -250,11 +252,11 @@ def _measure(
         metrics["training"] = read_json(summary)
     baseline = bench.directory / "baseline" / "evaluation.parquet"
     if baseline.exists():
-        metrics["against_baseline"] = _comparison(Evaluation.load(baseline), evaluation)
+        metrics["against_baseline"] = compare(Evaluation.load(baseline), evaluation).as_dict()
     if problems.development and trained:
         before = _development(bench, index, policy, problems)
         after = _evaluate(bench, candidate, problems.development, place / "development.parquet")
-        metrics["development"] = _comparison(before, after)
+        metrics["development"] = compare(before, after).as_dict()
         worse = metrics["development"]["difference"]["value"] < 0 and metrics["development"]["p_value"] < 0.05
         metrics["accepted"] = not worse
     return metrics
@@ -279,20 +281,8 @@ def _evaluate(bench: _Bench, policy: str, problems: Sequence[Problem], target: P
     return evaluation
 
 
-def _comparison(before: Evaluation, after: Evaluation) -> dict[str, Any]:
-    result = compare(before, after)
-    return {
-        "difference": result.difference.as_dict(),
-        "gained": result.gained,
-        "lost": result.lost,
-        "p_value": result.p_value,
-    }
-
-
 def read_rows(path: Path) -> int:
     """Rows of a Parquet file, from its footer."""
-    import pyarrow.parquet as pq
-
     return int(pq.read_metadata(path).num_rows)
 
 

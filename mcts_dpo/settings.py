@@ -69,7 +69,7 @@ def load_settings(
     elif isinstance(source, Mapping):
         where, data = cls.__name__, copy.deepcopy(dict(source))
     else:
-        where, data = str(source), _read(Path(source))
+        where, data = str(source), read_yaml(Path(source))
     origins: dict[tuple[str, ...], str] = {}
     for override in overrides:
         origins[_override(data, override)] = f"override {override!r}"
@@ -202,7 +202,8 @@ def _parse(text: str, where: str) -> Any:
         raise InputError(f"{where}: not YAML ({str(error).splitlines()[0]})") from None
 
 
-def _read(path: Path) -> dict[Any, Any]:
+def read_yaml(path: Path) -> dict[Any, Any]:
+    """A YAML file's mapping, unchecked ({} for an empty file). Raises InputError naming the file and line."""
     try:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError:

@@ -6,8 +6,9 @@ Floor 0: knows no problems, models or files. Intervals are two-sided; `level` is
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from math import comb
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -26,7 +27,7 @@ class Estimate:
 
     def as_dict(self) -> dict[str, float]:
         """JSON form."""
-        return {"value": self.value, "low": self.low, "high": self.high}
+        return asdict(self)
 
     def __str__(self) -> str:
         return f"{self.value:.3f} [{self.low:.3f}, {self.high:.3f}]"
@@ -71,6 +72,10 @@ class PairedComparison:
     gained: int
     lost: int
     p_value: float
+
+    def as_dict(self) -> dict[str, Any]:
+        """JSON form."""
+        return asdict(self)
 
 
 def compare_paired(before: Sequence[bool], after: Sequence[bool]) -> PairedComparison:

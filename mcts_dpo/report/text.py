@@ -102,3 +102,19 @@ def _gain_sentence(record: RunRecord) -> str:
         f"Last round against the start: {last['difference']['value']:+.3f} [{low:+.3f}, {high:+.3f}], "
         f"{last['gained']} gained, {last['lost']} lost, McNemar p = {last['p_value']:.2g}: {verdict}."
     )
+
+
+def evaluation_table(metrics: dict[str, Any]) -> Table:
+    """One evaluation's metrics (`Evaluation.summary()`), one per row."""
+    table = Table(title=f"{metrics['problems']} problems (95 % intervals)")
+    table.add_column("measure")
+    table.add_column("value", justify="right")
+    for name, value in metrics.items():
+        if isinstance(value, dict) and "low" in value:
+            table.add_row(name, interval(value))
+        elif name == "against":
+            change = f"{value['difference']['value']:+.3f} (+{value['gained']} −{value['lost']}, p {value['p_value']:.2g})"
+            table.add_row("against the other", change)
+        elif name != "problems":
+            table.add_row(name, f"{value:.3f}" if isinstance(value, float) else str(value))
+    return table

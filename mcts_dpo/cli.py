@@ -1,0 +1,334 @@
+"""The command line: parse, call one function, print. Nothing is computed here.
+
+Exit codes: 0; 2 for input that its giver can mend (one line on stderr); 1 for any other failure; 130 when
+interrupted (what was finished stays finished). `--debug` before the command shows tracebacks.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+
+import typer
+from rich.console import Console
+
+from mcts_dpo.console import live_progress
+from mcts_dpo.files import InputError, write_json
+
+if TYPE_CHECKING:
+    from mcts_dpo.config import StageConfig
+    from mcts_dpo.problems import Problem, ProblemSettings
+
+app = typer.Typer(
+    name="mcts-dpo",
+    help="Step-level reasoning by tree search, and self-training on the preferences that the trees reveal.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+out_console = Console()
+err_console = Console(stderr=True)
+
+ConfigOption = Annotated[Path | None, typer.Option("--config", "-c", help="YAML file of settings.")]
+Overrides = Annotated[list[str] | None, typer.Argument(help="Settings, as dotted.name=value.", show_default=False)]
+ModelOption = Annotated[
+    str | None, typer.Option("--model", "-m", help="Hub name, Hugging Face directory or .gguf file.")
+]
+ProblemsOption = Annotated[
+    str | None, typer.Option("--problems", "-p", help="A file (JSONL, CSV, Parquet) or the name of a hub data set.")
+]
+JsonFlag = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
+SettingsT = TypeVar("SettingsT", bound="StageConfig")
+
+# Heavy libraries are imported inside the commands, so that `--help` and usage errors answer at once.
+
+
+def _stage_config(path: Path | None, overrides: list[str] | None) -> StageConfig:
+    """Settings for one stage: a run's whole config file will do, and so will a file of stage sections only."""
+    from mcts_dpo.config import RunConfig, StageConfig
+    from mcts_dpo.settings import load_settings, read_yaml
+
+    whole_run = path is not None and "model" in read_yaml(path)
+    return load_settings(RunConfig if whole_run else StageConfig, path, overrides or [])
+
+
+def _model(config: StageConfig, given: str | None) -> str:
+    model = given or getattr(config, "model", None)
+    if not model:
+        raise InputError("no model: give --model (a hub name, a Hugging Face directory or a .gguf file) or a run's --config")
+    return str(model)
+
+
+def _problems(config: StageConfig, given: str | None, section: str) -> list[Problem]:
+    from mcts_dpo.problems import load_problems
+
+    source: str | ProblemSettings | None = given or getattr(config, section, None)
+    if source is None:
+        raise InputError(f"no problems: give --problems (a file or a hub data set) or a run's --config with `{section}`")
+    return load_problems(source)
+
+
+def _print(data: Any) -> None:
+    typer.echo(json.dumps(data, indent=2, sort_keys=True, ensure_ascii=False))
+
+
+@app.command()
+def demo(
+    out: Annotated[Path, typer.Option(help="Run directory.")] = Path("runs/demo"),
+    seed: Annotated[int, typer.Option(help="Of everything random.", min=0)] = 0,
+) -> None:
+    """Watch a tiny policy improve itself on the built-in arithmetic world, in about five minutes."""
+    from mcts_dpo.toy.demo import demo as run_demo
+    from mcts_dpo.toy.demo import show
+
+    with live_progress(err_console) as progress:
+        summary = run_demo(out, seed=seed, progress=progress)
+    show(out, summary, out_console)
+
+
+@app.command()
+def run(
+    out: Annotated[Path, typer.Option("--out", "-o", help="Run directory; the same command continues it.")],
+    overrides: Overrides = None,
+    config: ConfigOption = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """Search, train, evaluate, round after round."""
+    from mcts_dpo.config import RunConfig
+    from mcts_dpo.report import summary_text, write_plots
+    from mcts_dpo.report.text import load_run
+    from mcts_dpo.rounds import run as run_rounds
+    from mcts_dpo.settings import load_settings
+
+    settings = load_settings(RunConfig, config, overrides or [])
+    with live_progress(err_console) as progress:
+        result = run_rounds(settings, out, progress=progress)
+    record = load_run(out)
+    write_plots(record)
+    if as_json:
+        _print({"baseline": result.baseline, "rounds": list(result.rounds), "policy": result.policy})
+    else:
+        out_console.print(summary_text(record))
+        out_console.print(f"Policy: {result.policy}")
+
+
+@app.command()
+def problems(
+    source: Annotated[str, typer.Argument(help="A file (JSONL, CSV, Parquet) or the name of a hub data set.")],
+    overrides: Overrides = None,
+    out: Annotated[Path | None, typer.Option("--out", "-o", help="Write them as JSONL.")] = None,
+    against: Annotated[str | None, typer.Option(help="Another problem set that must not share questions.")] = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """Load, check and convert a problem set (settings: format, split, subset, columns, limit, …)."""
+    from mcts_dpo.problems import ProblemSettings, load_problems, overlap, save_problems, unparsable_answers
+    from mcts_dpo.settings import load_settings
+
+    found = load_problems(load_settings(ProblemSettings, {"source": source}, overrides or []))
+    unparsable = unparsable_answers(found)
+    report: dict[str, Any] = {
+        "problems": len(found),
+        "without_answer": sum(problem.answer is None for problem in found),
+        "unparsable_answers": [problem.id for problem in unparsable],
+    }
+    if against:
+        report["shared_with_other"] = [list(pair) for pair in overlap(found, load_problems(against))]
+    if out:
+        save_problems(out, found)
+        report["written"] = str(out)
+    if as_json:
+        _print(report)
+        return
+    first = found[0]
+    typer.echo(f"{len(found)} problems; {report['without_answer']} without an answer.")
+    if unparsable:
+        named = ", ".join(f"{problem.id} ({problem.answer!r})" for problem in unparsable[:5])
+        typer.echo(f"{len(unparsable)} answers cannot be parsed; they are kept and only match themselves: {named}")
+    if against:
+        typer.echo(f"{len(report['shared_with_other'])} questions are shared with {against}.")
+    typer.echo(f"First: {first.id}\n{first.question}\n→ {first.answer}")
+
+
+@app.command()
+def search(
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder for the trees, one Parquet file per shard.")],
+    overrides: Overrides = None,
+    model: ModelOption = None,
+    problems: ProblemsOption = None,
+    config: ConfigOption = None,
+    shard_size: Annotated[int, typer.Option(help="Problems per shard; a finished shard is not repeated.", min=1)] = 32,
+    seed: Annotated[int, typer.Option(help="Of the samples.", min=0)] = 0,
+) -> None:
+    """Grow one tree per problem."""
+    from mcts_dpo.engines import load_engine
+    from mcts_dpo.rounds import search_shards
+
+    settings = _stage_config(config, overrides)
+    items = _problems(settings, problems, "train")
+    policy = _model(settings, model)
+    search_settings = settings.search.model_copy(update={"seed": seed}) if seed else settings.search
+    with live_progress(err_console) as progress:
+        shards = search_shards(
+            items,
+            lambda: load_engine(policy, settings=settings.engine),
+            out,
+            shard_size=shard_size,
+            prompt=settings.prompt,
+            settings=search_settings,
+            progress=progress,
+        )
+    typer.echo(f"{len(items)} trees in {len(shards)} files under {out}")
+
+
+@app.command()
+def pairs(
+    trees: Annotated[list[Path], typer.Argument(help="Tree files, or folders of them.")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder for pairs.parquet and solutions.parquet.")],
+    config: ConfigOption = None,
+    setting: Annotated[list[str] | None, typer.Option("--set", help="A setting, as preferences.name=value.")] = None,
+) -> None:
+    """Turn trees into step-level preference pairs (TRL columns included) and into best solutions."""
+    from mcts_dpo.preferences import extract_pairs, extract_solutions
+    from mcts_dpo.search import Forest
+
+    settings = _stage_config(config, setting)
+    files = [file for path in trees for file in (sorted(path.glob("*.parquet")) if path.is_dir() else [path])]
+    if not files:
+        raise InputError(f"{', '.join(map(str, trees))}: no tree files (*.parquet) there")
+    forests = [Forest.load(file) for file in files]
+    found, solutions = extract_pairs(forests, settings.preferences), extract_solutions(forests, settings.preferences)
+    found.save(out / "pairs.parquet")
+    solutions.save(out / "solutions.parquet")
+    typer.echo(f"{len(found)} pairs and {len(solutions)} solutions from {sum(len(f.trees) for f in forests)} trees in {out}")
+
+
+@app.command()
+def train(
+    data: Annotated[Path, typer.Option("--data", "-d", help="pairs.parquet, or solutions.parquet for rft.")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder for the new policy (Hugging Face format).")],
+    overrides: Overrides = None,
+    model: ModelOption = None,
+    config: ConfigOption = None,
+) -> None:
+    """Train a policy on pairs or solutions (settings: training.objective=step_dpo|step_rft|rft, …)."""
+    from mcts_dpo.training import train as train_policy
+
+    settings = _stage_config(config, overrides)
+    with live_progress(err_console) as progress:
+        summary = train_policy(
+            _model(settings, model),
+            data,
+            out,
+            settings.training,
+            log=out.parent / f"{out.name}.training.jsonl",
+            progress=progress,
+        )
+    _print(summary.as_dict())
+
+
+@app.command(name="eval")
+def evaluate(
+    overrides: Overrides = None,
+    model: ModelOption = None,
+    problems: ProblemsOption = None,
+    config: ConfigOption = None,
+    out: Annotated[Path | None, typer.Option("--out", "-o", help="Folder for evaluation.parquet, metrics.json.")] = None,
+    against: Annotated[
+        Path | None, typer.Option(help="An evaluation.parquet of another policy on these problems: compare, paired.")
+    ] = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """Measure greedy pass@1 and, with evaluation.samples=N, sampled pass@1, pass@k and majority@k."""
+    from mcts_dpo.engines import load_engine
+    from mcts_dpo.evaluation import Evaluation, compare
+    from mcts_dpo.evaluation import evaluate as evaluate_policy
+    from mcts_dpo.report import evaluation_table
+
+    settings = _stage_config(config, overrides)
+    items = _problems(settings, problems, "test")
+    other = Evaluation.load(against) if against else None
+    engine = load_engine(_model(settings, model), settings=settings.engine)
+    with live_progress(err_console) as progress:
+        result = evaluate_policy(items, engine, prompt=settings.prompt, settings=settings.evaluation, progress=progress)
+    metrics = result.summary()
+    if other:
+        metrics["against"] = compare(other, result).as_dict()
+    if out:
+        result.save(out / "evaluation.parquet")
+        write_json(out / "metrics.json", metrics)
+    if as_json:
+        _print(metrics)
+    else:
+        out_console.print(evaluation_table(metrics))
+
+
+@app.command()
+def solve(
+    question: Annotated[str, typer.Argument(help="The problem, in words.")],
+    overrides: Overrides = None,
+    model: ModelOption = None,
+    config: ConfigOption = None,
+    budget: Annotated[int | None, typer.Option(help="Generated tokens to spend.", min=1)] = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """Answer one question by search; print the answer, the chosen path and the tree."""
+    from mcts_dpo.engines import load_engine
+    from mcts_dpo.search import render_tree, solve_question
+
+    extra = [f"search.budget={budget}"] if budget else []
+    settings = _stage_config(config, [*(overrides or []), *extra])
+    engine = load_engine(_model(settings, model), settings=settings.engine)
+    solution = solve_question(question, engine, prompt=settings.prompt, settings=settings.search)
+    if as_json:
+        _print(solution.as_dict())
+        return
+    out_console.print(f"[bold]Answer:[/bold] {solution.answer if solution.answer is not None else '(none found)'}")
+    out_console.print(solution.text, markup=False, highlight=False)
+    out_console.print(render_tree(solution.forest, 0))
+
+
+@app.command()
+def report(
+    directory: Annotated[Path, typer.Argument(help="A run directory.")],
+    as_json: JsonFlag = False,
+) -> None:
+    """Sum up a run as text, and draw its plots as PNG into it."""
+    from mcts_dpo.report import load_run, summary_text, write_plots
+
+    record = load_run(directory)
+    plots = write_plots(record)
+    if as_json:
+        _print({"metrics": list(record.metrics), "timings": list(record.timings), "plots": [str(p) for p in plots]})
+    else:
+        out_console.print(summary_text(record))
+        typer.echo("\n".join(str(plot) for plot in plots))
+
+
+@app.callback()
+def _options(
+    context: typer.Context, debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks.")] = False
+) -> None:
+    context.obj = debug
+
+
+def main() -> None:
+    """Entry point of the console script: run the command, turn what it raises into a line and an exit code."""
+    debug = "--debug" in sys.argv[1:]
+    try:
+        app()
+    except InputError as error:
+        if debug:
+            raise
+        typer.echo(f"mcts-dpo: {error}", err=True)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        typer.echo("mcts-dpo: interrupted; finished shards and stages are kept, the same command continues", err=True)
+        sys.exit(130)
+    except Exception as error:
+        if debug:
+            raise
+        typer.echo(f"mcts-dpo: {type(error).__name__}: {error} (--debug shows where)", err=True)
+        sys.exit(1)

@@ -1,0 +1,185 @@
+"""From search trees to what is worth learning: step-level preference pairs, and whole solutions.
+
+In: forests. Out: `Pairs` and `Solutions`. Knows no engine and no model: every token id, log-probability and
+count was put into the trees by the search. A pair's two steps are siblings, so it never crosses problems.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import Any, Literal
+
+from pydantic import Field
+
+from mcts_dpo.files import InputError
+from mcts_dpo.preferences.dataset import Pairs, Solutions
+from mcts_dpo.search import LENGTH, Forest
+from mcts_dpo.settings import Settings
+
+
+class PreferenceSettings(Settings):
+    """Which siblings become pairs, and with what weight.
+
+    select:          "best_path": at every step of the tree's best path, the step taken over the worst sibling (the
+                     reference's choice); "best_worst": at every parent, the best child over the worst;
+                     "all": at every parent, every child over every worse sibling.
+    min_gap:         least difference of Q, in units of value (right minus wrong is 2).
+    min_visits:      least visits N of either step.
+    shrinkage:       s ≥ 0 pseudo-samples that say "wrong": Q' = (n · Q − s) / (n + s), n the step's visits, is
+                     compared instead of Q, so that one lucky guess does not become a lesson. 0: Q itself.
+    smoothing:       label noise α of a pair: "visits": 1 / (N(chosen) / N(rejected) + 1), the conservative loss of
+                     Xie et al. 2024 (arXiv 2405.00451, section 3.2); "none": 0.
+    smoothing_limit: α is clipped to it. It must stay below 0.5: above, the label would be reversed wherever the
+                     rejected step was visited more.
+    """
+
+    select: Literal["best_path", "best_worst", "all"] = "best_worst"
+    min_gap: float = Field(0.5, ge=0, allow_inf_nan=False)
+    min_visits: int = Field(1, ge=1)
+    shrinkage: float = Field(0.0, ge=0, allow_inf_nan=False)
+    smoothing: Literal["visits", "none"] = "visits"
+    smoothing_limit: float = Field(0.45, ge=0, lt=0.5)
+
+
+def extract_pairs(forests: Iterable[Forest], settings: PreferenceSettings | None = None) -> Pairs:
+    """All pairs of the forests under `settings`, in order of forest, tree and parent. May be empty.
+
+    Raises InputError when there is no forest, or when the forests' tokenizers differ.
+    """
+    settings = settings or PreferenceSettings()
+    return Pairs.concatenate([_forest_pairs(forest, settings) for forest in forests])
+
+
+def extract_solutions(forests: Iterable[Forest], settings: PreferenceSettings | None = None) -> Solutions:
+    """For rejection-sampling fine-tuning: the best path of every tree in which something went wrong.
+
+    Taken only from trees with at least one wrong solution (the others have nothing to teach), and only when the
+    path ends in a solution that was verified right and that ended by itself. May be empty. Raises InputError as
+    `extract_pairs` does.
+    """
+    settings = settings or PreferenceSettings()
+    return Solutions.concatenate([_forest_solutions(forest, settings) for forest in forests])
+
+
+def shrunk_q(forest: Forest, node: int, shrinkage: float) -> float:
+    """Q' = (n · Q − s) / (n + s): the action value after s pseudo-samples that were wrong; n are the visits."""
+    visits = int(forest.visits[node])
+    if not visits:
+        return float(forest.q[node])
+    return (visits * float(forest.q[node]) - shrinkage) / (visits + shrinkage)
+
+
+def ranked_children(forest: Forest, parent: int, shrinkage: float) -> list[int]:
+    """Children from best to worst: higher Q', then more visits, then first sampled."""
+    return sorted(
+        forest.children(parent), key=lambda node: (-shrunk_q(forest, node, shrinkage), -int(forest.visits[node]), node)
+    )
+
+
+def best_path(forest: Forest, root: int, shrinkage: float = 0.0) -> list[int]:
+    """Node ids from `root` down to a leaf, by the best child at each step. [root] for a tree without children."""
+    path = [root]
+    while children := ranked_children(forest, path[-1], shrinkage):
+        path.append(children[0])
+    return path
+
+
+def _candidates(forest: Forest, root: int, nodes: Iterable[int], settings: PreferenceSettings) -> Iterator[tuple[int, int]]:
+    """(chosen, rejected) siblings of one tree, before the filters."""
+    on_path = best_path(forest, root, settings.shrinkage)
+    parents = on_path if settings.select == "best_path" else nodes
+    for parent in parents:
+        ranked = ranked_children(forest, parent, settings.shrinkage)
+        if len(ranked) < 2:
+            continue
+        if settings.select == "all":
+            yield from ((better, worse) for i, better in enumerate(ranked) for worse in ranked[i + 1 :])
+        else:
+            # The worst by Q; among equals the most visited one, whose value is known best.
+            lowest = shrunk_q(forest, ranked[-1], settings.shrinkage)
+            worst = next(node for node in ranked if shrunk_q(forest, node, settings.shrinkage) == lowest)
+            yield ranked[0], worst
+
+
+def _forest_pairs(forest: Forest, settings: PreferenceSettings) -> Pairs:
+    rows: list[dict[str, Any]] = []
+    for tree, info in enumerate(forest.trees):
+        if info.status == "failed":
+            continue
+        nodes = [int(node) for node in forest.nodes(tree)]
+        for chosen, rejected in _candidates(forest, info.root, nodes, settings):
+            margin = shrunk_q(forest, chosen, settings.shrinkage) - shrunk_q(forest, rejected, settings.shrinkage)
+            visited = min(int(forest.visits[chosen]), int(forest.visits[rejected])) >= settings.min_visits
+            # Siblings differ in text, yet ids may agree when white space was all that differed in another place.
+            same = forest.step_tokens(chosen) == forest.step_tokens(rejected)
+            if margin > 0 and margin >= settings.min_gap and visited and not same:
+                rows.append(_pair_row(forest, tree, chosen, rejected, margin, settings))
+    columns = {name: [row[name] for row in rows] for name in Pairs.schema.names}
+    return Pairs.from_columns(columns, _tokenizer(forest))
+
+
+def _pair_row(
+    forest: Forest, tree: int, chosen: int, rejected: int, margin: float, settings: PreferenceSettings
+) -> dict[str, Any]:
+    info = forest.trees[tree]
+    parent = int(forest.parent[chosen])
+    smoothing = 0.0
+    if settings.smoothing == "visits":
+        alpha = 1.0 / (float(forest.visits[chosen]) / float(forest.visits[rejected]) + 1.0)
+        smoothing = min(alpha, settings.smoothing_limit)
+    return {
+        "problem_id": info.problem_id,
+        "tree": tree,
+        "parent": parent,
+        "chosen_node": chosen,
+        "rejected_node": rejected,
+        "prompt": info.prompt_text + forest.solution_text(parent),
+        "chosen": forest.texts[chosen],
+        "rejected": forest.texts[rejected],
+        "prompt_tokens": info.prompt_tokens,
+        "prefix_tokens": forest.solution_tokens(parent),
+        "chosen_tokens": forest.step_tokens(chosen),
+        "rejected_tokens": forest.step_tokens(rejected),
+        "chosen_q": float(forest.q[chosen]),
+        "rejected_q": float(forest.q[rejected]),
+        "margin": margin,
+        "chosen_visits": int(forest.visits[chosen]),
+        "rejected_visits": int(forest.visits[rejected]),
+        "chosen_samples": int(forest.samples[chosen]),
+        "rejected_samples": int(forest.samples[rejected]),
+        "smoothing": smoothing,
+        "weight": 1.0,
+        "chosen_logprob": float(forest.logprob[chosen]),
+        "rejected_logprob": float(forest.logprob[rejected]),
+    }
+
+
+def _forest_solutions(forest: Forest, settings: PreferenceSettings) -> Solutions:
+    rows: list[dict[str, Any]] = []
+    for tree, info in enumerate(forest.trees):
+        nodes = forest.nodes(tree)
+        leaf = best_path(forest, info.root, settings.shrinkage)[-1]
+        mixed = bool((forest.outcome[nodes] < 0).any())
+        right = int(forest.outcome[leaf]) > 0 and int(forest.finish[leaf]) != LENGTH
+        if mixed and right:
+            rows.append(
+                {
+                    "problem_id": info.problem_id,
+                    "tree": tree,
+                    "leaf": leaf,
+                    "prompt": info.prompt_text,
+                    "completion": forest.solution_text(leaf),
+                    "prompt_tokens": info.prompt_tokens,
+                    "completion_tokens": forest.solution_tokens(leaf),
+                    "q": float(forest.q[leaf]),
+                    "weight": 1.0,
+                }
+            )
+    columns = {name: [row[name] for row in rows] for name in Solutions.schema.names}
+    return Solutions.from_columns(columns, _tokenizer(forest))
+
+
+def _tokenizer(forest: Forest) -> str:
+    if not forest.tokenizer:
+        raise InputError("a forest without its tokenizer's digest: it was not made by a search")
+    return forest.tokenizer

@@ -1,0 +1,159 @@
+"""The demonstration: a tiny policy that was taught wrong habits improves itself by searching, in about five minutes.
+
+In: a directory and a seed. Out: that directory as an ordinary run directory, plus the warm start, the problems,
+`summary.json` and the trees of one problem before and after. Everything in between is `rounds.run` on settings
+that anyone could write; nothing is done here that a user's own run could not do.
+"""
+
+from __future__ import annotations
+
+import io
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Literal
+
+from rich.console import Console, Group
+from rich.text import Text
+
+from mcts_dpo.config import RunConfig
+from mcts_dpo.engines import EngineSettings, load_engine
+from mcts_dpo.evaluation import Evaluation, EvaluationSettings
+from mcts_dpo.files import read_json, whole, write_json
+from mcts_dpo.preferences import PreferenceSettings
+from mcts_dpo.problems import Problem, ProblemSettings, load_problems, overlap, save_problems
+from mcts_dpo.progress import Progress, silent
+from mcts_dpo.report import load_run, summary_text, write_plots
+from mcts_dpo.rounds import run
+from mcts_dpo.search import Forest, SearchSettings, render_tree, search
+from mcts_dpo.toy.policy import toy_prompt, warm_start
+from mcts_dpo.toy.world import make_problems
+from mcts_dpo.training import TrainingSettings
+
+Objective = Literal["step_dpo", "rft", "step_rft"]
+
+ROUNDS = 3
+PROBLEMS_PER_ROUND = 300
+
+
+@dataclass(frozen=True, slots=True)
+class DemoSummary:
+    """What the demonstration found; `summary.json` holds it.
+
+    accuracy_before, accuracy_after: greedy accuracy on the test problems, before the first round, after the last.
+    self_evaluation_auc:             of the warm start: P(yes) against correctness; None if all were right or wrong.
+    seconds:                         wall clock of all stages together, whichever process did them.
+    """
+
+    accuracy_before: float
+    accuracy_after: float
+    rounds: int
+    seconds: float
+    seed: int
+    self_evaluation_auc: float | None
+
+
+def demo_config(start: Path, problems: Path, *, seed: int, objective: Objective = "step_dpo") -> RunConfig:
+    """The demonstration's settings: `start` is the warm policy, `problems` the folder that `prepare` filled."""
+    return RunConfig(
+        model=str(start),
+        train=ProblemSettings(source=str(problems / "train.jsonl")),
+        test=ProblemSettings(source=str(problems / "test.jsonl")),
+        prompt=toy_prompt(),
+        # One thread: the policy is so small that a second one only waits for the first.
+        engine=EngineSettings(slots=512, dtype="float32", threads=1),
+        search=SearchSettings(expand="rollout", simulations=8, children=4, temperature=0.8, c_puct=1.0, max_tokens=96),
+        preferences=PreferenceSettings(select="best_path", min_gap=0.5),
+        training=TrainingSettings(
+            objective=objective, lr=5e-4, schedule="linear", epochs=2, batch_size=32, dtype="float32", threads=1
+        ),
+        evaluation=EvaluationSettings(max_tokens=96, confidence=True, chunk=512),
+        rounds=ROUNDS,
+        problems_per_round=PROBLEMS_PER_ROUND,
+        shard_size=100,
+        seed=seed,
+    )
+
+
+def prepare(directory: Path, *, seed: int, test_problems: int = 1000, progress: Progress = silent) -> tuple[Path, Path]:
+    """Make the warm start and the problems in `directory` unless they are there. Returns both paths."""
+    start, problems = directory / "start", directory / "problems"
+    if not start.exists():
+        warm_start(start, seed=seed, progress=progress)
+    if not problems.exists():
+        test = make_problems(test_problems, seed=2 * seed + 1)
+        train = make_problems(ROUNDS * PROBLEMS_PER_ROUND, seed=2 * seed, exclude=test)
+        shared = overlap(train, test)
+        if shared:
+            raise RuntimeError(f"{len(shared)} training problems are test problems, e.g. {shared[0]}")
+        with whole(problems) as scratch:
+            save_problems(scratch / "train.jsonl", train)
+            save_problems(scratch / "test.jsonl", test)
+    return start, problems
+
+
+def demo(directory: Path, *, seed: int = 0, progress: Progress = silent) -> DemoSummary:
+    """Run, or continue, the demonstration in `directory`."""
+    directory = Path(directory)
+    began = time.monotonic()
+    start, problems = prepare(directory, seed=seed, progress=progress)
+    preparation = directory / "preparation.json"
+    if not preparation.exists():
+        write_json(preparation, {"seconds": round(time.monotonic() - began, 3)})
+    config = demo_config(start, problems, seed=seed)
+    result = run(config, directory, progress=progress)
+    record = load_run(directory)
+    write_plots(record)
+    _draw_trees(config, directory, result.policy)
+    assert result.baseline is not None
+    seconds = read_json(preparation)["seconds"] + sum(line["seconds"] for line in record.timings)
+    summary = DemoSummary(
+        accuracy_before=result.baseline["test"]["greedy"]["value"],
+        accuracy_after=result.rounds[-1]["test"]["greedy"]["value"],
+        rounds=len(result.rounds),
+        seconds=round(seconds, 1),
+        seed=seed,
+        self_evaluation_auc=result.baseline["test"]["self_evaluation_auc"],
+    )
+    write_json(directory / "summary.json", asdict(summary))
+    return summary
+
+
+def show(directory: Path, summary: DemoSummary, console: Console) -> None:
+    """Print what happened, honestly."""
+    console.print(
+        "A tiny Llama was taught to solve arithmetic stories by demonstrations with [bold]wrong habits on purpose[/bold]\n"
+        "(it often adds where it should subtract or multiply). Nobody corrects it: it only learns, from its own\n"
+        "search trees, which of its steps lead to the right final number.\n"
+    )
+    console.print(summary_text(load_run(directory)))
+    auc = summary.self_evaluation_auc
+    console.print(
+        f"Greedy accuracy {summary.accuracy_before:.3f} → {summary.accuracy_after:.3f} in {summary.rounds} rounds, "
+        f"{summary.seconds:.0f} s; self-evaluation of the start: AUC {'n/a' if auc is None else f'{auc:.2f}'}.\n"
+    )
+    for name in ("before", "after"):
+        console.print(Text((directory / f"tree-{name}.txt").read_text(encoding="utf-8")))
+    console.print(f"Files: {directory}/summary.json, accuracy.png, training.png, round-*/trees, pairs.parquet, policy")
+
+
+def _draw_trees(config: RunConfig, directory: Path, policy: str) -> None:
+    """Trees of one test problem that the start had wrong and the last policy has right, by either policy."""
+    if (directory / "tree-after.txt").exists():
+        return
+    before = Evaluation.load(directory / "baseline" / "evaluation.parquet")
+    after = Evaluation.load(directory / f"round-{config.rounds - 1:03d}" / "evaluation.parquet")
+    pairs = list(zip(before.outcomes, after.outcomes, strict=True))
+    chosen = next((old.problem_id for old, new in pairs if new.correct and not old.correct), pairs[0][0].problem_id)
+    problem = next(problem for problem in load_problems(config.test) if problem.id == chosen)
+    for name, model in (("before", config.model), ("after", policy)):
+        forest = _small_tree(config, problem, model)
+        console = Console(width=110, record=True, file=io.StringIO())
+        console.print(Group(Text(f"The same problem, {name}: {problem.question}"), render_tree(forest, 0)))
+        with whole(directory / f"tree-{name}.txt") as scratch:
+            scratch.write_text(console.export_text(), encoding="utf-8")
+
+
+def _small_tree(config: RunConfig, problem: Problem, model: str) -> Forest:
+    settings = config.search.model_copy(update={"simulations": 4, "children": 3})
+    return search([problem], load_engine(model, settings=config.engine), prompt=config.prompt, settings=settings)
