@@ -1,0 +1,32 @@
+"""Tree search over reasoning steps, driven by a policy: problems and an engine in, a `Forest` out.
+
+Knows neither training nor run directories; runs without torch of its own.
+"""
+
+from mcts_dpo.search.answers import TreeAnswer, tree_answer
+from mcts_dpo.search.forest import FINISHES, LENGTH, NONE, Forest, TreeInfo
+from mcts_dpo.search.mcts import search
+from mcts_dpo.search.render import render_text, render_tree
+from mcts_dpo.search.settings import SearchSettings, SelfEvaluationSettings
+from mcts_dpo.search.shards import search_shards
+from mcts_dpo.search.solving import SolvedQuestion, solve_question
+from mcts_dpo.search.statistics import search_statistics
+
+__all__ = [
+    "FINISHES",
+    "LENGTH",
+    "NONE",
+    "Forest",
+    "SearchSettings",
+    "SelfEvaluationSettings",
+    "SolvedQuestion",
+    "TreeAnswer",
+    "TreeInfo",
+    "render_text",
+    "render_tree",
+    "search",
+    "search_shards",
+    "search_statistics",
+    "solve_question",
+    "tree_answer",
+]

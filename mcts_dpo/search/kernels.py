@@ -1,0 +1,216 @@
+"""The loops of the search over a forest's arrays, compiled: select, release, back up, normalise priors.
+
+In: columns of a `Forest` (see `forest.NODE_FIELDS` for dtypes and units), changed in place. Out: node ids. The
+kernels know no tokens, texts, engines or rewards; each call treats any number of trees. Formulas: Xie et al.
+2024 (arXiv 2405.00451), section 3.1; AlphaZero (Silver et al. 2017) for `mean`; Kocsis & Szepesvári 2006 for UCT.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numba import njit
+from numpy.typing import NDArray
+
+from mcts_dpo.search.forest import EXHAUSTED, IN_FLIGHT, NONE, OPEN
+
+if TYPE_CHECKING:
+    from mcts_dpo.search.forest import Forest
+
+PUCT, UCT = 0, 1
+PAPER, MEAN = 0, 1
+VIRTUAL_VALUE = -1.0
+"""What each expansion in flight counts for until its result is known: one visit that ended wrong."""
+
+Ints = NDArray[np.signedinteger[Any]]
+Floats = NDArray[np.float64]
+Bools = NDArray[np.bool_]
+
+
+def select(forest: Forest, trees: Ints, wanted: Ints, rule: int, c: float) -> NDArray[np.int64]:
+    """For each tree up to `wanted` leaves to expand, best first; each carries a virtual loss and is in flight.
+
+    trees: [T] tree indices, each at most once. wanted: [T] ≥ 0. rule: PUCT or UCT with constant c ≥ 0.
+    Returns [T, max(wanted)] node ids, padded with -1 where a tree has no further leaf that is neither exhausted
+    nor in flight. Ties go to the child that was sampled first.
+    """
+    roots = np.array([forest.trees[tree].root for tree in trees], np.int64)
+    chosen = np.full((len(roots), int(wanted.max(initial=0))), NONE, np.int64)
+    f = forest
+    _select(
+        roots, np.asarray(wanted, np.int64), rule, c, chosen,
+        f.parent, f.first_child, f.next_sibling, f.visits, f.q, f.prior, f.expanded, f.closed, f.virtual,
+    )  # fmt: skip
+    return chosen
+
+
+def release(forest: Forest, leaves: Ints, expanded: bool = True) -> None:
+    """Take the virtual losses of `leaves` [L] back; mark them expanded (or, after a failure, not) and open or close
+    the paths above them accordingly."""
+    f = forest
+    _release(np.asarray(leaves, np.int64), expanded, f.parent, f.first_child, f.next_sibling, f.terminal, f.expanded,
+             f.closed, f.virtual)  # fmt: skip
+
+
+def back_up(forest: Forest, ends: Ints, rule: int, gamma: float) -> None:
+    """One visit for each entry of `ends` [E] (a node may occur more than once), all the way to its root.
+
+    PAPER: Q(s,a) = R(s') + γ V(s'), V(s) = Σ N(s,a) Q(s,a) / Σ N(s,a), from the children as they now are; after
+    the call this holds wherever an entry passed. MEAN: Q(s,a) = mean over the visits of the edge of the return
+    G = R(s') + γ G' seen by each, with G' = 0 beyond the last node; V as above. Rewards are read, not made.
+    """
+    f = forest
+    _back_up(np.asarray(ends, np.int64), rule, gamma, f.parent, f.first_child, f.next_sibling, f.reward, f.visits,
+             f.q, f.v, f.returns)  # fmt: skip
+
+
+def set_priors(forest: Forest, parents: Ints, normalised: bool) -> None:
+    """p(a|s) of all children of `parents` [P] from their masses: divided by the siblings' sum, or as they are.
+
+    Where all masses are 0 (steps of vanishing probability), the samples' shares stand in.
+    """
+    f = forest
+    _set_priors(np.asarray(parents, np.int64), normalised, f.first_child, f.next_sibling, f.mass, f.samples, f.prior)
+
+
+@njit(cache=True)
+def _score(
+    rule: int, c: float, parent_visits: float, visits: float, virtual: float, q: float, prior: float
+) -> float:  # pragma: no cover  (compiled)
+    """PUCT or UCT of one child. Expansions in flight count as visits of VIRTUAL_VALUE each."""
+    n = visits + virtual
+    if virtual > 0:
+        q = (visits * q + virtual * VIRTUAL_VALUE) / n
+    if rule == PUCT:
+        return q + c * prior * math.sqrt(parent_visits) / (1.0 + n)
+    return q + c * math.sqrt(math.log(parent_visits) / n)
+
+
+@njit(cache=True)
+def _closure(
+    node: int, first_child: Ints, next_sibling: Ints, terminal: Bools, expanded: Bools, closed: Ints
+) -> int:  # pragma: no cover  (compiled)
+    """What a node's `closed` must be, given its children's, if it is not in flight itself."""
+    if terminal[node]:
+        return EXHAUSTED
+    if not expanded[node]:
+        return OPEN
+    result = EXHAUSTED
+    child = first_child[node]
+    while child != NONE:
+        result = min(result, closed[child])
+        child = next_sibling[child]
+    return result
+
+
+@njit(cache=True)
+def _select(
+    roots: Ints, wanted: Ints, rule: int, c: float, chosen: Ints,
+    parent: Ints, first_child: Ints, next_sibling: Ints, visits: Ints, q: Floats, prior: Floats, expanded: Bools,
+    closed: Ints, virtual: Ints,
+) -> None:  # fmt: skip  # pragma: no cover  (compiled)
+    for row in range(len(roots)):
+        for slot in range(wanted[row]):
+            node = roots[row]
+            if closed[node] != OPEN:
+                break
+            while expanded[node]:
+                total = float(visits[node] + virtual[node])
+                best, best_score = NONE, -np.inf
+                child = first_child[node]
+                while child != NONE:
+                    if closed[child] == OPEN:
+                        score = _score(rule, c, total, visits[child], virtual[child], q[child], prior[child])
+                        if best == NONE or score > best_score:
+                            best, best_score = child, score
+                    child = next_sibling[child]
+                node = best
+            chosen[row, slot] = node
+            closed[node] = IN_FLIGHT
+            virtual[node] += 1
+            # Upwards: everything that has nothing open left below closes until a result comes back.
+            node = parent[node]
+            shut = True
+            while node != NONE:
+                virtual[node] += 1
+                if shut:
+                    child = first_child[node]
+                    while child != NONE and closed[child] != OPEN:
+                        child = next_sibling[child]
+                    shut = child == NONE
+                    if shut:
+                        closed[node] = IN_FLIGHT
+                node = parent[node]
+
+
+@njit(cache=True)
+def _release(
+    leaves: Ints, done: bool, parent: Ints, first_child: Ints, next_sibling: Ints, terminal: Bools, expanded: Bools,
+    closed: Ints, virtual: Ints,
+) -> None:  # fmt: skip  # pragma: no cover  (compiled)
+    for leaf in leaves:
+        expanded[leaf] = done
+        node = leaf
+        while node != NONE:
+            virtual[node] -= 1
+            closed[node] = _closure(node, first_child, next_sibling, terminal, expanded, closed)
+            node = parent[node]
+
+
+@njit(cache=True)
+def _value(
+    node: int, first_child: Ints, next_sibling: Ints, visits: Ints, q: Floats
+) -> float:  # pragma: no cover  (compiled)
+    """V(s) = Σ N(s,a) Q(s,a) / Σ N(s,a); 0 without visited children."""
+    weighted, total = 0.0, 0
+    child = first_child[node]
+    while child != NONE:
+        weighted += visits[child] * q[child]
+        total += visits[child]
+        child = next_sibling[child]
+    return weighted / total if total > 0 else 0.0
+
+
+@njit(cache=True)
+def _back_up(
+    ends: Ints, rule: int, gamma: float, parent: Ints, first_child: Ints, next_sibling: Ints, reward: Floats,
+    visits: Ints, q: Floats, v: Floats, returns: Floats,
+) -> None:  # fmt: skip  # pragma: no cover  (compiled)
+    for end in ends:
+        node = end
+        seen = 0.0
+        while node != NONE:
+            visits[node] += 1
+            v[node] = _value(node, first_child, next_sibling, visits, q)
+            if parent[node] != NONE:
+                if rule == MEAN:
+                    seen = reward[node] + gamma * seen
+                    returns[node] += seen
+                    q[node] = returns[node] / visits[node]
+                else:
+                    q[node] = reward[node] + gamma * v[node]
+            node = parent[node]
+
+
+@njit(cache=True)
+def _set_priors(
+    parents: Ints, normalised: bool, first_child: Ints, next_sibling: Ints, mass: Floats, samples: Ints, prior: Floats
+) -> None:  # pragma: no cover  (compiled)
+    for node in parents:
+        total, drawn = 0.0, 0
+        child = first_child[node]
+        while child != NONE:
+            total += mass[child]
+            drawn += samples[child]
+            child = next_sibling[child]
+        child = first_child[node]
+        while child != NONE:
+            if not normalised:
+                prior[child] = mass[child]
+            elif total > 0.0:
+                prior[child] = mass[child] / total
+            else:
+                prior[child] = samples[child] / drawn
+            child = next_sibling[child]

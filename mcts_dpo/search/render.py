@@ -1,0 +1,75 @@
+"""A search tree for people: as a `rich` tree for the terminal, or as plain text. Knows no engine and no reward rule."""
+
+from __future__ import annotations
+
+import io
+
+from rich.console import Console
+from rich.text import Text
+from rich.tree import Tree
+
+from mcts_dpo.search.forest import LENGTH, Forest
+
+_MARKS = {1: ("✓", "green"), -1: ("✗", "red"), 0: ("•", "yellow")}
+
+
+def render_tree(
+    forest: Forest, tree: int, *, max_depth: int = 8, max_children: int = 4, max_text: int = 72, highlight: int = -1
+) -> Tree:
+    """One tree as a `rich.tree.Tree`: per step its N, Q and p, its outcome (✓ right, ✗ wrong, • an end whose outcome
+    is not known, … cut by a limit) and its text.
+
+    max_depth, max_children: what lies deeper, or comes after (by visits, then Q), is only counted.
+    max_text: characters of a step's text. highlight: the steps on the way to this node are shown in bold.
+    """
+    info = forest.trees[tree]
+    chosen = set(forest.path(highlight)) if highlight >= 0 else set()
+    head = Text(f"{info.problem_id}", style="bold")
+    head.append(
+        f"  N={forest.visits[info.root]} V={forest.v[info.root]:+.2f}"
+        f"  {info.simulations} simulations, {info.generated} tokens, ended: {info.reason or info.status}",
+        style="dim",
+    )
+    top = Tree(head)
+    stack = [(info.root, top)]
+    while stack:
+        node, branch = stack.pop()
+        children = forest.children(node)
+        if children and forest.depth[node] >= max_depth:
+            branch.add(Text(f"… {_descendants(forest, node)} more steps below", style="dim"))
+            continue
+        ranked = sorted(children, key=lambda n: (n not in chosen, -int(forest.visits[n]), -float(forest.q[n]), n))
+        shown = ranked[:max_children]
+        stack += [(child, branch.add(_label(forest, child, max_text, child in chosen))) for child in shown]
+        if len(ranked) > len(shown):
+            branch.add(Text(f"… {len(ranked) - len(shown)} more", style="dim"))
+    return top
+
+
+def render_text(forest: Forest, tree: int, *, width: int = 100, **limits: int) -> str:
+    """The same as plain text, lines of at most `width` characters. limits: those of `render_tree`."""
+    console = Console(file=io.StringIO(), width=width, color_system=None, force_terminal=False, legacy_windows=False)
+    console.print(render_tree(forest, tree, **limits), no_wrap=True, overflow="ellipsis", crop=True)
+    file = console.file
+    assert isinstance(file, io.StringIO)
+    return "\n".join(line.rstrip() for line in file.getvalue().splitlines()) + "\n"
+
+
+def _label(forest: Forest, node: int, max_text: int, chosen: bool) -> Text:
+    text = " ".join(forest.texts[node].split()) or "(end)"
+    label = Text(f"N={forest.visits[node]} Q={forest.q[node]:+.2f} p={forest.prior[node]:.2f} ", style="dim")
+    if forest.terminal[node]:
+        mark, colour = _MARKS[int(forest.outcome[node])]
+        label.append("… " if forest.finish[node] == LENGTH else "", style=colour)
+        label.append(f"{mark} ", style=colour)
+    label.append(text if len(text) <= max_text else text[: max_text - 1] + "…", style="bold" if chosen else "not dim")
+    return label
+
+
+def _descendants(forest: Forest, node: int) -> int:
+    found, stack = 0, [node]
+    while stack:
+        children = forest.children(stack.pop())
+        found += len(children)
+        stack += children
+    return found

@@ -1,0 +1,100 @@
+"""What a step is worth: R = O + w · C (Xie et al. 2024, arXiv 2405.00451, section 3.1).
+
+O, the outcome, is +1 or -1 where a solution ends with an answer that is verified right or wrong, and 0 elsewhere.
+An end without an answer, or cut by a limit, is wrong: that needs no reference answer to be known. C, the
+self-evaluation, is the probability that the policy says yes when asked whether the reasoning so far is right.
+
+In: texts, a problem, settings. Out: numbers, and the requests whose completions are C. With a problem that holds
+no answer (`Problem.without_answer`, as a solving search is handed) O of an answered solution is 0: only C speaks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import TYPE_CHECKING
+
+from mcts_dpo.problems import Problem
+from mcts_dpo.prompts import PromptSettings, self_evaluation
+from mcts_dpo.search.settings import SelfEvaluationSettings
+from verifiers import Verdict, extract_answer, verify, verify_choice
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What the end of a solution says.
+
+    value:    O: +1, -1, or 0 if it cannot be known.
+    answer:   the final answer as extracted; None without one, or if the solution was cut.
+    verified: False if there is an answer and a reference, but no comparison was possible.
+    """
+
+    value: int
+    answer: str | None
+    verified: bool = True
+
+
+def outcome(solution: str, cut: bool, problem: Problem, style: str) -> Outcome:
+    """O of a solution that ends here. cut: by a length limit. style: see `verifiers.extract_answer`."""
+    answer = None if cut else extract_answer(solution, style)
+    if answer is None:
+        return Outcome(-1, None)
+    if problem.answer is None or not readable(problem):
+        return Outcome(0, answer)
+    verdict = _verdict(problem.answer, answer, problem.choices)
+    return Outcome(1 if verdict else -1, answer, verdict.outcome in ("equal", "unequal"))
+
+
+def readable(problem: Problem) -> bool:
+    """Whether the reference answer can be parsed; if not, nothing can be verified against it."""
+    return problem.answer is not None and bool(_verdict(problem.answer, problem.answer, problem.choices))
+
+
+@lru_cache(maxsize=1 << 16)
+def _verdict(reference: str, answer: str, choices: tuple[str, ...]) -> Verdict:
+    # The same few answers come again and again in one tree, and a symbolic comparison takes milliseconds.
+    return verify_choice(reference, answer, options=choices) if choices else verify(reference, answer)
+
+
+def states_answer(step: str, style: str) -> bool:
+    """Whether a step states a final answer by an explicit mark (\\boxed, ####, "the answer is"), so that the solution
+    may end here. A style that would take a bare last number or letter counts its marks only."""
+    return extract_answer(step, style if style in ("boxed", "gsm8k", "answer_is") else "math") is not None
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """The self-evaluation of one problem: what is appended to the solution so far, and the answers yes and no."""
+
+    suffix: tuple[int, ...]
+    choices: tuple[tuple[int, ...], tuple[int, ...]]
+
+    @property
+    def cost(self) -> int:
+        """What one question counts for in a budget of generated tokens: the longer answer."""
+        return max(map(len, self.choices))
+
+    @property
+    def room(self) -> int:
+        """Tokens that must be left in the context after a solution."""
+        return len(self.suffix) + self.cost
+
+
+def question(
+    problem: Problem, tokenizer: PreTrainedTokenizerBase, prompt: PromptSettings, settings: SelfEvaluationSettings
+) -> Question | None:
+    """The question to ask for this problem; None if self-evaluation has no weight."""
+    if settings.weight == 0.0:
+        return None
+    hint = (problem.solution or problem.answer) if settings.hint else None
+    suffix, (yes, no) = self_evaluation(tokenizer, prompt, hint)
+    return Question(tuple(suffix), (tuple(yes), tuple(no)))
+
+
+def probability_of_yes(probabilities: Sequence[float]) -> float:
+    """C = P(yes) / (P(yes) + P(no)) from a completion over (yes, no), which an engine has normalised already."""
+    return float(probabilities[0])

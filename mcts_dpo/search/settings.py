@@ -1,0 +1,74 @@
+"""What can be set about a search, with ranges and defaults. Knows nothing of how a search is done."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field, model_validator
+
+from mcts_dpo.settings import Settings
+
+
+class SelfEvaluationSettings(Settings):
+    """The policy's own judgement C in R = O + weight · C (Xie et al. 2024, arXiv 2405.00451, section 3.1).
+
+    weight: w ≥ 0; 0 asks nothing.
+    at:     "terminal": only whole solutions are judged; "all": every new step is (R then adds up along a path).
+    hint:   the question shows the reference solution (or answer), as the reference implementation does. Only in
+            mode "train"; a solving search has none to show.
+    """
+
+    weight: float = Field(default=0.0, ge=0.0, allow_inf_nan=False)
+    at: Literal["terminal", "all"] = "terminal"
+    hint: bool = False
+
+
+class SearchSettings(Settings):
+    """One tree search per problem.
+
+    expand:          what is sampled from a selected leaf: "rollout", whole solutions, every step of which becomes
+                     a node; or "step", single steps (the paper).
+    simulations:     expansions per problem, the root's included.
+    budget:          generated tokens per problem after which no further simulation starts (None: no limit). One
+                     self-evaluation counts as the tokens of its longer answer (usually 1).
+    children:        k, the samples drawn by one expansion.
+    temperature:     of the samples; top_p: their nucleus.
+    max_step_tokens: limit of one step, for `expand: step`.
+    max_tokens:      limit of a whole solution. A solution that reaches it unfinished is wrong.
+    max_depth:       steps in a solution; the last of them is sampled to the end of the solution.
+    selection:       "puct" (Q + c · p · √N(s) / (1 + N(s,a))) or "uct" (Q + c · √(ln N(s) / N(s,a))); c is `c_puct`.
+    prior:           p "normalised" over siblings, or "raw" as the reference implementation has it.
+    length_penalty:  λ in p ∝ exp(Σ log π / |a|^λ).
+    gamma:           γ, the discount of one step.
+    backup:          "paper" (values recomputed from children) or "mean" (mean of the returns, as AlphaZero).
+    parallel_leaves: leaves of one tree that are out at once, held apart by a virtual loss each.
+    seed:            a problem's samples depend on it, on the problem's id and on the simulation's index alone.
+    """
+
+    expand: Literal["rollout", "step"] = "rollout"
+    simulations: int = Field(default=8, ge=1)
+    budget: int | None = Field(default=None, ge=1)
+    children: int = Field(default=4, ge=1)
+    temperature: float = Field(default=0.8, ge=0.0, allow_inf_nan=False)
+    top_p: float = Field(default=1.0, gt=0.0, le=1.0)
+    max_step_tokens: int = Field(default=64, ge=1)
+    max_tokens: int = Field(default=256, ge=1)
+    max_depth: int = Field(default=16, ge=1)
+    selection: Literal["puct", "uct"] = "puct"
+    c_puct: float = Field(default=1.0, ge=0.0, allow_inf_nan=False)
+    prior: Literal["normalised", "raw"] = "normalised"
+    length_penalty: float = Field(default=1.25, ge=0.0, allow_inf_nan=False)
+    gamma: float = Field(default=1.0, ge=0.0, le=1.0)
+    backup: Literal["paper", "mean"] = "paper"
+    self_evaluation: SelfEvaluationSettings = SelfEvaluationSettings()
+    parallel_leaves: int = Field(default=1, ge=1)
+    seed: int = Field(default=0, ge=0)
+
+    @model_validator(mode="after")
+    def _coherent(self) -> SearchSettings:
+        if self.max_step_tokens > self.max_tokens and "max_step_tokens" in self.model_fields_set:
+            raise ValueError(
+                f"max_step_tokens {self.max_step_tokens} exceeds max_tokens {self.max_tokens}; "
+                "accepted: a step no longer than the solution"
+            )
+        return self

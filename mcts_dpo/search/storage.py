@@ -1,0 +1,92 @@
+"""A forest as one Parquet file: one row per node, everything about whole trees in the schema's metadata.
+
+The columns are the arrays of `forest.NODE_FIELDS` under their own names (but `offset`, which the list columns
+imply), with `node` (the row number), `problem_id`, `text`, `answer`, `finish` (as its name), `tokens` and
+`logprobs`. Any reader of Parquet opens it, `datasets.load_dataset("parquet")` among them. The bytes depend on the
+forest alone.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from mcts_dpo.files import InputError, read_table, write_table
+from mcts_dpo.search.forest import FINISHES, NODE_FIELDS, Forest, TreeInfo
+
+FORMAT = 1
+_KEY = b"mcts_dpo.forest"
+
+
+def to_table(forest: Forest) -> pa.Table:
+    """The forest as an Arrow table, one row per node."""
+    count = len(forest)
+    bounds = np.append(forest.offset, len(forest.tokens)).astype(np.int32)
+    columns: dict[str, Any] = {
+        "node": np.arange(count, dtype=np.int32),
+        "problem_id": pa.array([forest.trees[tree].problem_id for tree in forest.tree], pa.string()),
+    }
+    for name, _, _, _ in NODE_FIELDS:
+        if name == "finish":
+            columns[name] = pa.array([FINISHES[code] for code in forest.finish], pa.string())
+        elif name != "offset":
+            columns[name] = pa.array(getattr(forest, name))
+    columns["text"] = pa.array(forest.texts, pa.string())
+    columns["answer"] = pa.array(forest.answers, pa.string())
+    columns["tokens"] = pa.ListArray.from_arrays(pa.array(bounds), pa.array(forest.tokens))
+    columns["logprobs"] = pa.ListArray.from_arrays(pa.array(bounds), pa.array(forest.logprobs))
+    about = {
+        "format": FORMAT,
+        "tokenizer": forest.tokenizer,
+        "settings": forest.settings,
+        "trees": [asdict(tree) for tree in forest.trees],
+    }
+    return pa.table(columns).replace_schema_metadata(
+        {_KEY: json.dumps(about, sort_keys=True, ensure_ascii=False).encode()}
+    )
+
+
+def from_table(table: pa.Table, where: str) -> Forest:
+    """The forest that `to_table` was given. `where` names the source in errors (InputError)."""
+    about = json.loads((table.schema.metadata or {}).get(_KEY, b"null"))
+    if about is None:
+        raise InputError(f"{where}: not a forest (no {_KEY.decode()!r} in its metadata); accepted: a file of `search`")
+    if about["format"] != FORMAT:
+        raise InputError(f"{where}: a forest of format {about['format']}; accepted: {FORMAT}")
+    wanted = [name for name, _, _, _ in NODE_FIELDS if name != "offset"] + ["text", "answer", "tokens", "logprobs"]
+    missing = [name for name in wanted if name not in table.column_names]
+    if missing:
+        raise InputError(f"{where}: a forest without the column {missing[0]!r}")
+    forest = Forest(about["settings"], about["tokenizer"])
+    rows: dict[str, Any] = {}
+    for name, dtype, _, _ in NODE_FIELDS:
+        if name == "finish":
+            rows[name] = np.array([FINISHES.index(word) for word in table[name].to_pylist()], dtype)
+        elif name == "offset":
+            lengths = table["tokens"].combine_chunks().value_lengths().to_numpy(zero_copy_only=False)
+            rows[name] = np.concatenate(([0], np.cumsum(lengths, dtype=np.int64)[:-1])) if len(lengths) else []
+            rows[name] = np.asarray(rows[name], dtype)
+        else:
+            rows[name] = np.array(table[name].to_numpy(), dtype)
+    arena = {
+        "tokens": np.array(table["tokens"].combine_chunks().flatten(), np.int32),
+        "logprobs": np.array(table["logprobs"].combine_chunks().flatten(), np.float32),
+    }
+    trees = [TreeInfo(**{**info, "prompt_tokens": tuple(info["prompt_tokens"])}) for info in about["trees"]]
+    forest.restore(rows, arena, table["text"].to_pylist(), table["answer"].to_pylist(), trees)
+    return forest
+
+
+def save(forest: Forest, path: Path) -> None:
+    """Write `forest` to `path`, whole or not at all."""
+    write_table(path, to_table(forest))
+
+
+def load(path: Path) -> Forest:
+    """Read a forest. Raises InputError, naming the file, if it is missing or not a forest of this format."""
+    return from_table(read_table(path), str(path))
