@@ -1,0 +1,27 @@
+"""Is this answer right? ``verify(reference, answer)`` says so, and why; usable without the rest of the system.
+
+In: a reference and an answer, as text. Out: a :class:`Verdict`, never an exception over bad text. The package needs no
+torch and no network; sympy is loaded only when a proof needs it, in a process of its own.
+"""
+
+from verifiers.choice import verify_choice
+from verifiers.core import verify
+from verifiers.extraction import STYLES, extract_answer
+from verifiers.policy import DEFAULT_POLICY, Policy
+from verifiers.registry import get_verifier, register, verifier_names
+from verifiers.verdict import Verdict
+from verifiers.voting import equivalence_classes
+
+__all__ = [
+    "DEFAULT_POLICY",
+    "STYLES",
+    "Policy",
+    "Verdict",
+    "equivalence_classes",
+    "extract_answer",
+    "get_verifier",
+    "register",
+    "verifier_names",
+    "verify",
+    "verify_choice",
+]

@@ -1,0 +1,23 @@
+"""The fixed bounds: what is larger is refused before anything is evaluated.
+
+In: nothing. Out: numbers and the two exceptions by which a reader of text gives up.
+"""
+
+from __future__ import annotations
+
+MAX_TEXT = 400_000  #: characters of a whole solution text that is searched for its conclusion
+MAX_ANSWER = 4_000  #: characters of one answer
+MAX_TOKENS = 1_500  #: tokens of one answer
+MAX_DEPTH = 60  #: nesting of brackets, fractions, roots
+MAX_DIGITS = 1_000  #: decimal digits of one written number
+MAX_BITS = 20_000  #: bits of one exact intermediate number
+MAX_FACTORIAL = 1_000  #: argument of a factorial that is multiplied out
+MAX_TERMS = 400  #: terms of one expanded polynomial
+
+
+class TooLarge(Exception):
+    """A text or a number is beyond the fixed bounds."""
+
+
+class Unparsed(Exception):
+    """A text is not an answer in the grammar; the message says at what it stopped."""

@@ -1,0 +1,62 @@
+"""The conventions on which graders honestly differ, each with a name, a default and a per-problem override.
+
+In: nothing. Out: :class:`Policy`, a frozen value handed to every comparison. It does not know how comparisons work.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from typing import Literal, get_args, get_type_hints
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """Conventions of a comparison; override with ``Policy(percent="value")`` or ``dataclasses.replace``.
+
+    ``percent``: what ``10%`` equals. ``either``: 10 % , 0.1 and 10; ``value``: 10 % and 0.1; ``number``: 10 % and 10;
+    ``strict``: only another percentage.
+    ``units``: ``optional``: a unit may be left out, but two different units are unequal; ``required``: both or neither;
+    ``ignore``: units are not looked at.
+    ``order``: of comma lists without brackets. ``free``: ``1, 2`` equals ``2, 1``; ``kept``: it does not.
+    ``tuples``: ``(1, 3)`` against ``{1, 3}`` or ``1, 3``. ``lenient``: the same elements in the same order are equal;
+    ``strict``: a tuple is neither a set nor a list.
+    ``assignment``: ``x = 5`` against ``5``. ``optional``: equal; ``required``: not.
+    ``intervals``: an inequality against an interval. ``reference``: the reference directs: where it is either, the
+    other notation of the same set is accepted; ``strict``: never.
+    ``base``: ``52_8`` against ``52``. ``optional``: the base may be left out; ``required``: then it is decimal 52.
+    ``angles``: ``90^\\circ``. ``either``: equals ``90`` and ``\\pi/2``; ``degrees``: only 90; ``radians``: only pi/2.
+    ``decimals``: an approximate decimal against an exact value or a longer decimal. ``digits``: equal if it is that
+    value correctly rounded at the digits given (at least four significant ones); ``exact``: no tolerance at all.
+    ``unproven``: both sides agree to high precision at every point tried, but no proof was found in time.
+    ``equal``: accept; ``timeout``: report the failure.
+    """
+
+    percent: Literal["either", "value", "number", "strict"] = "either"
+    units: Literal["optional", "required", "ignore"] = "optional"
+    order: Literal["free", "kept"] = "free"
+    tuples: Literal["lenient", "strict"] = "lenient"
+    assignment: Literal["optional", "required"] = "optional"
+    intervals: Literal["reference", "strict"] = "reference"
+    base: Literal["optional", "required"] = "optional"
+    angles: Literal["either", "degrees", "radians"] = "either"
+    decimals: Literal["digits", "exact"] = "digits"
+    unproven: Literal["equal", "timeout"] = "equal"
+
+    def __post_init__(self) -> None:
+        for name, accepted in _accepted().items():
+            value = getattr(self, name)
+            if value not in accepted:
+                raise ValueError(f"policy {name}: {value!r} (accepted: {', '.join(accepted)})")
+
+
+_ACCEPTED: dict[str, tuple[str, ...]] = {}
+
+
+def _accepted() -> dict[str, tuple[str, ...]]:
+    if not _ACCEPTED:
+        hints = get_type_hints(Policy)
+        _ACCEPTED.update({field.name: get_args(hints[field.name]) for field in fields(Policy)})
+    return _ACCEPTED
+
+
+DEFAULT_POLICY = Policy()
