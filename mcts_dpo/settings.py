@@ -181,7 +181,9 @@ class _Dumper(yaml.SafeDumper):
 
 
 def _text(dumper: yaml.SafeDumper, data: str) -> yaml.ScalarNode:
-    style = "|" if "\n" in data.strip("\n") else None
+    visible = data.replace("\n", "").isprintable()
+    # PyYAML writes control characters and exotic line ends as they are unless it is told to escape.
+    style = '"' if not visible else "|" if "\n" in data.strip("\n") else None
     return dumper.represent_scalar("tag:yaml.org,2002:str", data, style=style)
 
 
@@ -254,7 +256,8 @@ _NOT_A = {
     "model": "is not a group of settings",
     "literal": "is not one of the choices",
     "finite": "is not finite",
-    "is": "is not of the right kind",
+    "path": "is not a path",
+    "is": "is not a path",
 }
 _OUT_OF_RANGE = {"greater", "less", "too", "multiple", "string_pattern", "string_too"}
 
@@ -295,6 +298,9 @@ def _complaint(cls: type[Settings], path: tuple[str, ...], same: list[tuple[Erro
         # Said by a room's own validator, in its own words.
         message = str(first.get("ctx", {}).get("error", first["msg"]))
         return message if isinstance(first["input"], Mapping) else f"{given} {message}"
+    if first["loc"][-1:] == ("[key]",):
+        close = nearest(path[-1], place.choices())
+        return "unknown name" + (f"; did you mean {close!r}?" if close else f" (accepted: {accepted})")
     if kind == "literal_error" and isinstance(first["input"], str):
         close = nearest(first["input"], place.choices())
         if close:
