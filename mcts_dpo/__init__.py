@@ -1,0 +1,77 @@
+"""Step-level reasoning by tree search, and self-training on the preferences that the trees reveal.
+
+The stages, as functions; between them lie files in open formats, and each is also a command of `mcts-dpo`:
+
+    problems = load_problems("train.jsonl")
+    engine = load_engine("a/model")
+    forest = search(problems, engine, prompt=PromptSettings(), settings=SearchSettings())
+    pairs = extract_pairs([forest])
+    train("a/model", pairs, Path("policy"), TrainingSettings())
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+# Bound here and now: the name is also that of the package it comes from, which an import would put in its place.
+from mcts_dpo.search import search
+
+if TYPE_CHECKING:
+    from mcts_dpo.config import RunConfig
+    from mcts_dpo.engines import EngineSettings, load_engine
+    from mcts_dpo.evaluation import EvaluationSettings, evaluate
+    from mcts_dpo.preferences import PreferenceSettings, extract_pairs, extract_solutions
+    from mcts_dpo.problems import Problem, ProblemSettings, load_problems
+    from mcts_dpo.prompts import PromptSettings
+    from mcts_dpo.rounds import run
+    from mcts_dpo.search import Forest, SearchSettings
+    from mcts_dpo.training import TrainingSettings, train
+
+__all__ = [
+    "EngineSettings",
+    "EvaluationSettings",
+    "Forest",
+    "PreferenceSettings",
+    "Problem",
+    "ProblemSettings",
+    "PromptSettings",
+    "RunConfig",
+    "SearchSettings",
+    "TrainingSettings",
+    "evaluate",
+    "extract_pairs",
+    "extract_solutions",
+    "load_engine",
+    "load_problems",
+    "run",
+    "search",
+    "train",
+]
+
+_HOMES = {
+    "EngineSettings": "engines",
+    "EvaluationSettings": "evaluation",
+    "Forest": "search",
+    "PreferenceSettings": "preferences",
+    "Problem": "problems",
+    "ProblemSettings": "problems",
+    "PromptSettings": "prompts",
+    "RunConfig": "config",
+    "SearchSettings": "search",
+    "TrainingSettings": "training",
+    "evaluate": "evaluation",
+    "extract_pairs": "preferences",
+    "extract_solutions": "preferences",
+    "load_engine": "engines",
+    "load_problems": "problems",
+    "run": "rounds",
+    "train": "training",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Import a stage when it is first asked for, so that one that needs no torch does not wait for it."""
+    if name not in _HOMES:
+        raise AttributeError(f"module 'mcts_dpo' has no attribute {name!r}")
+    return getattr(import_module(f"mcts_dpo.{_HOMES[name]}"), name)

@@ -58,7 +58,9 @@ def _stage_config(path: Path | None, overrides: list[str] | None) -> StageConfig
 def _model(config: StageConfig, given: str | None) -> str:
     model = given or getattr(config, "model", None)
     if not model:
-        raise InputError("no model: give --model (a hub name, a Hugging Face directory or a .gguf file) or a run's --config")
+        raise InputError(
+            "no model: give --model (a hub name, a Hugging Face directory or a .gguf file) or a run's --config"
+        )
     return str(model)
 
 
@@ -67,7 +69,9 @@ def _problems(config: StageConfig, given: str | None, section: str) -> list[Prob
 
     source: str | ProblemSettings | None = given or getattr(config, section, None)
     if source is None:
-        raise InputError(f"no problems: give --problems (a file or a hub data set) or a run's --config with `{section}`")
+        raise InputError(
+            f"no problems: give --problems (a file or a hub data set) or a run's --config with `{section}`"
+        )
     return load_problems(source)
 
 
@@ -164,7 +168,7 @@ def search(
 ) -> None:
     """Grow one tree per problem."""
     from mcts_dpo.engines import load_engine
-    from mcts_dpo.rounds import search_shards
+    from mcts_dpo.search import search_shards
 
     settings = _stage_config(config, overrides)
     items = _problems(settings, problems, "train")
@@ -202,7 +206,9 @@ def pairs(
     found, solutions = extract_pairs(forests, settings.preferences), extract_solutions(forests, settings.preferences)
     found.save(out / "pairs.parquet")
     solutions.save(out / "solutions.parquet")
-    typer.echo(f"{len(found)} pairs and {len(solutions)} solutions from {sum(len(f.trees) for f in forests)} trees in {out}")
+    typer.echo(
+        f"{len(found)} pairs and {len(solutions)} solutions from {sum(len(f.trees) for f in forests)} trees in {out}"
+    )
 
 
 @app.command()
@@ -235,7 +241,9 @@ def evaluate(
     model: ModelOption = None,
     problems: ProblemsOption = None,
     config: ConfigOption = None,
-    out: Annotated[Path | None, typer.Option("--out", "-o", help="Folder for evaluation.parquet, metrics.json.")] = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", help="Folder for evaluation.parquet, metrics.json.")
+    ] = None,
     against: Annotated[
         Path | None, typer.Option(help="An evaluation.parquet of another policy on these problems: compare, paired.")
     ] = None,

@@ -57,5 +57,7 @@ class RunConfig(StageConfig):
         # Each stage derives its seed from the run's: a second dial beside it would silently do nothing.
         for section in ("search", "training", "evaluation"):
             if getattr(self, section).seed != 0:
-                raise ValueError(f"{section}.seed: set the run's own `seed` instead; every stage derives its seed from it")
+                raise ValueError(
+                    f"{section}.seed: set the run's own `seed` instead; every stage derives its seed from it"
+                )
         return self

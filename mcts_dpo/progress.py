@@ -15,3 +15,16 @@ class Progress(Protocol):
 
 def silent(stage: str, done: int, total: int, **figures: float) -> None:
     """The Progress that shows nothing."""
+
+
+def part_of(progress: Progress, *, prefix: str = "", before: int = 0, total: int | None = None) -> Progress:
+    """A Progress for one part of a longer stage, reporting to `progress` in the whole's terms.
+
+    prefix: put in front of the stage's name. before: units finished before this part. total: of the whole
+    (None: the part is the whole).
+    """
+
+    def forward(stage: str, done: int, part_total: int, **figures: float) -> None:
+        progress(prefix + stage, before + done, part_total if total is None else total, **figures)
+
+    return forward

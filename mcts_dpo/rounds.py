@@ -30,12 +30,13 @@ from typing import Any
 import pyarrow.parquet as pq
 
 from mcts_dpo.config import RunConfig
-from mcts_dpo.engines import Engine, load_engine
+from mcts_dpo.engines import load_engine
+from mcts_dpo.engines.base import Engine
 from mcts_dpo.evaluation import Evaluation, compare, evaluate
 from mcts_dpo.files import InputError, digest, read_json, seed_from, whole, write_json
 from mcts_dpo.preferences import extract_pairs, extract_solutions
 from mcts_dpo.problems import Problem, load_problems, overlap
-from mcts_dpo.progress import Progress, silent
+from mcts_dpo.progress import Progress, part_of, silent
 from mcts_dpo.search import Forest, search_shards, search_statistics
 from mcts_dpo.settings import difference, dump_settings, load_settings
 from mcts_dpo.training import train
@@ -136,14 +137,6 @@ class _Bench:
         self.engine.reset()
         return self.engine
 
-    def named(self, prefix: str) -> Progress:
-        """The bench's progress, with a word in front of every stage's name."""
-
-        def forward(stage: str, done: int, total: int, **figures: float) -> None:
-            self.progress(prefix + stage, done, total, **figures)
-
-        return forward
-
     def stage(self, place: Path, name: str, outputs: Callable[[], Sequence[Path]], work: Callable[[], None]) -> None:
         """Do `work` unless the manifest `place`/stages/`name`.json says it is done; then write the manifest."""
         manifest = place / "stages" / f"{name}.json"
@@ -177,7 +170,12 @@ def _round(bench: _Bench, problems: _Problems, index: int, policy: str) -> dict[
     place = bench.directory / f"round-{index:03d}"
     slice_ = problems.rounds[index]
     shards = _search(bench, place, index, slice_, policy)
-    bench.stage(place, "pairs", lambda: _existing(place, "pairs.parquet", "solutions.parquet"), lambda: _extract(bench, place, shards))
+    bench.stage(
+        place,
+        "pairs",
+        lambda: _existing(place, "pairs.parquet", "solutions.parquet"),
+        lambda: _extract(bench, place, shards),
+    )
     bench.stage(place, "train", lambda: _trained_files(place), lambda: _train(bench, place, index, policy))
     target = place / "metrics.json"
     bench.stage(
@@ -204,7 +202,7 @@ def _search(bench: _Bench, place: Path, index: int, problems: Sequence[Problem],
             shard_size=config.shard_size,
             prompt=config.prompt,
             settings=settings,
-            progress=bench.named(f"round {index + 1}: "),
+            progress=part_of(bench.progress, prefix=f"round {index + 1}: "),
         )
 
     bench.stage(place, "search", lambda: sorted(folder.glob("*.parquet")), work)
@@ -225,7 +223,7 @@ def _train(bench: _Bench, place: Path, index: int, policy: str) -> None:
     if not read_rows(data):
         write_json(place / "training" / "skipped.json", {"reason": f"{data.name} has no rows: nothing to learn from"})
         return
-    log, progress = place / "training" / "log.jsonl", bench.named(f"round {index + 1}: ")
+    log, progress = place / "training" / "log.jsonl", part_of(bench.progress, prefix=f"round {index + 1}: ")
     summary = train(policy, data, place / "policy", settings, log=log, progress=progress)
     write_json(place / "training" / "summary.json", summary.as_dict())
 
@@ -318,9 +316,13 @@ def _claim(config: RunConfig, directory: Path) -> None:
         # More rounds of the same run continue it; everything else would make two runs of one.
         changes = difference(earlier.model_copy(update={"rounds": config.rounds}), config)
         if changes:
-            raise InputError(f"{directory}: holds a run of another config ({'; '.join(changes)}); give another directory")
+            raise InputError(
+                f"{directory}: holds a run of another config ({'; '.join(changes)}); give another directory"
+            )
         if config.rounds < earlier.rounds:
-            raise InputError(f"{directory}: holds a run of {earlier.rounds} rounds; rounds can grow, not shrink to {config.rounds}")
+            raise InputError(
+                f"{directory}: holds a run of {earlier.rounds} rounds; rounds can grow, not shrink to {config.rounds}"
+            )
     elif any(directory.glob("round-*")):
         raise InputError(f"{directory}: holds rounds but no config.yaml; give another directory")
     with whole(target) as scratch:

@@ -84,7 +84,9 @@ def best_path(forest: Forest, root: int, shrinkage: float = 0.0) -> list[int]:
     return path
 
 
-def _candidates(forest: Forest, root: int, nodes: Iterable[int], settings: PreferenceSettings) -> Iterator[tuple[int, int]]:
+def _candidates(
+    forest: Forest, root: int, nodes: Iterable[int], settings: PreferenceSettings
+) -> Iterator[tuple[int, int]]:
     """(chosen, rejected) siblings of one tree, before the filters."""
     on_path = best_path(forest, root, settings.shrinkage)
     parents = on_path if settings.select == "best_path" else nodes

@@ -36,10 +36,14 @@ def _accuracy(record: RunRecord) -> Figure:
     x = [line["round"] + 1 for line in record.metrics]
     greedy = [line["test"]["greedy"] for line in record.metrics]
     errors = [[e["value"] - e["low"] for e in greedy], [e["high"] - e["value"] for e in greedy]]
-    axes.errorbar(x, [e["value"] for e in greedy], yerr=errors, marker="o", capsize=3, color=_ACCENT, label="greedy, test")
+    axes.errorbar(
+        x, [e["value"] for e in greedy], yerr=errors, marker="o", capsize=3, color=_ACCENT, label="greedy, test"
+    )
     # A round's fresh problems are searched with the policy that the round starts from.
     fresh = [(line["round"], line["search"]["first_sample_accuracy"]) for line in record.rounds]
-    axes.plot(*zip(*fresh, strict=True), marker="s", linestyle="--", color="#888888", label="first sample, fresh problems")
+    axes.plot(
+        *zip(*fresh, strict=True), marker="s", linestyle="--", color="#888888", label="first sample, fresh problems"
+    )
     axes.set(xlabel="rounds of self-training", ylabel="accuracy", ylim=(0, 1), xticks=x)
     axes.grid(alpha=0.3)
     axes.legend(loc="lower right")

@@ -52,7 +52,7 @@ def load_run(directory: Path) -> RunRecord:
 
 
 def interval(estimate: dict[str, float]) -> str:
-    """"0.512 [0.48, 0.54]"."""
+    """ "0.512 [0.48, 0.54]"."""
     return f"{estimate['value']:.3f} [{estimate['low']:.2f}, {estimate['high']:.2f}]"
 
 
@@ -113,7 +113,9 @@ def evaluation_table(metrics: dict[str, Any]) -> Table:
         if isinstance(value, dict) and "low" in value:
             table.add_row(name, interval(value))
         elif name == "against":
-            change = f"{value['difference']['value']:+.3f} (+{value['gained']} −{value['lost']}, p {value['p_value']:.2g})"
+            change = (
+                f"{value['difference']['value']:+.3f} (+{value['gained']} −{value['lost']}, p {value['p_value']:.2g})"
+            )
             table.add_row("against the other", change)
         elif name != "problems":
             table.add_row(name, f"{value:.3f}" if isinstance(value, float) else str(value))

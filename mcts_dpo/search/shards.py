@@ -12,7 +12,7 @@ from pathlib import Path
 
 from mcts_dpo.engines.base import Engine
 from mcts_dpo.problems import Problem
-from mcts_dpo.progress import Progress, silent
+from mcts_dpo.progress import Progress, part_of, silent
 from mcts_dpo.prompts import PromptSettings
 from mcts_dpo.search.mcts import search
 from mcts_dpo.search.settings import SearchSettings
@@ -41,10 +41,7 @@ def search_shards(
             continue
         running = running or engine()
         running.reset()
-
-        def forward(stage: str, done: int, total: int, *, before: int = start, **figures: float) -> None:
-            progress(stage, before + done, len(problems), **figures)
-
         part = problems[start : start + shard_size]
-        search(part, running, prompt=prompt, settings=settings, progress=forward).save(shard)
+        share = part_of(progress, before=start, total=len(problems))
+        search(part, running, prompt=prompt, settings=settings, progress=share).save(shard)
     return shards

@@ -82,7 +82,9 @@ def prepare(directory: Path, *, seed: int, test_problems: int = 1000, progress: 
         warm_start(start, seed=seed, progress=progress)
     if not problems.exists():
         test = make_problems(test_problems, seed=2 * seed + 1)
-        train = make_problems(ROUNDS * PROBLEMS_PER_ROUND, seed=2 * seed, exclude=test)
+        train = make_problems(
+            ROUNDS * PROBLEMS_PER_ROUND, seed=2 * seed, exclude={problem.question for problem in test}
+        )
         shared = overlap(train, test)
         if shared:
             raise RuntimeError(f"{len(shared)} training problems are test problems, e.g. {shared[0]}")
@@ -122,8 +124,8 @@ def demo(directory: Path, *, seed: int = 0, progress: Progress = silent) -> Demo
 def show(directory: Path, summary: DemoSummary, console: Console) -> None:
     """Print what happened, honestly."""
     console.print(
-        "A tiny Llama was taught to solve arithmetic stories by demonstrations with [bold]wrong habits on purpose[/bold]\n"
-        "(it often adds where it should subtract or multiply). Nobody corrects it: it only learns, from its own\n"
+        "A tiny Llama was taught to solve arithmetic stories by demonstrations with [bold]wrong habits on purpose[/bold]:\n"
+        "it often adds where it should subtract or multiply. Nobody shows it better: it only learns, from its own\n"
         "search trees, which of its steps lead to the right final number.\n"
     )
     console.print(summary_text(load_run(directory)))
