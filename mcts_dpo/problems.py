@@ -24,6 +24,7 @@ from pydantic import Field
 
 from mcts_dpo.files import InputError, digest, read_table, whole
 from mcts_dpo.settings import Settings, load_settings, nearest
+from verifiers import verify
 
 Role = Literal["question", "answer", "solution", "id", "choices"]
 Format = Literal["auto", "gsm8k", "math", "mawps", "choice", "columns"]
@@ -120,19 +121,30 @@ def save_problems(path: Path, problems: Iterable[Problem]) -> None:
 
 
 def unparsable_answers(problems: Iterable[Problem]) -> list[Problem]:
-    """The problems whose reference answer cannot be read, so that no solution of theirs can ever be right.
+    """The problems whose reference answer cannot be read, so that no solution of theirs is likely to be right.
 
-    They are kept by `load_problems`; callers count and report them. Problems without any reference answer
-    (None) are not among them.
+    That is: empty, without a letter or digit, with braces that do not match, or unequal to itself for `verify`;
+    of a multiple-choice problem, no letter of a choice. They are kept by `load_problems`; callers count and report
+    them. Problems without any reference answer (None) are not among them.
     """
-    from verifiers import verify
 
     def readable(problem: Problem, answer: str) -> bool:
         if problem.choices:
             return answer in ascii_uppercase[: len(problem.choices)]
-        return bool(answer.strip()) and bool(verify(answer, answer))
+        # Equal texts are equal answers to `verify`, whether or not they mean anything: hence the first two.
+        return any(map(str.isalnum, answer)) and _balanced(answer) and bool(verify(answer, answer))
 
     return [problem for problem in problems if problem.answer is not None and not readable(problem, problem.answer)]
+
+
+def _balanced(text: str) -> bool:
+    braces = re.findall(r"\\.|([{}])", text, re.DOTALL)  # \{ and \} are printed braces
+    depth = 0
+    for brace in braces:
+        depth += {"{": 1, "}": -1}.get(brace, 0)
+        if depth < 0:
+            return False
+    return depth == 0
 
 
 def overlap(train: Iterable[Problem], test: Iterable[Problem], ngram: int | None = None) -> list[tuple[str, str]]:
@@ -287,6 +299,8 @@ def _hub(settings: ProblemSettings) -> tuple[list[_Row], str]:
     try:
         path = Path(source).expanduser()
         if (path / "state.json").exists() or (path / "dataset_dict.json").exists():
+            if settings.subset is not None:
+                raise InputError(f"subset: {settings.subset!r}, but a saved data set has no subsets")
             data = datasets.load_from_disk(str(path))
         else:
             data = datasets.load_dataset(str(path) if path.is_dir() else source, name=settings.subset)
@@ -374,7 +388,10 @@ def _reader(settings: ProblemSettings, first: _Row) -> Callable[[_Row, str], Pro
         if not question.strip():
             raise InputError(f"{row.where}: the question is empty")
         choices, labels = _choices(row, take(row, "choices"))
-        answer, solution = take(row, "answer"), _plain(take(row, "solution"))
+        answer, solution = take(row, "answer"), take(row, "solution")
+        if solution is not None and not isinstance(solution, str):
+            shown = json.dumps(solution, default=str)[:60]
+            raise InputError(f"{row.where}: the solution is {shown}, not text")
         if choices:
             answer = _letter(answer, choices, labels)
         elif layout == "gsm8k" and isinstance(answer, str) and "####" in answer:
