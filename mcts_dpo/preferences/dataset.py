@@ -72,16 +72,15 @@ class _Columns:
         Token columns take a `Ragged` or a list of sequences of ids. Raises InputError naming the column
         (and row) where one is missing, of another type or length, or holds what the table cannot mean.
         """
-        lengths = {name: len(column) for name, column in columns.items()}
-        if len(set(lengths.values())) > 1:
-            raise InputError(f"{cls.what}: columns of different lengths ({lengths})")
-        arrays = {}
-        for field in cls.schema:
-            if field.name in columns:
-                arrays[field.name] = _array(columns[field.name], field, cls.what)
         unknown = sorted(set(columns) - set(cls.schema.names))
         if unknown:
             raise InputError(f"{cls.what}: unknown column {unknown[0]!r} (columns: {', '.join(cls.schema.names)})")
+        given = [field for field in cls.schema if field.name in columns]
+        for field in given[1:]:
+            rows, expected = len(columns[field.name]), len(columns[given[0].name])
+            if rows != expected:
+                raise InputError(f"{cls.what}: {field.name} has {rows} rows, {given[0].name} has {expected}")
+        arrays = {field.name: _array(columns[field.name], field, cls.what) for field in given}
         return cls(pa.table(arrays).replace_schema_metadata({"tokenizer": tokenizer}))
 
     @classmethod
@@ -268,7 +267,14 @@ def _array(column: Sequence[Any] | NDArray[Any] | Ragged, field: Any, where: str
     try:
         if isinstance(column, Ragged):
             return pa.ListArray.from_arrays(column.offsets.astype(np.int32), column.values)
-        return pa.array(column, type=field.type)
+        array = pa.array(column, type=field.type)
+        member = field.type.value_type if pa.types.is_list(field.type) else field.type
+        if pa.types.is_integer(member):
+            given = pa.array(column).type
+            if pa.types.is_floating(given.value_type if pa.types.is_list(given) else given):
+                # Asked for integers, Arrow would cut 1.5 to 1 without a word.
+                raise TypeError("fractions were given")
+        return array
     except (pa.ArrowException, TypeError, ValueError, OverflowError) as error:
         reason = str(error).splitlines()[0]
         raise InputError(f"{where}: column {field.name!r} is not {field.type} ({reason})") from None
