@@ -1,0 +1,42 @@
+"""Engines: token sequences in, sampled tokens with log-probabilities out. `base` holds the protocol."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from mcts_dpo.engines.base import Completion, Engine, Finish, Request, Sample, Usage, complete
+from mcts_dpo.engines.settings import EngineSettings
+from mcts_dpo.settings import load_settings
+
+__all__ = [
+    "Completion",
+    "Engine",
+    "EngineSettings",
+    "Finish",
+    "Request",
+    "Sample",
+    "Usage",
+    "complete",
+    "load_engine",
+]
+
+
+def load_engine(model: str | Path, settings: EngineSettings | None = None, **overrides: Any) -> Engine:
+    """The engine that `settings` name, running `model`: a hub name, a Hugging Face directory, or a .gguf file.
+
+    overrides: single settings by name, e.g. `load_engine("model", slots=32)`; they win over `settings`.
+    The weights go to the first CUDA device if there is one. Raises InputError for a model that cannot be loaded
+    or run.
+    """
+    given = (settings or EngineSettings()).model_dump()
+    chosen = load_settings(EngineSettings, given | overrides)
+    # Imported here: torch and the model classes take seconds, and many users of `Request` never run a model.
+    import torch
+
+    from mcts_dpo.engines.transformers import TransformersEngine
+    from mcts_dpo.models import load_model, load_tokenizer
+
+    tokenizer = load_tokenizer(model)
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    return TransformersEngine(load_model(model, chosen.dtype, device), tokenizer, chosen)

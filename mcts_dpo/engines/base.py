@@ -90,6 +90,7 @@ class Usage:
     sampled_tokens: int = 0
 
     def copy(self) -> Usage:
+        """The totals as they stand."""
         return Usage(self.prompt_tokens, self.prefill_tokens, self.sampled_tokens)
 
 
@@ -114,7 +115,7 @@ class Engine(Protocol):
         ...
 
     def reset(self) -> None:
-        """Forget every cached prefix, so that what follows depends on nothing before. Only while nothing is under way."""
+        """Forget every cached prefix: what follows depends on nothing before. Only while nothing is under way."""
         ...
 
     def reload(self, checkpoint: Path) -> None:

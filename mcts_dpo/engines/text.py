@@ -1,0 +1,70 @@
+"""When does a growing token sequence complete a stop string? Asked for every token, mostly answered by a table.
+
+Tokens in, yes or no out. For each set of stop strings a table over the vocabulary says which tokens could possibly
+complete one (their piece of text holds the last character of a stop, or a fragment of a character); only after such
+a token is the tail of the sequence decoded and searched. Knows no model.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+_FRAGMENT = "�"
+
+
+class StopStrings:
+    """Answers for one tokenizer; tables are made on first use of a set of stops and kept."""
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, vocabulary: int) -> None:
+        self._tokenizer = tokenizer
+        self._vocabulary = vocabulary
+        self._pieces: list[str] | None = None
+        self._tables: dict[tuple[str, ...], NDArray[np.bool_]] = {}
+
+    def table(self, stops: tuple[str, ...]) -> NDArray[np.bool_]:
+        """bool [vocabulary]: could this token be the one that completes one of `stops`?"""
+        known = self._tables.get(stops)
+        if known is None:
+            ends = {stop[-1] for stop in stops if stop}
+            fragments = any(not end.isascii() for end in ends)
+            if fragments:
+                ends.add(_FRAGMENT)
+            known = np.array([not ends.isdisjoint(piece) for piece in self._piece_table()], dtype=np.bool_)
+            self._tables[stops] = known
+        return known
+
+    def completed(self, tokens: Sequence[int], stops: tuple[str, ...]) -> bool:
+        """Does the text of `tokens` hold one of `stops`, given that it did not before the last token?"""
+        longest = max(len(stop) for stop in stops)
+        # A token has at least one character unless it is special or a fragment of one: the margin is for those.
+        tail = self.decode(tokens[-(longest + 12) :])
+        return any(stop in tail for stop in stops)
+
+    def decode(self, tokens: Sequence[int]) -> str:
+        """The text of `tokens`, special tokens left out."""
+        text = self._tokenizer.decode(list(tokens), skip_special_tokens=True)
+        assert isinstance(text, str)
+        return text
+
+    def _piece_table(self) -> list[str]:
+        """What each token may add to a text: decoded alone, and after another token (a space may come between)."""
+        if self._pieces is None:
+            size = min(self._vocabulary, len(self._tokenizer))
+            alone = self._tokenizer.batch_decode([[i] for i in range(size)], skip_special_tokens=True)
+            anchor = next((i for i in range(size) if alone[i].strip().isalnum() and alone[i].isascii()), None)
+            if anchor is None:
+                self._pieces = alone
+            else:
+                lead = len(self.decode([anchor]))
+                after = self._tokenizer.batch_decode([[anchor, i] for i in range(size)], skip_special_tokens=True)
+                self._pieces = [a + b[lead:] for a, b in zip(alone, after, strict=True)]
+            # Rows of the embedding beyond the tokenizer's vocabulary have no text.
+            self._pieces += [""] * (self._vocabulary - size)
+        return self._pieces

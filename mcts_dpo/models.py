@@ -1,0 +1,160 @@
+"""Loading a policy and its tokenizer from wherever a user has them. Floor 0: knows no engine, no training.
+
+A model is named by one string or path:
+- a directory in Hugging Face format (config.json, safetensors, tokenizer);
+- a directory that holds a PEFT adapter: its base model is loaded and the adapter merged into it, in float32;
+- a `.gguf` file: the weights are de-quantised and trainable, the tokenizer comes from the same file;
+- anything else: a name on the Hugging Face hub.
+What cannot be loaded raises InputError with one line.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
+
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
+from transformers.utils import logging as transformers_logging
+
+from mcts_dpo.files import InputError, digest, read_json
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+Dtype = Literal["auto", "float32", "bfloat16"]
+_SMALL = 50_000_000  # parameters below which "auto" means float32 on a CPU: speed is no concern, exactness is
+_HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*(/[\w.-]+)?")
+_TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "tokenizer.model", "vocab.json", "vocab.txt")
+Loaded = TypeVar("Loaded")
+
+
+@dataclass(frozen=True, slots=True)
+class _Source:
+    """Where a model is. `name`: what from_pretrained is given; `options`: what goes with it."""
+
+    kind: Literal["directory", "adapter", "gguf", "hub"]
+    name: str
+    options: dict[str, str]
+
+
+def _locate(model: str | Path) -> _Source:
+    text = str(model)
+    path = Path(model).expanduser()
+    if path.is_dir():
+        if (path / "adapter_config.json").is_file():
+            return _Source("adapter", str(path), {})
+        if not (path / "config.json").is_file():
+            raise InputError(f"{path}: not a model: neither config.json nor adapter_config.json in this directory")
+        return _Source("directory", str(path), {})
+    if path.is_file():
+        if path.suffix.lower() != ".gguf":
+            raise InputError(f"{path}: not a model (accepted: a Hugging Face directory, a .gguf file, or a hub name)")
+        with path.open("rb") as file:
+            if file.read(4) != b"GGUF":
+                raise InputError(f"{path}: not a GGUF file (it does not start with the bytes 'GGUF')")
+        return _Source("gguf", str(path.parent), {"gguf_file": path.name})
+    if isinstance(model, Path) or not _HUB_NAME.fullmatch(text) or path.suffix.lower() == ".gguf":
+        raise InputError(f"{text}: no such model file or directory")
+    return _Source("hub", text, {})
+
+
+def _adapter_base(directory: Path) -> str | Path:
+    """The base model that an adapter names: a path (also relative to the adapter) or a hub name."""
+    config = directory / "adapter_config.json"
+    base = read_json(config).get("base_model_name_or_path")
+    if not isinstance(base, str) or not base:
+        raise InputError(f"{config}: base_model_name_or_path: {base!r} (accepted: a path or a hub name)")
+    beside = directory / base
+    return beside.resolve() if not Path(base).exists() and beside.exists() else base
+
+
+def _attempt(what: str, model: str | Path, source: _Source, load: Callable[[], Loaded]) -> Loaded:
+    """Run `load`; what a user can mend (missing, unreadable, unreachable) becomes one line."""
+    try:
+        return load()
+    except (OSError, ValueError, KeyError, TypeError, ImportError, RuntimeError, NotImplementedError) as error:
+        first = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+        if source.kind == "hub":
+            raise InputError(
+                f"{model}: no such file or directory, and no {what} of this name could be loaded from the hub ({first})"
+            ) from error
+        raise InputError(f"{model}: no {what} could be loaded ({first})") from error
+
+
+def load_tokenizer(model: str | Path) -> PreTrainedTokenizerBase:
+    """The tokenizer that belongs to `model` (see the module for what a model can be).
+
+    Raises InputError when there is no such model or it comes without a tokenizer.
+    """
+    source = _locate(model)
+    if source.kind == "adapter" and not any((Path(source.name) / name).is_file() for name in _TOKENIZER_FILES):
+        return load_tokenizer(_adapter_base(Path(source.name)))
+    if source.kind == "directory" and not any((Path(source.name) / name).is_file() for name in _TOKENIZER_FILES):
+        raise InputError(f"{model}: model without tokenizer: none of {', '.join(_TOKENIZER_FILES)} in this directory")
+
+    def load() -> PreTrainedTokenizerBase:
+        return AutoTokenizer.from_pretrained(source.name, **source.options)  # type: ignore[no-any-return]
+
+    return _attempt("tokenizer", model, source, load)
+
+
+def load_model(
+    model: str | Path, dtype: Dtype | torch.dtype = "auto", device: str | torch.device = "cpu"
+) -> PreTrainedModel:
+    """The causal language model, in evaluation mode, every weight an ordinary trainable parameter.
+
+    dtype: of the weights; "auto": float32 on a CPU below 50M parameters, else bfloat16. An adapter is merged in
+    float32 before the cast. Raises InputError when there is no such model or it is not a causal language model.
+    """
+    source = _locate(model)
+    wanted = getattr(torch, dtype) if isinstance(dtype, str) and dtype != "auto" else dtype
+    if source.kind == "adapter":
+        loaded = _merge(load_model(_adapter_base(Path(source.name)), torch.float32), model, source)
+    else:
+        first = torch.float32 if source.kind == "gguf" or wanted == "auto" else wanted
+        loaded = _attempt("causal language model", model, source, lambda: _from_pretrained(source, first))
+    if wanted == "auto":
+        small = sum(parameter.numel() for parameter in loaded.parameters()) < _SMALL
+        wanted = torch.float32 if small and torch.device(device).type == "cpu" else torch.bfloat16
+    return loaded.to(device=device, dtype=wanted).eval()
+
+
+def _from_pretrained(source: _Source, dtype: torch.dtype) -> PreTrainedModel:
+    options: dict[str, Any] = dict(source.options)
+    if source.kind == "gguf":
+        options["quantization_config"] = GgufConfig(dequantize=True)
+    bars = transformers_logging.is_progress_bar_enabled()
+    transformers_logging.disable_progress_bar()
+    try:
+        loaded = AutoModelForCausalLM.from_pretrained(source.name, dtype=dtype, **options)
+    finally:
+        if bars:
+            transformers_logging.enable_progress_bar()
+    if source.kind == "gguf":
+        # The weights are plain now; a policy saved from them must not claim to be quantised.
+        if hasattr(loaded.config, "quantization_config"):
+            del loaded.config.quantization_config
+        loaded.is_quantized = False
+        loaded.hf_quantizer = None
+    return loaded  # type: ignore[no-any-return]
+
+
+def _merge(base: PreTrainedModel, model: str | Path, source: _Source) -> PreTrainedModel:
+    from peft import PeftModel
+
+    def load() -> PreTrainedModel:
+        return PeftModel.from_pretrained(base, source.name).merge_and_unload()  # type: ignore[no-any-return]
+
+    return _attempt("adapter for its base model", model, source, load)
+
+
+def tokenizer_digest(tokenizer: PreTrainedTokenizerBase) -> str:
+    """SHA-256 (hex) of all that makes text into tokens: vocabulary, merges, special tokens, chat template."""
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    body = backend.to_str() if backend is not None else sorted(tokenizer.get_vocab().items())
+    special = {name: str(token) for name, token in sorted(tokenizer.special_tokens_map.items())}
+    return digest(body, special, tokenizer.chat_template)
