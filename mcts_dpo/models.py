@@ -97,7 +97,7 @@ def load_tokenizer(model: str | Path) -> PreTrainedTokenizerBase:
         raise InputError(f"{model}: model without tokenizer: none of {', '.join(_TOKENIZER_FILES)} in this directory")
 
     def load() -> PreTrainedTokenizerBase:
-        return AutoTokenizer.from_pretrained(source.name, **source.options)  # type: ignore[no-any-return]
+        return AutoTokenizer.from_pretrained(source.name, **source.options)
 
     return _attempt("tokenizer", model, source, load)
 
@@ -140,14 +140,14 @@ def _from_pretrained(source: _Source, dtype: torch.dtype) -> PreTrainedModel:
             del loaded.config.quantization_config
         loaded.is_quantized = False
         loaded.hf_quantizer = None
-    return loaded  # type: ignore[no-any-return]
+    return loaded
 
 
 def _merge(base: PreTrainedModel, model: str | Path, source: _Source) -> PreTrainedModel:
     from peft import PeftModel
 
     def load() -> PreTrainedModel:
-        return PeftModel.from_pretrained(base, source.name).merge_and_unload()  # type: ignore[no-any-return]
+        return PeftModel.from_pretrained(base, source.name).merge_and_unload()
 
     return _attempt("adapter for its base model", model, source, load)
 

@@ -75,8 +75,8 @@ def make_pool(config: PretrainedConfig, positions: int, dtype: torch.dtype, devi
 def _host(tensor: torch.Tensor) -> NDArray[Any]:
     """A numpy view; bfloat16, which numpy lacks, as the uint16 that holds its bits."""
     if tensor.dtype == torch.bfloat16:
-        return tensor.view(torch.int16).numpy().view(np.uint16)  # type: ignore[no-any-return]
-    return tensor.numpy()  # type: ignore[no-any-return]
+        return tensor.view(torch.int16).numpy().view(np.uint16)
+    return tensor.numpy()
 
 
 def pool_attention(

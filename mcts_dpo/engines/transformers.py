@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -210,9 +209,7 @@ class TransformersEngine:
             raise InputError(f"{checkpoint}: a {type(fresh).__name__}; the engine runs a {type(self._model).__name__}")
         if ours.keys() != theirs.keys():
             name = min(ours.keys() ^ theirs.keys())
-            raise InputError(
-                f"{checkpoint}: another architecture than the engine's: weight {name} is in one of them only"
-            )
+            raise InputError(f"{checkpoint}: another architecture than the engine's: only one of them has {name}")
         for name, weight in ours.items():
             if weight.shape != theirs[name].shape:
                 raise InputError(
@@ -476,7 +473,8 @@ class TransformersEngine:
         stopped = np.zeros(len(rows), np.bool_)
         for i in np.flatnonzero(self._has_stops[rows] & ~ended & ~broken).tolist():
             job = self._slot_job[rows[i]]
-            assert job is not None and job.stops is not None
+            assert job is not None
+            assert job.stops is not None
             if job.stops[drawn[i]]:
                 tokens = self._tokens[rows[i], : count[i]].tolist()
                 stopped[i] = self._stop_strings.completed(tokens, job.request.stop)
@@ -489,7 +487,8 @@ class TransformersEngine:
     def _release(self, slot: int, finish: Finish, *, broken: bool) -> None:
         """Empty a slot: its sample goes to its job, its keys and values to the tree."""
         job, node, own = self._slot_job[slot], self._slot_node[slot], self._slot_own[slot]
-        assert job is not None and node is not None
+        assert job is not None
+        assert node is not None
         count = int(self._count[slot])
         tokens = self._tokens[slot, :count].copy()
         kept = 0 if broken else count - 1  # the last token was never run
@@ -539,9 +538,8 @@ def _context(config: PretrainedConfig, settings: EngineSettings) -> int:
     """The longest sequence: the model's own limit, or less if the settings say so."""
     most = int(config.max_position_embeddings)
     window = getattr(config, "sliding_window", None)
-    if window and "full_attention" not in set(getattr(config, "layer_types", None) or ()) - {"sliding_attention"}:
-        most = min(most, int(window))
-    if window and "sliding_attention" in (getattr(config, "layer_types", None) or ()):
+    kinds = getattr(config, "layer_types", None)
+    if window and (kinds is None or "sliding_attention" in kinds):
         most = min(most, int(window))  # within its window sliding attention is plain attention
     if settings.context is not None and settings.context > most:
         raise InputError(f"engine.context: {settings.context} exceeds what the model was made for ({most})")
@@ -549,7 +547,7 @@ def _context(config: PretrainedConfig, settings: EngineSettings) -> int:
 
 
 def _end_tokens(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, vocabulary: int) -> NDArray[np.bool_]:
-    """bool [vocabulary]: tokens that end a sequence, by the generation config, the config, the tokenizer, or by name."""
+    """bool [vocabulary]: tokens that end a sequence, by generation config, config, tokenizer, or name."""
     ids: set[int] = set()
     for holder in (model.generation_config, model.config.get_text_config(), tokenizer):
         given = getattr(holder, "eos_token_id", None)
