@@ -16,7 +16,8 @@ from pydantic import Field, field_validator
 
 from mcts_dpo.files import InputError
 from mcts_dpo.problems import Problem
-from mcts_dpo.settings import Settings
+from mcts_dpo.settings import Settings, nearest
+from verifiers import STYLES
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -71,6 +72,15 @@ class PromptSettings(Settings):
             raise ValueError("does not contain '{question}', where the question is put")
         return template
 
+    @field_validator("answer_style")
+    @classmethod
+    def _known_style(cls, style: str) -> str:
+        if style not in STYLES:
+            close = nearest(style, STYLES)
+            hint = f"; did you mean {close!r}?" if close else ""
+            raise ValueError(f"is not a style of answers{hint} (accepted: {', '.join(STYLES)})")
+        return style
+
     @field_validator("stop")
     @classmethod
     def _not_empty(cls, stop: tuple[str, ...]) -> tuple[str, ...]:
@@ -96,8 +106,10 @@ def prompt_tokens(problem: Problem, tokenizer: PreTrainedTokenizerBase, settings
     else:
         text = _plain(question, settings)
         bare, tokens = _ids(tokenizer, text), tuple(tokenizer(text)["input_ids"])
-        if bare[-1:] != tokens[-1:] and tokens[-1:] == (tokenizer.eos_token_id,):
-            tokens = tokens[:-1]  # an end of sequence would tell the policy that there is nothing to solve
+        end = tokenizer.eos_token_id
+        # An end of sequence would tell the policy that there is nothing to solve (one in the text itself stays).
+        if tokens[-1:] == (end,) and tokens[len(tokens) - len(bare) :] != bare:
+            tokens = tokens[:-1]
     if not tokens:
         raise InputError(f"problem {problem.id}: its prompt has no tokens")
     return tokens
