@@ -185,13 +185,13 @@ def _end(task: Task, tree: Tree) -> None:
 
 
 def _report(task: Task, progress: Progress) -> None:
-    """Progress in simulations; a tree that ended early counts as all of its own."""
+    """Progress in problems, by the simulations done; a tree that ended early counts as a whole one."""
     each = task.settings.simulations
-    done = sum(tree.info.simulations if tree.living else each for tree in task.trees)
+    done = sum(tree.info.simulations if tree.living else each for tree in task.trees) // each
     solved = np.zeros(len(task.trees), np.bool_)
     solved[task.forest.tree[task.forest.outcome > 0]] = True
     tokens = sum(tree.info.generated for tree in task.trees)
-    progress("search", done, each * len(task.trees), tokens=float(tokens), solved=solved.sum() / max(1, len(solved)))
+    progress("search", done, len(task.trees), tokens=float(tokens), solved=float(solved.sum()) / max(1, len(solved)))
 
 
 # --- one simulation of one tree ----------------------------------------------------------------------

@@ -20,15 +20,16 @@ def first_sample(forest: Forest, tree: int) -> int:
 
 
 def search_statistics(forests: Iterable[Forest]) -> dict[str, float | int]:
-    """Figures over all trees.
+    """Figures over all trees; shares and means are over those that were searched to an end.
 
     problems; failed, exhausted: trees; simulations; nodes;
     sampled_tokens: as a budget counts them;
-    first_sample_accuracy: share of the trees whose first sample was right (failed trees count as wrong);
+    first_sample_accuracy: share of the trees whose first sample was right;
     coverage: share with at least one right solution; mixed: share with right and wrong ones;
     sample_accuracy: share of right ones among the finished samples;
     unanswered, unverified: terminal nodes (see `TreeInfo`);
     value_low, value_high: the scale of Q that was met: [-1, 1] for outcomes, widened by weighted confidence;
+    value_low, value_high: the scale of Q that was met (outcome in [-1, 1] plus weighted confidence);
     mean_confidence_right, mean_confidence_wrong: mean C over terminals, where it was asked (else left out).
     """
     counts = dict.fromkeys(
@@ -37,8 +38,12 @@ def search_statistics(forests: Iterable[Forest]) -> dict[str, float | int]:
     first = covered = mixed = right_samples = ended_samples = 0
     low, high = np.inf, -np.inf
     confidence: dict[int, list[float]] = {1: [], -1: []}
+    low, high = np.inf, -np.inf
     for forest in forests:
         counts["nodes"] += len(forest)
+        steps = (forest.visits > 0) & (forest.depth > 0)
+        low = min(low, float(forest.q[steps].min(initial=np.inf)))
+        high = max(high, float(forest.q[steps].max(initial=-np.inf)))
         visited = forest.q[forest.visits > 0]
         low, high = min(low, visited.min(initial=np.inf)), max(high, visited.max(initial=-np.inf))
         ends = forest.terminal & (forest.outcome != 0)
@@ -49,8 +54,6 @@ def search_statistics(forests: Iterable[Forest]) -> dict[str, float | int]:
             found.extend(asked[~np.isnan(asked)].tolist())
         has_right = np.bincount(forest.tree[forest.outcome > 0], minlength=len(forest.trees)) > 0
         has_wrong = np.bincount(forest.tree[forest.outcome < 0], minlength=len(forest.trees)) > 0
-        covered += int(has_right.sum())
-        mixed += int((has_right & has_wrong).sum())
         for tree, info in enumerate(forest.trees):
             counts["problems"] += 1
             counts["failed"] += info.status == "failed"
@@ -59,8 +62,11 @@ def search_statistics(forests: Iterable[Forest]) -> dict[str, float | int]:
             counts["sampled_tokens"] += info.generated
             counts["unanswered"] += info.unanswered
             counts["unverified"] += info.unverified
-            first += int(forest.outcome[first_sample(forest, tree)] > 0)
-    trees = max(1, counts["problems"])
+            if info.status != "failed":
+                first += int(forest.outcome[first_sample(forest, tree)] > 0)
+                covered += int(has_right[tree])
+                mixed += int(has_right[tree] and has_wrong[tree])
+    trees = max(1, counts["problems"] - counts["failed"])
     shares = {
         "first_sample_accuracy": first / trees,
         "coverage": covered / trees,
@@ -71,4 +77,5 @@ def search_statistics(forests: Iterable[Forest]) -> dict[str, float | int]:
     }
     named = {"mean_confidence_right": confidence[1], "mean_confidence_wrong": confidence[-1]}
     judged = {name: float(np.mean(found)) for name, found in named.items() if found}
-    return {**counts, **shares, **judged}
+    scale = {"value_low": low, "value_high": high} if low <= high else {"value_low": 0.0, "value_high": 0.0}
+    return {**counts, **shares, **scale, **judged}

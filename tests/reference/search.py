@@ -1,0 +1,276 @@
+"""Monte Carlo tree search with node objects: slow, obviously right, the oracle of mcts_dpo/search.
+
+Written from the description of the algorithm alone. One problem at a time; nothing is updated incrementally: a tree
+remembers its nodes and the list of visits, and every count, value, prior and closure is computed from these whenever
+it is asked for. Texts are those of tests/reference/engine.py's tokenizer: each token has its own text.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+
+from mcts_dpo.engines.base import Engine, Request, Sample, complete
+from mcts_dpo.files import seed_from
+from mcts_dpo.problems import Problem
+from mcts_dpo.prompts import PromptSettings, prompt_tokens, self_evaluation
+from mcts_dpo.search import SearchSettings
+from tests.reference.engine import EOS, PIECES
+from verifiers import extract_answer, verify
+
+MARKS = {"gsm8k": ("gsm8k",), "math": ("boxed", "gsm8k", "answer_is"), "last_number": ("boxed", "gsm8k", "answer_is")}
+"""The explicit marks of a final answer that each answer style knows."""
+
+
+@dataclass(eq=False)
+class Node:
+    parent: Node | None
+    tokens: list[int] = field(default_factory=list)
+    logprobs: list[float] = field(default_factory=list)
+    finish: str = ""
+    masses: list[float] = field(default_factory=list)  # one per sample that generated this step
+    children: list[Node] = field(default_factory=list)
+    expanded: bool = False
+    outcome: int = 0
+    answer: str | None = None
+    confidence: float | None = None
+
+    @property
+    def path(self) -> list[Node]:
+        return [*(self.parent.path if self.parent else []), self]
+
+    @property
+    def text(self) -> str:
+        return "".join(PIECES[token] for token in self.tokens if token != EOS)
+
+    @property
+    def solution(self) -> list[int]:
+        return [token for node in self.path for token in node.tokens]
+
+    @property
+    def solution_text(self) -> str:
+        return "".join(node.text for node in self.path)
+
+    @property
+    def key(self) -> tuple[str, str]:
+        ending = {"": "goes on", "length": "cut"}.get(self.finish, "ended")
+        return " ".join(self.text.split()), ending
+
+
+@dataclass(eq=False)
+class ReferenceTree:
+    settings: SearchSettings
+    root: Node = field(default_factory=lambda: Node(None))
+    seen: list[list[Node]] = field(default_factory=list)  # the path of each visit, in order
+    flying: list[Node] = field(default_factory=list)  # leaves out for expansion
+    generated: int = 0
+    simulations: int = 0
+    status: str = ""
+
+    def visits(self, node: Node) -> int:
+        return sum(node in path for path in self.seen)
+
+    def virtual(self, node: Node) -> int:
+        return sum(node in leaf.path for leaf in self.flying)
+
+    def reward(self, node: Node) -> float:
+        if node is self.root:
+            return 0.0
+        return node.outcome + self.settings.self_evaluation.weight * (node.confidence or 0.0)
+
+    def v(self, node: Node) -> float:
+        counts = [self.visits(child) for child in node.children]
+        if sum(counts) == 0:
+            return 0.0
+        return sum(n * self.q(child) for n, child in zip(counts, node.children, strict=True)) / sum(counts)
+
+    def q(self, node: Node) -> float:
+        if node is self.root or self.visits(node) == 0:
+            return 0.0
+        if self.settings.backup == "paper":
+            return self.reward(node) + self.settings.gamma * self.v(node)
+        returns = []
+        for path in self.seen:
+            if node in path:
+                below = path[path.index(node) :]
+                value = 0.0
+                for step in reversed(below):
+                    value = self.reward(step) + self.settings.gamma * value
+                returns.append(value)
+        return sum(returns) / len(returns)
+
+    def prior(self, node: Node) -> float:
+        if node is self.root:
+            return 0.0
+        assert node.parent is not None
+        mass = sum(node.masses)
+        if self.settings.prior == "raw":
+            return mass
+        return mass / sum(sum(sibling.masses) for sibling in node.parent.children)
+
+    def exhausted(self, node: Node) -> bool:
+        if node.finish:
+            return True
+        return node.expanded and all(self.exhausted(child) for child in node.children)
+
+    def selectable(self, node: Node) -> bool:
+        if node.finish or node in self.flying:
+            return False
+        return not node.expanded or any(self.selectable(child) for child in node.children)
+
+    def score(self, node: Node) -> float:
+        assert node.parent is not None
+        above = self.visits(node.parent) + self.virtual(node.parent)
+        n, out = self.visits(node), self.virtual(node)
+        q = (n * self.q(node) - out) / (n + out)  # each expansion in flight counts as one visit of value -1
+        if self.settings.selection == "puct":
+            return q + self.settings.c_puct * self.prior(node) * math.sqrt(above) / (1 + n + out)
+        return q + self.settings.c_puct * math.sqrt(math.log(above) / (n + out))
+
+    def select(self) -> Node | None:
+        if not self.selectable(self.root):
+            return None
+        node = self.root
+        while node.expanded:
+            node = max((child for child in node.children if self.selectable(child)), key=self.score)
+        return node
+
+
+def reference_search(
+    problem: Problem, engine: Engine, prompt: PromptSettings, settings: SearchSettings, mode: str = "train"
+) -> ReferenceTree:
+    """Search one problem; `problem` has a reference answer, which mode "solve" ignores."""
+    tree = ReferenceTree(settings)
+    start = list(prompt_tokens(problem, engine.tokenizer, prompt))
+    judged = settings.self_evaluation
+    suffix: tuple[int, ...] = ()
+    choices: tuple[tuple[int, ...], ...] = ()
+    longest = 0
+    if judged.weight > 0:
+        hint = (problem.solution or problem.answer) if judged.hint and mode == "train" else None
+        suffix, choices = self_evaluation(engine.tokenizer, prompt, hint)
+        longest = max(len(choices[0]), len(choices[1]))
+    limit = min(settings.max_tokens, engine.context - len(start) - len(suffix) - longest)
+    started = 0
+    while not tree.status:
+        # Select and ask.
+        requests = []
+        for _ in range(min(settings.parallel_leaves, settings.simulations - started)):
+            leaf = tree.select()
+            if leaf is None:
+                break
+            tree.flying.append(leaf)
+            whole = settings.expand == "rollout" or len(leaf.path) >= settings.max_depth
+            room = max(1, limit - len(leaf.solution))
+            requests.append(
+                Request(
+                    id=len(requests),
+                    prefix=(*start, *leaf.solution),
+                    n=settings.children,
+                    max_tokens=room if whole else min(room, settings.max_step_tokens),
+                    temperature=settings.temperature,
+                    top_p=settings.top_p,
+                    stop=prompt.stop if whole else (prompt.step_end, *prompt.stop),
+                    seed=seed_from(settings.seed, problem.id, started),
+                )
+            )
+            started += 1
+        completions = complete(engine, requests)
+        # Grow.
+        new: list[Node] = []
+        visits: list[Node] = []
+        for leaf, completion in zip(tree.flying, completions, strict=True):
+            for sample in completion.samples:
+                tree.generated += len(sample.tokens)
+                node = leaf
+                for step in _steps(sample, leaf, prompt, settings, limit):
+                    step.parent = node
+                    twin = next((child for child in node.children if child.key == step.key), None)
+                    if twin is None:
+                        node.children.append(step)
+                        new.append(step)
+                    else:
+                        twin.masses += step.masses
+                    node = twin or step
+                visits.append(node)
+            tree.simulations += 1
+        # Judge.
+        for node in new:
+            if node.finish:
+                text = node.solution_text
+                node.answer = None if node.finish == "length" else extract_answer(text, prompt.answer_style)
+                if node.answer is None:
+                    node.outcome = -1
+                elif mode == "train":
+                    node.outcome = 1 if verify(problem.answer, node.answer) else -1
+            if judged.weight > 0 and (node.finish or judged.at == "all"):
+                said = [token for token in node.solution if token != EOS]
+                (answer,) = complete(engine, [Request(id=0, prefix=(*start, *said, *suffix), choices=choices)])
+                node.confidence = answer.probabilities[0]
+                tree.generated += longest
+        # Back up.
+        for leaf in tree.flying:
+            leaf.expanded = True
+        tree.flying.clear()
+        tree.seen += [end.path for end in visits]
+        if tree.exhausted(tree.root):
+            tree.status = "exhausted"
+        elif started >= settings.simulations:
+            tree.status = "simulations"
+        elif settings.budget is not None and tree.generated >= settings.budget:
+            tree.status = "budget"
+    return tree
+
+
+def _steps(sample: Sample, leaf: Node, prompt: PromptSettings, settings: SearchSettings, limit: int) -> list[Node]:
+    """The chain of steps of one sample, not yet linked."""
+    if settings.expand == "step":
+        pieces = [list(range(len(sample.tokens)))]
+    else:
+        pieces = _split(sample.tokens, prompt.step_end)
+        most = settings.max_depth - (len(leaf.path) - 1)
+        pieces = [*pieces[: most - 1], [index for piece in pieces[most - 1 :] for index in piece]]
+        pieces = [piece for piece in pieces if piece]
+    steps = []
+    for piece in pieces:
+        logprobs = [sample.logprobs[index] for index in piece]
+        mass = math.exp(sum(logprobs) / len(logprobs) ** settings.length_penalty)
+        steps.append(Node(None, [sample.tokens[index] for index in piece], logprobs, "", [mass]))
+    steps[-1].finish = sample.finish
+    if settings.expand == "step" and sample.finish == "stop" and len(leaf.path) < settings.max_depth:
+        # The engine stopped at the end of the step or of the solution: which was it?
+        before, text = leaf.solution_text, steps[-1].text
+        first_new = len(before) + 1
+        whole = before + text
+        ended = any(whole[:end].endswith(stop) for stop in prompt.stop for end in range(first_new, len(whole) + 1))
+        if ended:
+            steps[-1].finish = "stop"
+        elif any(extract_answer(text, mark) is not None for mark in MARKS[prompt.answer_style]):
+            steps[-1].finish = "answer"
+        elif len(leaf.solution) + len(sample.tokens) >= limit:
+            steps[-1].finish = "length"
+        else:
+            steps[-1].finish = ""
+    return steps
+
+
+def _split(tokens: tuple[int, ...], step_end: str) -> list[list[int]]:
+    """Indices of the tokens of each step; steps that show nothing join the one before, or the first one after."""
+    pieces: list[list[int]] = [[]]
+    for index, token in enumerate(tokens):
+        pieces[-1].append(index)
+        if PIECES[token] == step_end:
+            pieces.append([])
+    joined: list[list[int]] = []
+    for piece in pieces:
+        if (joined and not any(_shows(tokens[index]) for index in piece)) or (
+            joined and not any(_shows(tokens[index]) for index in joined[-1])
+        ):
+            joined[-1] += piece
+        else:
+            joined.append(list(piece))
+    return joined
+
+
+def _shows(token: int) -> bool:
+    return token != EOS and not PIECES[token].isspace()
