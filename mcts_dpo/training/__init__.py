@@ -1,0 +1,6 @@
+"""Pairs or solutions in, the next policy out: scoring, losses, the training loop, checkpoints."""
+
+from mcts_dpo.training.settings import LoraSettings, TrainingSettings
+from mcts_dpo.training.trainer import TrainingSummary, train
+
+__all__ = ["LoraSettings", "TrainingSettings", "TrainingSummary", "train"]

@@ -1,0 +1,117 @@
+"""Log-probabilities of given tokens under a model: the plain computation, one padded row per sequence.
+
+In: a Hugging Face causal language model and a `Batch`. Out: one log-probability per scored token and one sum
+per step. The head is applied only where a scored token is predicted, in pieces that bound the memory of its
+logits. Knows nothing of pairs, losses or what is done with the numbers.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.utils.checkpoint import checkpoint
+
+from mcts_dpo.files import InputError
+from mcts_dpo.training.batches import Batch
+
+LOGITS_AT_ONCE = 1 << 24
+"""Elements of logits that exist at one time (64 MiB in float32): rows of a piece = this // vocabulary."""
+
+
+@dataclass(frozen=True, slots=True)
+class Scores:
+    """Natural log-probabilities, float32 (float64 for a float64 model), differentiable.
+
+    tokens: [T] ≤ 0, of each scored token given all before it, in the batch's order.
+    steps:  [B], the sum over each sequence's step.
+    """
+
+    tokens: Tensor
+    steps: Tensor
+
+
+def score(model: Any, batch: Batch, *, logits_at_once: int = LOGITS_AT_ONCE) -> Scores:
+    """Log-probabilities of the batch's scored tokens under `model`.
+
+    model: a transformers causal language model (`check_readable`), whose dropout must be off (evaluation mode).
+    logits_at_once: bound on logits held at one time, in elements; it changes memory and time, not the result.
+    """
+    states = model.base_model(input_ids=batch.input_ids, use_cache=False).last_hidden_state
+    states = states.reshape(-1, states.shape[-1]).index_select(0, batch.positions)
+    tokens = _readout(states, model.get_output_embeddings(), batch.targets, logits_at_once)
+    steps = tokens.new_zeros(len(batch.input_ids)).index_add(0, batch.owner, tokens * batch.in_step)
+    return Scores(tokens, steps)
+
+
+def check_readable(model: Any, tokens: Tensor) -> None:
+    """Raise InputError unless the model's logits are its head applied to its last states, as `score` takes them.
+
+    tokens: [1, ≥ 1] int64 ids to try it on. Refuses models that scale or cap their logits, and encoder–decoders.
+    """
+    name = type(model).__name__
+    with torch.no_grad():
+        try:
+            states = model.base_model(input_ids=tokens, use_cache=False).last_hidden_state
+            ours = model.get_output_embeddings()(states)
+            theirs = model(input_ids=tokens, use_cache=False).logits
+        except (AttributeError, TypeError, ValueError) as error:
+            raise InputError(f"{name}: not a causal language model that can be trained ({error})") from None
+    if ours.shape != theirs.shape or not torch.allclose(ours.float(), theirs.float(), rtol=1e-3, atol=1e-3):
+        raise InputError(f"{name}: its logits are not a linear readout of its last states; training does not know it")
+
+
+def _readout(states: Tensor, head: Any, targets: Tensor, logits_at_once: int) -> Tensor:
+    """[T] log-probabilities of `targets` ([T]) from the states ([T, d]) that predict them."""
+    weight, bias = head.weight, head.bias
+    rows = max(1, logits_at_once // weight.shape[0])
+    if not weight.requires_grad and (bias is None or not bias.requires_grad):
+        found: Tensor = _FrozenReadout.apply(states, weight, bias, targets, rows)  # type: ignore[no-untyped-call]
+        return found
+    if len(states) <= rows:
+        return _logprobs(states, weight, bias, targets)
+    # Pieces are computed again in the backward pass: their logits are worth more memory than time.
+    pieces = zip(torch.split(states, rows), torch.split(targets, rows), strict=True)
+    return torch.cat([checkpoint(_logprobs, piece, weight, bias, ids, use_reentrant=False) for piece, ids in pieces])
+
+
+def _wide(logits: Tensor) -> Tensor:
+    return logits.to(torch.promote_types(logits.dtype, torch.float32))
+
+
+def _logprobs(states: Tensor, weight: Tensor, bias: Tensor | None, targets: Tensor) -> Tensor:
+    return -F.cross_entropy(_wide(F.linear(states, weight, bias)), targets, reduction="none")
+
+
+class _FrozenReadout(torch.autograd.Function):
+    """The readout under a head that is not trained: no logits are kept and none computed twice.
+
+    The gradient of a token's log-probability by its state is Wᵀ(onehot − softmax), and what comes from above is one
+    number per token; so it is made beside the forward pass, from logits that are there anyway, and only scaled later.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, states: Tensor, weight: Tensor, bias: Tensor | None, targets: Tensor, rows: int) -> Tensor:
+        wanted = ctx.needs_input_grad[0]
+        slopes = torch.empty_like(states) if wanted else None
+        found = []
+        for start in range(0, len(states), rows):
+            piece = slice(start, start + rows)
+            logits = _wide(F.linear(states[piece], weight, bias))
+            normaliser = torch.logsumexp(logits, dim=1, keepdim=True)
+            ids = targets[piece, None]
+            found.append((logits.gather(1, ids) - normaliser).squeeze(1))
+            if slopes is not None:
+                probabilities = logits.sub_(normaliser).exp_().neg_()
+                probabilities.scatter_add_(1, ids, torch.ones_like(ids, dtype=probabilities.dtype))
+                slopes[piece] = probabilities.to(weight.dtype) @ weight
+        ctx.save_for_backward(slopes)
+        return torch.cat(found)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, None, None, None, None]:
+        (slopes,) = ctx.saved_tensors
+        return (gradients[0][:, None] * slopes).to(slopes.dtype), None, None, None, None
