@@ -134,10 +134,9 @@ class Evaluation:
         metadata = table.schema.metadata or {}
         if table.schema.names != _SCHEMA.names or b"ks" not in metadata:
             raise InputError(f"{path}: not an evaluation (columns {', '.join(table.schema.names)})")
-        outcomes = tuple(
-            Outcome(**{key: tuple(value) if isinstance(value, list) else value for key, value in row.items()})
-            for row in table.to_pylist()
-        )
+        rows: list[dict[str, Any]] = table.to_pylist()
+        lists = ("sample_answers", "sample_correct", "majority_correct")
+        outcomes = tuple(Outcome(**{**row, **{name: tuple(row[name]) for name in lists}}) for row in rows)
         ks = tuple(int(part) for part in metadata[b"ks"].decode().split(",") if part)
         return Evaluation(outcomes, ks, int(metadata[b"sampled_tokens"]))
 

@@ -44,9 +44,15 @@ def whole(path: Path) -> Iterator[Path]:
             raise FileNotFoundError(f"{path}: nothing was written")
         _sync_tree(inner)
         if inner.is_dir() and path.is_dir():
-            # A directory cannot be renamed over a non-empty one: the old one steps aside first.
-            path.rename(scratch / "replaced")
-        inner.replace(path)
+            # A directory cannot be renamed over a non-empty one: the old one steps aside, and back if need be.
+            replaced = path.rename(scratch / "replaced")
+            try:
+                inner.replace(path)
+            except OSError:
+                replaced.rename(path)
+                raise
+        else:
+            inner.replace(path)
         _sync(path.parent)
     finally:
         shutil.rmtree(scratch, ignore_errors=True)

@@ -24,7 +24,9 @@ def part_of(progress: Progress, *, prefix: str = "", before: int = 0, total: int
     (None: the part is the whole).
     """
 
-    def forward(stage: str, done: int, part_total: int, **figures: float) -> None:
-        progress(prefix + stage, before + done, part_total if total is None else total, **figures)
+    whole = total
+
+    def forward(stage: str, done: int, total: int, **figures: float) -> None:
+        progress(prefix + stage, before + done, total if whole is None else whole, **figures)
 
     return forward
