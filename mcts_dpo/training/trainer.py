@@ -169,8 +169,8 @@ def fit(
     )
     updates = [update for epoch in epochs for update in epoch]
     device = trained.weights[0].device
-    weight = torch.from_numpy(lessons.weight).to(device)
-    smoothing = torch.from_numpy(lessons.smoothing).to(device)
+    weight = torch.tensor(lessons.weight, device=device)
+    smoothing = torch.tensor(lessons.smoothing, device=device)
     reference, reference_tokens = None, 0
     if settings.objective == "step_dpo":
         passes = [one for update in epochs[0] for one in forward_passes(sequences, update, settings.max_batch_tokens)]
