@@ -69,7 +69,7 @@ def back_up(forest: Forest, ends: Ints, rule: int, gamma: float) -> None:
 def set_priors(forest: Forest, parents: Ints, normalised: bool) -> None:
     """p(a|s) of all children of `parents` [P] from their masses: divided by the siblings' sum, or as they are.
 
-    Where all masses are 0 (steps of vanishing probability), the samples' shares stand in.
+    Every child has been sampled. Where all masses are 0 (vanishing probability), the samples' shares stand in.
     """
     f = forest
     _set_priors(np.asarray(parents, np.int64), normalised, f.first_child, f.next_sibling, f.mass, f.samples, f.prior)

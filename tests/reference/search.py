@@ -263,9 +263,8 @@ def _split(tokens: tuple[int, ...], step_end: str) -> list[list[int]]:
             pieces.append([])
     joined: list[list[int]] = []
     for piece in pieces:
-        if (joined and not any(_shows(tokens[index]) for index in piece)) or (
-            joined and not any(_shows(tokens[index]) for index in joined[-1])
-        ):
+        alone = any(_shows(tokens[index]) for index in piece)
+        if joined and (not alone or not any(_shows(tokens[index]) for index in joined[-1])):
             joined[-1] += piece
         else:
             joined.append(list(piece))

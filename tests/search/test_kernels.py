@@ -1,0 +1,152 @@
+"""The kernels against numbers worked out by hand."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+
+from mcts_dpo.search import Forest
+from mcts_dpo.search.forest import EXHAUSTED, IN_FLIGHT, OPEN
+from mcts_dpo.search.kernels import MEAN, PAPER, PUCT, UCT, back_up, release, select, set_priors
+
+END = 1
+
+
+def family(*, q: list[float], visits: list[int], prior: list[float]) -> Forest:
+    """A root, expanded, with children 1, 2, …"""
+    forest = Forest()
+    forest.add_tree("p", [1], "Q")
+    for index in range(len(q)):
+        forest.add_child(0, [index], [-1.0], f"{index}\n")
+    forest.q[1:], forest.visits[1:], forest.prior[1:] = q, visits, prior
+    forest.visits[0] = sum(visits)
+    forest.samples[1:] = 1
+    forest.expanded[0] = True
+    return forest
+
+
+def one(forest: Forest, wanted: int = 1, rule: int = PUCT, c: float = 1.0) -> list[int]:
+    return [int(node) for node in select(forest, np.array([0]), np.array([wanted]), rule, c)[0]]
+
+
+def test_puct_is_q_plus_c_prior_root_n_over_one_plus_n() -> None:
+    # 0.1 + c · 0.6 · √4 / 2 against 0.5 + c · 0.2 · √4 / 4: equal at c = 0.8
+    for c, expected in ((0.79, 2), (0.81, 1)):
+        assert one(family(q=[0.1, 0.5], visits=[1, 3], prior=[0.6, 0.2]), c=c) == [expected]
+
+
+def test_uct_is_q_plus_c_root_log_n_over_n() -> None:
+    # 0.1 + c √(ln 4) against 0.5 + c √(ln 4 / 3)
+    boundary = 0.4 / (math.sqrt(math.log(4)) * (1 - math.sqrt(1 / 3)))
+    for c, expected in ((boundary - 0.01, 2), (boundary + 0.01, 1)):
+        assert one(family(q=[0.1, 0.5], visits=[1, 3], prior=[0.5, 0.5]), rule=UCT, c=c) == [expected]
+
+
+@pytest.mark.parametrize("rule", [PUCT, UCT])
+def test_ties_go_to_the_first_sampled(rule: int) -> None:
+    assert one(family(q=[0.0, 0.5, 0.5], visits=[2, 2, 2], prior=[0.3, 0.3, 0.3]), rule=rule) == [2]
+
+
+def test_a_virtual_loss_drives_the_next_leaf_elsewhere() -> None:
+    forest = family(q=[0.5, 0.4, -1.0], visits=[2, 2, 2], prior=[0.4, 0.4, 0.2])
+    for node in (1, 2, 3):
+        child = forest.add_child(node, [9], [-1.0], "x\n")
+        grandchild = forest.add_child(node, [8], [-1.0], "y\n")
+        forest.expanded[node] = True
+        forest.visits[[child, grandchild]] = 1
+        forest.prior[[child, grandchild]] = 0.5
+    # 0.5 counts as (2 · 0.5 - 1) / 3 = 0 while one of its leaves is out: then 0.4 is higher.
+    leaves = one(forest, wanted=2)
+    assert [int(forest.parent[leaf]) for leaf in leaves] == [1, 2]
+    assert forest.virtual[[0, 1, 2, 3]].tolist() == [2, 1, 1, 0]
+    release(forest, np.array(leaves))
+    assert (forest.virtual == 0).all()
+
+
+def test_a_leaf_in_flight_is_not_given_out_twice() -> None:
+    forest = family(q=[0.5, 0.4], visits=[1, 1], prior=[0.5, 0.5])
+    assert one(forest, wanted=4) == [1, 2, -1, -1]
+    assert forest.closed.tolist() == [IN_FLIGHT] * 3
+    release(forest, np.array([1]), expanded=False)
+    assert forest.closed.tolist() == [OPEN, OPEN, IN_FLIGHT]
+    assert one(forest, wanted=2) == [1, -1]
+
+
+def test_exhausted_subtrees_are_passed_by_and_end_the_tree() -> None:
+    forest = family(q=[0.9, -0.5], visits=[1, 1], prior=[0.9, 0.1])
+    end = forest.add_child(1, [5], [-1.0], "end", END)
+    forest.virtual[[0, 1]] = 1
+    release(forest, np.array([1]))
+    assert forest.closed[[0, 1, 2, end]].tolist() == [OPEN, EXHAUSTED, OPEN, EXHAUSTED]
+    assert one(forest) == [2]
+    forest.add_child(2, [6], [-1.0], "end", END)
+    release(forest, np.array([2]))
+    assert forest.closed[0] == EXHAUSTED
+    assert one(forest, wanted=2) == [-1, -1]
+    assert (forest.virtual == 0).all()
+
+
+def test_many_trees_in_one_call() -> None:
+    forest = Forest()
+    for name in "abc":
+        forest.add_tree(name, [1], name)
+    chosen = select(forest, np.array([2, 0]), np.array([1, 3]), PUCT, 1.0)
+    assert chosen.tolist() == [[2, -1, -1], [0, -1, -1]]
+    assert forest.virtual.tolist() == [1, 0, 1]
+    assert select(forest, np.array([], np.int64), np.array([], np.int64), PUCT, 1.0).shape == (0, 0)
+
+
+def chain() -> Forest:
+    """root → a → (b, right; c, wrong)."""
+    forest = Forest()
+    forest.add_tree("p", [1], "Q")
+    a = forest.add_child(0, [1], [-1.0], "a\n")
+    forest.add_child(a, [2], [-1.0], "b", END)
+    forest.add_child(a, [3], [-1.0], "c", END)
+    forest.reward[1:] = [0.25, 1.0, -1.0]
+    return forest
+
+
+def test_paper_backup() -> None:
+    forest = chain()
+    back_up(forest, np.array([2, 3, 2]), PAPER, 0.5)
+    assert forest.visits.tolist() == [3, 3, 2, 1]
+    assert forest.q[[2, 3]].tolist() == [1.0, -1.0]
+    assert forest.v[1] == pytest.approx(1 / 3)
+    assert forest.q[1] == pytest.approx(0.25 + 0.5 / 3)
+    assert forest.v[0] == pytest.approx(forest.q[1])
+    assert forest.q[0] == 0.0
+
+
+def test_mean_backup() -> None:
+    forest = chain()
+    back_up(forest, np.array([1]), MEAN, 0.5)  # a alone, as when steps are sampled one by one
+    back_up(forest, np.array([2, 3, 2]), MEAN, 0.5)
+    returns = [0.25, 0.25 + 0.5, 0.25 - 0.5, 0.25 + 0.5]
+    assert forest.visits.tolist() == [4, 4, 2, 1]
+    assert forest.q[1] == pytest.approx(np.mean(returns))
+    assert forest.returns[1] == pytest.approx(sum(returns))
+    assert forest.v[1] == pytest.approx(1 / 3)
+
+
+def test_the_two_backups_differ_where_a_child_was_a_leaf_first() -> None:
+    paper, mean = chain(), chain()
+    for forest, rule in ((paper, PAPER), (mean, MEAN)):
+        back_up(forest, np.array([1, 2]), rule, 1.0)
+    assert paper.q[1] == pytest.approx(0.25 + 1.0)
+    assert mean.q[1] == pytest.approx((0.25 + 1.25) / 2)
+
+
+def test_priors() -> None:
+    forest = family(q=[0, 0, 0], visits=[1, 1, 1], prior=[0, 0, 0])
+    forest.mass[1:] = [0.6, 0.2, 0.4]
+    forest.samples[1:] = [3, 1, 2]
+    set_priors(forest, np.array([0]), True)
+    assert forest.prior[1:].tolist() == pytest.approx([0.5, 1 / 6, 1 / 3])
+    set_priors(forest, np.array([0]), False)
+    assert forest.prior[1:].tolist() == [0.6, 0.2, 0.4]
+    forest.mass[1:] = 0.0
+    set_priors(forest, np.array([0]), True)
+    assert forest.prior[1:].tolist() == pytest.approx([1 / 2, 1 / 6, 1 / 3])

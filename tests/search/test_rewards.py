@@ -1,0 +1,112 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+from mcts_dpo.files import InputError
+from mcts_dpo.problems import Problem
+from mcts_dpo.search import SearchSettings, SelfEvaluationSettings
+from mcts_dpo.search.expansion import prior_mass, step_texts
+from mcts_dpo.search.rewards import Outcome, outcome, question, readable, states_answer
+from mcts_dpo.settings import load_settings
+from tests.reference.engine import TOKENIZER
+from tests.search.support import PROMPT
+
+HALF = Problem("half", "What is half?", "1/2")
+
+
+@pytest.mark.parametrize(
+    ("solution", "cut", "expected"),
+    [
+        ("It is clear.\n#### 0.5", False, Outcome(1, "0.5")),
+        ("#### 2", False, Outcome(-1, "2")),
+        ("no idea", False, Outcome(-1, None)),
+        ("#### 0.5", True, Outcome(-1, None)),
+    ],
+)
+def test_outcomes(solution: str, cut: bool, expected: Outcome) -> None:
+    assert outcome(solution, cut, HALF, "gsm8k") == expected
+
+
+def test_an_answer_that_cannot_be_compared_is_wrong_and_counted() -> None:
+    found = outcome("#### @@ what ((", False, HALF, "gsm8k")
+    assert (found.value, found.verified) == (-1, False)
+    assert found.answer
+
+
+def test_an_unknown_or_unreadable_reference_leaves_the_outcome_open() -> None:
+    for answer in (None, "", "  "):
+        problem = Problem("p", "?", answer)
+        assert not readable(problem)
+        assert outcome("#### 2", False, problem, "gsm8k") == Outcome(0, "2")
+        assert outcome("nothing", False, problem, "gsm8k") == Outcome(-1, None)
+
+
+def test_choices_are_compared_as_choices() -> None:
+    problem = Problem("p", "Which?", "B", choices=("ten", "twelve"))
+    assert outcome("The answer is (B).", False, problem, "choice").value == 1
+    assert outcome("The answer is twelve.", False, problem, "choice").value == 1
+    assert outcome("The answer is A.", False, problem, "choice").value == -1
+
+
+def test_only_explicit_marks_end_a_solution() -> None:
+    assert states_answer("so #### 5\n", "gsm8k")
+    assert not states_answer("The answer is 5.\n", "gsm8k")
+    assert states_answer("The answer is 5.\n", "last_number")
+    assert states_answer("\\boxed{5}\n", "choice")
+    assert not states_answer("2 + 3 = 5\n", "last_number")
+    assert not states_answer("Solution:\n", "math")
+
+
+def test_the_question_is_asked_only_with_weight_and_shows_the_hint_if_so_set() -> None:
+    problem = Problem("p", "ab", "1", "b\nb")
+    assert question(problem, TOKENIZER, PROMPT, SelfEvaluationSettings()) is None
+    plain = question(problem, TOKENIZER, PROMPT, SelfEvaluationSettings(weight=1.0))
+    hinted = question(problem, TOKENIZER, PROMPT, SelfEvaluationSettings(weight=1.0, hint=True))
+    blind = question(problem.without_answer(), TOKENIZER, PROMPT, SelfEvaluationSettings(weight=1.0, hint=True))
+    assert plain is not None
+    assert hinted is not None
+    assert plain == blind
+    assert len(hinted.suffix) > len(plain.suffix)
+    assert plain.cost == 1
+    assert plain.room == len(plain.suffix) + 1
+
+
+def test_prior_mass() -> None:
+    assert prior_mass(-2.0, 4, 0.0) == pytest.approx(0.1353352832)  # e^-2
+    assert prior_mass(-2.0, 4, 0.5) == pytest.approx(0.3678794412)  # e^-1
+
+
+def test_the_text_of_a_step_is_what_it_adds() -> None:
+    ids = TOKENIZER("ab\n#### 1\nb", add_special_tokens=False)["input_ids"]
+    assert step_texts(ids[:1], ids[1:], [2, 5, 7], TOKENIZER) == ["b\n", "#### 1", "\nb"]
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("expnd=step", "expnd: unknown setting; did you mean 'expand'?"),
+        ("expand=steps", "'steps' is not one of the choices; did you mean 'step'?"),
+        ("top_p=0", "top_p: 0.* is out of range .accepted: a number > 0"),
+        ("children=0", "children: 0 is out of range .accepted: an integer ≥ 1"),
+        ("gamma=1.5", "gamma: 1.5 is out of range"),
+        ("self_evaluation.weight=-1", "self_evaluation.weight: -1.* is out of range"),
+        ("max_step_tokens=900", "max_step_tokens 900 exceeds max_tokens 256"),
+    ],
+)
+def test_settings_say_what_they_accept(override: str, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        load_settings(SearchSettings, None, [override])
+
+
+def test_settings_from_overrides() -> None:
+    settings = load_settings(SearchSettings, None, ["budget=5000", "self_evaluation.weight=1", "max_tokens=32"])
+    assert (settings.budget, settings.self_evaluation.weight, settings.max_step_tokens) == (5000, 1.0, 64)
+
+
+def test_the_search_needs_neither_torch_nor_transformers() -> None:
+    program = "import mcts_dpo.search, sys; print(sorted({'torch', 'transformers'} & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
