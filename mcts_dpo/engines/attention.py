@@ -18,7 +18,7 @@ import torch
 from numpy.typing import NDArray
 from transformers import AttentionInterface, PretrainedConfig
 
-from mcts_dpo.engines.kernels import attend
+from mcts_dpo.engines.attention_kernel import attend, write
 
 NAME = "mcts_dpo_pool"
 
@@ -27,7 +27,7 @@ NAME = "mcts_dpo_pool"
 class Pool:
     """Keys and values of every layer; one row per token.
 
-    keys, values:   per layer, [positions, key-value heads, head width] on the model's device, its dtype.
+    keys, values:   per layer, [key-value heads, positions, head width] on the model's device, its dtype.
     host:           per layer, numpy views of keys and values (bfloat16 as uint16) on a CPU, else empty.
     """
 
@@ -40,15 +40,14 @@ class Pool:
 class Step:
     """Where the tokens of one flat batch write and read.
 
-    write:   int64 tensor [tokens], pool position of each token, all different.
+    write:   int64 [tokens], pool position of each token, all different.
     rows:    int32 [tokens], row of `tables` of each token.
     lengths: int32 [tokens], how many entries of its row a token sees, ≥ 1.
     tables:  int32 [rows, longest], pool positions of each sequence in order.
-
     """
 
     pool: Pool
-    write: torch.Tensor
+    write: NDArray[np.int64]
     rows: NDArray[np.int32]
     lengths: NDArray[np.int32]
     tables: NDArray[np.int32]
@@ -64,10 +63,10 @@ def key_value_shape(config: PretrainedConfig) -> tuple[int, int, int]:
 def make_pool(config: PretrainedConfig, positions: int, dtype: torch.dtype, device: torch.device) -> Pool:
     """An empty pool. On a CPU the memory is only reserved: pages become real when first written."""
     layers, heads, width = key_value_shape(config)
-    keys = [torch.empty(positions, heads, width, dtype=dtype, device=device) for _ in range(layers)]
+    keys = [torch.empty(heads, positions, width, dtype=dtype, device=device) for _ in range(layers)]
     values = [torch.empty_like(k) for k in keys]
     for tensor in keys + values:
-        tensor[0] = 0  # padding reads position 0, and 0 · NaN would be NaN
+        tensor[:, 0] = 0  # padding reads position 0, and 0 · NaN would be NaN
     host = [(_host(k), _host(v)) for k, v in zip(keys, values, strict=True)] if device.type == "cpu" else []
     return Pool(keys, values, host)
 
@@ -98,16 +97,19 @@ def pool_attention(
     layer: int = module.layer_idx  # type: ignore[assignment]
     scale = scaling if scaling is not None else query.shape[-1] ** -0.5
     pool = step.pool
-    pool.keys[layer].index_copy_(0, step.write, key[0].transpose(0, 1))
-    pool.values[layer].index_copy_(0, step.write, value[0].transpose(0, 1))
     queries = query[0].transpose(0, 1)
     if pool.host:
-        out = torch.empty(queries.shape, dtype=torch.float32)
         keys, values = pool.host[layer]
+        write(_host(key[0]), step.write, keys)
+        write(_host(value[0]), step.write, values)
+        out = torch.empty(queries.shape, dtype=torch.float32)
         attend(
             queries.float().contiguous().numpy(), keys, values, step.tables, step.rows, step.lengths, scale, out.numpy()
         )
         return out.to(query.dtype)[None], None
+    at = torch.from_numpy(step.write).to(query.device)
+    pool.keys[layer].index_copy_(1, at, key[0])
+    pool.values[layer].index_copy_(1, at, value[0])
     return gathered_attention(queries, step, layer, scale)[None], None
 
 
@@ -119,7 +121,7 @@ def gathered_attention(queries: torch.Tensor, step: Step, layer: int, scale: flo
     """
     keys, values = step.pool.keys[layer], step.pool.values[layer]
     tokens, heads, width = queries.shape
-    kv_heads = keys.shape[1]
+    kv_heads = keys.shape[0]
     out = torch.empty_like(queries)
     lengths = torch.from_numpy(step.lengths).to(queries.device)
     slice_tokens = max(1, 2**27 // (int(step.lengths.max()) * kv_heads * width * 4))
@@ -131,8 +133,8 @@ def gathered_attention(queries: torch.Tensor, step: Step, layer: int, scale: flo
         positions = torch.where(visible, positions, 0)
         attended = torch.nn.functional.scaled_dot_product_attention(
             queries[start:end].view(end - start, kv_heads, heads // kv_heads, width),
-            keys[positions].transpose(1, 2),
-            values[positions].transpose(1, 2),
+            keys[:, positions].transpose(0, 1),
+            values[:, positions].transpose(0, 1),
             attn_mask=visible[:, None, None, :],
             scale=scale,
         )

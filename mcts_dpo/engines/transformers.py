@@ -306,7 +306,7 @@ class TransformersEngine:
         self._flat_of[write] = -1
         step = attention.Step(
             pool=self._pool,
-            write=torch.from_numpy(write.astype(np.int64)).to(self._device),
+            write=write.astype(np.int64),
             rows=np.concatenate(batch.rows),
             lengths=positions + np.int32(1),
             tables=self._table,
