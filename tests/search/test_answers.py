@@ -146,10 +146,8 @@ def test_depth_and_width_of_a_rendered_tree_are_limited() -> None:
     assert "more steps below" in text
     children = forest.children(forest.trees[1].root)
     full = render_tree(forest, 1, max_depth=99, max_children=99)
-    assert len(full.children) == len(forest.children(forest.trees[1].root))
-    assert str(full.children[0].label).startswith(
-        f"N={forest.visits[forest.children(int(forest.parent[first]))].max()}"
-    )
+    assert len(full.children) == len(children)
+    assert str(full.children[0].label).startswith(f"N={forest.visits[children].max()} ")
     whole = render_text(forest, 1, width=200, max_depth=99, max_children=99)
     assert len(whole.splitlines()) == len(forest.nodes(1))
 
