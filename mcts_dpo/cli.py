@@ -295,7 +295,7 @@ def solve(
         return
     out_console.print(f"[bold]Answer:[/bold] {solution.answer if solution.answer is not None else '(none found)'}")
     out_console.print(solution.text, markup=False, highlight=False)
-    out_console.print(render_tree(solution.forest, 0))
+    out_console.print(render_tree(solution.forest, 0, highlight=solution.found.leaf))
 
 
 @app.command()

@@ -7,13 +7,12 @@ that anyone could write; nothing is done here that a user's own run could not do
 
 from __future__ import annotations
 
-import io
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
 
-from rich.console import Console, Group
+from rich.console import Console
 from rich.text import Text
 
 from mcts_dpo.config import RunConfig
@@ -25,7 +24,7 @@ from mcts_dpo.problems import Problem, ProblemSettings, load_problems, overlap, 
 from mcts_dpo.progress import Progress, silent
 from mcts_dpo.report import load_run, summary_text, write_plots
 from mcts_dpo.rounds import run
-from mcts_dpo.search import Forest, SearchSettings, render_tree, search
+from mcts_dpo.search import Forest, SearchSettings, render_text, search
 from mcts_dpo.toy.policy import toy_prompt, warm_start
 from mcts_dpo.toy.world import make_problems
 from mcts_dpo.training import TrainingSettings
@@ -124,8 +123,8 @@ def demo(directory: Path, *, seed: int = 0, progress: Progress = silent) -> Demo
 def show(directory: Path, summary: DemoSummary, console: Console) -> None:
     """Print what happened, honestly."""
     console.print(
-        "A tiny Llama was taught to solve arithmetic stories by demonstrations with [bold]wrong habits on purpose[/bold]:\n"
-        "it often adds where it should subtract or multiply. Nobody shows it better: it only learns, from its own\n"
+        "A tiny Llama was taught to solve arithmetic stories, with [bold]wrong habits on purpose[/bold]: it often adds"
+        " where it should subtract or multiply. Nobody shows it better: it only learns, from its own\n"
         "search trees, which of its steps lead to the right final number.\n"
     )
     console.print(summary_text(load_run(directory)))
@@ -150,10 +149,9 @@ def _draw_trees(config: RunConfig, directory: Path, policy: str) -> None:
     problem = next(problem for problem in load_problems(config.test) if problem.id == chosen)
     for name, model in (("before", config.model), ("after", policy)):
         forest = _small_tree(config, problem, model)
-        console = Console(width=110, record=True, file=io.StringIO())
-        console.print(Group(Text(f"The same problem, {name}: {problem.question}"), render_tree(forest, 0)))
+        text = f"The same problem, {name}: {problem.question}\n{render_text(forest, 0, width=110)}"
         with whole(directory / f"tree-{name}.txt") as scratch:
-            scratch.write_text(console.export_text(), encoding="utf-8")
+            scratch.write_text(text, encoding="utf-8")
 
 
 def _small_tree(config: RunConfig, problem: Problem, model: str) -> Forest:
