@@ -77,12 +77,6 @@ def _ending(finish: int) -> int:
     return 0 if finish == 0 else 1 if finish == LENGTH else 2
 
 
-def one_step(sample: Sample, before: Sequence[int], tokenizer: PreTrainedTokenizerBase, finish: int) -> list[Step]:
-    """A sample that is one step, after the solution tokens `before`."""
-    text = step_texts(before, sample.tokens, [len(sample.tokens)], tokenizer)[0]
-    return [Step(sample.tokens, sample.logprobs, text, finish)]
-
-
 def whole_solution(
     sample: Sample, before: Sequence[int], tokenizer: PreTrainedTokenizerBase, prompt: PromptSettings, max_steps: int
 ) -> list[Step]:

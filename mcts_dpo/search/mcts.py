@@ -23,7 +23,7 @@ from mcts_dpo.problems import Problem
 from mcts_dpo.progress import Progress, silent
 from mcts_dpo.prompts import PromptSettings, prompt_tokens
 from mcts_dpo.search import kernels
-from mcts_dpo.search.expansion import Step, attach, one_step, step_texts, whole_solution
+from mcts_dpo.search.expansion import Step, attach, step_texts, whole_solution
 from mcts_dpo.search.forest import EXHAUSTED, FINISHES, LENGTH, NONE, Forest, TreeInfo
 from mcts_dpo.search.rewards import Question, outcome, probability_of_yes, question, readable, states_answer
 from mcts_dpo.search.settings import SearchSettings
@@ -224,15 +224,20 @@ def grow(task: Task, expansion: Expansion, completion: Completion) -> Growth:
     if completion.error is not None:
         _fail(tree, completion.error)
         return Growth(expansion.tree, expansion.leaf, [], [])
-    steps = [_steps(task, tree, expansion, sample) for sample in completion.samples]
+    before = forest.solution_tokens(expansion.leaf)
+    if task.settings.expand == "rollout":
+        room = task.settings.max_depth - int(forest.depth[expansion.leaf])
+        tokenizer = task.engine.tokenizer
+        steps = [whole_solution(sample, before, tokenizer, task.prompt, room) for sample in completion.samples]
+    else:
+        steps = [[_one_step(task, tree, expansion, sample, before)] for sample in completion.samples]
     new, ends = attach(forest, expansion.leaf, steps, task.settings.length_penalty)
     tree.info.generated += sum(len(sample.tokens) for sample in completion.samples)
     tree.info.simulations += 1
     for node in new:
         if forest.terminal[node]:
-            end = outcome(
-                forest.solution_text(node), forest.finish[node] == LENGTH, tree.problem, task.prompt.answer_style
-            )
+            text = task.prompt.prefill + forest.solution_text(node)
+            end = outcome(text, forest.finish[node] == LENGTH, tree.problem, task.prompt.answer_style)
             forest.outcome[node] = end.value
             forest.answers[node] = end.answer
             tree.info.unanswered += end.answer is None
@@ -240,18 +245,14 @@ def grow(task: Task, expansion: Expansion, completion: Completion) -> Growth:
     return Growth(expansion.tree, expansion.leaf, new, ends)
 
 
-def _steps(task: Task, tree: Tree, expansion: Expansion, sample: Sample) -> list[Step]:
-    """One sample as steps: all of a solution's, or the single one that was asked for."""
-    forest, leaf, tokenizer = task.forest, expansion.leaf, task.engine.tokenizer
-    before = forest.solution_tokens(leaf)
-    if task.settings.expand == "rollout":
-        return whole_solution(sample, before, tokenizer, task.prompt, task.settings.max_depth - int(forest.depth[leaf]))
+def _one_step(task: Task, tree: Tree, expansion: Expansion, sample: Sample, before: Sequence[int]) -> Step:
+    """One sample of `expand: step`: a step, after the solution tokens `before`."""
+    (text,) = step_texts(before, sample.tokens, [len(sample.tokens)], task.engine.tokenizer)
     finish: str = sample.finish
     if finish == "stop" and not expansion.last:
-        text = forest.solution_text(leaf)
-        added = step_texts(before, sample.tokens, [len(sample.tokens)], tokenizer)[0]
-        finish = _step_finish(task.prompt, text, added, len(before) + len(sample.tokens) >= tree.limit)
-    return one_step(sample, before, tokenizer, FINISHES.index(finish))
+        full = len(before) + len(sample.tokens) >= tree.limit
+        finish = _step_finish(task.prompt, task.forest.solution_text(expansion.leaf), text, full)
+    return Step(sample.tokens, sample.logprobs, text, FINISHES.index(finish))
 
 
 def _step_finish(prompt: PromptSettings, before: str, added: str, full: bool) -> str:

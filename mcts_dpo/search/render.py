@@ -56,7 +56,7 @@ def render_text(forest: Forest, tree: int, *, width: int = 100, **limits: int) -
 
 
 def _label(forest: Forest, node: int, max_text: int, chosen: bool) -> Text:
-    text = " ".join(forest.texts[node].split()) or "(end)"
+    text = " ".join(forest.texts[node].split()) or ("(end)" if forest.terminal[node] else "(blank)")
     label = Text(f"N={forest.visits[node]} Q={forest.q[node]:+.2f} p={forest.prior[node]:.2f} ", style="dim")
     if forest.terminal[node]:
         mark, colour = _MARKS[int(forest.outcome[node])]

@@ -13,7 +13,8 @@ class SelfEvaluationSettings(Settings):
     """The policy's own judgement C in R = O + weight · C (Xie et al. 2024, arXiv 2405.00451, section 3.1).
 
     weight: w ≥ 0; 0 asks nothing.
-    at:     "terminal": only whole solutions are judged; "all": every new step is (R then adds up along a path).
+    at:     "terminal": only whole solutions are judged; "all": every new step is. R then adds up along a path, so that
+            values reach 1 + w · steps and long solutions gather more than short ones.
     hint:   the question shows the reference solution (or answer), as the reference implementation does. Only in
             mode "train"; a solving search has none to show.
     """
@@ -27,7 +28,8 @@ class SearchSettings(Settings):
     """One tree search per problem.
 
     expand:          what is sampled from a selected leaf: "rollout", whole solutions, every step of which becomes
-                     a node; or "step", single steps (the paper).
+                     a node; or "step", single steps (the paper). A blank line that the policy samples by itself is
+                     a step of its own under "step", and part of its neighbour under "rollout".
     simulations:     expansions per problem, the root's included.
     budget:          generated tokens per problem after which no further simulation starts (None: no limit). One
                      self-evaluation counts as the tokens of its longer answer (usually 1).

@@ -237,6 +237,16 @@ def test_a_short_context_shortens_solutions_and_nothing_is_refused() -> None:
     assert (forest.finish == FINISHES.index("length")).any()
 
 
+def test_the_prefill_belongs_to_the_solution_when_its_answer_is_read() -> None:
+    prompt = PROMPT.model_copy(update={"prefill": "####"})
+    forest = search(PROBLEMS, AutomatonEngine(6), prompt=prompt, settings=WIDE)
+    answered = [
+        node for node in range(len(forest)) if forest.answers[node] and "####" not in forest.solution_text(node)
+    ]
+    assert answered
+    assert all(forest.solution_text(node).lstrip().startswith(str(forest.answers[node])[:1]) for node in answered)
+
+
 def test_reference_answers_that_say_nothing_are_noted() -> None:
     problems = [Problem("none", "ab"), Problem("empty", "ab", ""), Problem("good", "ab", "1")]
     forest = grow(problems=problems)
