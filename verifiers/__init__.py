@@ -4,6 +4,8 @@ In: a reference and an answer, as text. Out: a :class:`Verdict`, never an except
 torch and no network; sympy is loaded only when a proof needs it, in a process of its own.
 """
 
+from typing import TYPE_CHECKING, Any
+
 from verifiers.choice import verify_choice
 from verifiers.core import verify
 from verifiers.extraction import STYLES, extract_answer
@@ -12,11 +14,15 @@ from verifiers.registry import get_verifier, register, verifier_names
 from verifiers.verdict import Verdict
 from verifiers.voting import equivalence_classes
 
+if TYPE_CHECKING:
+    from verifiers.pool import VerifierPool
+
 __all__ = [
     "DEFAULT_POLICY",
     "STYLES",
     "Policy",
     "Verdict",
+    "VerifierPool",
     "equivalence_classes",
     "extract_answer",
     "get_verifier",
@@ -25,3 +31,12 @@ __all__ = [
     "verify",
     "verify_choice",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    """Load the pool only when it is asked for: it needs sockets, threads and asyncio, which a comparison does not."""
+    if name == "VerifierPool":
+        from verifiers.pool import VerifierPool
+
+        return VerifierPool
+    raise AttributeError(f"module 'verifiers' has no attribute {name!r}")

@@ -15,6 +15,7 @@ from verifiers.limits import MAX_DIGITS, TooLarge
 from verifiers.policy import Policy
 from verifiers.text import plain, tidy
 from verifiers.units import DEGREE, DOLLAR, NO_UNIT, PERCENT, Unit, parse_unit
+from verifiers.verdict import Verdict
 
 Number = int | Fraction
 
@@ -416,3 +417,14 @@ def _compare_units(a: Quantity, b: Quantity, policy: Policy) -> tuple[bool, str]
             return False, "degrees against a bare number"
         return (True, "the same number, unit left out") if same(a.value, b.value) else (False, "different numbers")
     return False, f"different units: {a.unit.name} and {b.unit.name}"
+
+
+def exact_verdict(a: Quantity, b: Quantity, policy: Policy) -> Verdict:
+    """The verdict on two written quantities."""
+    same, reason = compare_quantities(a, b, policy)
+    return Verdict("equal" if same else "unequal", "exact", shown(a), shown(b), reason)
+
+
+def shown(value: Quantity) -> str:
+    """The canonical spelling of a quantity with its unit."""
+    return value.text if not value.unit.name else f"{value.text} {value.unit.name}"

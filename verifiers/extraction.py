@@ -36,6 +36,8 @@ _CONNECTOR = re.compile(r"(?:\\(?:text|mbox|mathrm)\s*\{|\b)\s*(and|or|und|oder)
 _LETTER = re.compile(r"(?<![A-Za-z])\(?\b([A-Z])\b\)?(?!\w)")
 
 MAX_BOXES = 64
+_CONCLUSION_WORD = re.compile(r"\b(?:Therefore|Thus|Hence|So|Consequently)\b")
+_CONCLUDING = re.compile(r"(?:Therefore|Thus|Hence|So|Consequently|In total|In conclusion)\b")
 STYLES = ("math", "gsm8k", "boxed", "answer_is", "last_number", "choice")
 
 
@@ -186,7 +188,20 @@ def conclusion_of(sentence: str) -> str | None:
         segments = [m for m in _MATH.finditer(text) if not is_label(m)]
         if segments:
             return _joined(text, segments)
+        stated = _stated_number(text)
+        if stated:
+            return stated
     return text
+
+
+def _stated_number(sentence: str) -> str | None:
+    """The only number of a concluding sentence ("Therefore, there are 12 such paths"); None for several or none."""
+    if not _CONCLUDING.match(sentence):
+        return None
+    numbers = list(_LAST_NUMBER.finditer(sentence))
+    if len(numbers) != 1 or len(re.findall(r"\d+", sentence)) != len(re.findall(r"\d+", numbers[0].group())):
+        return None
+    return "".join(part.strip() for part in numbers[0].groups() if part)
 
 
 def is_label(match: re.Match[str]) -> bool:
@@ -295,15 +310,20 @@ def conclusion(text: str) -> str:
     if found:
         return found
     body = _STOP.split(text, maxsplit=1)[0].strip() or text
-    sentences = _sentences(body)
-    return (conclusion_of(sentences[-1]) if sentences else None) or text
+    sentence = _last_sentence(body)
+    return (conclusion_of(sentence) if sentence else None) or text
 
 
-def _sentences(text: str) -> list[str]:
-    tail, found = text[-4000:], []
-    while tail.strip():
-        sentence = _sentence(tail)
-        if sentence.strip():
-            found.append(sentence.strip())
-        tail = tail[len(sentence) + 1 :]
-    return found
+def _last_sentence(text: str) -> str | None:
+    tail = text[-4000:].rstrip()
+    covered = [match.span() for match in _MATH.finditer(tail)]
+    start = 0
+    for match in _SENTENCE_END.finditer(tail):
+        if match.end() < len(tail) and not any(low <= match.start() < high for low, high in covered):
+            start = match.end()
+    last = tail[start:].strip()
+    for match in _CONCLUSION_WORD.finditer(last):
+        if match.start() and not _inside_math(last, match.start()):
+            last = last[match.start() :]
+            break
+    return last or None

@@ -130,13 +130,14 @@ _DELIMITERS = re.compile(
     r"(?<!\\)\$|(?<!\\)\\[()\[\]](?![a-zA-Z])|\\(?:displaystyle|textstyle|limits|nolimits)(?![a-zA-Z])"
 )
 _SPACES = re.compile(
-    r"\\[,!;:>](?![a-zA-Z])|\\ |\\(?:quad|qquad|enspace|thinspace|hfill|null)(?![a-zA-Z])|(?<!\\)~|\s+"
+    r"(?<!\\)\\[,!;:> ]|\\q?quad|\\(?:enspace|thinspace|hfill|null)(?![a-zA-Z])"
+    r"|(?<!\\)~|\s+"
 )
 _SIZES = re.compile(
     r"\\(?:left|right|bigl|bigr|Bigl|Bigr|biggl|biggr|Biggl|Biggr|big|Big|bigg|Bigg|middle)(?![a-zA-Z])\s*\.?(?=\s*[\\()\[\]|/{}.]|\s*$)"
 )
 _FRACTIONS = re.compile(r"\\[dtc]frac(?![a-zA-Z])")
-_GROUPED = re.compile(r"(?<=\d)\s*(?:\{,\}|,\s*\\!)\s*(?=\d{3})")
+_GROUPED = re.compile(r"(?<=\d)\s*(?:\{\s*,\s*\}|,\s*\\!)\s*(?=\d{3})")
 _THIN = re.compile(r"(?<=\d)\\[,;!](?=\s*\d{3}(?!\d))\s*")
 _DOUBLED = re.compile(
     r"\\\\(?=(?:left|right|[dtc]?frac|sqrt|text|pi|cdot|times|boxed|infty|pm|cup|theta|mathrm)(?![a-z]))"

@@ -1,0 +1,154 @@
+"""The nursery and its workers: processes in which proofs run, so that they can be killed.
+
+In: commands and requests as JSON over Unix sockets. Out: replies in JSON. The nursery loads sympy once, forks a warm
+worker for each ``fork`` command (whose socket comes with it), kills one for each ``kill`` command, and takes all of
+them with it when its own socket closes. It does not know pools or deadlines.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import resource
+import signal
+import socket
+import sys
+from typing import Any
+
+from verifiers.layers import NeedsFallback, decide_texts
+from verifiers.limits import TooLarge
+from verifiers.policy import Policy
+from verifiers.verdict import Verdict
+
+FRAME_LIMIT = 64 * 1024 * 1024
+
+
+def send(connection: socket.socket, message: dict[str, Any]) -> None:
+    """Write one length-prefixed JSON message."""
+    data = json.dumps(message).encode()
+    connection.sendall(len(data).to_bytes(4, "big") + data)
+
+
+def receive(connection: socket.socket) -> dict[str, Any] | None:
+    """Read one message; None at the end of the stream."""
+    head = _read(connection, 4)
+    if head is None:
+        return None
+    size = int.from_bytes(head, "big")
+    body = _read(connection, size) if size <= FRAME_LIMIT else None
+    return None if body is None else dict(json.loads(body))
+
+
+def _read(connection: socket.socket, size: int) -> bytes | None:
+    parts: list[bytes] = []
+    while size:
+        part = connection.recv(min(size, 65536))
+        if not part:
+            return None
+        parts.append(part)
+        size -= len(part)
+    return b"".join(parts)
+
+
+def nursery(control: socket.socket, memory: int) -> None:
+    """Serve ``fork`` and ``kill`` until the socket closes. ``memory``: MiB that each worker may add to this process."""
+    import verifiers.symbolic  # noqa: F401 - warm before the first fork
+
+    children: set[int] = set()
+    send(control, {"ready": os.getpid()})
+    while True:
+        try:
+            data, descriptors, _, _ = socket.recv_fds(control, 256, 1)
+        except OSError:
+            break
+        if not data:
+            break
+        for line in data.decode().split("\n"):
+            if line == "fork" and descriptors:
+                child = os.fork()
+                if child == 0:
+                    control.close()
+                    _work(socket.socket(fileno=descriptors[0]), memory)
+                os.close(descriptors[0])
+                children.add(child)
+                send(control, {"pid": child})
+            elif line.startswith("kill "):
+                child = int(line[5:])
+                if child in children:
+                    children.discard(child)
+                    _end(child)
+                send(control, {"killed": child})
+    for child in children:
+        _end(child)
+
+
+def _end(child: int) -> None:
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(child, signal.SIGKILL)
+    with contextlib.suppress(ChildProcessError):
+        os.waitpid(child, 0)
+
+
+def _work(connection: socket.socket, memory: int) -> None:
+    """Answer requests until the socket closes, then leave without unwinding into the nursery."""
+    try:
+        _bound(memory)
+        while (request := receive(connection)) is not None:
+            send(connection, answer(request))
+    except BaseException:
+        os._exit(1)
+    os._exit(0)
+
+
+def _bound(memory: int) -> None:
+    with open("/proc/self/statm") as status:
+        used = int(status.read().split()[0]) * resource.getpagesize()
+    limit = used + memory * 1024 * 1024
+    resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+
+
+def answer(request: dict[str, Any]) -> dict[str, Any]:
+    """The reply to one request: the fields of a verdict."""
+    policy = Policy(**request["policy"])
+    try:
+        verdict = _judged(request["reference"], request["answer"], policy)
+    except TooLarge as reason:
+        verdict = Verdict("too_large", reason=str(reason))
+    except (MemoryError, RecursionError, OverflowError) as reason:
+        verdict = Verdict("too_large", reason=f"{type(reason).__name__} in the worker")
+    except Exception as reason:
+        verdict = Verdict("unparsed", reason=f"{type(reason).__name__} in the worker: {str(reason)[:120]}")
+    return {
+        "outcome": verdict.outcome,
+        "layer": verdict.layer,
+        "reference": verdict.reference,
+        "answer": verdict.answer,
+        "reason": verdict.reason,
+    }
+
+
+def _judged(reference: str, given: str, policy: Policy) -> Verdict:
+    from verifiers.symbolic import prove
+
+    try:
+        return decide_texts(reference, given, policy, prove)
+    except NeedsFallback as needs:
+        from verifiers.fallback import judge
+
+        return judge(reference, given, needs.verdict)
+
+
+def main() -> None:
+    """Run the nursery on the socket that is file descriptor 0."""
+    control = socket.socket(fileno=os.dup(0))
+    quiet = os.open(os.devnull, os.O_RDWR)
+    for descriptor in (0, 1):
+        os.dup2(quiet, descriptor)
+    sys.setrecursionlimit(3000)
+    nursery(control, int(sys.argv[1]))
+
+
+if __name__ == "__main__":
+    main()
