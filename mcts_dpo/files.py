@@ -27,6 +27,9 @@ class InputError(ValueError):
     """
 
 
+_PARTIAL = ".partial-"
+
+
 @contextmanager
 def whole(path: Path) -> Iterator[Path]:
     """Yield a temporary sibling of `path`; when the block succeeds, sync it and rename it to `path`.
@@ -36,7 +39,7 @@ def whole(path: Path) -> Iterator[Path]:
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    scratch = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
+    scratch = Path(tempfile.mkdtemp(prefix=f".{path.name}{_PARTIAL}", dir=path.parent))
     inner = scratch / path.name
     try:
         yield inner
@@ -56,6 +59,12 @@ def whole(path: Path) -> Iterator[Path]:
         _sync(path.parent)
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
+
+
+def sweep(directory: Path) -> None:
+    """Remove what killed writers left below `directory`. Only while nothing else writes there."""
+    for left in list(Path(directory).rglob(f".*{_PARTIAL}*")):
+        shutil.rmtree(left, ignore_errors=True)
 
 
 def _sync(path: Path) -> None:

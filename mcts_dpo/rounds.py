@@ -33,7 +33,7 @@ from mcts_dpo.config import RunConfig
 from mcts_dpo.engines import load_engine
 from mcts_dpo.engines.base import Engine
 from mcts_dpo.evaluation import Evaluation, compare, evaluate
-from mcts_dpo.files import InputError, digest, read_json, seed_from, whole, write_json
+from mcts_dpo.files import InputError, digest, read_json, seed_from, sweep, whole, write_json
 from mcts_dpo.preferences import extract_pairs, extract_solutions
 from mcts_dpo.problems import Problem, load_problems, overlap
 from mcts_dpo.progress import Progress, part_of, silent
@@ -69,6 +69,7 @@ def run(config: RunConfig, directory: Path, *, progress: Progress = silent) -> R
     directory = Path(directory)
     directory.mkdir(parents=True, exist_ok=True)
     with _locked(directory):
+        sweep(directory)
         _claim(config, directory)
         problems = _load(config)
         bench = _Bench(config, directory, progress)
