@@ -196,7 +196,7 @@ def fit(
                 total,
                 settings,
             )
-            loss.backward()  # type: ignore[no-untyped-call]
+            torch.autograd.backward(loss)
             trained.collect_gradients()
             sums = figures if sums is None else sums + figures
             update_tokens += int(sequences.lengths[which].sum())

@@ -46,7 +46,7 @@ def gradients(model: Any, groups: list[list[int]], **options: Any) -> dict[str, 
     model.zero_grad()
     for group in groups:
         found = score(model, make_batch(scored(ROWS), np.array(group)), **options)
-        (found.tokens.square().sum() + found.steps.square().sum()).backward()
+        torch.autograd.backward(found.tokens.square().sum() + found.steps.square().sum())
     return {name: one.grad.clone() for name, one in model.named_parameters() if one.grad is not None}
 
 

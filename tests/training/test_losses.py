@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 import pytest
@@ -18,7 +19,7 @@ betas = st.floats(0.01, 3, allow_nan=False)
 pair = st.tuples(nats, nats, nats, nats, smoothings)
 
 
-def columns(pairs: list[tuple[float, ...]]) -> list[Tensor]:
+def columns(pairs: Sequence[tuple[float, ...]]) -> list[Tensor]:
     return [torch.tensor(column, dtype=torch.float64) for column in zip(*pairs, strict=True)]
 
 
@@ -26,7 +27,8 @@ def dpo_by_the_book(pairs: list[tuple[float, ...]], beta: float) -> NDArray[np.f
     """−(1−α) log σ(βh) − α log σ(−βh), with log σ(z) = −log(1 + e^−z) as log-add-exp."""
     chosen, rejected, ref_chosen, ref_rejected, alpha = np.array(pairs).T
     z = beta * ((chosen - ref_chosen) - (rejected - ref_rejected))
-    return (1 - alpha) * np.logaddexp(0, -z) + alpha * np.logaddexp(0, z)
+    losses: NDArray[np.float64] = (1 - alpha) * np.logaddexp(0, -z) + alpha * np.logaddexp(0, z)
+    return losses
 
 
 @given(st.lists(pair, min_size=1, max_size=8), betas)
@@ -45,7 +47,9 @@ def test_step_dpo_gradient_equals_finite_differences(pairs: list[tuple[float, ..
     chosen, rejected, ref_chosen, ref_rejected, alpha = columns(pairs)
     chosen.requires_grad_(True)
     rejected.requires_grad_(True)
-    step_dpo(chosen, rejected, ref_chosen, ref_rejected, beta=beta, smoothing=alpha).losses.sum().backward()
+    torch.autograd.backward(
+        step_dpo(chosen, rejected, ref_chosen, ref_rejected, beta=beta, smoothing=alpha).losses.sum()
+    )
     step = 1e-5
     for place, tensor in ((0, chosen), (1, rejected)):
         moved = [np.array(pairs), np.array(pairs)]
@@ -75,7 +79,7 @@ def test_step_dpo_stays_finite_where_the_sigmoid_saturates() -> None:
     h = torch.tensor([-1e4, -200.0, 200.0, 1e4], requires_grad=True)
     zero = torch.zeros(4)
     found = step_dpo(h, zero, zero, zero, beta=1.0, smoothing=torch.tensor([0.0, 0.1, 0.1, 0.0]))
-    found.losses.sum().backward()
+    torch.autograd.backward(found.losses.sum())
     assert torch.allclose(found.losses, torch.tensor([1e4, 180.0, 20.0, 0.0]))
     assert h.grad is not None
     assert torch.allclose(h.grad, torch.tensor([-1.0, -0.9, 0.1, 0.0]))

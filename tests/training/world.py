@@ -118,7 +118,8 @@ def naive_logprobs(model: Any, prefix: Tokens, continuation: Tokens) -> torch.Te
     """[len(continuation)] log-probabilities, one unpadded sequence through the model's own logits."""
     ids = torch.tensor([[*prefix, *continuation]])
     logits = model(input_ids=ids).logits[0, len(prefix) - 1 : -1]
-    return logits.log_softmax(-1).gather(1, ids[0, len(prefix) :, None]).squeeze(1)
+    found: torch.Tensor = logits.log_softmax(-1).gather(1, ids[0, len(prefix) :, None]).squeeze(1)
+    return found
 
 
 def _text(tokens: Tokens) -> str:

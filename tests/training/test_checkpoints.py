@@ -1,0 +1,127 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from peft import PeftModel
+from safetensors.torch import load_file
+
+from mcts_dpo.models import load_model, load_tokenizer
+from mcts_dpo.training import LoraSettings, TrainingSettings, train
+from mcts_dpo.training.checkpoints import load_trainable, save_policy, stored_dtype
+from tests.training.world import digest_of, pairs_of, random_rows, tiny_model, tiny_policy
+
+IDS = torch.tensor([[3, 9, 4, 4, 20, 17, 2]])
+LORA = TrainingSettings(lr=0.02, batch_size=6, epochs=2, lora=LoraSettings(rank=3, alpha=9.0))
+
+
+def logits(model: torch.nn.Module) -> torch.Tensor:
+    with torch.no_grad():
+        found: torch.Tensor = model(input_ids=IDS).logits
+    return found
+
+
+def test_the_merged_policy_equals_the_adapters_on_the_old_one(tmp_path: Path) -> None:
+    policy = tiny_policy(tmp_path / "tiny")
+    summary = train(policy, pairs_of(random_rows(12), digest_of(policy)), tmp_path / "out", LORA)
+    before, merged = load_model(policy, "float32"), load_model(tmp_path / "out", "float32")
+    start = logits(before)
+    adapted = PeftModel.from_pretrained(before, tmp_path / "out" / "adapter").eval()
+    assert (logits(merged) - logits(adapted)).abs().max() < 1e-5
+    assert (logits(merged) - start).abs().max() > 0.1
+    # The directory is a plain model: no adapter is needed to read it, and the tokenizer is there.
+    assert digest_of(tmp_path / "out") == digest_of(policy)
+    adapters = load_file(tmp_path / "out" / "adapter" / "adapter_model.safetensors")
+    assert summary.parameters == sum(tensor.numel() for tensor in adapters.values())
+    assert not any("lora" in name for name in load_file(tmp_path / "out" / "model.safetensors"))
+    assert {name.split(".")[-3] for name in adapters} == {
+        *("q_proj", "k_proj", "v_proj", "o_proj"),
+        *("gate_proj", "up_proj", "down_proj"),
+    }
+
+
+def test_named_targets_alone_are_adapted(tmp_path: Path) -> None:
+    policy = tiny_policy(tmp_path / "tiny")
+    settings = LORA.model_copy(update={"lora": LoraSettings(rank=2, targets=("q_proj", "v_proj"))})
+    train(policy, pairs_of(random_rows(6), digest_of(policy)), tmp_path / "out", settings)
+    before = load_file(policy / "model.safetensors")
+    after = load_file(tmp_path / "out" / "model.safetensors")
+    changed = {name.split(".")[-2] for name in before if not torch.equal(before[name], after[name])}
+    assert changed == {"q_proj", "v_proj"}
+
+
+@pytest.mark.parametrize("lora", [None, LoraSettings(rank=3)])
+def test_bf16_weights_are_updated_through_float32_masters(tmp_path: Path, lora: LoraSettings | None) -> None:
+    """Updates far below the resolution of bf16 must add up instead of being rounded away one by one."""
+    policy = tiny_policy(tmp_path / "tiny", dtype=torch.bfloat16)
+    settings = TrainingSettings(dtype="bfloat16", lora=lora)
+    trained = load_trainable(policy, settings)
+    assert {weight.dtype for weight in trained.model.parameters()} == {torch.bfloat16}
+    assert {master.dtype for master in trained.masters} == {torch.float32}
+    # Rotary frequencies are no weights and stay exact.
+    assert trained.model.model.rotary_emb.inv_freq.dtype == torch.float32
+    start = [master.detach().clone() for master in trained.masters]
+    optimizer = torch.optim.SGD(trained.masters, lr=1.0)
+    for _ in range(100):
+        for weight in trained.weights:
+            weight.grad = torch.full_like(weight, 2**-16)
+        trained.collect_gradients()
+        optimizer.step()
+        optimizer.zero_grad()
+        trained.publish_masters()
+    for weight, master, before in zip(trained.weights, trained.masters, start, strict=True):
+        assert torch.allclose(master, before - 100 * 2**-16, atol=1e-5)
+        assert torch.equal(weight, master.bfloat16())
+
+
+def test_gradients_of_several_passes_add_up_in_float32(tmp_path: Path) -> None:
+    trained = load_trainable(tiny_policy(tmp_path / "tiny"), TrainingSettings(dtype="bfloat16"))
+    for _ in range(3):
+        trained.weights[0].grad = torch.full_like(trained.weights[0], 1.0)
+        trained.collect_gradients()
+        trained.weights[0].grad = torch.full_like(trained.weights[0], 2**-12)
+        trained.collect_gradients()
+    assert trained.weights[0].grad is None
+    assert trained.masters[0].grad is not None
+    assert torch.equal(trained.masters[0].grad, torch.full_like(trained.masters[0], 3 * (1 + 2**-12)))
+
+
+@pytest.mark.parametrize("stored", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("lora", [None, LoraSettings(rank=2)])
+def test_a_policy_is_saved_in_the_dtype_that_it_came_in(
+    tmp_path: Path, stored: torch.dtype, lora: LoraSettings | None
+) -> None:
+    policy = tiny_policy(tmp_path / "tiny", dtype=stored)
+    settings = TrainingSettings(lr=0.01, lora=lora)
+    train(policy, pairs_of(random_rows(6), digest_of(policy)), tmp_path / "out", settings)
+    weights = load_file(tmp_path / "out" / "model.safetensors")
+    assert {tensor.dtype for tensor in weights.values()} == {stored}
+    assert json.loads((tmp_path / "out" / "config.json").read_text())["dtype"] == str(stored).removeprefix("torch.")
+    assert stored_dtype(tmp_path / "out", None) == stored
+
+
+def test_adapters_are_merged_in_float32(tmp_path: Path) -> None:
+    """bf16(W + BA), rounded once, not bf16(W) + bf16(BA)."""
+    policy = tiny_policy(tmp_path / "tiny", dtype=torch.bfloat16)
+    train(policy, pairs_of(random_rows(12), digest_of(policy)), tmp_path / "out", LORA)
+    before, after = load_file(policy / "model.safetensors"), load_file(tmp_path / "out" / "model.safetensors")
+    adapters = load_file(tmp_path / "out" / "adapter" / "adapter_model.safetensors")
+    assert {tensor.dtype for tensor in adapters.values()} == {torch.float32}
+    name = "model.layers.1.mlp.down_proj"
+    a, b = (adapters[f"base_model.model.{name}.lora_{side}.weight"] for side in "AB")
+    expected = (before[f"{name}.weight"].float() + 9.0 / 3 * b @ a).bfloat16()
+    assert torch.equal(after[f"{name}.weight"], expected)
+
+
+def test_an_untrained_policy_is_saved_as_it_was(tmp_path: Path) -> None:
+    policy = tiny_policy(tmp_path / "tiny", tied=False)
+    trained = load_trainable(policy, TrainingSettings(lora=LoraSettings(rank=2)))
+    save_policy(trained, load_tokenizer(policy), tmp_path / "out")
+    assert torch.equal(logits(load_model(tmp_path / "out", "float32")), logits(load_model(policy, "float32")))
+
+
+def test_the_dtype_of_a_policy_without_a_configuration_follows_its_size(tmp_path: Path) -> None:
+    assert stored_dtype(tmp_path / "weights.gguf", tiny_model()) == torch.float32
+    assert stored_dtype("a/name", torch.nn.Linear(8000, 8000, device="meta")) == torch.bfloat16

@@ -1,0 +1,183 @@
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from mcts_dpo.files import InputError
+from mcts_dpo.training.batches import forward_passes, make_batch
+from mcts_dpo.training.logprobs import score
+from mcts_dpo.training.objectives import Lessons, load_lessons, loss_of, names, totals
+from mcts_dpo.training.settings import TrainingSettings
+from tests.training.world import naive_logprobs, pairs_of, random_rows, solutions_of, tiny_model
+
+ROWS = random_rows(7, seed=2)
+WEIGHTS = [1.0, 0.5, 3.0, 1.0, 0.25, 2.0, 1.5]
+SMOOTHING = [0.0, 0.1, 0.49, 0.3, 0.0, 0.2, 0.05]
+
+
+def update(
+    model: Any, lessons: Lessons, settings: TrainingSettings, reference: torch.Tensor | None
+) -> dict[str, float]:
+    """One update's loss accumulated into the model's gradients, pass by pass; its figures."""
+    rows = np.arange(lessons.sequences.rows)
+    total, sums = totals(lessons, rows), torch.zeros(len(names(settings.objective)))
+    for one in forward_passes(lessons.sequences, rows, settings.max_batch_tokens):
+        which = lessons.sequences.of_rows(one)
+        batch = make_batch(lessons.sequences, which)
+        loss, figures = loss_of(
+            score(model, batch),
+            batch,
+            None if reference is None else reference[torch.from_numpy(which)],
+            torch.tensor(lessons.weight[one]),
+            torch.tensor(lessons.smoothing[one]),
+            total,
+            settings,
+        )
+        torch.autograd.backward(loss)
+        sums = sums + figures
+    return dict(zip(names(settings.objective), sums.tolist(), strict=True))
+
+
+def naive_solutions(model: Any) -> list[torch.Tensor]:
+    """Per pair, the log-probabilities of the solution's tokens up to and with the chosen step."""
+    return [naive_logprobs(model, prompt, [*prefix, *step]) for prompt, prefix, step, _ in ROWS]
+
+
+def naive_steps(model: Any, solutions: list[torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
+    # The chosen step is taken from the solution's own pass: Llama's norms round to float32 on their way back, even in
+    # a float64 model, so that two passes' gradients add up to something else than one pass's.
+    chosen = [one[len(prefix) :].sum() for one, (_, prefix, _, _) in zip(solutions, ROWS, strict=True)]
+    rejected = [naive_logprobs(model, [*prompt, *prefix], step).sum() for prompt, prefix, _, step in ROWS]
+    return torch.stack(chosen), torch.stack(rejected)
+
+
+def naive_step_dpo(model: Any, before: Any, settings: TrainingSettings) -> torch.Tensor:
+    """algorithm.md, Step-DPO, written out one pair at a time."""
+    weight, alpha = torch.tensor([WEIGHTS, SMOOTHING], dtype=torch.float64)
+    solutions = naive_solutions(model)
+    chosen, rejected = naive_steps(model, solutions)
+    with torch.no_grad():
+        ref_chosen, ref_rejected = naive_steps(before, naive_solutions(before))
+    z = settings.beta * ((chosen - ref_chosen) - (rejected - ref_rejected))
+    losses = -(1 - alpha) * torch.sigmoid(z).log() - alpha * torch.sigmoid(-z).log()
+    token_weights = torch.cat([w * torch.ones_like(one) for w, one in zip(weight, solutions, strict=True)])
+    nll = -(token_weights * torch.cat(solutions)).sum() / token_weights.sum()
+    preference = (weight * losses).sum() / weight.sum()
+    total: torch.Tensor = settings.nll_weight * nll + settings.preference_weight * preference
+    return total
+
+
+@pytest.mark.parametrize("nll_weight", [1.0, 0.0])
+@pytest.mark.parametrize("budget", [1, 60, 4096])
+def test_step_dpo_equals_its_formula_whatever_the_forward_passes(nll_weight: float, budget: int) -> None:
+    settings = TrainingSettings(beta=0.7, nll_weight=nll_weight, preference_weight=0.3, max_batch_tokens=budget)
+    model = tiny_model(dtype=torch.float64)
+    before = tiny_model(dtype=torch.float64, seed=1)
+    lessons = load_lessons(pairs_of(ROWS, weight=WEIGHTS, smoothing=SMOOTHING), settings)
+    everything = make_batch(lessons.sequences, np.arange(len(lessons.sequences)))
+    with torch.no_grad():
+        reference = score(before, everything).steps
+    figures = update(model, lessons, settings, reference)
+    found = {name: one.grad.clone() for name, one in model.named_parameters()}
+    model.zero_grad()
+    naive = naive_step_dpo(model, before, settings)
+    torch.autograd.backward(naive)
+    assert figures["loss"] == pytest.approx(naive.item(), abs=1e-10)
+    for name, one in model.named_parameters():
+        assert (found[name] - one.grad).abs().max() < 1e-10, name
+    with torch.no_grad():
+        chosen, rejected = naive_steps(model, naive_solutions(model))
+        ref_chosen, ref_rejected = naive_steps(before, naive_solutions(before))
+    rise, fall = chosen - ref_chosen, rejected - ref_rejected
+    tokens = sum(len(row[2]) + len(row[3]) for row in ROWS)
+    expected = {
+        "chosen_logprob": chosen.mean(),
+        "rejected_logprob": rejected.mean(),
+        "chosen_displacement": rise.mean(),
+        "rejected_displacement": fall.mean(),
+        "accuracy": (rise > fall).double().mean(),
+        "margin": 0.7 * (rise - fall).mean(),
+        "kl": -(rise + fall).sum() / tokens,
+    }
+    for name, value in expected.items():
+        assert figures[name] == pytest.approx(float(value), abs=1e-9), name
+
+
+def hugging_face_loss(model: Any, rows: list[tuple[list[int], list[int]]]) -> torch.Tensor:
+    """The library's own label loss on right-padded rows whose prefix is masked out."""
+    width = max(len(prefix) + len(target) for prefix, target in rows)
+    ids, labels, mask = torch.zeros(3, len(rows), width, dtype=torch.int64)
+    labels -= 100
+    for row, (prefix, target) in enumerate(rows):
+        size = len(prefix) + len(target)
+        ids[row, :size] = torch.tensor([*prefix, *target])
+        labels[row, len(prefix) : size] = torch.tensor(target)
+        mask[row, :size] = 1
+    loss: torch.Tensor = model(input_ids=ids, attention_mask=mask, labels=labels).loss
+    return loss
+
+
+@pytest.mark.parametrize("objective", ["rft", "step_rft"])
+def test_imitation_equals_the_label_loss_of_transformers(objective: Any) -> None:
+    settings = TrainingSettings(objective=objective, max_batch_tokens=40)
+    if objective == "rft":
+        rows = [(prompt, [*prefix, *step]) for prompt, prefix, step, _ in ROWS]
+        lessons = load_lessons(solutions_of(rows), settings)
+    else:
+        rows = [([*prompt, *prefix], step) for prompt, prefix, step, _ in ROWS]
+        lessons = load_lessons(pairs_of(ROWS), settings)
+    # The label loss of transformers is computed in float32 whatever the model, so this compares there.
+    model = tiny_model()
+    figures = update(model, lessons, settings, None)
+    found = {name: one.grad.clone() for name, one in model.named_parameters()}
+    model.zero_grad()
+    expected = hugging_face_loss(model, rows)
+    torch.autograd.backward(expected)
+    assert figures["loss"] == pytest.approx(expected.item(), rel=1e-6)
+    for name, one in model.named_parameters():
+        torch.testing.assert_close(found[name], one.grad, rtol=1e-4, atol=1e-6, msg=name)
+
+
+def test_a_weight_of_two_is_as_good_as_the_row_twice() -> None:
+    rows = [(prompt, step) for prompt, _, step, _ in ROWS[:3]]
+    settings = TrainingSettings(objective="rft")
+    gradients = []
+    for table in (solutions_of(rows, weight=[1, 2, 1]), solutions_of([*rows, rows[1]])):
+        model = tiny_model(dtype=torch.float64)
+        update(model, load_lessons(table, settings), settings, None)
+        gradients.append(torch.cat([one.grad.ravel() for one in model.parameters()]))
+    assert (gradients[0] - gradients[1]).abs().max() < 1e-12
+
+
+def test_without_nll_only_steps_are_scored() -> None:
+    table = pairs_of(ROWS)
+    lessons = load_lessons(table, TrainingSettings(nll_weight=0.0))
+    assert (lessons.sequences.scored_from == lessons.sequences.step_from).all()
+    both = load_lessons(table, TrainingSettings())
+    assert (both.sequences.scored_from[::2] == table.tokens("prompt_tokens").lengths).all()
+    assert (both.sequences.scored_from[1::2] == both.sequences.step_from[1::2]).all()
+
+
+def test_a_table_of_the_wrong_kind_or_without_rows_is_refused(tmp_path: Path) -> None:
+    pairs, solutions = pairs_of(ROWS), solutions_of([(row[0], row[2]) for row in ROWS])
+    with pytest.raises(InputError, match="'rft' learns from solutions, not pairs"):
+        load_lessons(pairs, TrainingSettings(objective="rft"))
+    with pytest.raises(InputError, match="'step_rft' learns from pairs, not solutions"):
+        load_lessons(solutions, TrainingSettings(objective="step_rft"))
+    pairs.take([]).save(tmp_path / "pairs.parquet")
+    with pytest.raises(InputError, match=r"pairs\.parquet: no rows"):
+        load_lessons(tmp_path / "pairs.parquet", TrainingSettings())
+    solutions.save(tmp_path / "solutions.parquet")
+    with pytest.raises(InputError, match=r"solutions\.parquet: column 'parent' is missing"):
+        load_lessons(tmp_path / "solutions.parquet", TrainingSettings())
+
+
+def test_step_dpo_without_a_reference_is_a_programming_error() -> None:
+    settings = TrainingSettings()
+    lessons = load_lessons(pairs_of(ROWS[:1]), settings)
+    with pytest.raises(ValueError, match="reference"):
+        update(tiny_model(), lessons, settings, None)
