@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import torch
+from huggingface_hub import model_info, try_to_load_from_cache
 from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
 from transformers.utils import logging as transformers_logging
 
@@ -38,7 +39,7 @@ class _Source:
 
     kind: Literal["directory", "adapter", "gguf", "hub"]
     name: str
-    options: dict[str, str]
+    options: dict[str, Any]
 
 
 def _locate(model: str | Path) -> _Source:
@@ -59,7 +60,28 @@ def _locate(model: str | Path) -> _Source:
         return _Source("gguf", str(path.parent), {"gguf_file": path.name})
     if isinstance(model, Path) or not _HUB_NAME.fullmatch(text) or path.suffix.lower() == ".gguf":
         raise InputError(f"{text}: no such model file or directory")
-    return _Source("hub", text, {})
+    return _Source("hub", text, _hub_options(text))
+
+
+def _hub_options(name: str) -> dict[str, Any]:
+    """How to load `name` from the hub; from this machine's cache alone when the hub cannot be asked.
+
+    Asked once and first, because from_pretrained goes on asking an unreachable hub for the better part of a minute.
+    """
+    try:
+        model_info(name, timeout=30)
+    except (
+        Exception
+    ) as error:  # whatever the hub's client of the day raises when refused or unreachable
+        if isinstance(try_to_load_from_cache(name, "config.json"), str):
+            return {"local_files_only": True}
+        raise InputError(f"{name}: no such file or directory, and no such model on the hub ({_line(error)})") from None
+    return {}
+
+
+def _line(error: Exception) -> str:
+    """The first line of an error's message."""
+    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
 
 
 def _adapter_base(directory: Path) -> str | Path:
@@ -72,17 +94,12 @@ def _adapter_base(directory: Path) -> str | Path:
     return beside.resolve() if not Path(base).exists() and beside.exists() else base
 
 
-def _attempt(what: str, model: str | Path, source: _Source, load: Callable[[], Loaded]) -> Loaded:
+def _attempt(what: str, model: str | Path, load: Callable[[], Loaded]) -> Loaded:
     """Run `load`; what a user can mend (missing, unreadable, unreachable) becomes one line."""
     try:
         return load()
-    except (OSError, ValueError, KeyError, TypeError, ImportError, RuntimeError, NotImplementedError) as error:
-        first = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
-        if source.kind == "hub":
-            raise InputError(
-                f"{model}: no such file or directory, and no {what} of this name could be loaded from the hub ({first})"
-            ) from error
-        raise InputError(f"{model}: no {what} could be loaded ({first})") from error
+    except Exception as error:  # a damaged file surfaces as whatever its reader trips over
+        raise InputError(f"{model}: no {what} could be loaded ({_line(error)})") from error
 
 
 def load_tokenizer(model: str | Path) -> PreTrainedTokenizerBase:
@@ -99,7 +116,7 @@ def load_tokenizer(model: str | Path) -> PreTrainedTokenizerBase:
     def load() -> PreTrainedTokenizerBase:
         return AutoTokenizer.from_pretrained(source.name, **source.options)
 
-    return _attempt("tokenizer", model, source, load)
+    return _attempt("tokenizer", model, load)
 
 
 def load_model(
@@ -116,7 +133,7 @@ def load_model(
         loaded = _merge(load_model(_adapter_base(Path(source.name)), torch.float32), model, source)
     else:
         first = torch.float32 if source.kind == "gguf" or wanted == "auto" else wanted
-        loaded = _attempt("causal language model", model, source, lambda: _from_pretrained(source, first))
+        loaded = _attempt("causal language model", model, lambda: _from_pretrained(source, first))
     if wanted == "auto":
         small = sum(parameter.numel() for parameter in loaded.parameters()) < _SMALL
         wanted = torch.float32 if small and torch.device(device).type == "cpu" else torch.bfloat16
@@ -149,7 +166,7 @@ def _merge(base: PreTrainedModel, model: str | Path, source: _Source) -> PreTrai
     def load() -> PreTrainedModel:
         return PeftModel.from_pretrained(base, source.name).merge_and_unload()
 
-    return _attempt("adapter for its base model", model, source, load)
+    return _attempt("adapter for its base model", model, load)
 
 
 def tokenizer_digest(tokenizer: PreTrainedTokenizerBase) -> str:

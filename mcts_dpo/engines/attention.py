@@ -18,7 +18,7 @@ import torch
 from numpy.typing import NDArray
 from transformers import AttentionInterface, PretrainedConfig
 
-from mcts_dpo.engines.attention_kernel import attend, write
+from mcts_dpo.engines.kernels import attend, write
 
 NAME = "mcts_dpo_pool"
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
+from tokenizers import Tokenizer
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -42,28 +43,37 @@ class StopStrings:
 
     def completed(self, tokens: Sequence[int], stops: tuple[str, ...]) -> bool:
         """Does the text of `tokens` hold one of `stops`, given that it did not before the last token?"""
-        longest = max(len(stop) for stop in stops)
-        # A token has at least one character unless it is special or a fragment of one: the margin is for those.
+        longest = max(len(stop.encode()) for stop in stops)
+        # Every token but a special one adds at least a byte; the margin is for the specials among them.
         tail = self.decode(tokens[-(longest + 12) :])
         return any(stop in tail for stop in stops)
 
     def decode(self, tokens: Sequence[int]) -> str:
         """The text of `tokens`, special tokens left out."""
-        text = self._tokenizer.decode(list(tokens), skip_special_tokens=True)
-        assert isinstance(text, str)
-        return text
+        return self._decode_batch([list(tokens)])[0]
+
+    def _decode_batch(self, sequences: list[list[int]]) -> list[str]:
+        backend = getattr(self._tokenizer, "backend_tokenizer", None)
+        texts: list[str]
+        if isinstance(backend, Tokenizer):  # what the tokenizer itself would call, without its checks of each token
+            texts = backend.decode_batch(sequences, skip_special_tokens=True)
+        else:
+            texts = self._tokenizer.batch_decode(
+                sequences, skip_special_tokens=True, clean_up_tokenization_spaces=False
+            )
+        return texts
 
     def _piece_table(self) -> list[str]:
         """What each token may add to a text: decoded alone, and after another token (a space may come between)."""
         if self._pieces is None:
             size = min(self._vocabulary, len(self._tokenizer))
-            alone = self._tokenizer.batch_decode([[i] for i in range(size)], skip_special_tokens=True)
+            alone = self._decode_batch([[i] for i in range(size)])
             anchor = next((i for i in range(size) if alone[i].strip().isalnum() and alone[i].isascii()), None)
             if anchor is None:
                 self._pieces = alone
             else:
                 lead = len(self.decode([anchor]))
-                after = self._tokenizer.batch_decode([[anchor, i] for i in range(size)], skip_special_tokens=True)
+                after = self._decode_batch([[anchor, i] for i in range(size)])
                 self._pieces = [a + b[lead:] for a, b in zip(alone, after, strict=True)]
             # Rows of the embedding beyond the tokenizer's vocabulary have no text.
             self._pieces += [""] * (self._vocabulary - size)

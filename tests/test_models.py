@@ -1,0 +1,203 @@
+"""Loading models and tokenizers from every kind of source, and what is said when that fails."""
+
+import json
+import shutil
+from pathlib import Path
+
+import gguf
+import numpy as np
+import pytest
+import torch
+from peft import LoraConfig, PeftModel, get_peft_model
+from transformers import AutoModelForCausalLM
+
+from mcts_dpo.files import InputError
+from mcts_dpo.models import load_model, load_tokenizer, tokenizer_digest
+from tests.engines.tiny import make_byte_tokenizer, make_tokenizer, save_model
+
+INPUTS = torch.tensor([[4, 5, 6, 7]])
+
+
+@pytest.fixture(scope="module")
+def llama(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save_model(tmp_path_factory.mktemp("llama"))
+
+
+@pytest.fixture
+def adapter(llama: Path, tmp_path: Path) -> Path:
+    """A LoRA adapter whose two halves are both random, so that it changes the model."""
+    torch.manual_seed(3)
+    base = AutoModelForCausalLM.from_pretrained(llama, dtype=torch.float32)
+    model = get_peft_model(base, LoraConfig(r=4, target_modules=["q_proj", "down_proj"], init_lora_weights=False))
+    model.save_pretrained(tmp_path / "adapter")
+    return tmp_path / "adapter"
+
+
+def logits(model: torch.nn.Module) -> torch.Tensor:
+    with torch.no_grad():
+        return model(INPUTS).logits.float()
+
+
+def write_gguf(path: Path, directory: Path) -> Path:
+    """The tiny Llama in `directory` as a GGUF file in float16, with a byte-pair tokenizer of its own."""
+    model = AutoModelForCausalLM.from_pretrained(directory, dtype=torch.float32)
+    config = model.config
+    writer = gguf.GGUFWriter(path, "llama")
+    writer.add_name("tiny")
+    writer.add_context_length(config.max_position_embeddings)
+    writer.add_embedding_length(config.hidden_size)
+    writer.add_block_count(config.num_hidden_layers)
+    writer.add_feed_forward_length(config.intermediate_size)
+    writer.add_head_count(config.num_attention_heads)
+    writer.add_head_count_kv(config.num_key_value_heads)
+    writer.add_layer_norm_rms_eps(config.rms_norm_eps)
+    writer.add_rope_dimension_count(config.head_dim)
+    writer.add_rope_freq_base(10000.0)
+    writer.add_vocab_size(config.vocab_size)
+    tokens = ["<unk>", "<eos>", "a", "b", "ab", "Ġ", "Ċ"]
+    tokens += [f"x{i}" for i in range(config.vocab_size - len(tokens))]
+    writer.add_tokenizer_model("gpt2")
+    writer.add_token_list(tokens)
+    writer.add_token_types([3, 3] + [1] * (len(tokens) - 2))
+    writer.add_token_merges(["a b"])
+    writer.add_eos_token_id(1)
+    writer.add_bos_token_id(1)
+    writer.add_unk_token_id(0)
+    names = gguf.get_tensor_name_map(gguf.MODEL_ARCH.LLAMA, config.num_hidden_layers)
+    heads = {"q_proj": config.num_attention_heads, "k_proj": config.num_key_value_heads}
+    for name, weight in model.state_dict().items():
+        array = weight.numpy()
+        for part, count in heads.items():
+            if part in name:  # llama.cpp keeps the two halves of each rotary pair side by side
+                array = array.reshape(count, 2, -1, array.shape[1]).swapaxes(1, 2).reshape(array.shape)
+        target = names.get_name(name, try_suffixes=(".weight",))
+        assert target is not None
+        writer.add_tensor(target, array.astype(np.float32 if array.ndim == 1 else np.float16))
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    return path
+
+
+def test_a_directory(llama: Path) -> None:
+    model = load_model(llama)
+    assert not model.training
+    assert {p.dtype for p in model.parameters()} == {torch.float32}  # "auto" for a small model on a CPU
+    assert all(p.requires_grad for p in model.parameters())
+    assert torch.equal(logits(model), logits(AutoModelForCausalLM.from_pretrained(llama).eval()))
+    assert {p.dtype for p in load_model(str(llama), "bfloat16").parameters()} == {torch.bfloat16}
+    assert load_tokenizer(llama).convert_ids_to_tokens([1, 4]) == ["<eos>", "a"]
+
+
+def test_an_adapter_is_merged_in_float32(adapter: Path, llama: Path) -> None:
+    base = AutoModelForCausalLM.from_pretrained(llama, dtype=torch.float32)
+    expected = logits(PeftModel.from_pretrained(base, adapter).eval())
+    merged = load_model(adapter)
+    torch.testing.assert_close(logits(merged), expected, atol=1e-4, rtol=1e-4)
+    assert (expected - logits(load_model(llama))).abs().max() > 0.1
+    assert type(merged).__name__ == "LlamaForCausalLM"
+    exact = {name: weight.to(torch.bfloat16) for name, weight in merged.state_dict().items()}
+    for name, weight in load_model(adapter, "bfloat16").state_dict().items():
+        assert torch.equal(weight, exact[name])
+    # It brings no tokenizer: the base's serves.
+    assert tokenizer_digest(load_tokenizer(adapter)) == tokenizer_digest(load_tokenizer(llama))
+
+
+def test_an_adapter_may_name_its_base_relative_to_itself(adapter: Path, llama: Path) -> None:
+    shutil.copytree(llama, adapter / "base")
+    config = json.loads((adapter / "adapter_config.json").read_text())
+    before = logits(load_model(adapter))
+    (adapter / "adapter_config.json").write_text(json.dumps(config | {"base_model_name_or_path": "base"}))
+    assert torch.equal(logits(load_model(adapter)), before)
+    (adapter / "adapter_config.json").write_text(json.dumps(config | {"base_model_name_or_path": None}))
+    with pytest.raises(InputError, match="base_model_name_or_path: None"):
+        load_model(adapter)
+
+
+def test_an_adapter_of_another_base(adapter: Path, tmp_path: Path) -> None:
+    other = save_model(tmp_path / "other", hidden_size=32)
+    config = json.loads((adapter / "adapter_config.json").read_text())
+    (adapter / "adapter_config.json").write_text(json.dumps(config | {"base_model_name_or_path": str(other)}))
+    with pytest.raises(InputError, match="adapter for its base model") as caught:
+        load_model(adapter)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_gguf_file(llama: Path, tmp_path: Path) -> None:
+    path = write_gguf(tmp_path / "tiny.gguf", llama)
+    model = load_model(path)
+    torch.testing.assert_close(logits(model), logits(load_model(llama)), atol=2e-2, rtol=2e-2)
+    assert {p.dtype for p in model.parameters()} == {torch.float32}
+    model(INPUTS).logits.sum().backward()
+    assert all(p.grad is not None for p in model.parameters())
+    tokenizer = load_tokenizer(path)
+    assert tokenizer("ab b", add_special_tokens=False)["input_ids"] == [4, 5, 3]
+    # Saved, it is an ordinary model again.
+    model.save_pretrained(tmp_path / "saved")
+    tokenizer.save_pretrained(tmp_path / "saved")
+    assert torch.equal(logits(load_model(tmp_path / "saved")), logits(model))
+    assert "quantization_config" not in json.loads((tmp_path / "saved" / "config.json").read_text())
+
+
+@pytest.mark.parametrize("load", [load_model, load_tokenizer])
+def test_what_is_no_model(load: object, tmp_path: Path) -> None:
+    assert callable(load)
+    cases: list[tuple[str | Path, str]] = []
+    cases.append((tmp_path / "nowhere", "no such model file or directory"))
+    cases.append(("some/deep/path", "no such model file or directory"))
+    cases.append(("missing.gguf", "no such model file or directory"))
+    (tmp_path / "empty").mkdir()
+    cases.append((tmp_path / "empty", "config.json"))
+    (tmp_path / "notes.txt").write_text("hello")
+    cases.append((tmp_path / "notes.txt", "not a model"))
+    (tmp_path / "fake.gguf").write_text("hello")
+    cases.append((tmp_path / "fake.gguf", "not a GGUF file"))
+    for model, named in cases:
+        with pytest.raises(InputError, match=named) as caught:
+            load(model)
+        assert str(model) in str(caught.value)
+        assert "\n" not in str(caught.value)
+
+
+def test_a_truncated_gguf_file(llama: Path, tmp_path: Path) -> None:
+    path = write_gguf(tmp_path / "tiny.gguf", llama)
+    path.write_bytes(path.read_bytes()[:200])
+    with pytest.raises(InputError, match=r"tiny\.gguf"):
+        load_model(path)
+
+
+def test_a_model_without_tokenizer(llama: Path, tmp_path: Path) -> None:
+    for name in ("config.json", "model.safetensors"):
+        shutil.copy(llama / name, tmp_path / name)
+    assert load_model(tmp_path) is not None
+    with pytest.raises(InputError, match="model without tokenizer"):
+        load_tokenizer(tmp_path)
+
+
+def test_a_broken_directory(llama: Path, tmp_path: Path) -> None:
+    shutil.copytree(llama, tmp_path, dirs_exist_ok=True)
+    (tmp_path / "model.safetensors").write_bytes(b"nonsense")
+    with pytest.raises(InputError, match="no causal language model could be loaded"):
+        load_model(tmp_path)
+    (tmp_path / "tokenizer.json").write_text("{}")
+    with pytest.raises(InputError, match="no tokenizer could be loaded"):
+        load_tokenizer(tmp_path)
+    config = json.loads((llama / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps(config | {"model_type": "bert"}))
+    with pytest.raises(InputError, match=str(tmp_path)):
+        load_model(tmp_path)
+
+
+def test_a_name_that_no_hub_knows() -> None:
+    for load in (load_model, load_tokenizer):
+        with pytest.raises(InputError, match="no-such-owner/no-such-model: no such file or directory, and no"):
+            load("no-such-owner/no-such-model")  # type: ignore[operator]
+
+
+def test_the_digest_of_a_tokenizer_is_its_content(llama: Path) -> None:
+    loaded = load_tokenizer(llama)
+    assert tokenizer_digest(loaded) == tokenizer_digest(load_tokenizer(llama))
+    others = [make_byte_tokenizer(), make_tokenizer("<end>"), load_tokenizer(llama)]
+    others[2].chat_template = "{{ messages }}"
+    assert len({tokenizer_digest(tokenizer) for tokenizer in [loaded, *others]}) == 4
