@@ -1,0 +1,301 @@
+"""The built-in policy: a tiny Llama, taught in about a minute by demonstrations that carry wrong habits.
+
+In: a seed and `WarmStartSettings`. Out: a Hugging Face directory like any other policy's, and figures on
+how good it is and how well it judges itself. What it is taught is, token for token, what `prompts` will
+show it under `toy_prompt()`. Knows nothing of search or of rounds.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from pydantic import Field
+from transformers import GenerationConfig, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+from transformers.utils import logging as transformers_logging
+
+from mcts_dpo.engines import Engine, EngineSettings, Request, complete
+from mcts_dpo.engines.transformers import TransformersEngine
+from mcts_dpo.evaluation import EvaluationSettings, evaluate
+from mcts_dpo.files import InputError, seed_from, whole
+from mcts_dpo.problems import Problem
+from mcts_dpo.progress import Progress, silent
+from mcts_dpo.prompts import PromptSettings, prompt_tokens, self_evaluation
+from mcts_dpo.settings import Settings
+from mcts_dpo.statistics import area_under_roc
+from mcts_dpo.toy.tokenizer import toy_tokenizer
+from mcts_dpo.toy.world import Demonstration, Habits, Judgement, demonstrations, judgements, make_rehearsals
+from mcts_dpo.training.batches import Sequences, forward_passes, make_batch, sequences
+from mcts_dpo.training.logprobs import score
+from mcts_dpo.training.losses import negative_log_likelihood
+from verifiers import extract_answer, verify
+
+MAX_TOKENS = 64
+"""More than any solution of the world is long, in tokens."""
+
+_CONTEXT = 256
+_PADDED_TOKENS = 1100
+"""Tokens of one forward pass: an update is cut into a few passes of like length, so that little is padding."""
+
+
+class WarmStartSettings(Settings):
+    """How the policy is made and taught.
+
+    demonstrations, events, habits: what it is shown: how many stories of how many events, and what is wrong with them.
+    steps:            updates at most; the learning rate falls to 0 along a cosine over them.
+    batch_size:       demonstrations per update.
+    judgements:       self-evaluation questions per update, beside the demonstrations.
+    lr, warmup:       AdamW's peak learning rate, and the updates that it takes to rise to it.
+    stop:             teaching ends early once greedy accuracy on the development problems reaches this.
+    check_every:      updates between two looks at the development problems.
+    development:      how many of them there are.
+    width, layers, heads, feed_forward: of the Llama; the defaults make 127,000 parameters.
+    threads:          of torch; the policy is so small that a second thread only waits for the first.
+    """
+
+    demonstrations: int = Field(6000, ge=1)
+    events: tuple[int, ...] = (1, 2, 3)
+    habits: Habits = Habits()
+    steps: int = Field(1200, ge=1)
+    batch_size: int = Field(32, ge=1)
+    judgements: int = Field(6, ge=0)
+    lr: float = Field(4e-3, gt=0)
+    warmup: int = Field(50, ge=1)
+    stop: float = Field(0.62, gt=0)
+    check_every: int = Field(100, ge=1)
+    development: int = Field(200, ge=1)
+    width: int = Field(64, ge=8)
+    layers: int = Field(2, ge=1)
+    heads: int = Field(2, ge=1)
+    feed_forward: int = Field(176, ge=8)
+    threads: int = Field(1, ge=1)
+
+
+@dataclass(frozen=True, slots=True)
+class WarmStart:
+    """What the teaching came to; `warm_start.json` beside the weights says the same.
+
+    policy:              the Hugging Face directory.
+    updates:             how many there were.
+    accuracy:            greedy, on development problems that no demonstration shows.
+    self_evaluation_auc: see `self_evaluation_auc`; None if all solutions were right, or all wrong.
+    """
+
+    policy: Path
+    updates: int
+    accuracy: float
+    self_evaluation_auc: float | None
+
+
+def toy_prompt() -> PromptSettings:
+    """How the toy policy is asked: the question, a line end, then the solution, one calculation per line."""
+    return PromptSettings(
+        style="plain",
+        template="{question}\n",
+        separator="\n",
+        step_end="\n",
+        answer_style="answer_is",
+        self_evaluation_question="Right so far?",
+        yes="yes",
+        no="no",
+    )
+
+
+def warm_start(
+    out: Path, *, seed: int, settings: WarmStartSettings | None = None, progress: Progress = silent
+) -> WarmStart:
+    """Make the tiny policy, teach it, and write it to `out`, whole or not at all.
+
+    Loss falls on solutions, their end-of-sequence token, and yes/no only. Same seed, same machine: same bytes.
+    """
+    settings = settings or WarmStartSettings()
+    if settings.width % (2 * settings.heads):
+        raise InputError(
+            f"heads: {settings.heads} (accepted: a number such that 2 · heads divides width, {settings.width})"
+        )
+    threads = torch.get_num_threads()
+    torch.set_num_threads(settings.threads)
+    try:
+        return _warm_start(Path(out), seed, settings, progress)
+    finally:
+        torch.set_num_threads(threads)
+
+
+def _warm_start(out: Path, seed: int, settings: WarmStartSettings, progress: Progress) -> WarmStart:
+    prompt = toy_prompt()
+    tokenizer = toy_tokenizer(" ".join((prompt.self_evaluation_question, prompt.yes, prompt.no)))
+    shown = demonstrations(settings.demonstrations, seed, settings.habits, events=settings.events)
+    judged = judgements(shown, seed)
+    lessons = _lessons(shown, judged, tokenizer, prompt)
+    questions = {demonstration.problem.question for demonstration in shown}
+    rehearsals = make_rehearsals(2 * settings.development, seed, events=settings.events, exclude=questions)
+    development, fresh = rehearsals[: settings.development], rehearsals[settings.development :]
+    model = _tiny_llama(settings, tokenizer, seed)
+
+    optimizer = torch.optim.AdamW(model.parameters(), lr=settings.lr, betas=(0.9, 0.98), weight_decay=0.01, fused=True)
+    accuracy = updates = 0.0
+    for update in range(settings.steps):
+        _learn(model, optimizer, lessons, _rows(update, seed, len(shown), settings), _rate(update, settings))
+        updates = update + 1
+        if updates % settings.check_every == 0 or updates == settings.steps:
+            accuracy = _accuracy(development, _engine(model, tokenizer), prompt)
+            progress("warm start", updates, settings.steps, accuracy=accuracy)
+            if accuracy >= settings.stop:
+                break
+        else:
+            progress("warm start", updates, settings.steps)
+    auc = self_evaluation_auc(fresh, _engine(model, tokenizer), prompt, seed=seed)
+    result = WarmStart(out, int(updates), accuracy, auc)
+    with whole(out) as scratch:
+        _save(model, tokenizer, scratch)
+        record = {**asdict(result), "seed": seed, "settings": settings.model_dump(mode="json")}
+        del record["policy"]
+        (scratch / "warm_start.json").write_text(json.dumps(record, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+    return result
+
+
+def self_evaluation_auc(
+    problems: Sequence[Problem],
+    engine: Engine,
+    prompt: PromptSettings,
+    *,
+    samples: int = 4,
+    temperature: float = 0.8,
+    max_tokens: int = MAX_TOKENS,
+    seed: int = 0,
+) -> float | None:
+    """Chance that the policy gives a right solution of its own a higher P(yes) than a wrong one.
+
+    `samples` solutions of each problem (with reference answers) are drawn; the policy is asked about each
+    after its last token. 0.5 is guessing, 1 is perfect; None if all solutions were right, or all wrong.
+    """
+    prefixes = [prompt_tokens(problem, engine.tokenizer, prompt) for problem in problems]
+    drawn = complete(
+        engine,
+        [
+            Request(i, prefix, samples, max_tokens, temperature, 1.0, prompt.stop, seed_from("auc", seed, problem.id))
+            for i, (problem, prefix) in enumerate(zip(problems, prefixes, strict=True))
+        ],
+    )
+    suffix, choices = self_evaluation(engine.tokenizer, prompt)
+    asked: list[Request] = []
+    right: list[bool] = []
+    for problem, prefix, completion in zip(problems, prefixes, drawn, strict=True):
+        for sample in completion.samples:
+            tokens = [token for token in sample.tokens if token != engine.tokenizer.eos_token_id]
+            asked.append(Request(len(asked), (*prefix, *tokens, *suffix), choices=choices))
+            right.append(bool(verify(problem.answer or "", extract_answer(sample.text, prompt.answer_style))))
+    return area_under_roc([answer.probabilities[0] for answer in complete(engine, asked)], right)
+
+
+def _lessons(
+    shown: Sequence[Demonstration],
+    judged: Sequence[Judgement],
+    tokenizer: PreTrainedTokenizerFast,
+    prompt: PromptSettings,
+) -> Sequences:
+    """The demonstrations, then the judgements, as sequences of which only the reply is scored."""
+    suffix, (yes, no) = self_evaluation(tokenizer, prompt)
+    contexts: list[tuple[int, ...]] = []
+    replies: list[tuple[int, ...]] = []
+
+    def tokens(text: str) -> tuple[int, ...]:
+        return tuple(tokenizer(text, add_special_tokens=False)["input_ids"])
+
+    for demonstration in shown:
+        assert demonstration.problem.solution is not None
+        contexts.append(prompt_tokens(demonstration.problem, tokenizer, prompt))
+        replies.append((*tokens(demonstration.problem.solution), tokenizer.eos_token_id))
+    for judgement in judged:
+        contexts.append((*prompt_tokens(judgement.problem, tokenizer, prompt), *tokens(judgement.text()), *suffix))
+        replies.append(yes if judgement.right else no)
+    scored_from = np.array([len(context) for context in contexts], dtype=np.int64)
+    parts = [
+        [np.array(context, dtype=np.int32), np.array(reply, dtype=np.int32)]
+        for context, reply in zip(contexts, replies, strict=True)
+    ]
+    return sequences(parts, scored_from, scored_from, np.ones(len(parts)))
+
+
+def _rows(update: int, seed: int, shown: int, settings: WarmStartSettings) -> NDArray[np.int64]:
+    """The lessons of one update: demonstrations are rows [0, shown), judgements [shown, 2 · shown)."""
+    rng = np.random.default_rng([seed, update])
+    drawn = rng.integers(shown, size=settings.batch_size), shown + rng.integers(shown, size=settings.judgements)
+    return np.concatenate(drawn).astype(np.int64)
+
+
+def _rate(update: int, settings: WarmStartSettings) -> float:
+    """The learning rate: a linear rise, under a cosine that falls to 0."""
+    rise = min(1.0, (update + 1) / settings.warmup)
+    return settings.lr * rise * 0.5 * (1 + math.cos(math.pi * update / settings.steps))
+
+
+def _learn(
+    model: LlamaForCausalLM, optimizer: torch.optim.Optimizer, lessons: Sequences, rows: NDArray[np.int64], lr: float
+) -> None:
+    """One AdamW update on the mean negative log-likelihood of the rows' scored tokens."""
+    total = float((lessons.lengths - lessons.scored_from)[rows].sum())
+    for part in forward_passes(lessons, rows, _PADDED_TOKENS):
+        scores = score(model, make_batch(lessons, part))
+        negative_log_likelihood(scores.tokens, total=total).backward()
+    torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+    for group in optimizer.param_groups:
+        group["lr"] = lr
+    optimizer.step()
+    optimizer.zero_grad(set_to_none=True)
+
+
+def _tiny_llama(settings: WarmStartSettings, tokenizer: PreTrainedTokenizerFast, seed: int) -> LlamaForCausalLM:
+    config = LlamaConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=settings.width,
+        intermediate_size=settings.feed_forward,
+        num_hidden_layers=settings.layers,
+        num_attention_heads=settings.heads,
+        num_key_value_heads=settings.heads,
+        max_position_embeddings=_CONTEXT,
+        tie_word_embeddings=True,
+        # Three times the usual: a narrow and shallow model learns the world in half as many updates.
+        initializer_range=0.06,
+        bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+        attn_implementation="sdpa",
+        dtype="float32",
+    )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model = LlamaForCausalLM(config)
+    model.generation_config = GenerationConfig(
+        bos_token_id=tokenizer.bos_token_id, eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id
+    )
+    return model.eval()  # there is no dropout to turn on
+
+
+def _engine(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast) -> Engine:
+    # A copy: an engine takes its model over.
+    return TransformersEngine(copy.deepcopy(model), tokenizer, EngineSettings(slots=256, dtype="float32"))
+
+
+def _accuracy(problems: Sequence[Problem], engine: Engine, prompt: PromptSettings) -> float:
+    settings = EvaluationSettings(max_tokens=MAX_TOKENS, chunk=len(problems))
+    correct = evaluate(problems, engine, prompt=prompt, settings=settings).correct
+    return sum(correct) / len(correct)
+
+
+def _save(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, folder: Path) -> None:
+    bars = transformers_logging.is_progress_bar_enabled()
+    transformers_logging.disable_progress_bar()
+    try:
+        model.save_pretrained(folder)
+    finally:
+        if bars:
+            transformers_logging.enable_progress_bar()
+    tokenizer.save_pretrained(folder)
