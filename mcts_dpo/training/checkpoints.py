@@ -115,7 +115,7 @@ def save_policy(trained: Trainable, tokenizer: Any, folder: Path) -> None:
     model = trained.model
     if trained.adapters is not None:
         _save_adapters(trained.adapters, folder / "adapter")
-        model = _merge(trained.adapters)
+        model = _merge(trained.adapters, trained.stored)
     for parameter in model.parameters():
         parameter.data = parameter.data.to(trained.stored)
     bars = transformers_logging.is_progress_bar_enabled()
@@ -162,14 +162,15 @@ def _save_adapters(adapters: Any, folder: Path) -> None:
     config.save_pretrained(folder)
 
 
-def _merge(adapters: Any) -> Any:
-    """The plain model with every adapter's product added to its layer's weight, in float32."""
+def _merge(adapters: Any, dtype: torch.dtype) -> Any:
+    """The plain model with every adapter's product added to its layer's weight in float32, then cast to `dtype`."""
     from peft.tuners.lora import LoraLayer
 
     for module in adapters.modules():
         if isinstance(module, LoraLayer):
             weight = module.get_base_layer().weight
-            weight.data = weight.data.float() + module.get_delta_weight("default").float()
+            # Layer by layer: a whole model in float32 need not exist.
+            weight.data = (weight.data.float() + module.get_delta_weight("default").float()).to(dtype)
     return adapters.unload()
 
 
