@@ -19,6 +19,7 @@ from mcts_dpo.files import InputError, read_table, seed_from, write_table
 from mcts_dpo.problems import Problem
 from mcts_dpo.progress import Progress, silent
 from mcts_dpo.prompts import PromptSettings, prompt_tokens, self_evaluation
+from mcts_dpo.search.rewards import verdict
 from mcts_dpo.settings import Settings
 from mcts_dpo.statistics import (
     PairedComparison,
@@ -28,7 +29,7 @@ from mcts_dpo.statistics import (
     pass_at_k,
     proportion,
 )
-from verifiers import equivalence_classes, extract_answer, verify
+from verifiers import equivalence_classes, extract_answer
 
 
 class EvaluationSettings(Settings):
@@ -37,7 +38,8 @@ class EvaluationSettings(Settings):
     samples:     sampled solutions per problem besides the greedy one; 0 measures greedy only.
     temperature: of the sampled solutions, > 0.
     top_p:       nucleus of the sampled solutions.
-    max_tokens:  limit of every solution; one that is cut there and states no answer is wrong.
+    max_tokens:  limit of every solution. An answer that was stated before the cut counts here (the search, which
+                 trains on whole solutions, takes a solution that was cut for wrong); `cut_by_length` tells the share.
     k:           the ks of pass@k and majority@k; those above `samples` are left out.
     confidence:  also ask the policy whether its greedy solution is right, and report the AUC of its yes.
     chunk:       problems submitted together (progress is reported after each chunk).
@@ -261,18 +263,17 @@ def _outcome(
     prompt: PromptSettings,
     ks: tuple[int, ...],
 ) -> Outcome:
-    reference = problem.answer or ""
     first = greedy.samples[0] if greedy.samples else Sample((), "", (), "length")
-    answer = extract_answer(first.text, prompt.answer_style)
+    answer = extract_answer(prompt.prefill + first.text, prompt.answer_style)
     samples = sampled.samples if sampled else ()
-    answers = tuple(extract_answer(sample.text, prompt.answer_style) for sample in samples)
-    verdicts = tuple(bool(verify(reference, given)) for given in answers)
+    answers = tuple(extract_answer(prompt.prefill + sample.text, prompt.answer_style) for sample in samples)
+    verdicts = tuple(bool(verdict(problem, given)) for given in answers)
     return Outcome(
         problem_id=problem.id,
-        reference=reference,
+        reference=problem.answer or "",
         text=first.text,
         answer=answer,
-        correct=bool(verify(reference, answer)),
+        correct=bool(verdict(problem, answer)),
         cut=first.finish == "length",
         confidence=confidence,
         sample_answers=answers,

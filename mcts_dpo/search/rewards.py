@@ -45,13 +45,20 @@ def outcome(solution: str, cut: bool, problem: Problem, style: str) -> Outcome:
         return Outcome(-1, None)
     if problem.answer is None or not readable(problem):
         return Outcome(0, answer)
-    verdict = _verdict(problem.answer, answer, problem.choices)
-    return Outcome(1 if verdict else -1, answer, verdict.outcome in ("equal", "unequal"))
+    found = verdict(problem, answer)
+    return Outcome(1 if found else -1, answer, found.outcome in ("equal", "unequal"))
 
 
 def readable(problem: Problem) -> bool:
     """Whether the reference answer can be parsed; if not, nothing can be verified against it."""
-    return problem.answer is not None and bool(_verdict(problem.answer, problem.answer, problem.choices))
+    return problem.answer is not None and bool(verdict(problem, problem.answer))
+
+
+def verdict(problem: Problem, answer: str | None) -> Verdict:
+    """Whether `answer` is the problem's, as a letter or as mathematics. None, or no reference answer: unparsed."""
+    if answer is None:
+        return verify(problem.answer or "", None)
+    return _verdict(problem.answer or "", answer, problem.choices)
 
 
 @lru_cache(maxsize=1 << 16)
