@@ -10,13 +10,14 @@ fractional powers of integers", J. London Math. Soc. 15 (1940).
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Hashable
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import lru_cache
 from math import comb, factorial, gcd, lcm
 
-from verifiers.limits import MAX_BITS, MAX_FACTORIAL, MAX_TERMS, Unparsed
+from verifiers.limits import MAX_BITS, MAX_FACTORIAL, MAX_STEPS, MAX_TERMS, Unparsed
 from verifiers.tree import Add, Apply, Big, Call, Const, Measured, Mul, Node, Num, Pow, Sym, negated, replaced
 from verifiers.units import DEGREE, PERCENT
 
@@ -25,7 +26,7 @@ Monomial = frozenset[tuple[Atom, Fraction]]
 Poly = dict[Monomial, Fraction]
 
 UNIT: Monomial = frozenset()
-_I: Atom = ("i",)
+_I_PI: Monomial = frozenset([(("i",), Fraction(1)), (("pi",), Fraction(1))])
 _ONE = Fraction(1)
 
 
@@ -63,6 +64,7 @@ class Form:
 
 
 _POLY_ONE: Poly = {UNIT: _ONE}
+_work = threading.local()
 
 
 def constant(value: int | Fraction) -> Form:
@@ -233,6 +235,21 @@ def independent(*polys: Poly) -> bool:
 
 def canonical(node: Node) -> Form:
     """The canonical form of a scalar tree. Raises :class:`Unable`, :class:`Undefined`."""
+    outermost = not getattr(_work, "left", 0)
+    if outermost:
+        _work.left = MAX_STEPS
+    try:
+        return _canonical(node)
+    finally:
+        if outermost:
+            _work.left = 0
+
+
+def _canonical(node: Node) -> Form:
+    _work.left -= 1
+    if _work.left <= 0:
+        _work.left = 1
+        raise Unable("too many steps")
     if isinstance(node, Num):
         return constant(node.value)
     if isinstance(node, Sym):
@@ -279,10 +296,20 @@ def power(base: Form, exponent: Form, real_root: bool = False) -> Form:
     for monomial, coefficient in exponent.numerator.items():
         if monomial == UNIT:
             result = mul(result, power(base, constant(coefficient)))
+        elif (
+            monomial == _I_PI and base.key() == atom("e").key() and (turned := _on_unit_circle(coefficient)) is not None
+        ):
+            result = mul(result, turned)
         else:
             for key, scale in _exponential_bases(base):
                 result = mul(result, atom("exp", key, monomial, exponent=coefficient * scale))
     return result
+
+
+def _on_unit_circle(turn: Fraction) -> Form | None:
+    """``e^(i pi turn)``, where its parts are known."""
+    real, imaginary = _cosine_of_turn(turn), _cosine_of_turn(Fraction(1, 2) - turn)
+    return None if real is None or imaginary is None else add(real, mul(atom("i"), imaginary))
 
 
 def _exponential_bases(base: Form) -> list[tuple[Hashable, Fraction]]:
@@ -297,10 +324,15 @@ def _exponential_bases(base: Form) -> list[tuple[Hashable, Fraction]]:
 def _integer_power(base: Form, n: int) -> Form:
     if n == 0:
         return constant(1)
-    if abs(n) > 1000:
-        value = base.rational()
-        if value is None or value not in (0, 1, -1):
-            raise Unable("an exponent too large")
+    value = base.rational()
+    if (
+        value is not None
+        and value
+        and (value.numerator.bit_length() + value.denominator.bit_length()) * abs(n) <= MAX_BITS
+    ):
+        return constant(value**n)
+    if abs(n) > 1000 and value not in (0, 1, -1):
+        raise Unable("an exponent too large")
     if n < 0:
         return _integer_power(form(base.denominator, base.numerator), -n)
     if len(base.numerator) == 1 and base.denominator == _POLY_ONE:

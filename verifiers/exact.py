@@ -79,6 +79,9 @@ _TAIL = re.compile(
     r"\s*((?:\\?%|\^|\\(?:text|mbox|mathrm|textrm|rm|textbf|textnormal|hbox|mathbf|textit|\$|euro"
     r"|pounds)(?![a-zA-Z])|[€£¥₹$]|[A-Za-z](?![A-Za-z]*\s*\())[^=<>+]*)\Z"
 )
+FLOAT_DIGITS = 18  #: significant digits that a printed double may have
+_SCALE_WORD = re.compile(r"\s*(thousand|million|billion|trillion)(?![A-Za-z])", re.IGNORECASE)
+_SCALES = {"thousand": 3, "million": 6, "billion": 9, "trillion": 12}
 _WRAPPED = re.compile(
     r"\\(?:text|mbox|mathrm|textrm|textbf|textnormal|mathbf|mathit|boldsymbol|bf|rm|hbox|textit|bm)\s*\{([^{}\\]*)\}\Z"
 )
@@ -177,6 +180,12 @@ def _quantity(raw: str) -> Quantity | None:
         return None
     value, decimals, digits, end, spelling = read
     rest = body[end:]
+    scale = _SCALE_WORD.match(rest)
+    if scale:
+        power = _SCALES[scale.group(1).lower()]
+        value, rest = _tight(Fraction(value) * 10**power), rest[scale.end() :]
+        decimals = None if decimals is None else decimals - power
+        spelling = f"{spelling}e{power}"
     if rest.strip():
         tail = _TAIL.match(rest)
         if tail is None or (len(tail.group(1)) == 1 and tail.group(1).isalpha() and rest[0] != " "):
@@ -231,7 +240,9 @@ def _number(body: str) -> tuple[Number, int | None, int, int, str] | None:
             match.end(),
             f"{mantissa.text}e{exponent}",
         )
-    match = _REPEATING.match(body) or _ELLIPSIS.match(body)
+    match = _REPEATING.match(body)
+    if match is None and len(body) < 120 and ("..." in body or "dots" in body):
+        match = _ELLIPSIS.match(body)
     if match:
         start, fixed = _bounded(match.group(1)), _bounded(match.group(2))
         block = _bounded(next(g for g in match.groups()[2:] if g is not None))
@@ -318,14 +329,17 @@ def same_number(x: Number, dx: int | None, sx: int, y: Number, dy: int | None, s
 
     ``dx``, ``dy``: decimals as written (None: exact). ``sx``, ``sy``: significant digits as written. A decimal of at
     least four significant digits equals an exact value that rounds to it; a decimal of at least three equals a
-    floating-point print (ten digits or more) that rounds to it; two such prints agree to a relative 1e-12.
+    floating-point print (ten digits or more) that rounds to it; two such prints (of at most
+    18 digits) agree to a relative 1e-12.
     """
     if x == y:
         return True
     if policy.decimals == "exact" or (dx is None and dy is None):
         return False
     gap: Fraction = abs(Fraction(x) - y)
-    if max(sx if dx is not None else 0, sy if dy is not None else 0) >= 13 and gap * 10**12 <= abs(Fraction(x)):
+    if 13 <= max(sx if dx is not None else 0, sy if dy is not None else 0) <= FLOAT_DIGITS and gap * 10**12 <= abs(
+        Fraction(x)
+    ):
         return True
     if dx is not None and dy is not None:
         if dx == dy:

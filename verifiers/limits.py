@@ -12,6 +12,8 @@ MAX_DEPTH = 60  #: nesting of brackets, fractions, roots
 MAX_DIGITS = 1_000  #: decimal digits of one written number
 MAX_BITS = 20_000  #: bits of one exact intermediate number
 MAX_FACTORIAL = 1_000  #: argument of a factorial that is multiplied out
+MAX_STEPS = 4_000  #: nodes visited while an expression is brought to its canonical form
+MAX_VISITS = 60_000  #: nodes visited while two expressions are evaluated numerically
 MAX_TERMS = 400  #: terms of one expanded polynomial
 
 

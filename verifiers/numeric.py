@@ -18,14 +18,15 @@ from functools import lru_cache
 from typing import Any, Literal
 
 from verifiers import machine
-from verifiers.limits import MAX_FACTORIAL, TooLarge, Unparsed
+from verifiers.limits import MAX_FACTORIAL, MAX_VISITS, TooLarge, Unparsed
 from verifiers.tree import Add, Apply, Big, Call, Const, Measured, Mul, Node, Num, Pow, Sym, symbols, walk
 from verifiers.units import DEGREE, PERCENT
 
 Finding = tuple[Literal["different", "agree", "proven", "unknown"], str]
 
 CLOSED_DIGITS = (30, 120, 480, 1600)
-POINT_DIGITS = (30, 80)
+POINT_DIGITS = (30, 80, 1600)
+EXTREME_BITS = 2_000  #: magnitude, in bits, beyond which agreement to 1,600 digits is no evidence
 POINTS = 12
 NEEDED_POINTS = 4
 MAX_BIG_TERMS = 500
@@ -38,6 +39,7 @@ class NoValue(Exception):
 
 def investigate(a: Node, b: Node) -> Finding:
     """Compare two scalar expressions numerically."""
+    _local.visits = _local.extreme = 0
     names = sorted(symbols(a) | symbols(b))
     if len(names) > 12:
         return "unknown", "too many symbols"
@@ -75,6 +77,8 @@ def _closed(a: Node, b: Node) -> Finding:
         if agreed and needed is not None and needed + 12 + max(0, int(ctx.mag(scale) * 0.302)) <= digits:
             return "proven", f"closer than the separation bound of 1e-{needed}"
         if digits == CLOSED_DIGITS[-1]:
+            if _local.extreme > EXTREME_BITS:
+                return "unknown", "numbers beyond the reach of the precision"
             return ("agree", f"they agree to {digits - 10} digits") if agreed else ("unknown", "no stable value")
         before = gap if gap else None
     return "unknown", "no stable value"
@@ -199,7 +203,7 @@ def _at_points(a: Node, b: Node, names: list[str]) -> Finding:
         if real >= 8:
             break
     if real >= NEEDED_POINTS:
-        return "agree", f"they agree at {real} points to {POINT_DIGITS[-1] - 10} digits"
+        return "agree", f"they agree at {real} points to {POINT_DIGITS[-2] - 10} digits"
     if disagreement:
         return "different", disagreement
     if complex_agreeing + real >= NEEDED_POINTS:
@@ -248,8 +252,10 @@ def _at_point(a: Node, b: Node, values: dict[str, float]) -> tuple[str, bool]:
         real = abs(ctx.im(u)) <= tiny and abs(ctx.im(v)) <= tiny
         if before is not None and gap and abs(gap - before) <= abs(gap) / 100:
             return "different", real
-        if digits == POINT_DIGITS[-1]:
+        if digits == POINT_DIGITS[-2] and _local.extreme <= 100:
             return ("agree" if abs(gap) <= tiny else "unknown"), real
+        if digits == POINT_DIGITS[-1]:
+            return ("agree" if abs(gap) <= tiny and _local.extreme <= EXTREME_BITS else "unknown"), real
         before = gap if gap else None
     return "unknown", False
 
@@ -282,13 +288,26 @@ def value(node: Node, ctx: Any, values: dict[str, float]) -> Any:
     return found
 
 
+def _value(node: Node, ctx: Any, values: dict[str, float]) -> Any:
+    """The value, counting visits and remembering how far from one any part of it lies."""
+    _local.visits = getattr(_local, "visits", 0) + 1
+    if _local.visits > MAX_VISITS:
+        raise NoValue("too many steps")
+    found = _evaluated(node, ctx, values)
+    if found and not isinstance(node, Num):
+        far = abs(ctx.mag(found))
+        if far > _local.extreme:
+            _local.extreme = far
+    return found
+
+
 def _small(ctx: Any, z: Any, bits: int) -> Any:
     if z and ctx.mag(z) > bits:
         raise NoValue("an argument too large")
     return z
 
 
-def _value(node: Node, ctx: Any, values: dict[str, float]) -> Any:
+def _evaluated(node: Node, ctx: Any, values: dict[str, float]) -> Any:
     if isinstance(node, Num):
         return ctx.mpf(node.value.numerator) / node.value.denominator
     if isinstance(node, Sym):
@@ -396,6 +415,7 @@ def real_value(node: Node) -> Fraction | None:
     if symbols(node) or _opaque(node):
         return None
     ctx = context(30)
+    _local.visits = _local.extreme = 0
     try:
         found = value(node, ctx, {})
     except NoValue:

@@ -757,8 +757,10 @@ class _Parser:
     def braces(self) -> Node:
         if self.accept("\\}"):
             return Const("empty")
+        bars, self.bars = self.bars, 1
         inner = self.listed()
-        if self.token.value in ("\\mid", "\\vert", ":", "\\|"):
+        self.bars = bars
+        if self.token.value in ("\\mid", "\\vert", ":", "\\|", "|"):
             self.take()
             condition = self.listed()
             self.expect("\\}")

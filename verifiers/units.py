@@ -39,7 +39,7 @@ def _define(base: str, **spellings: Fraction | int) -> None:
 
 _define("metre", m__meter__metre=1, cm__centimeter__centimetre=_F(1, 100), mm__millimeter__millimetre=_F(1, 1000),
         km__kilometer__kilometre__kms=1000, dm__decimeter__decimetre=_F(1, 10), nm__nanometer=_F(1, 10**9),
-        inch__inches=_F(254, 10000), ft__foot__feet=_F(3048, 10000), yd__yard=_F(9144, 10000),
+        inch__inches__in=_F(254, 10000), ft__foot__feet=_F(3048, 10000), yd__yard=_F(9144, 10000),
         mi__mile=_F(1609344, 1000))  # fmt: skip
 _define("second", s__sec__second=1, ms__millisecond=_F(1, 1000), min__minute__mins=60, h__hr__hour__hrs=3600,
         day=86400, week__wk=604800)  # fmt: skip
@@ -85,7 +85,11 @@ _UPRIGHT = re.compile(
 )
 _POWER = re.compile(r"\s*\^\s*\{?\s*(-?\d)\s*\}?")
 _WORD = re.compile(r"[A-Za-z]+\.?")
-_FILLER = {"a", "an", "of", "the", "total", "about", "in"}
+_FILLER = {"a", "an", "of", "the", "total"}
+_STOP_WORDS = (
+    "is not but or and be maybe no if when then so we it are was i you to than by with for from that this about"
+)
+_STOP = frozenset([*_STOP_WORDS.split(), "only", "perhaps", "wait", "because", "answer"])
 MAX_UNIT = 60
 
 
@@ -123,6 +127,8 @@ def parse_unit(text: str) -> Unit | None:
             return None
         word, index = match.group().rstrip("."), match.end()
         low = word.lower()
+        if low in _STOP:
+            return None
         if low in ("per",):
             direction = -1
             continue
@@ -148,6 +154,8 @@ def parse_unit(text: str) -> Unit | None:
             dims[base] = dims.get(base, 0) + total
             factor *= scale**total
         next_power = 1
+    if dims.get("%", 1) != 1:
+        return None
     kept = tuple(sorted((base, power) for base, power in dims.items() if power))
     if kept == PERCENT.dims:
         return PERCENT

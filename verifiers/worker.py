@@ -14,11 +14,13 @@ import resource
 import signal
 import socket
 import sys
+import time
 from typing import Any
 
 from verifiers.layers import NeedsFallback, decide_texts
 from verifiers.limits import TooLarge
 from verifiers.policy import Policy
+from verifiers.tree import Node
 from verifiers.verdict import Verdict
 
 FRAME_LIMIT = 64 * 1024 * 1024
@@ -75,19 +77,22 @@ def nursery(control: socket.socket, memory: int) -> None:
                 send(control, {"pid": child})
             elif line.startswith("kill "):
                 child = int(line[5:])
+                peak = 0
                 if child in children:
                     children.discard(child)
-                    _end(child)
-                send(control, {"killed": child})
+                    peak = _end(child)
+                send(control, {"killed": child, "peak": peak})
     for child in children:
         _end(child)
 
 
-def _end(child: int) -> None:
+def _end(child: int) -> int:
+    """Kill a worker; the most memory it had, in KiB."""
     with contextlib.suppress(ProcessLookupError):
         os.kill(child, signal.SIGKILL)
     with contextlib.suppress(ChildProcessError):
-        os.waitpid(child, 0)
+        return os.wait4(child, 0)[2].ru_maxrss
+    return 0
 
 
 def _work(connection: socket.socket, memory: int) -> None:
@@ -113,7 +118,7 @@ def answer(request: dict[str, Any]) -> dict[str, Any]:
     """The reply to one request: the fields of a verdict."""
     policy = Policy(**request["policy"])
     try:
-        verdict = _judged(request["reference"], request["answer"], policy)
+        verdict = _judged(request["reference"], request["answer"], policy, float(request["seconds"]))
     except TooLarge as reason:
         verdict = Verdict("too_large", reason=str(reason))
     except (MemoryError, RecursionError, OverflowError) as reason:
@@ -129,11 +134,44 @@ def answer(request: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _judged(reference: str, given: str, policy: Policy) -> Verdict:
-    from verifiers.symbolic import prove
+class _OutOfTime(BaseException):
+    """The soft deadline inside a worker: no ``except Exception`` of a library may swallow it."""
 
+
+class _TimedProver:
+    """A prover that gives up, with None, when the request's soft deadline has passed.
+
+    The timer signal is the worker's own: it never reaches the process that asked.
+    """
+
+    def __init__(self, seconds: float) -> None:
+        self.end = time.monotonic() + seconds
+
+    def __call__(self, a: Node, b: Node) -> bool | None:
+        from verifiers.symbolic import prove
+
+        left = self.end - time.monotonic()
+        if left <= 0.005:
+            return None
+        try:
+            signal.signal(signal.SIGALRM, _raise_out_of_time)
+            signal.setitimer(signal.ITIMER_REAL, left, 0.05)
+            try:
+                return prove(a, b)
+            finally:
+                signal.setitimer(signal.ITIMER_REAL, 0)
+        except _OutOfTime:
+            signal.setitimer(signal.ITIMER_REAL, 0)
+            return None
+
+
+def _raise_out_of_time(number: int, frame: object) -> None:
+    raise _OutOfTime
+
+
+def _judged(reference: str, given: str, policy: Policy, seconds: float) -> Verdict:
     try:
-        return decide_texts(reference, given, policy, prove)
+        return decide_texts(reference, given, policy, _TimedProver(seconds))
     except NeedsFallback as needs:
         from verifiers.fallback import judge
 
