@@ -137,7 +137,11 @@ def load_model(
     if wanted == "auto":
         small = sum(parameter.numel() for parameter in loaded.parameters()) < _SMALL
         wanted = torch.float32 if small and torch.device(device).type == "cpu" else torch.bfloat16
-    return loaded.to(device=device, dtype=wanted).eval()
+    loaded.to(device=device)
+    for parameter in loaded.parameters():
+        # Weights only: a rotary embedding's frequencies are float32 buffers, and rounded they turn far positions.
+        parameter.data = parameter.data.to(wanted)
+    return loaded.eval()
 
 
 def _from_pretrained(source: _Source, dtype: torch.dtype) -> PreTrainedModel:
