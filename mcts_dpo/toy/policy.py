@@ -65,7 +65,7 @@ class WarmStartSettings(Settings):
     habits: Habits = Habits()
     steps: int = Field(1200, ge=1)
     batch_size: int = Field(32, ge=1)
-    judgements: int = Field(6, ge=0)
+    judgements: int = Field(8, ge=0)
     lr: float = Field(4e-3, gt=0)
     warmup: int = Field(50, ge=1)
     stop: float = Field(0.62, gt=0)

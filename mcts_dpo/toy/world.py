@@ -28,7 +28,7 @@ from mcts_dpo.settings import Settings
 Rate = Annotated[float, Field(ge=0, le=1)]
 Kind = Literal["gain", "lose", "bags", "double", "halve"]
 
-LARGEST = 200
+LARGEST = 99
 """No number in a true or a demonstrated solution exceeds this; none is negative."""
 
 WORDINGS: dict[Kind, tuple[str, ...]] = {
@@ -62,8 +62,8 @@ class Habits(Settings):
     The wordings differ so that a policy has weak habits, which it shakes off first, and strong ones.
     """
 
-    lose: tuple[Rate, Rate, Rate, Rate] = (0.25, 0.25, 0.65, 0.65)
-    bags: tuple[Rate, Rate, Rate, Rate] = (0.25, 0.25, 0.65, 0.65)
+    lose: tuple[Rate, Rate, Rate, Rate] = (0.2, 0.2, 0.6, 0.6)
+    bags: tuple[Rate, Rate, Rate, Rate] = (0.2, 0.2, 0.6, 0.6)
     slip: Rate = 0.03
 
 
@@ -226,7 +226,7 @@ def judgements(shown: Sequence[Demonstration], seed: int) -> list[Judgement]:
 def _story(rng: Random, counts: Sequence[int]) -> _Story:
     """Draw a story whose every true intermediate number lies in [1, LARGEST]."""
     name, pronoun = rng.choice(_PEOPLE)
-    start = held = rng.randint(2, 20)
+    start = held = rng.randint(2, 15)
     events = []
     for _ in range(rng.choice(counts)):
         event = _event(rng, held)
@@ -240,15 +240,15 @@ def _event(rng: Random, held: int) -> _Event:
     while True:
         kind = rng.choices(_KINDS, _WEIGHTS)[0]
         wording = rng.choice(WORDINGS[kind])
-        if kind == "gain" and held <= LARGEST - 12:
-            return _Event(kind, wording, rng.randint(2, 12))
+        if kind == "gain" and held <= LARGEST - 9:
+            return _Event(kind, wording, rng.randint(2, 9))
         if kind == "lose" and held >= 3:
-            return _Event(kind, wording, rng.randint(2, min(12, held - 1)))
+            return _Event(kind, wording, rng.randint(2, min(9, held - 1)))
         if kind == "bags" and held <= LARGEST - 25:
             # 2 bags of 2 are left out: adding and multiplying agree there, so the habit could not be told.
             n, m = rng.choice([(n, m) for n in range(2, 6) for m in range(2, 6) if (n, m) != (2, 2)])
             return _Event(kind, wording, n, m)
-        if (kind == "double" and held <= 40) or (kind == "halve" and held % 2 == 0):
+        if (kind == "double" and held <= 25) or (kind == "halve" and held <= 50 and held % 2 == 0):
             return _Event(kind, wording)
 
 
