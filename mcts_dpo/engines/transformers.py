@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 
 from mcts_dpo.engines import attention
 from mcts_dpo.engines.base import Completion, Finish, Request, Sample, Usage
+from mcts_dpo.engines.packing import pack, packing_helps
 from mcts_dpo.engines.prefixes import Node, Positions, PrefixTree
 from mcts_dpo.engines.sampling import sample_tokens, uniforms
 from mcts_dpo.engines.settings import EngineSettings
@@ -117,14 +118,15 @@ class TransformersEngine:
             torch.set_num_threads(self.settings.threads)
         self.tokenizer = tokenizer
         self.usage = Usage()
+        self._shapes = _shapes(model)
+        self._device = next(model.parameters()).device
+        self._dtype = next(model.parameters()).dtype
         self._model = _prepare(model)
         config = model.config.get_text_config()
         self.context = _context(config, self.settings)
         self._vocabulary = int(config.vocab_size)
         self._ends = _end_tokens(model, tokenizer, self._vocabulary)
         self._stop_strings = StopStrings(tokenizer, self._vocabulary)
-        self._device = next(model.parameters()).device
-        self._dtype = next(model.parameters()).dtype
         layers, heads, width = attention.key_value_shape(config)
         per_token = 2 * layers * heads * width * self._dtype.itemsize
         most = max(self.settings.slots, 16) * self.context
@@ -203,24 +205,20 @@ class TransformersEngine:
         Raises InputError when its architecture or tokenizer is another, RuntimeError while requests are under way.
         """
         self._idle("reload")
-        fresh = load_model(checkpoint, self._dtype)
-        ours, theirs = self._model.state_dict(), fresh.state_dict()
+        fresh = load_model(checkpoint, self._dtype, self._device)
         if type(fresh) is not type(self._model):
             raise InputError(f"{checkpoint}: a {type(fresh).__name__}; the engine runs a {type(self._model).__name__}")
-        if ours.keys() != theirs.keys():
-            name = min(ours.keys() ^ theirs.keys())
-            raise InputError(f"{checkpoint}: another architecture than the engine's: only one of them has {name}")
-        for name, weight in ours.items():
-            if weight.shape != theirs[name].shape:
+        shapes = _shapes(fresh)
+        for name in sorted(self._shapes.keys() | shapes.keys()):
+            ours, theirs = self._shapes.get(name), shapes.get(name)
+            if ours != theirs:
                 raise InputError(
-                    f"{checkpoint}: another architecture than the engine's: {name} is {tuple(theirs[name].shape)}, "
-                    f"the engine's is {tuple(weight.shape)}"
+                    f"{checkpoint}: another architecture than the engine's: {name} is {theirs or 'missing'}, "
+                    f"in the engine it is {ours or 'missing'}"
                 )
         if tokenizer_digest(load_tokenizer(checkpoint)) != tokenizer_digest(self.tokenizer):
             raise InputError(f"{checkpoint}: another tokenizer than the engine's")
-        with torch.inference_mode():
-            for name, weight in ours.items():
-                weight.copy_(theirs[name])
+        self._model = _prepare(fresh)
         self.reset()
 
     def _idle(self, what: str) -> None:
@@ -518,8 +516,16 @@ def _not_finite(length: int) -> str:
     return f"the model's logits after {length} tokens are NaN or infinite"
 
 
+def _shapes(model: PreTrainedModel) -> dict[str, tuple[int, ...]]:
+    """The shape of every weight."""
+    return {name: tuple(weight.shape) for name, weight in model.state_dict().items()}
+
+
 def _prepare(model: PreTrainedModel) -> PreTrainedModel:
-    """The model with its attention led to the pool. Raises InputError for models whose attention is not plain."""
+    """The model, from now on the engine's own: its attention led to the pool, its weights packed.
+
+    Raises InputError for a model whose attention is not plain.
+    """
     config = model.config.get_text_config()
     name = type(model).__name__
     if not getattr(model, "_supports_attention_backend", False):
@@ -531,7 +537,10 @@ def _prepare(model: PreTrainedModel) -> PreTrainedModel:
         what = ", ".join(sorted(kinds)) or "soft-capped attention"
         raise InputError(f"{name}: the transformers engine runs plain softmax attention; this model has {what}")
     model.set_attn_implementation(attention.NAME)
-    return model.eval().requires_grad_(False)
+    model.eval().requires_grad_(False)
+    if packing_helps(model):
+        pack(model)
+    return model
 
 
 def _context(config: PretrainedConfig, settings: EngineSettings) -> int:

@@ -16,7 +16,7 @@ QUESTIONS = ("What is 2 + 3?", "Tom has 5 apples and eats 2. How many are left?"
 
 @pytest.fixture(scope="module")
 def engine(smollm2: Path) -> TransformersEngine:
-    made = load_engine(smollm2, slots=6, dtype="float32", threads=1, context=512)
+    made = load_engine(smollm2, slots=12, dtype="float32", threads=1, context=512)
     assert isinstance(made, TransformersEngine)
     return made
 
@@ -50,7 +50,7 @@ def test_samples_stop_and_share(engine: TransformersEngine, prompts: list[tuple[
     engine.reset()
     before = engine.usage.copy()
     requests = [
-        Request(id=i, prefix=prompt, n=4, max_tokens=40, temperature=0.8, seed=i, stop=("\n", ". "))
+        Request(id=i, prefix=prompt, n=4, max_tokens=20, temperature=0.8, seed=i, stop=("\n", ". "))
         for i, prompt in enumerate(prompts)
     ]
     completions = complete(engine, requests)

@@ -1,0 +1,46 @@
+"""Linear layers whose bfloat16 weights are laid out once as the CPU's matrix kernels want them.
+
+torch otherwise re-arranges every weight at every call, which at a few dozen rows costs a quarter of the time of a
+decoding step (measured on a 0.5B model, one core: 249 → 183 ms at 32 rows, 139 → 80 ms at 8). A model in, the same
+model out; knows nothing of what runs through it.
+"""
+
+from __future__ import annotations
+
+import torch
+
+_ROWS = 32  # the number of rows that the layout is chosen for; any other number works
+
+
+class PackedLinear(torch.nn.Module):
+    """y = x Wᵀ + b for bfloat16 x [..., in]; W is a copy in the kernel's own layout and cannot be trained or saved."""
+
+    def __init__(self, linear: torch.nn.Linear) -> None:
+        super().__init__()
+        self.packed = torch.ops.mkldnn._reorder_linear_weight(linear.weight.detach(), _ROWS)
+        self.bias = linear.bias
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """[..., in] → [..., out]."""
+        out: torch.Tensor = torch.ops.mkldnn._linear_pointwise(x, self.packed, self.bias, "none", [], "")
+        return out
+
+
+def packing_helps(model: torch.nn.Module) -> bool:
+    """Are these bfloat16 weights on a CPU that multiplies them natively, under a torch that can pack them?"""
+    weight = next(model.parameters())
+    return (
+        weight.device.type == "cpu"
+        and weight.dtype == torch.bfloat16
+        and torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
+        and hasattr(torch.ops.mkldnn, "_reorder_linear_weight")
+        and bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+    )
+
+
+def pack(model: torch.nn.Module) -> None:
+    """Replace every plain linear layer of `model`, in place; the original weights are dropped."""
+    for module in list(model.modules()):
+        for name, child in list(module.named_children()):
+            if type(child) is torch.nn.Linear:
+                setattr(module, name, PackedLinear(child))
