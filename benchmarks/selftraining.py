@@ -24,9 +24,10 @@ from rich.console import Console
 from rich.table import Table
 
 from mcts_dpo.evaluation import Evaluation, compare
-from mcts_dpo.files import write_json
+from mcts_dpo.files import whole, write_json
 from mcts_dpo.report import load_run
 from mcts_dpo.rounds import run
+from mcts_dpo.settings import dump_settings
 from mcts_dpo.statistics import mean_t
 from mcts_dpo.toy.demo import ROUNDS, Objective, demo_config, prepare
 
@@ -39,16 +40,14 @@ def run_seed(folder: Path, seed: int) -> None:
     start, problems = prepare(folder, seed=seed, test_problems=TEST_PROBLEMS)
     first = folder / ARMS[0]
     for arm in ARMS:
-        directory = folder / arm
+        directory, config = folder / arm, demo_config(start, problems, seed=seed, objective=arm)
         if arm != ARMS[0] and not directory.exists():
             # Same policy, problems and seed: the start's evaluation and the first trees are the same by definition.
-            shutil.copytree(first / "baseline", directory / "baseline")
-            shutil.copytree(first / "round-000" / "trees", directory / "round-000" / "trees")
-            shutil.copytree(first / "round-000" / "stages", directory / "round-000" / "stages")
-            for stage in (directory / "round-000" / "stages").glob("*.json"):
-                if stage.name != "search.json":
-                    stage.unlink()
-        run(demo_config(start, problems, seed=seed, objective=arm), directory)
+            with whole(directory) as scratch:
+                shutil.copytree(first / "baseline", scratch / "baseline")
+                shutil.copytree(first / "round-000" / "trees", scratch / "round-000" / "trees")
+                (scratch / "config.yaml").write_text(dump_settings(config), encoding="utf-8")
+        run(config, directory)
 
 
 def collect(folder: Path, seeds: list[int]) -> dict[str, Any]:

@@ -53,7 +53,7 @@ class PromptSettings(Settings):
 
     style: Literal["chat", "plain"] = "chat"
     system: str | None = None
-    template: str = "{question}"
+    template: str = '{question}\n\nReason step by step, one step per line. End with a line "The answer is ...".'
     examples: tuple[Example, ...] = ()
     separator: str = "\n\n"
     prefill: str = ""
