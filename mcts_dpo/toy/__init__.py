@@ -1,0 +1,1 @@
+"""The built-in world: arithmetic stories, a tiny policy that was taught wrong habits, and their demonstration."""

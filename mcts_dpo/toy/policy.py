@@ -244,7 +244,7 @@ def _learn(
     total = float((lessons.lengths - lessons.scored_from)[rows].sum())
     for part in forward_passes(lessons, rows, _PADDED_TOKENS):
         scores = score(model, make_batch(lessons, part))
-        negative_log_likelihood(scores.tokens, total=total).backward()
+        torch.autograd.backward(negative_log_likelihood(scores.tokens, total=total))
     torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
     for group in optimizer.param_groups:
         group["lr"] = lr
