@@ -21,6 +21,7 @@ from verifiers.regions import Piece, Region, region
 from verifiers.tree import (
     Add,
     Apply,
+    Big,
     Call,
     Const,
     Interval,
@@ -179,7 +180,7 @@ class Comparison:
         if isinstance(a, Num) and isinstance(b, Num):
             equal = same_number(a.value, a.decimals, a.digits, b.value, b.decimals, b.digits, self.policy)
             return Decision(equal, "exact", "the same number" if equal else "different numbers")
-        if node_count(a) + node_count(b) > CHEAP_NODES and self.prover is None:
+        if self.prover is None and _heavy(a, b):
             raise NeedsProof("a long expression")
         verdict = same(a, b)
         layer: Layer = "symbolic" if symbols(a) or symbols(b) else "exact"
@@ -262,11 +263,11 @@ class Comparison:
         """Compare where a side is an equation, an inequality or a list of them."""
         if isinstance(a, Relation) and isinstance(b, Relation):
             return self.two_relations(_oriented(a), _oriented(b))
+        if _inequalities(a) or _inequalities(b):
+            left, right = region(a, loose=True), region(b, loose=True)
+            if left is not None and right is not None:
+                return self.regions(a, b, left, right)
         if isinstance(a, Seq) and isinstance(b, Seq) and a.kind == b.kind == "list":
-            if all(map(_inequality, a.items)) or all(map(_inequality, b.items)):
-                x, y = region(a), region(b)
-                if x is not None and y is not None:
-                    return self.same_region(x, y)
             return self.lists_of_relations(a, b)
         for first, one, other in ((True, a, b), (False, b, a)):
             if isinstance(one, Relation):
@@ -286,18 +287,15 @@ class Comparison:
             return self.list_against(a, b)
         if isinstance(b, Seq) and b.kind == "list" and any(isinstance(item, Relation) for item in b.items):
             return self.list_against(b, a)
-        left, right = region(a, loose=True), region(b, loose=True)
-        if left is not None and right is not None:
-            return self.regions(a, b, left, right)
+        if any(isinstance(side, Relation) and "in" in side.ops for side in (a, b)):
+            left, right = region(a, loose=True), region(b, loose=True)
+            if left is not None and right is not None:
+                return self.regions(a, b, left, right)
         return Decision(False, "exact", "a relation against something else")
 
     def list_against(self, listed: Seq, other: Node) -> Decision:
         """Compare a list of relations with something that is none."""
         values = _assigned(listed)
-        if all(map(_inequality, listed.items)):
-            x, y = region(listed), region(other, loose=True)
-            if x is not None and y is not None:
-                return self.same_region(x, y)
         if values is None:
             return Decision(False, "exact", "relations against something else")
         ordered = len({show(name) for name in values[0]}) > 1
@@ -532,6 +530,12 @@ def _measured_inside(node: Node) -> bool:
     if isinstance(node, Pow):
         return _measured_inside(node.base) and _measured_inside(node.exponent)
     return is_scalar(node)
+
+
+def _heavy(a: Node, b: Node) -> bool:
+    """Whether an evaluation may take long enough to belong in a worker."""
+    sums = max(sum(isinstance(part, Big) for part in walk(side)) for side in (a, b))
+    return sums > 1 or node_count(a) + node_count(b) > CHEAP_NODES
 
 
 def _known(node: Node) -> bool:

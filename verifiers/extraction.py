@@ -36,6 +36,7 @@ _CONNECTOR = re.compile(r"(?:\\(?:text|mbox|mathrm)\s*\{|\b)\s*(and|or|und|oder)
 _LETTER = re.compile(r"(?<![A-Za-z])\(?\b([A-Z])\b\)?(?!\w)")
 
 MAX_BOXES = 64
+MAX_MARKERS = 24
 _CONCLUSION_WORD = re.compile(r"\b(?:Therefore|Thus|Hence|So|Consequently)\b")
 _CONCLUDING = re.compile(r"(?:Therefore|Thus|Hence|So|Consequently|In total|In conclusion)\b")
 STYLES = ("math", "gsm8k", "boxed", "answer_is", "last_number", "choice")
@@ -145,12 +146,11 @@ def after_hashes(text: str) -> str | None:
 
 def answer_is(text: str) -> str | None:
     """What follows the last "the answer is", to the end of its sentence."""
-    found = None
-    for match in _MARKER.finditer(text):
+    for match in reversed(deque(_MARKER.finditer(text), maxlen=MAX_MARKERS)):
         captured = _captured(text, match.end())
         if captured:
-            found = captured
-    return found
+            return captured
+    return None
 
 
 def _captured(text: str, start: int) -> str | None:
@@ -178,14 +178,12 @@ def conclusion_of(sentence: str) -> str | None:
     if not text:
         return None
     if is_prose(text):
-        tail = None
-        for match in _STRONG_WORDS.finditer(text):
+        mathematics = list(_MATH.finditer(text))
+        for match in reversed(deque(_STRONG_WORDS.finditer(text), maxlen=MAX_MARKERS)):
             rest = _trimmed(text[match.end() :])
-            if rest and not _inside_math(text, match.start()) and not is_prose(rest):
-                tail = rest
-        if tail is not None:
-            return tail
-        segments = [m for m in _MATH.finditer(text) if not is_label(m)]
+            if rest and not _inside(mathematics, match.start()) and not is_prose(rest):
+                return rest
+        segments = [m for m in mathematics if not is_label(m)]
         if segments:
             return _joined(text, segments)
         stated = _stated_number(text)
@@ -220,8 +218,8 @@ def _joined(text: str, segments: list[re.Match[str]]) -> str:
     return _trimmed(text[segments[first].start() : segments[last].end()])
 
 
-def _inside_math(text: str, at: int) -> bool:
-    return any(match.start() < at < match.end() for match in _MATH.finditer(text))
+def _inside(segments: list[re.Match[str]], at: int) -> bool:
+    return any(match.start() < at < match.end() for match in segments)
 
 
 _WORDS = re.compile(r"(?<![\\A-Za-z{])[A-Za-z]{2,}(?:'[a-z]+)?(?![A-Za-z({^_])")
@@ -243,8 +241,9 @@ def is_prose(text: str) -> bool:
 
 
 def _trimmed(text: str) -> str:
-    text = text.strip().strip('*_"` \n').strip()
-    text = re.sub(r"\s*[.,;:]*\s*(?:</?[a-z]+>)?\s*$", "", text)
+    text = text.strip('*_"` \n\t\r')
+    tag = re.search(r"</?[a-z]{1,12}>\Z", text)
+    text = (text[: tag.start()] if tag else text).rstrip().rstrip(".,;: \n")
     while text.endswith(".") and not text.endswith(".."):
         text = text[:-1].rstrip()
     if text.endswith(("\\", "\\,")):
@@ -322,8 +321,9 @@ def _last_sentence(text: str) -> str | None:
         if match.end() < len(tail) and not any(low <= match.start() < high for low, high in covered):
             start = match.end()
     last = tail[start:].strip()
+    mathematics = list(_MATH.finditer(last))
     for match in _CONCLUSION_WORD.finditer(last):
-        if match.start() and not _inside_math(last, match.start()):
+        if match.start() and not _inside(mathematics, match.start()):
             last = last[match.start() :]
             break
     return last or None

@@ -5,15 +5,15 @@ In: nothing. Out: numbers and the two exceptions by which a reader of text gives
 
 from __future__ import annotations
 
-MAX_TEXT = 400_000  #: characters of a whole solution text that is searched for its conclusion
+MAX_TEXT = 200_000  #: characters of a whole solution text that is searched for its conclusion
 MAX_ANSWER = 4_000  #: characters of one answer
 MAX_TOKENS = 1_500  #: tokens of one answer
 MAX_DEPTH = 60  #: nesting of brackets, fractions, roots
 MAX_DIGITS = 1_000  #: decimal digits of one written number
 MAX_BITS = 20_000  #: bits of one exact intermediate number
 MAX_FACTORIAL = 1_000  #: argument of a factorial that is multiplied out
-MAX_STEPS = 4_000  #: nodes visited while an expression is brought to its canonical form
-MAX_VISITS = 60_000  #: nodes visited while two expressions are evaluated numerically
+MAX_STEPS = 2_000  #: nodes visited while an expression is brought to its canonical form
+MAX_VISITS = 20_000  #: nodes visited while two expressions are evaluated numerically
 MAX_TERMS = 400  #: terms of one expanded polynomial
 
 

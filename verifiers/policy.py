@@ -21,8 +21,8 @@ class Policy:
     ``tuples``: ``(1, 3)`` against ``{1, 3}`` or ``1, 3``. ``lenient``: the same elements in the same order are equal;
     ``strict``: a tuple is neither a set nor a list.
     ``assignment``: ``x = 5`` against ``5``. ``optional``: equal; ``required``: not.
-    ``intervals``: an inequality against an interval. ``reference``: the reference directs: where it is either, the
-    other notation of the same set is accepted; ``strict``: never.
+    ``intervals``: an inequality against an interval. ``reference``: the reference directs: where it is an inequality,
+    an interval is accepted, not the other way round; ``either``: both ways; ``strict``: never.
     ``base``: ``52_8`` against ``52``. ``optional``: the base may be left out; ``required``: then it is decimal 52.
     ``angles``: ``90^\\circ``. ``either``: equals ``90`` and ``\\pi/2``; ``degrees``: only 90; ``radians``: only pi/2.
     ``decimals``: an approximate decimal against an exact value or a longer decimal. ``digits``: equal if it is that
@@ -36,7 +36,7 @@ class Policy:
     order: Literal["free", "kept"] = "free"
     tuples: Literal["lenient", "strict"] = "lenient"
     assignment: Literal["optional", "required"] = "optional"
-    intervals: Literal["reference", "strict"] = "reference"
+    intervals: Literal["reference", "either", "strict"] = "reference"
     base: Literal["optional", "required"] = "optional"
     angles: Literal["either", "degrees", "radians"] = "either"
     decimals: Literal["digits", "exact"] = "digits"

@@ -178,7 +178,8 @@ def _merged(parts: list[Piece | None]) -> Region:
 
 def unknown_of(node: Relation) -> Node | None:
     """The one thing that an inequality is about: a symbol, ``f(x)`` or ``|x|``."""
-    for arg in node.args:
+    middle_first = sorted(node.args, key=lambda arg: arg is not node.args[len(node.args) // 2])
+    for arg in middle_first if len(node.args) == 3 else node.args:
         if isinstance(arg, (Sym, Apply)) or (
             isinstance(arg, Call) and arg.name == "abs" and isinstance(arg.args[0], Sym)
         ):

@@ -13,6 +13,7 @@ from verifiers.core import verify
 from verifiers.exact import Quantity, compare_quantities, quantity
 from verifiers.extraction import extract_answer
 from verifiers.limits import TooLarge
+from verifiers.literals import verify_python
 from verifiers.policy import DEFAULT_POLICY, Policy
 from verifiers.text import decoded
 from verifiers.verdict import Verdict
@@ -82,3 +83,4 @@ register("math", verify)
 register("numeric", verify_numeric)
 register("choice", verify_choice)
 register("exact", verify_exact)
+register("python", verify_python)

@@ -1,3 +1,4 @@
+# ruff: noqa: E501
 """Answers that try to hang, crash, blow up or take over a grader: none of them is right.
 
 In: nothing. Out: (kind, reference, answer) triples, the same every time. Code that ran would leave the file ``CANARY``.
@@ -75,8 +76,7 @@ def _nesting() -> list[str | tuple[str, str]]:
     ]  # fmt: skip
     made: list[str | tuple[str, str]] = []
     for opening, closing in shapes:
-        for depth in (70, 10_000):
-            made.append(opening * depth + "1" + closing * depth)
+        made.extend(opening * depth + "1" + closing * depth for depth in (70, 10_000))
         made.append(opening * 5_000)
     return made
 
@@ -145,13 +145,25 @@ def _symbolic() -> list[str | tuple[str, str]]:
 
 
 def _long() -> list[str | tuple[str, str]]:
-    million = 1_000_000
-    return [
-        "x" * million, "$" * million, " " * million, "\n" * million, "(" * million, "\\" * million, "{" * million, "9," * 200_000, "\\boxed{" * 50_000, "\\boxed{6} " * 30_000,
-        "the answer is " * 25_000, "the answer is 6. " * 20_000, "#### " * 60_000, "#### 6\n" * 50_000, "\\(" * 150_000, "\\[" * 150_000, "$x$ " * 90_000, "is " * 120_000,
-        "answer:" * 50_000, "Therefore " * 35_000, "a.b." * 90_000, "=" * 300_000, "\\frac{1}{2}" * 30_000, "1 and " * 60_000, "<|" * 150_000, "**" * 150_000, "\\text{" * 60_000,
-        "The answer is " + "(" * 100_000, "so it is " + "$" * 3_999, "it is $" + "x+" * 1_900 + "1$ or so", "Note: " * 60_000, "I think it is 6 or 7 or 8 " * 10_000,
+    patterns = [
+        "x", "$", " ", "\n", "(", "\\", "{", "9,", "\\boxed{", "\\boxed{6} ", "the answer is ", "the answer is 6. ", "#### ", "#### 6\n",
+        "\\(", "\\[", "$x$ ", "is ", "answer:", "Therefore ", "a.b.", "=", "\\frac{1}{2}", "1 and ", "<|", "**", "\\text{", "Note: ",
+        "I think it is 6 or 7 or 8 ", "So it is $", "it's ", "\\left(", "1 ", "{,}", "\\,", "~", "\\!", "</a", "6%",
     ]  # fmt: skip
+    made: list[str | tuple[str, str]] = []
+    for pattern in patterns:
+        made += [
+            pattern * (199_000 // len(pattern)),
+            pattern * (3_990 // len(pattern)),
+            "The answer is " + pattern * 120,
+        ]
+    made += [
+        "x" * 1_000_000,
+        "the answer is 6. " * 60_000,
+        "so it is $" + "x+" * 1_900 + "1$ or so",
+        "The answer is " + "(" * 100_000,
+    ]
+    return made
 
 
 _KINDS = {
