@@ -2,6 +2,7 @@
 
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -62,6 +63,11 @@ def metaspace() -> PreTrainedTokenizerBase:
     )
 
 
+def bare(**settings: Any) -> PromptSettings:
+    """Settings whose template adds nothing to the question, unless told otherwise."""
+    return PromptSettings(**{"template": "{question}", **settings})
+
+
 def ids(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
     return list(tokenizer(text, add_special_tokens=False)["input_ids"])
 
@@ -76,7 +82,7 @@ def pieces(tokenizer: PreTrainedTokenizerBase, tokens: list[int], settings: Prom
 
 def test_chat_is_the_template_rendered_once() -> None:
     tokenizer = byte_level()
-    tokens = prompt_tokens(PROBLEM, tokenizer, PromptSettings())
+    tokens = prompt_tokens(PROBLEM, tokenizer, bare())
     messages = [{"role": "user", "content": PROBLEM.question}]
     assert list(tokens) == tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_dict=False)
     assert tokenizer.decode(tokens) == (
@@ -85,7 +91,7 @@ def test_chat_is_the_template_rendered_once() -> None:
 
 
 def test_chat_with_everything() -> None:
-    settings = PromptSettings(
+    settings = bare(
         system="Think.",
         template="{question}\nUse \\boxed{}.",
         examples=EXAMPLES,
@@ -105,14 +111,14 @@ def test_chat_adds_no_special_tokens_of_its_own() -> None:
     tokenizer = metaspace()
     tokenizer.chat_template = "<s>{{ messages[0]['content'] }}</s>"
     try:
-        tokens = prompt_tokens(PROBLEM, tokenizer, PromptSettings())
+        tokens = prompt_tokens(PROBLEM, tokenizer, bare())
         assert (tokens.count(0), tokens.count(1)) == (1, 1)
     finally:
         tokenizer.chat_template = None
 
 
 def test_plain_is_examples_and_question_with_nothing_after_the_colon() -> None:
-    settings = PromptSettings(style="plain", template="Q: {question}\nA:", examples=EXAMPLES, system="Sums.")
+    settings = bare(style="plain", template="Q: {question}\nA:", examples=EXAMPLES, system="Sums.")
     tokens = prompt_tokens(PROBLEM, byte_level(), settings)
     text = "Sums.\n\nQ: What is 1 + 1?\nA: It is 2.\n\nQ: What is 2 + 3?\nA:"
     assert byte_level().decode(tokens) == text
@@ -120,36 +126,34 @@ def test_plain_is_examples_and_question_with_nothing_after_the_colon() -> None:
 
 
 def test_plain_puts_no_space_after_a_line_end_and_keeps_the_prefill() -> None:
-    settings = PromptSettings(
-        style="plain", template="{question}\n", examples=EXAMPLES, separator="\n#\n", prefill="Well,"
-    )
+    settings = bare(style="plain", template="{question}\n", examples=EXAMPLES, separator="\n#\n", prefill="Well,")
     text = byte_level().decode(prompt_tokens(PROBLEM, byte_level(), settings))
     assert text == "What is 1 + 1?\nIt is 2.\n#\nWhat is 2 + 3?\nWell,"
 
 
 def test_plain_has_the_tokenizers_bos_and_never_its_eos() -> None:
-    tokens = prompt_tokens(PROBLEM, metaspace(), PromptSettings(style="plain"))
+    tokens = prompt_tokens(PROBLEM, metaspace(), bare(style="plain"))
     assert metaspace()(PROBLEM.question)["input_ids"] == [*tokens, 1]
     assert tokens[0] == 0
     # An end of sequence that the user wrote stays.
-    asked = prompt_tokens(Problem("1", "Why?</s>"), metaspace(), PromptSettings(style="plain"))
+    asked = prompt_tokens(Problem("1", "Why?</s>"), metaspace(), bare(style="plain"))
     assert (tokens.count(1), asked.count(1), asked[-1]) == (0, 1, 1)
 
 
 def test_no_chat_template() -> None:
     with pytest.raises(InputError, match="no chat template; use style: plain"):
-        prompt_tokens(PROBLEM, metaspace(), PromptSettings())
+        prompt_tokens(PROBLEM, metaspace(), bare())
 
 
 def test_a_template_that_refuses() -> None:
     refusing = "{% if messages[0]['role'] == 'system' %}{{ raise_exception('System role not supported') }}{% endif %}x"
     with pytest.raises(InputError, match=r"refuses the messages \(System role not supported\)"):
-        prompt_tokens(PROBLEM, byte_level(refusing), PromptSettings(system="Be brief."))
+        prompt_tokens(PROBLEM, byte_level(refusing), bare(system="Be brief."))
 
 
 def test_a_prompt_without_tokens() -> None:
     with pytest.raises(InputError, match="problem 1: its prompt has no tokens"):
-        prompt_tokens(PROBLEM, byte_level("{{ '' }}"), PromptSettings())
+        prompt_tokens(PROBLEM, byte_level("{{ '' }}"), bare())
 
 
 @pytest.mark.parametrize(
@@ -173,7 +177,7 @@ def test_settings_are_checked(override: str, told: str) -> None:
 
 
 def test_a_line_end_merged_with_what_stands_before_it() -> None:
-    tokenizer, settings = byte_level(), PromptSettings()
+    tokenizer, settings = byte_level(), bare()
     tokens = ids(tokenizer, "So he has 7 eggs.\nThe answer is 5.\nYes")
     assert any(len(piece) > 1 and piece.endswith("\n") for piece in map(tokenizer.decode, tokens))
     assert pieces(tokenizer, tokens, settings) == ["So he has 7 eggs.\n", "The answer is 5.\n", "Yes"]
@@ -184,7 +188,7 @@ def test_the_token_that_completes_the_step_end_belongs_to_the_step_with_all_it_h
     tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="c"))
     tokenizer.decoder = decoders.Fuse()
     fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token="<|im_end|>")
-    settings = PromptSettings()
+    settings = bare()
     assert split_steps([1, 2, 1, 4, 5], fast, settings) == [2, 4, 5]
     assert split_steps([1, 3, 3, 3, 5], fast, settings) == [4, 5]  # blank lines join the step before
     assert split_steps([3, 3, 1, 5], fast, settings) == [4]  # at the start the one after
@@ -209,12 +213,12 @@ def test_a_step_end_may_span_tokens_and_characters_too(step_end: str, wanted: li
     assert len(ids(tokenizer, "。")) == 3
     if step_end == "\n\n":
         wanted = ["One.\n\n", "Two.\nThree.\n\n", "\nFour。好 Step 5"]
-    assert pieces(tokenizer, tokens, PromptSettings(step_end=step_end)) == wanted
+    assert pieces(tokenizer, tokens, bare(step_end=step_end)) == wanted
 
 
 def test_a_decoder_that_puts_spaces_between_words() -> None:
     tokens = ids(metaspace(), "Tom has 3 eggs.\nSo he has 7 eggs.\n Yes")
-    ends = split_steps(tokens, metaspace(), PromptSettings())
+    ends = split_steps(tokens, metaspace(), bare())
     assert [metaspace().decode(tokens[:end]) for end in ends] == [
         "Tom has 3 eggs.\n",
         "Tom has 3 eggs.\nSo he has 7 eggs.\n",
@@ -230,7 +234,7 @@ def test_a_decoder_that_puts_spaces_between_words() -> None:
 def test_steps_agree_with_a_count_of_step_ends(parts: list[str]) -> None:
     tokenizer = byte_level()
     tokens = [token for part in parts for token in ids(tokenizer, part)]
-    ends = split_steps(tokens, tokenizer, PromptSettings())
+    ends = split_steps(tokens, tokenizer, bare())
     # The slow way: one token more at a time; a step is over when its text holds a line end and something to read.
     slow, start, pending = [], 0, ""
     for end in range(1, len(tokens) + 1):
@@ -253,7 +257,7 @@ def test_steps_agree_with_a_count_of_step_ends(parts: list[str]) -> None:
 
 
 def test_the_question_in_a_chat_is_the_whole_conversation_rendered() -> None:
-    tokenizer, settings = byte_level(), PromptSettings(examples=EXAMPLES)
+    tokenizer, settings = byte_level(), bare(examples=EXAMPLES)
     suffix, (yes, no) = self_evaluation(tokenizer, settings)
     solution = "It is 5.\nThe answer is 5."
     context = tokenizer.decode([*prompt_tokens(PROBLEM, tokenizer, settings), *ids(tokenizer, solution), *suffix])
@@ -269,7 +273,7 @@ def test_the_question_in_a_chat_is_the_whole_conversation_rendered() -> None:
 
 
 def test_a_hint_stands_before_the_question() -> None:
-    suffix, _ = self_evaluation(byte_level(), PromptSettings(), hint="2 + 3 = 5\n")
+    suffix, _ = self_evaluation(byte_level(), bare(), hint="2 + 3 = 5\n")
     assert byte_level().decode(suffix) == (
         "<|im_end|>\n<|im_start|>user\nA reference solution:\n2 + 3 = 5\n\nIs the reasoning above correct? "
         "Answer Yes or No.<|im_end|>\n<|im_start|>assistant\n"
@@ -277,14 +281,14 @@ def test_a_hint_stands_before_the_question() -> None:
 
 
 def test_the_question_in_plain_text() -> None:
-    settings = PromptSettings(style="plain", separator="\n", self_evaluation_question="Right?", yes="yes", no="no")
+    settings = bare(style="plain", separator="\n", self_evaluation_question="Right?", yes="yes", no="no")
     suffix, (yes, no) = self_evaluation(byte_level(), settings)
     assert [byte_level().decode(tokens) for tokens in (suffix, yes, no)] == ["\nRight?\n", "yes", "no"]
 
 
 def test_replies_are_spelt_as_after_the_question() -> None:
     tokenizer = metaspace()
-    _, (yes, no) = self_evaluation(tokenizer, PromptSettings(style="plain"))
+    _, (yes, no) = self_evaluation(tokenizer, bare(style="plain"))
     words = [tokenizer.convert_ids_to_tokens(list(reply)) for reply in (yes, no)]
     assert ["".join(word) for word in words] == ["Yes", "No"]
     assert tokenizer.convert_ids_to_tokens(ids(tokenizer, "Yes"))[0].startswith("▁")
@@ -292,19 +296,19 @@ def test_replies_are_spelt_as_after_the_question() -> None:
 
 def test_replies_must_differ() -> None:
     with pytest.raises(InputError, match="accepted: two words that it tells apart"):
-        self_evaluation(byte_level(), PromptSettings(yes="Yes", no="Yes"))
+        self_evaluation(byte_level(), bare(yes="Yes", no="Yes"))
 
 
 def test_a_template_that_forgets_the_assistant() -> None:
     forgetful = "{% for m in messages %}{% if m['role'] == 'user' %}{{ m['content'] }}{% endif %}{% endfor %}"
     with pytest.raises(InputError, match="does not keep the assistant's turns"):
-        self_evaluation(byte_level(forgetful), PromptSettings())
+        self_evaluation(byte_level(forgetful), bare())
 
 
 @pytest.mark.real_model
 def test_a_real_tokenizer(smollm2: Path) -> None:
     tokenizer = AutoTokenizer.from_pretrained(smollm2)
-    settings = PromptSettings(examples=EXAMPLES)
+    settings = bare(examples=EXAMPLES)
     prompt = prompt_tokens(PROBLEM, tokenizer, settings)
     turns = [
         {"role": "user", "content": "What is 1 + 1?"},
