@@ -28,7 +28,7 @@ def verify_python(
 ) -> Verdict:
     """Compare two outputs: the same text but for outer white space and line ends, or equal literals.
 
-    Floats agree to a relative 1e-9 unless the policy's ``decimals`` is ``exact``; ints and floats of one value are equal.
+    Floats agree to a relative 1e-9 unless ``decimals`` of the policy is ``exact``; 1 and 1.0 are equal.
     """
     left, right = decoded(reference, "reference"), decoded(answer, "answer")
     if left is None or right is None:

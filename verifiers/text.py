@@ -127,7 +127,7 @@ def _digit(char: str) -> str:
 
 
 _DELIMITERS = re.compile(
-    r"(?<!\\)\$|(?<!\\)\\[()\[\]](?![a-zA-Z])|\\(?:displaystyle|textstyle|limits|nolimits)(?![a-zA-Z])"
+    r"(?<!\\)\$|(?<!\\)\\[()\[\]]|\\(?:displaystyle|textstyle|limits|nolimits)(?![a-zA-Z])"
 )
 _SPACES = re.compile(
     r"(?<!\\)\\[,!;:> ]|\\q?quad|\\(?:enspace|thinspace|hfill|null)(?![a-zA-Z])"

@@ -54,7 +54,7 @@ harmless = st.sampled_from(
         lambda text: f"\\boxed{{{text}}}",
         lambda text: text + ".",
         lambda text: text.replace("\\frac", "\\dfrac"),
-        lambda text: text.replace("(", "\\left(").replace(")", "\\right)").replace("\\left(", "(", 0),
+        lambda text: text.replace("(", "\\left(").replace(")", "\\right)"),
         lambda text: text.replace(" ", "\\ "),
         lambda text: f"\\({text}\\)",
         lambda text: f"The answer is ${text}$.",
