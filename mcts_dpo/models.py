@@ -29,7 +29,15 @@ if TYPE_CHECKING:
 Dtype = Literal["auto", "float32", "bfloat16"]
 _SMALL = 50_000_000  # parameters below which "auto" means float32 on a CPU: speed is no concern, exactness is
 _HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*(/[\w.-]+)?")
-_TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "tokenizer.model", "vocab.json", "vocab.txt")
+_TOKENIZER_FILES = (
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "tokenizer.model",
+    "spiece.model",
+    "sentencepiece.bpe.model",
+    "vocab.json",
+    "vocab.txt",
+)
 Loaded = TypeVar("Loaded")
 
 
@@ -70,9 +78,7 @@ def _hub_options(name: str) -> dict[str, Any]:
     """
     try:
         model_info(name, timeout=30)
-    except (
-        Exception
-    ) as error:  # whatever the hub's client of the day raises when refused or unreachable
+    except Exception as error:  # whatever the hub's client of the day raises when refused or unreachable
         if isinstance(try_to_load_from_cache(name, "config.json"), str):
             return {"local_files_only": True}
         raise InputError(f"{name}: no such file or directory, and no such model on the hub ({_line(error)})") from None
@@ -132,7 +138,8 @@ def load_model(
     if source.kind == "adapter":
         loaded = _merge(load_model(_adapter_base(Path(source.name)), torch.float32), model, source)
     else:
-        first = torch.float32 if source.kind == "gguf" or wanted == "auto" else wanted
+        # "auto" reads a directory as it is stored (no detour through float32); a GGUF file has no such type.
+        first = torch.float32 if source.kind == "gguf" else wanted
         loaded = _attempt("causal language model", model, lambda: _from_pretrained(source, first))
     if wanted == "auto":
         small = sum(parameter.numel() for parameter in loaded.parameters()) < _SMALL
@@ -144,7 +151,7 @@ def load_model(
     return loaded.eval()
 
 
-def _from_pretrained(source: _Source, dtype: torch.dtype) -> PreTrainedModel:
+def _from_pretrained(source: _Source, dtype: torch.dtype | str) -> PreTrainedModel:
     options: dict[str, Any] = dict(source.options)
     if source.kind == "gguf":
         options["quantization_config"] = GgufConfig(dequantize=True)

@@ -17,8 +17,8 @@ class EngineSettings(Settings):
     dtype:   of weights and of keys and values; "auto": float32 on a CPU below 50M parameters, else bfloat16.
     threads: CPU threads (process-wide, as torch counts them); None leaves torch's own choice.
     context: longest prefix + continuation, in tokens; None: what the model was made for.
-    memory:  GiB for keys and values, running sequences and remembered prefixes together. Never less than
-             one sequence of `context` tokens needs; never more than four times what `slots` such sequences need.
+    memory:  GiB for keys and values, running sequences and remembered prefixes together. Never less than one
+             sequence of `context` tokens needs, never more than `slots` (or 16, if more) of them could use.
     """
 
     engine: Literal["transformers"] = "transformers"

@@ -25,6 +25,9 @@ class StopStrings:
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase, vocabulary: int) -> None:
         self._tokenizer = tokenizer
+        backend = getattr(tokenizer, "backend_tokenizer", None)
+        # What a fast tokenizer itself calls, without its checks of every token on the way.
+        self._backend: Tokenizer | None = backend if isinstance(backend, Tokenizer) else None
         self._vocabulary = vocabulary
         self._pieces: list[str] | None = None
         self._tables: dict[tuple[str, ...], NDArray[np.bool_]] = {}
@@ -50,13 +53,15 @@ class StopStrings:
 
     def decode(self, tokens: Sequence[int]) -> str:
         """The text of `tokens`, special tokens left out."""
+        if self._backend is not None:
+            text: str = self._backend.decode(list(tokens), skip_special_tokens=True)
+            return text
         return self._decode_batch([list(tokens)])[0]
 
     def _decode_batch(self, sequences: list[list[int]]) -> list[str]:
-        backend = getattr(self._tokenizer, "backend_tokenizer", None)
         texts: list[str]
-        if isinstance(backend, Tokenizer):  # what the tokenizer itself would call, without its checks of each token
-            texts = backend.decode_batch(sequences, skip_special_tokens=True)
+        if self._backend is not None:
+            texts = self._backend.decode_batch(sequences, skip_special_tokens=True)
         else:
             texts = self._tokenizer.batch_decode(
                 sequences, skip_special_tokens=True, clean_up_tokenization_spaces=False

@@ -1,0 +1,72 @@
+"""What the transformers engine must know of a model before it runs it, and what it changes in it.
+
+Models in; limits, tables and one-line refusals out. Knows no requests.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mcts_dpo.engines import attention
+from mcts_dpo.engines.packing import pack, packing_helps
+from mcts_dpo.files import InputError
+
+if TYPE_CHECKING:
+    from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
+
+# Special tokens that end a turn or a text in the families that use them, whether or not their configuration says so.
+_END_NAMES = ("<|im_end|>", "<|endoftext|>", "<|eot_id|>", "<|end_of_text|>", "<end_of_turn>", "<|end|>", "</s>")
+
+
+def host(model: PreTrainedModel) -> PreTrainedModel:
+    """The model, from now on the engine's own: its attention led to the pool, its weights packed.
+
+    Raises InputError for a model whose attention is not plain softmax attention.
+    """
+    config = model.config.get_text_config()
+    name = type(model).__name__
+    if not getattr(model, "_supports_attention_backend", False):
+        raise InputError(f"{name}: its attention cannot be replaced, which the transformers engine needs")
+    kinds = set(getattr(config, "layer_types", None) or ()) - {"full_attention", "sliding_attention"}
+    if kinds or getattr(config, "attn_logit_softcapping", None):
+        what = ", ".join(sorted(kinds)) or "soft-capped attention"
+        raise InputError(f"{name}: the transformers engine runs plain softmax attention; this model has {what}")
+    model.set_attn_implementation(attention.NAME)
+    model.eval().requires_grad_(False)
+    if packing_helps(model):
+        pack(model)
+    return model
+
+
+def weight_shapes(model: PreTrainedModel) -> dict[str, tuple[int, ...]]:
+    """The shape of every weight by name."""
+    return {name: tuple(weight.shape) for name, weight in model.state_dict().items()}
+
+
+def longest_sequence(config: PretrainedConfig, asked: int | None) -> int:
+    """The context: what the model was made for, or less if `asked`. Raises InputError if more is asked."""
+    most = int(config.max_position_embeddings)
+    window = getattr(config, "sliding_window", None)
+    kinds = getattr(config, "layer_types", None)
+    if window and (kinds is None or "sliding_attention" in kinds):
+        most = min(most, int(window))  # within its window sliding attention is plain attention
+    if asked is not None and asked > most:
+        raise InputError(f"engine.context: {asked} exceeds what the model was made for (accepted: 2 to {most})")
+    return asked or most
+
+
+def end_tokens(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, vocabulary: int) -> NDArray[np.bool_]:
+    """bool [vocabulary]: the tokens that end a sequence, by generation config, config, tokenizer, or name."""
+    ids: set[int] = set()
+    for holder in (model.generation_config, model.config.get_text_config(), tokenizer):
+        given = getattr(holder, "eos_token_id", None)
+        ids.update([given] if isinstance(given, int) else given or ())
+    special = set(tokenizer.all_special_ids) | set(tokenizer.added_tokens_decoder)
+    known = tokenizer.get_vocab()
+    ids.update(known[name] for name in _END_NAMES if known.get(name) in special)
+    table = np.zeros(vocabulary, np.bool_)
+    table[[i for i in ids if 0 <= i < vocabulary]] = True
+    return table
