@@ -52,7 +52,7 @@ def test_stages_one_by_one(cli: Cli, config: Path, toy_world: ToyWorld, tmp_path
     trees, data, policy = tmp_path / "trees", tmp_path / "data", tmp_path / "policy"
     code, out, err = cli("search", "--config", config, "--out", trees, "--shard-size", 10, "search.simulations=3")
     assert (code, err) == (0, "")
-    assert "20 trees in 2 files" in out
+    assert "40 trees in 4 files" in out
     kept = {file: file.stat().st_mtime_ns for file in trees.iterdir()}
     assert cli("search", "-c", config, "-o", trees, "--shard-size", 10, "search.simulations=3")[0] == 0
     assert kept == {file: file.stat().st_mtime_ns for file in trees.iterdir()}, "a finished shard is not repeated"
