@@ -3,234 +3,40 @@ r"""Canonical forms: an expression as a quotient of polynomials over independent
 In: a scalar tree. Out: a :class:`Form`; two expressions whose cross difference vanishes are proven equal, and where the
 atoms are algebraically independent (symbols, roots of primes, i, one of pi and e) two others are proven different.
 Sizes are bounded: what would grow too large has no form. It does not know sampling or processes.
-
-Roots of distinct primes are linearly independent over the rationals: Besicovitch, "On the linear independence of
-fractional powers of integers", J. London Math. Soc. 15 (1940).
 """
 
 from __future__ import annotations
 
 import threading
 from collections.abc import Hashable
-from dataclasses import dataclass
 from fractions import Fraction
 from functools import lru_cache
 from math import comb, factorial, gcd, lcm
 
-from verifiers.limits import MAX_BITS, MAX_FACTORIAL, MAX_STEPS, MAX_TERMS, Unparsed
-from verifiers.tree import Add, Apply, Big, Call, Const, Measured, Mul, Node, Num, Pow, Sym, negated, replaced
+from verifiers.limits import MAX_BITS, MAX_FACTORIAL, MAX_STEPS, MAX_TERMS
+from verifiers.polynomials import (
+    FRACTION_ONE,
+    POLY_ONE,
+    UNIT,
+    Atom,
+    Form,
+    Monomial,
+    Unable,
+    Undefined,
+    add,
+    atom,
+    constant,
+    difference,
+    form,
+    independent,
+    mul,
+    reduced,
+)
+from verifiers.tree import Add, Apply, Big, Call, Const, Measured, Mul, Node, Num, Pow, Sym, replaced
 from verifiers.units import DEGREE, PERCENT
 
-Atom = tuple[Hashable, ...]
-Monomial = frozenset[tuple[Atom, Fraction]]
-Poly = dict[Monomial, Fraction]
-
-UNIT: Monomial = frozenset()
 _I_PI: Monomial = frozenset([(("i",), Fraction(1)), (("pi",), Fraction(1))])
-_ONE = Fraction(1)
-
-
-class Unable(Exception):
-    """No canonical form: the expression is outside its reach or would grow too large."""
-
-
-class Undefined(Unparsed):
-    """The expression divides by zero."""
-
-
-@dataclass(frozen=True, slots=True)
-class Form:
-    """``numerator`` over ``denominator``; single-term denominators are folded into the numerator."""
-
-    numerator: Poly
-    denominator: Poly
-
-    def key(self) -> Hashable:
-        """Equal keys are equal expressions (the converse does not hold for quotients)."""
-        if self.denominator == _POLY_ONE:
-            return frozenset(self.numerator.items())
-        lead = min(self.denominator.items(), key=lambda item: repr(sorted(map(repr, item[0]))))[1]
-        top = frozenset((m, c / lead) for m, c in self.numerator.items())
-        return top, frozenset((m, c / lead) for m, c in self.denominator.items())
-
-    def rational(self) -> Fraction | None:
-        """The value, if it is a plain rational number."""
-        if self.denominator != _POLY_ONE or len(self.numerator) > 1:
-            return None
-        if not self.numerator:
-            return Fraction(0)
-        ((monomial, coefficient),) = self.numerator.items()
-        return coefficient if monomial == UNIT else None
-
-
-_POLY_ONE: Poly = {UNIT: _ONE}
 _work = threading.local()
-
-
-def constant(value: int | Fraction) -> Form:
-    """A rational number as a form."""
-    return Form({UNIT: Fraction(value)} if value else {}, _POLY_ONE)
-
-
-def atom(*key: Hashable, exponent: Fraction = _ONE, coefficient: Fraction = _ONE) -> Form:
-    """One atom, possibly to a power."""
-    return Form({frozenset([(key, exponent)]): coefficient}, _POLY_ONE)
-
-
-# ---------------------------------------------------------------------- polynomial arithmetic
-
-
-def _checked(poly: Poly) -> Poly:
-    if len(poly) > MAX_TERMS:
-        raise Unable("too many terms")
-    return {monomial: coefficient for monomial, coefficient in poly.items() if coefficient}
-
-
-def poly_add(a: Poly, b: Poly, scale: int = 1) -> Poly:
-    """``a + scale * b``."""
-    out = dict(a)
-    for monomial, coefficient in b.items():
-        out[monomial] = out.get(monomial, 0) + scale * coefficient
-    return _checked(out)
-
-
-def poly_mul(a: Poly, b: Poly) -> Poly:
-    """The product, with roots, ``i`` and sine squares reduced."""
-    if a == _POLY_ONE:
-        return b
-    if b == _POLY_ONE:
-        return a
-    if len(a) * len(b) > 8 * MAX_TERMS:
-        raise Unable("too many terms")
-    out: Poly = {}
-    for left, x in a.items():
-        for right, y in b.items():
-            for monomial, scale in _product(left, right):
-                value = out.get(monomial, 0) + x * y * scale
-                if value.numerator.bit_length() + value.denominator.bit_length() > MAX_BITS:
-                    raise Unable("a coefficient too large")
-                out[monomial] = value
-    return _checked(out)
-
-
-def _product(left: Monomial, right: Monomial) -> list[tuple[Monomial, Fraction]]:
-    if not left:
-        return [(right, _ONE)]
-    if not right:
-        return [(left, _ONE)]
-    merged = dict(left)
-    for key, exponent in right:
-        merged[key] = merged.get(key, Fraction(0)) + exponent
-    return _reduced(merged)
-
-
-def _reduced(exponents: dict[Atom, Fraction]) -> list[tuple[Monomial, Fraction]]:
-    """The monomial with its reducible atoms reduced: a sum of (monomial, factor)."""
-    factor = _ONE
-    kept: dict[Atom, Fraction] = {}
-    squares: list[tuple[Atom, int]] = []
-    for key, exponent in exponents.items():
-        if not exponent:
-            continue
-        if key[0] == "p":
-            whole = exponent.numerator // exponent.denominator
-            rest = exponent - whole
-            factor *= Fraction(str(key[1])) ** whole
-            if rest:
-                kept[key] = rest
-        elif key[0] == "i":
-            if exponent.denominator != 1:
-                raise Unable("a root of i")
-            turns = int(exponent) % 4
-            if turns >= 2:
-                factor = -factor
-            if turns % 2:
-                kept[key] = _ONE
-        elif key[0] == "sin" and exponent >= 2 and exponent.denominator == 1:
-            half = int(exponent) // 2
-            if half > 12:
-                raise Unable("a power of a sine too large")
-            squares.append((key, half))
-            if exponent % 2:
-                kept[key] = _ONE
-        else:
-            if abs(exponent) > 400:
-                raise Unable("an exponent too large")
-            kept[key] = exponent
-    terms: Poly = {frozenset(kept.items()): factor}
-    for key, half in squares:
-        cosine: Atom = ("cos", *key[1:])
-        expanded: Poly = {}
-        for monomial, coefficient in terms.items():
-            for k in range(half + 1):
-                powers = dict(monomial)
-                powers[cosine] = powers.get(cosine, Fraction(0)) + 2 * k
-                if not powers[cosine]:
-                    del powers[cosine]
-                place = frozenset(powers.items())
-                expanded[place] = expanded.get(place, Fraction(0)) + coefficient * comb(half, k) * (-1) ** k
-        terms = expanded
-    return list(terms.items())
-
-
-def form(numerator: Poly, denominator: Poly) -> Form:
-    """A quotient; raises :class:`Undefined` for a zero denominator."""
-    if not denominator:
-        raise Undefined("division by zero")
-    if len(denominator) == 1:
-        ((monomial, coefficient),) = denominator.items()
-        if monomial == UNIT and coefficient == 1:
-            return Form(numerator, _POLY_ONE)
-        inverse = {key: -exponent for key, exponent in monomial}
-        scaled = {m: c * s / coefficient for m, s in _reduced(inverse) for c in (_ONE,)}
-        return Form(poly_mul(numerator, scaled), _POLY_ONE)
-    return Form(numerator, denominator)
-
-
-def add(a: Form, b: Form) -> Form:
-    """The sum."""
-    if a.denominator == b.denominator:
-        return form(poly_add(a.numerator, b.numerator), a.denominator)
-    top = poly_add(poly_mul(a.numerator, b.denominator), poly_mul(b.numerator, a.denominator))
-    return form(top, poly_mul(a.denominator, b.denominator))
-
-
-def mul(a: Form, b: Form) -> Form:
-    """The product."""
-    if a.denominator == b.numerator:
-        return form(a.numerator, b.denominator)
-    if b.denominator == a.numerator:
-        return form(b.numerator, a.denominator)
-    return form(poly_mul(a.numerator, b.numerator), poly_mul(a.denominator, b.denominator))
-
-
-def difference(a: Form, b: Form) -> Poly:
-    """The cross difference, empty if and only if the forms are the same."""
-    if a.denominator == b.denominator:
-        return poly_add(a.numerator, b.numerator, -1)
-    return poly_add(poly_mul(a.numerator, b.denominator), poly_mul(b.numerator, a.denominator), -1)
-
-
-def independent(*polys: Poly) -> bool:
-    """Whether all atoms are algebraically independent up to the reductions made, so that non-empty means non-zero."""
-    transcendental = set()
-    for poly in polys:
-        for monomial in poly:
-            for key, exponent in monomial:
-                if key[0] in ("pi", "e"):
-                    transcendental.add(key[0])
-                elif key[0] == "p":
-                    if not key[2]:
-                        return False
-                elif key[0] == "sym":
-                    if exponent.denominator != 1:
-                        return False
-                elif key[0] != "i":
-                    return False
-    return len(transcendental) <= 1
-
-
-# ---------------------------------------------------------------------- from trees
 
 
 def canonical(node: Node) -> Form:
@@ -290,7 +96,7 @@ def power(base: Form, exponent: Form, real_root: bool = False) -> Form:
         if value.denominator == 1:
             return _integer_power(base, int(value))
         return _root(base, value, real_root)
-    if exponent.denominator != _POLY_ONE:
+    if exponent.denominator != POLY_ONE:
         return atom("pow", base.key(), exponent.key())
     result = constant(1)
     for monomial, coefficient in exponent.numerator.items():
@@ -317,7 +123,7 @@ def _exponential_bases(base: Form) -> list[tuple[Hashable, Fraction]]:
     if value is None or value <= 0 or value == 1:
         if value == 0:
             raise Unable("a power of zero")
-        return [] if value == 1 else [(base.key(), _ONE)]
+        return [] if value == 1 else [(base.key(), FRACTION_ONE)]
     return [(prime, Fraction(count)) for prime, count, _ in _factored(value)]
 
 
@@ -335,12 +141,12 @@ def _integer_power(base: Form, n: int) -> Form:
         raise Unable("an exponent too large")
     if n < 0:
         return _integer_power(form(base.denominator, base.numerator), -n)
-    if len(base.numerator) == 1 and base.denominator == _POLY_ONE:
+    if len(base.numerator) == 1 and base.denominator == POLY_ONE:
         ((monomial, coefficient),) = base.numerator.items()
         if (coefficient.numerator.bit_length() + coefficient.denominator.bit_length()) * n > MAX_BITS:
             raise Unable("a power too large")
-        terms = _reduced({key: exponent * n for key, exponent in monomial})
-        return Form({m: s * coefficient**n for m, s in terms}, _POLY_ONE)
+        terms = reduced({key: exponent * n for key, exponent in monomial})
+        return Form({m: s * coefficient**n for m, s in terms}, POLY_ONE)
     width = max(len(base.numerator), len(base.denominator))
     if comb(n + width - 1, width - 1) > MAX_TERMS:
         raise Unable("too many terms")
@@ -361,7 +167,7 @@ def _root(base: Form, exponent: Fraction, real_root: bool) -> Form:
         return constant(0)
     if abs(exponent) > 400:
         raise Unable("an exponent too large")
-    if base.denominator == _POLY_ONE and len(base.numerator) == 1:
+    if base.denominator == POLY_ONE and len(base.numerator) == 1:
         ((monomial, coefficient),) = base.numerator.items()
         rest = {key: e for key, e in monomial if key[0] not in ("pi", "e", "p")}
         single = len(rest) == 1 and next(iter(rest.values())) == 1 and next(iter(rest))[0] in ("sym", "apply", "abs")
@@ -380,8 +186,8 @@ def _root(base: Form, exponent: Fraction, real_root: bool) -> Form:
                 parts[place] = parts.get(place, Fraction(0)) + count * exponent
                 if abs(parts[place]) > 400 or abs(parts[place]) * prime.bit_length() > MAX_BITS:
                     raise Unable("a power too large")
-            terms = _reduced(parts)
-            return mul(sign, Form(dict(terms), _POLY_ONE))
+            terms = reduced(parts)
+            return mul(sign, Form(dict(terms), POLY_ONE))
     whole = exponent.numerator // exponent.denominator
     rest_exponent = exponent - whole
     label = "oddroot" if real_root else "root"
@@ -426,10 +232,10 @@ def _turn(argument: Form) -> Fraction | None:
     """The argument in units of pi, if it is a rational multiple."""
     if not argument.numerator:
         return Fraction(0)
-    if argument.denominator != _POLY_ONE or len(argument.numerator) != 1:
+    if argument.denominator != POLY_ONE or len(argument.numerator) != 1:
         return None
     ((monomial, coefficient),) = argument.numerator.items()
-    return coefficient if monomial == frozenset([(("pi",), _ONE)]) else None
+    return coefficient if monomial == frozenset([(("pi",), FRACTION_ONE)]) else None
 
 
 def _sqrt(n: int) -> Form:
@@ -487,7 +293,7 @@ def logarithm(argument: Form) -> Form:
         for prime, count, _ in _factored(value):
             total = add(total, atom("ln", prime, coefficient=Fraction(count)))
         return total
-    if argument.denominator == _POLY_ONE and len(argument.numerator) == 1:
+    if argument.denominator == POLY_ONE and len(argument.numerator) == 1:
         ((monomial, coefficient),) = argument.numerator.items()
         if coefficient > 0 and all(key[0] in ("e", "p", "pi") for key, _ in monomial):
             total = logarithm(constant(coefficient))
@@ -600,8 +406,3 @@ def canonical_or_none(node: Node) -> Form | None:
         return canonical(node)
     except Unable:
         return None
-
-
-def subtracted(a: Node, b: Node) -> Node:
-    """``a - b``."""
-    return Add((a, negated(b)))

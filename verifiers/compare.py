@@ -6,40 +6,58 @@ numerically refuted becomes equal. It does not know text, processes or time.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Sequence
 from fractions import Fraction
 from typing import NamedTuple
 
 from verifiers import matrices
-from verifiers.canonical import Unable, canonical, canonical_or_none, difference, independent, same
-from verifiers.exact import Quantity, compare_quantities, same_number
+from verifiers.canonical import canonical, canonical_or_none, same
+from verifiers.exact import compare_quantities, same_number
+from verifiers.kinds import (
+    are_inequalities,
+    as_column,
+    expanded,
+    flattened,
+    has_relations,
+    has_signs,
+    infinity_of,
+    is_approximate,
+    is_heavy,
+    is_inequality,
+    is_known,
+    is_set_like,
+    is_value,
+    letter_of,
+    quantity_of,
+    rescaled,
+    rows_of,
+    sides_of,
+    spoken,
+    unit_of,
+    unwrapped,
+    with_shared_precision,
+)
 from verifiers.limits import TooLarge
-from verifiers.numeric import investigate, node_count, real_value
+from verifiers.names import assignments_of, is_assignment, names_the_same, oriented, with_names_of
+from verifiers.numeric import investigate, real_value
 from verifiers.policy import Policy
+from verifiers.polynomials import Unable, difference, independent
 from verifiers.regions import Piece, Region, region
 from verifiers.tree import (
     Add,
     Apply,
-    Big,
-    Call,
     Const,
-    Interval,
     Matrix,
     Measured,
-    Mul,
     Node,
     Num,
-    Pow,
     Relation,
     Seq,
     SetOp,
     Special,
-    Sym,
     Text,
     is_scalar,
     negated,
-    replaced,
     show,
     symbols,
     walk,
@@ -62,7 +80,6 @@ class NeedsProof(Exception):
 
 Prover = Callable[[Node, Node], bool | None]
 MAX_ITEMS = 60
-CHEAP_NODES = 160
 
 
 class Comparison:
@@ -76,16 +93,16 @@ class Comparison:
 
     def decide(self, a: Node, b: Node) -> Decision:
         """Whether ``a`` (the reference) and ``b`` are the same answer."""
-        a, b = _plain(a), _plain(b)
-        if _approximate(a) or _approximate(b):
+        a, b = unwrapped(a), unwrapped(b)
+        if is_approximate(a) or is_approximate(b):
             return self.approximate(a, b)
-        if _signed(a) or _signed(b):
+        if has_signs(a) or has_signs(b):
             a, b = expanded(a), expanded(b)
         if isinstance(a, (Special, Text)) or isinstance(b, (Special, Text)):
             return self.special(a, b)
-        if _is_relation(a) or _is_relation(b):
+        if has_relations(a) or has_relations(b):
             return self.relations(a, b)
-        if _set_like(a) or _set_like(b):
+        if is_set_like(a) or is_set_like(b):
             return self.regions(a, b, region(a, loose=True), region(b, loose=True))
         a, b = matrices.evaluated(a), matrices.evaluated(b)
         if isinstance(a, Matrix) or isinstance(b, Matrix):
@@ -96,10 +113,10 @@ class Comparison:
 
     def approximate(self, a: Node, b: Node) -> Decision:
         """``1/3 ~ 0.33`` claims its left side; its right side counts too if it is that value correctly rounded."""
-        if _approximate(a) and _approximate(b):
-            return self.decide(_sides(a)[0], _sides(b)[0])
-        first = _approximate(a)
-        left, right = _sides(a if first else b)
+        if is_approximate(a) and is_approximate(b):
+            return self.decide(sides_of(a)[0], sides_of(b)[0])
+        first = is_approximate(a)
+        left, right = sides_of(a if first else b)
         other = b if first else a
         result = self.decide(left, other) if first else self.decide(other, left)
         if result.equal is not False or not isinstance(right, Num) or right.decimals is None:
@@ -114,8 +131,8 @@ class Comparison:
 
     def measured(self, a: Node, b: Node) -> Decision:
         """Compare values with units."""
-        x, unit_x = _unit(a)
-        y, unit_y = _unit(b)
+        x, unit_x = unit_of(a)
+        y, unit_y = unit_of(b)
         if unit_x == unit_y or self.policy.units == "ignore":
             return self.scalar(x, y)
         if PERCENT in (unit_x, unit_y):
@@ -127,7 +144,7 @@ class Comparison:
         if unit_x.dims == unit_y.dims:
             if unit_x.factor == unit_y.factor:
                 return self.scalar(x, y)
-            return self.scalar(_scaled(x, unit_x.factor), _scaled(y, unit_y.factor))
+            return self.scalar(rescaled(x, unit_x.factor), rescaled(y, unit_y.factor))
         if NO_UNIT in (unit_x, unit_y):
             if self.policy.units == "required":
                 return Decision(False, "exact", "a unit is missing")
@@ -142,7 +159,7 @@ class Comparison:
         if self.policy.percent in ("either", "value"):
             hundredth = Fraction(1, 100)
             result = self.scalar(
-                _scaled(x, hundredth) if unit_x is PERCENT else x, _scaled(y, hundredth) if unit_y is PERCENT else y
+                rescaled(x, hundredth) if unit_x is PERCENT else x, rescaled(y, hundredth) if unit_y is PERCENT else y
             )
         if result.equal is not True and self.policy.percent in ("either", "number"):
             other = self.scalar(x, y)
@@ -169,18 +186,18 @@ class Comparison:
     def scalar(self, a: Node, b: Node) -> Decision:
         """Compare two expressions: written numbers, canonical forms, numbers, proof."""
         for side in (a, b):
-            if not _is_value(side):
+            if not is_value(side):
                 return Decision(
-                    False if _known(a) and _known(b) else None, "exact", f"{show(side)[:40]} is no single value"
+                    False if is_known(a) and is_known(b) else None, "exact", f"{show(side)[:40]} is no single value"
                 )
-        infinite = [_infinity(side) for side in (a, b)]
+        infinite = [infinity_of(side) for side in (a, b)]
         if any(infinite):
             equal = infinite[0] == infinite[1]
             return Decision(equal, "exact", "both infinite" if equal else "one is infinite")
         if isinstance(a, Num) and isinstance(b, Num):
             equal = same_number(a.value, a.decimals, a.digits, b.value, b.decimals, b.digits, self.policy)
             return Decision(equal, "exact", "the same number" if equal else "different numbers")
-        if self.prover is None and _heavy(a, b):
+        if self.prover is None and is_heavy(a, b):
             raise NeedsProof("a long expression")
         verdict = same(a, b)
         layer: Layer = "symbolic" if symbols(a) or symbols(b) else "exact"
@@ -224,7 +241,7 @@ class Comparison:
 
     def special(self, a: Node, b: Node) -> Decision:
         """Compare where a side is words, a time, a ratio, a date or a numeral with its base."""
-        letters = (_letter(a), _letter(b))
+        letters = (letter_of(a), letter_of(b))
         if all(letters):
             return Decision(letters[0] == letters[1], "identity", f"{letters[0]} and {letters[1]}")
         if isinstance(a, Text) and isinstance(b, Text):
@@ -248,7 +265,7 @@ class Comparison:
             return Decision(False, "identity", "words against mathematics")
         if isinstance(a, Relation) or isinstance(b, Relation):
             return self.relations(a, b)
-        x, y = _quantity(a), _quantity(b)
+        x, y = quantity_of(a), quantity_of(b)
         if x is not None and y is not None:
             equal, reason = compare_quantities(x, y, self.policy)
             return Decision(equal, "exact", reason)
@@ -262,8 +279,8 @@ class Comparison:
     def relations(self, a: Node, b: Node) -> Decision:
         """Compare where a side is an equation, an inequality or a list of them."""
         if isinstance(a, Relation) and isinstance(b, Relation):
-            return self.two_relations(_oriented(a), _oriented(b))
-        if _inequalities(a) or _inequalities(b):
+            return self.two_relations(oriented(a), oriented(b))
+        if are_inequalities(a) or are_inequalities(b):
             left, right = region(a, loose=True), region(b, loose=True)
             if left is not None and right is not None:
                 return self.regions(a, b, left, right)
@@ -271,8 +288,8 @@ class Comparison:
             return self.lists_of_relations(a, b)
         for first, one, other in ((True, a, b), (False, b, a)):
             if isinstance(one, Relation):
-                one = _oriented(one)
-                if _assigns(one):
+                one = oriented(one)
+                if is_assignment(one):
                     if self.policy.assignment == "required" and one.ops == ("=",):
                         return Decision(False, "exact", "an assignment is missing")
                     value = one.args[-1]
@@ -295,7 +312,7 @@ class Comparison:
 
     def list_against(self, listed: Seq, other: Node) -> Decision:
         """Compare a list of relations with something that is none."""
-        values = _assigned(listed)
+        values = assignments_of(listed)
         if values is None:
             return Decision(False, "exact", "relations against something else")
         ordered = len({show(name) for name in values[0]}) > 1
@@ -304,7 +321,7 @@ class Comparison:
 
     def lists_of_relations(self, a: Seq, b: Seq) -> Decision:
         """Compare two lists of relations."""
-        x, y = _assigned(a), _assigned(b)
+        x, y = assignments_of(a), assignments_of(b)
         if x is None or y is None:
             return self.matched(a.items, b.items, ordered=False)
         named = all(isinstance(item, Relation) for item in (*a.items, *b.items))
@@ -319,15 +336,15 @@ class Comparison:
 
     def two_relations(self, a: Relation, b: Relation) -> Decision:
         """Compare two relations."""
-        if _assigns(a) and _assigns(b) and a.ops[0] == b.ops[0]:
+        if is_assignment(a) and is_assignment(b) and a.ops[0] == b.ops[0]:
             left, right = a.args[0], b.args[0]
             x, y = a.args[-1], b.args[-1]
-            if left == right or _same_name(left, right):
-                renamed = _renamed(left, right, y)
+            if left == right or names_the_same(left, right):
+                renamed = with_names_of(left, right, y)
                 return self.decide(x, renamed)
             if not symbols(x) and not symbols(y):
                 return Decision(False, "exact", "different variables")
-        if "in" in (*a.ops, *b.ops) or (_inequality(a) and _inequality(b)):
+        if "in" in (*a.ops, *b.ops) or (is_inequality(a) and is_inequality(b)):
             x_region, y_region = region(a), region(b)
             if x_region is not None and y_region is not None:
                 names = [names for names in (symbols(a), symbols(b)) if names]
@@ -375,7 +392,7 @@ class Comparison:
             if isinstance(a, Const) and isinstance(b, Const):
                 return Decision(a == b, "exact", "named sets")
             return Decision(False, "exact", "a set against something else")
-        a_notation, b_notation = _inequalities(a), _inequalities(b)
+        a_notation, b_notation = are_inequalities(a), are_inequalities(b)
         if a_notation != b_notation:
             if self.policy.intervals == "strict":
                 return Decision(False, "exact", "an inequality against an interval")
@@ -411,7 +428,7 @@ class Comparison:
         if not (isinstance(a, Seq) and isinstance(b, Seq)):
             sequence, other = (a, b) if isinstance(a, Seq) else (b, a)
             assert isinstance(sequence, Seq)
-            items = _flattened(sequence)
+            items = flattened(sequence)
             if len(items) == 1:
                 return self.decide(items[0], other)
             if (
@@ -421,10 +438,10 @@ class Comparison:
             ):
                 return self.decide(items[0], other)
             return Decision(False, "exact", "several answers against one")
-        x, y = _flattened(a), _flattened(b)
+        x, y = flattened(a), flattened(b)
         result = self.items(a, b, x, y)
         if result.equal is False and len(x) == len(y):
-            return self.items(a, b, _shared(x), _shared(y))
+            return self.items(a, b, with_shared_precision(x), with_shared_precision(y))
         return result
 
     def items(self, a: Seq, b: Seq, x: tuple[Node, ...], y: tuple[Node, ...]) -> Decision:
@@ -491,269 +508,23 @@ class Comparison:
 
     def matrices(self, a: Node, b: Node) -> Decision:
         """Compare where a side is a matrix."""
-        rows = [_rows(node) for node in (a, b)]
+        rows = [rows_of(node) for node in (a, b)]
         x, y = rows
         if x is None or y is None:
             return Decision(False, "exact", "a matrix against something else")
         if isinstance(a, Matrix) != isinstance(b, Matrix):
             if self.policy.tuples == "strict":
                 return Decision(False, "exact", "a vector against a list")
-            x, y = _as_column(x), _as_column(y)
+            x, y = as_column(x), as_column(y)
         if [len(row) for row in x] != [len(row) for row in y]:
             return Decision(False, "exact", "different shapes")
         left, right = (tuple(cell for row in side for cell in row) for side in (x, y))
         result = self.matched(left, right, ordered=True)
-        return result if result.equal is not False else self.matched(_shared(left), _shared(right), ordered=True)
+        return (
+            result
+            if result.equal is not False
+            else self.matched(with_shared_precision(left), with_shared_precision(right), ordered=True)
+        )
 
 
 _FLIP = {"<": ">", ">": "<", "<=": ">=", ">=": "<="}
-
-
-# ---------------------------------------------------------------------- what a node is
-
-
-def _plain(node: Node) -> Node:
-    while isinstance(node, Seq) and len(node.items) == 1 and node.kind in ("list", "tuple", "bracket"):
-        node = node.items[0]
-    return node
-
-
-def _is_value(node: Node) -> bool:
-    return is_scalar(node) or (isinstance(node, Measured) and _is_value(node.value)) or _measured_inside(node)
-
-
-def _measured_inside(node: Node) -> bool:
-    if isinstance(node, Measured):
-        return node.unit in (DEGREE, PERCENT) and _measured_inside(node.value)
-    if isinstance(node, (Add, Mul, Call, Apply)):
-        return all(map(_measured_inside, node.args))
-    if isinstance(node, Pow):
-        return _measured_inside(node.base) and _measured_inside(node.exponent)
-    return is_scalar(node)
-
-
-def _heavy(a: Node, b: Node) -> bool:
-    """Whether an evaluation may take long enough to belong in a worker."""
-    sums = max(sum(isinstance(part, Big) for part in walk(side)) for side in (a, b))
-    return sums > 1 or node_count(a) + node_count(b) > CHEAP_NODES
-
-
-def _known(node: Node) -> bool:
-    return _is_value(node) or isinstance(node, (Seq, Interval, SetOp, Matrix, Relation))
-
-
-def _infinity(node: Node) -> int:
-    if node == Const("oo"):
-        return 1
-    return -1 if node == negated(Const("oo")) else 0
-
-
-def _approximate(node: Node) -> bool:
-    return isinstance(node, Relation) and "~" in node.ops
-
-
-def _sides(node: Node) -> tuple[Node, Node]:
-    """What stands before the first ``~`` and right behind it."""
-    assert isinstance(node, Relation)
-    cut = node.ops.index("~")
-    left = node.args[0] if cut == 0 else Relation(node.ops[:cut], node.args[: cut + 1])
-    return left, node.args[cut + 1]
-
-
-def _signed(node: Node) -> bool:
-    return any(isinstance(part, Const) and part.name in ("pm", "mp") for part in walk(node))
-
-
-def _is_relation(node: Node) -> bool:
-    return isinstance(node, Relation) or (
-        isinstance(node, Seq) and node.kind == "list" and any(isinstance(item, Relation) for item in node.items)
-    )
-
-
-def _inequality(node: Node) -> bool:
-    return isinstance(node, Relation) and all(op in ("<", "<=", ">", ">=", "!=") for op in node.ops)
-
-
-def _inequalities(node: Node) -> bool:
-    return _inequality(node) or (isinstance(node, Seq) and bool(node.items) and all(map(_inequality, node.items)))
-
-
-def _set_like(node: Node) -> bool:
-    return isinstance(node, (Interval, SetOp)) or (
-        isinstance(node, Const) and node.name in ("R", "Z", "N", "Q", "C", "empty")
-    )
-
-
-def _unit(node: Node) -> tuple[Node, Unit]:
-    return (node.value, node.unit) if isinstance(node, Measured) else (node, NO_UNIT)
-
-
-def _scaled(node: Node, factor: Fraction) -> Node:
-    if isinstance(node, Num):
-        decimals = node.decimals
-        scaled = Fraction(node.value) * factor
-        if decimals is not None and factor == Fraction(1, 100):
-            decimals += 2
-        return Num(scaled.numerator if scaled.denominator == 1 else scaled, decimals, node.digits)
-    return Mul((Num(factor), node))
-
-
-def _letter(node: Node) -> str | None:
-    if isinstance(node, Sym) and re.fullmatch("[A-Z]", node.name):
-        return node.name
-    if isinstance(node, Text):
-        match = re.fullmatch(r"\(?([A-Z])\)?\.?", node.words)
-        return match.group(1) if match else None
-    return None
-
-
-def spoken(node: Text) -> str:
-    """The words without case and punctuation."""
-    return " ".join(re.sub(r"[^\w\s]", " ", node.words).lower().split())
-
-
-def _quantity(node: Node) -> Quantity | None:
-    if isinstance(node, Special):
-        return node.quantity
-    value, unit = _unit(node)
-    if isinstance(value, Num):
-        return Quantity(value.value, str(value.value), value.decimals, value.digits, unit)
-    return None
-
-
-def expanded(node: Node) -> Node:
-    """The node with coupled signs written out: one list item for each choice of sign."""
-    if not _signed(node):
-        return node
-    if isinstance(node, Seq):
-        items: list[Node] = []
-        for item in node.items:
-            both = expanded(item)
-            items.extend(both.items if isinstance(both, Seq) and _signed(item) else (both,))
-        return Seq(node.kind, tuple(items), node.joint)
-    if isinstance(node, Relation) and _assigns(node):
-        right = expanded(node.args[-1])
-        return right
-    plus = replaced(replaced(node, Const("pm"), Num(1)), Const("mp"), Num(-1))
-    minus = replaced(replaced(node, Const("pm"), Num(-1)), Const("mp"), Num(1))
-    return Seq("list", (plus, minus), "or")
-
-
-def _flattened(node: Seq) -> tuple[Node, ...]:
-    items: list[Node] = []
-    for item in node.items:
-        if isinstance(item, Seq) and item.kind == "list":
-            items.extend(item.items)
-        else:
-            items.append(item)
-    return tuple(items)
-
-
-def _shared(items: Sequence[Node]) -> tuple[Node, ...]:
-    """Decimals side by side share their precision: 0.29 beside 0.196 is 0.290."""
-    given = [item.decimals for item in items if isinstance(item, Num) and item.decimals is not None]
-    if not given:
-        return tuple(items)
-    most = max(given)
-    return tuple(
-        Num(item.value, most, item.digits + most - item.decimals)
-        if isinstance(item, Num) and item.decimals is not None
-        else item
-        for item in items
-    )
-
-
-def _rows(node: Node) -> tuple[tuple[Node, ...], ...] | None:
-    if isinstance(node, Matrix):
-        return node.rows
-    if isinstance(node, Seq) and node.kind in ("tuple", "bracket", "list") and node.items:
-        inner = [item.items for item in node.items if isinstance(item, Seq) and item.kind in ("tuple", "bracket")]
-        if len(inner) == len(node.items) and len({len(row) for row in inner}) == 1:
-            return tuple(inner)
-        return (node.items,)
-    return None
-
-
-def _as_column(rows: tuple[tuple[Node, ...], ...]) -> tuple[tuple[Node, ...], ...]:
-    if len(rows) == 1:
-        return tuple((cell,) for cell in rows[0])
-    return rows
-
-
-# ---------------------------------------------------------------------- names and assignments
-
-
-def _is_name(node: Node) -> bool:
-    """Whether a left side is merely a name for the answer: ``x``, ``f(x)``, ``|AB|``, ``NO/BO``, ``(x, y)``."""
-    if isinstance(node, (Sym, Text)):
-        return True
-    if isinstance(node, Apply):
-        return True
-    if isinstance(node, Seq):
-        return all(map(_is_name, node.items))
-    if isinstance(node, Mul):
-        return all(
-            _is_name(arg) or (isinstance(arg, Pow) and arg.exponent == Num(-1) and _is_name(arg.base)) or arg == Num(1)
-            for arg in node.args
-        )
-    if isinstance(node, Call) and node.name == "abs":
-        return _is_name(node.args[0])
-    return False
-
-
-def _assigns(node: Relation) -> bool:
-    if node.ops == ("in",):
-        return _is_name(node.args[0])
-    if not all(op == "=" for op in node.ops) or not _is_name(node.args[0]):
-        return False
-    left, right = node.args[0], node.args[-1]
-    if isinstance(left, Mul) and symbols(right):
-        return False
-    if isinstance(left, Apply):
-        return left not in set(walk(right))
-    return not (symbols(left) & symbols(right))
-
-
-def _oriented(node: Relation) -> Relation:
-    """``5 = x`` as ``x = 5``."""
-    if node.ops == ("=",) and not _is_name(node.args[0]) and isinstance(node.args[1], (Sym, Apply)):
-        return Relation(node.ops, (node.args[1], node.args[0]))
-    return node
-
-
-def _same_name(a: Node, b: Node) -> bool:
-    """Whether two left sides name the same: ``f(x)`` and ``y``, ``W(n)`` and ``W(x)``."""
-    function_a = isinstance(a, Apply) and not a.name.endswith("_")
-    function_b = isinstance(b, Apply) and not b.name.endswith("_")
-    if isinstance(a, Apply) and isinstance(b, Apply):
-        return (
-            a.name == b.name and function_a and function_b and all(isinstance(arg, Sym) for arg in (*a.args, *b.args))
-        )
-    return (function_a and b == Sym("y")) or (function_b and a == Sym("y"))
-
-
-def _renamed(left: Node, right: Node, value: Node) -> Node:
-    if isinstance(left, Apply) and isinstance(right, Apply) and len(left.args) == len(right.args):
-        for new, old in zip(left.args, right.args, strict=True):
-            if isinstance(old, Sym) and isinstance(new, Sym) and old != new:
-                value = replaced(value, old, new)
-    return value
-
-
-def _assigned(node: Seq) -> tuple[tuple[Node, ...], tuple[Node, ...]] | None:
-    """(names, values) of a list of assignments, where a bare value continues the assignment before it."""
-    names: list[Node] = []
-    values: list[Node] = []
-    for item in node.items:
-        if isinstance(item, Relation):
-            item = _oriented(item)
-            if not (_assigns(item) and item.ops[0] == "="):
-                return None
-            names.append(item.args[0])
-            values.append(item.args[-1])
-        elif isinstance(item, Measured) or is_scalar(item) or isinstance(item, (Seq, Special)):
-            names.append(names[-1] if names else Sym(""))
-            values.append(item)
-        else:
-            return None
-    return tuple(names), tuple(values)

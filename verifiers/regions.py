@@ -9,8 +9,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from fractions import Fraction
 
-from verifiers.canonical import UNIT, Unable, canonical, difference
+from verifiers.canonical import canonical
 from verifiers.numeric import real_value
+from verifiers.polynomials import UNIT, Unable, difference
 from verifiers.tree import (
     INFINITY,
     Apply,

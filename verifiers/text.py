@@ -126,9 +126,7 @@ def _digit(char: str) -> str:
     return folded if folded.isascii() and folded.isalnum() else char
 
 
-_DELIMITERS = re.compile(
-    r"(?<!\\)\$|(?<!\\)\\[()\[\]]|\\(?:displaystyle|textstyle|limits|nolimits)(?![a-zA-Z])"
-)
+_DELIMITERS = re.compile(r"(?<!\\)\$|(?<!\\)\\[()\[\]]|\\(?:displaystyle|textstyle|limits|nolimits)(?![a-zA-Z])")
 _SPACES = re.compile(
     r"(?<!\\)\\[,!;:> ]|\\q?quad|\\(?:enspace|thinspace|hfill|null)(?![a-zA-Z])"
     r"|(?<!\\)~|\s+"
