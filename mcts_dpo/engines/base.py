@@ -80,8 +80,9 @@ class Completion:
 class Usage:
     """Tokens an engine has computed since it was made: what every budget and every table counts.
 
-    prompt_tokens:  prefix tokens asked for, shared or not.
-    prefill_tokens: prefix tokens truly computed (prompt_tokens minus what a shared prefix saved).
+    prompt_tokens:  prefix tokens asked for, shared or not: once per request, whatever its n; a score request adds
+                    all but the last token of each choice.
+    prefill_tokens: those of them truly computed (a known prefix saves all but its last token, which runs again).
     sampled_tokens: tokens generated.
     """
 
