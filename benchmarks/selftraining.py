@@ -29,15 +29,14 @@ from mcts_dpo.report import load_run
 from mcts_dpo.rounds import run
 from mcts_dpo.settings import dump_settings
 from mcts_dpo.statistics import mean_t
-from mcts_dpo.toy.demo import ROUNDS, Objective, demo_config, prepare
+from mcts_dpo.toy.demo import ROUNDS, TEST_PROBLEMS, Objective, demo_config, prepare
 
 ARMS: tuple[Objective, ...] = get_args(Objective)
-TEST_PROBLEMS = 1000
 
 
 def run_seed(folder: Path, seed: int) -> None:
     """All arms of one seed, one after the other, in `folder`."""
-    start, problems = prepare(folder, seed=seed, test_problems=TEST_PROBLEMS)
+    start, problems = prepare(folder, seed=seed)
     first = folder / ARMS[0]
     for arm in ARMS:
         directory, config = folder / arm, demo_config(start, problems, seed=seed, objective=arm)

@@ -32,7 +32,8 @@ from mcts_dpo.training import TrainingSettings
 Objective = Literal["step_dpo", "rft", "step_rft"]
 
 ROUNDS = 3
-PROBLEMS_PER_ROUND = 300
+PROBLEMS_PER_ROUND = 400
+TEST_PROBLEMS = 1000
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +53,15 @@ class DemoSummary:
     self_evaluation_auc: float | None
 
 
-def demo_config(start: Path, problems: Path, *, seed: int, objective: Objective = "step_dpo") -> RunConfig:
+def demo_config(
+    start: Path,
+    problems: Path,
+    *,
+    seed: int,
+    objective: Objective = "step_dpo",
+    rounds: int = ROUNDS,
+    problems_per_round: int = PROBLEMS_PER_ROUND,
+) -> RunConfig:
     """The demonstration's settings: `start` is the warm policy, `problems` the folder that `prepare` filled."""
     return RunConfig(
         model=str(start),
@@ -64,18 +73,28 @@ def demo_config(start: Path, problems: Path, *, seed: int, objective: Objective 
         search=SearchSettings(expand="rollout", simulations=8, children=4, temperature=0.8, c_puct=1.0, max_tokens=96),
         preferences=PreferenceSettings(select="best_path", min_gap=0.5),
         training=TrainingSettings(
-            objective=objective, lr=5e-4, schedule="linear", epochs=2, batch_size=32, dtype="float32", threads=1
+            objective=objective, lr=2e-4, schedule="linear", epochs=2, batch_size=32, dtype="float32", threads=1
         ),
         evaluation=EvaluationSettings(max_tokens=96, confidence=True, chunk=512),
-        rounds=ROUNDS,
-        problems_per_round=PROBLEMS_PER_ROUND,
+        rounds=rounds,
+        problems_per_round=problems_per_round,
         shard_size=100,
         seed=seed,
     )
 
 
-def prepare(directory: Path, *, seed: int, test_problems: int = 1000, progress: Progress = silent) -> tuple[Path, Path]:
-    """Make the warm start and the problems in `directory` unless they are there. Returns both paths."""
+def prepare(
+    directory: Path,
+    *,
+    seed: int,
+    train_problems: int = ROUNDS * PROBLEMS_PER_ROUND,
+    test_problems: int = TEST_PROBLEMS,
+    progress: Progress = silent,
+) -> tuple[Path, Path]:
+    """Make the warm start and the problems in `directory` unless they are there. Returns both paths.
+
+    No training problem is a test problem (checked), and none of either was shown by the warm start's demonstrations.
+    """
     start, problems = directory / "start", directory / "problems"
     if not start.exists():
         warm_start(start, seed=seed, progress=progress)
@@ -93,15 +112,29 @@ def prepare(directory: Path, *, seed: int, test_problems: int = 1000, progress: 
     return start, problems
 
 
-def demo(directory: Path, *, seed: int = 0, progress: Progress = silent) -> DemoSummary:
+def demo(
+    directory: Path,
+    *,
+    seed: int = 0,
+    rounds: int = ROUNDS,
+    problems_per_round: int = PROBLEMS_PER_ROUND,
+    test_problems: int = TEST_PROBLEMS,
+    progress: Progress = silent,
+) -> DemoSummary:
     """Run, or continue, the demonstration in `directory`."""
     directory = Path(directory)
     began = time.monotonic()
-    start, problems = prepare(directory, seed=seed, progress=progress)
+    start, problems = prepare(
+        directory,
+        seed=seed,
+        train_problems=rounds * problems_per_round,
+        test_problems=test_problems,
+        progress=progress,
+    )
     preparation = directory / "preparation.json"
     if not preparation.exists():
         write_json(preparation, {"seconds": round(time.monotonic() - began, 3)})
-    config = demo_config(start, problems, seed=seed)
+    config = demo_config(start, problems, seed=seed, rounds=rounds, problems_per_round=problems_per_round)
     result = run(config, directory, progress=progress)
     record = load_run(directory)
     write_plots(record)
