@@ -7,8 +7,10 @@ own time limit, an alarm signal, is switched off: the worker's deadline holds. I
 from __future__ import annotations
 
 import importlib.util
+import re
 from functools import lru_cache
 
+from verifiers.extraction import conclusion
 from verifiers.verdict import Verdict
 
 
@@ -20,7 +22,7 @@ def available() -> bool:
 
 def judge(reference: str, answer: str, standing: Verdict) -> Verdict:
     """Ask math-verify; what it cannot read either stays as it was."""
-    if not available():
+    if not available() or not (_mathematical(reference) and _mathematical(answer)):
         return standing
     from math_verify import parse, verify
 
@@ -36,6 +38,12 @@ def judge(reference: str, answer: str, standing: Verdict) -> Verdict:
         str(given[-1])[:200],
         f"math-verify; {standing.reason}",
     )
+
+
+def _mathematical(text: str) -> bool:
+    """Whether a text is one formula: math-verify would grade a stray number in anything else."""
+    bare = re.sub(r"\\\\?[A-Za-z]+", " ", conclusion(text))
+    return len(bare) < 1000 and not re.search(r"[A-Za-z]{4}|__|['\"`;@#?]|\bor\b|\band\b|\n", bare)
 
 
 def _marked(text: str) -> str:

@@ -254,6 +254,8 @@ def _at_point(a: Node, b: Node, values: dict[str, float]) -> tuple[str, bool]:
             return "different", real
         if digits == POINT_DIGITS[-2] and _local.extreme <= 100:
             return ("agree" if abs(gap) <= tiny else "unknown"), real
+        if digits == POINT_DIGITS[-1] and abs(gap) > scale * ctx.mpf(10) ** (-digits // 2):
+            return "different", real
         if digits == POINT_DIGITS[-1]:
             return ("agree" if abs(gap) <= tiny and _local.extreme <= EXTREME_BITS else "unknown"), real
         before = gap if gap else None

@@ -155,7 +155,7 @@ class _TimedProver:
             return None
         try:
             signal.signal(signal.SIGALRM, _raise_out_of_time)
-            signal.setitimer(signal.ITIMER_REAL, left, 0.05)
+            signal.setitimer(signal.ITIMER_REAL, left)
             try:
                 return prove(a, b)
             finally:
