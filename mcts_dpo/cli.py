@@ -157,6 +157,38 @@ def problems(
 
 
 @app.command()
+def prompts(
+    overrides: Overrides = None,
+    model: ModelOption = None,
+    problems: ProblemsOption = None,
+    config: ConfigOption = None,
+    count: Annotated[int, typer.Option(help="Problems to show.", min=1)] = 1,
+    as_json: JsonFlag = False,
+) -> None:
+    """Show what the policy reads: the rendered prompt, its tokens, and the self-evaluation question."""
+    from mcts_dpo.models import load_tokenizer
+    from mcts_dpo.prompts import prompt_tokens, self_evaluation
+
+    settings = _stage_config(config, overrides)
+    items = _problems(settings, problems, "train")[:count]
+    tokenizer = load_tokenizer(_model(settings, model))
+    suffix, _ = self_evaluation(tokenizer, settings.prompt)
+    asked = tokenizer.decode(list(suffix))
+    shown = []
+    for problem in items:
+        tokens = prompt_tokens(problem, tokenizer, settings.prompt)
+        shown.append({"id": problem.id, "text": tokenizer.decode(list(tokens)), "tokens": list(tokens)})
+    if as_json:
+        _print({"prompts": shown, "self_evaluation": {"text": asked, "tokens": list(suffix)}})
+        return
+    for item in shown:
+        out_console.rule(f"{item['id']}: {len(item['tokens'])} tokens")
+        out_console.print(item["text"], markup=False, highlight=False)
+    out_console.rule(f"self-evaluation, after the solution: {len(suffix)} tokens")
+    out_console.print(asked, markup=False, highlight=False)
+
+
+@app.command()
 def search(
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder for the trees, one Parquet file per shard.")],
     overrides: Overrides = None,

@@ -118,6 +118,17 @@ def test_solve_prints_answer_path_and_tree(cli: Cli, config: Path, toy_world: To
     assert solved["sampled_tokens"] > 0
 
 
+def test_prompts_shows_what_the_policy_reads(cli: Cli, config: Path, toy_world: ToyWorld) -> None:
+    code, out, _ = cli("prompts", "-c", config, "--count", 2, "--json")
+    assert code == 0
+    shown = json.loads(out)
+    assert [item["text"] for item in shown["prompts"]] == [f"{p.question}\n" for p in toy_world.train[:2]]
+    assert AutoTokenizer.from_pretrained(toy_world.policy).decode(shown["prompts"][0]["tokens"]).endswith("\n")
+    assert "Right so far?" in shown["self_evaluation"]["text"]
+    code, out, _ = cli("prompts", "-c", config)
+    assert toy_world.train[0].question.split(".")[0] in out
+
+
 def test_problems_are_checked_and_converted(cli: Cli, tmp_path: Path) -> None:
     source = tmp_path / "some.jsonl"
     source.write_text('{"question": "1+1?", "answer": "2"}\n{"question": "Odd?", "answer": "@@ ??"}\n')
@@ -200,5 +211,5 @@ def test_debug_shows_where(cli: Cli) -> None:
 def test_the_console_script_answers() -> None:
     script = Path(sys.executable).parent / "mcts-dpo"
     result = subprocess.run([script, "--help"], capture_output=True, text=True, check=True)
-    for command in ("demo", "run", "problems", "search", "pairs", "train", "eval", "solve", "report"):
+    for command in ("demo", "run", "problems", "prompts", "search", "pairs", "train", "eval", "solve", "report"):
         assert command in result.stdout
