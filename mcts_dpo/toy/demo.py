@@ -100,9 +100,7 @@ def prepare(
         warm_start(start, seed=seed, progress=progress)
     if not problems.exists():
         test = make_problems(test_problems, seed=2 * seed + 1)
-        train = make_problems(
-            ROUNDS * PROBLEMS_PER_ROUND, seed=2 * seed, exclude={problem.question for problem in test}
-        )
+        train = make_problems(train_problems, seed=2 * seed, exclude={problem.question for problem in test})
         shared = overlap(train, test)
         if shared:
             raise RuntimeError(f"{len(shared)} training problems are test problems, e.g. {shared[0]}")
