@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 import torch
-from mcts_dpo.toy.policy import WarmStartSettings, warm_start
 
 from mcts_dpo.config import RunConfig
 from mcts_dpo.problems import Problem, load_problems, save_problems
 from mcts_dpo.toy.demo import demo_config
+from mcts_dpo.toy.policy import WarmStartSettings, warm_start
 from mcts_dpo.toy.world import make_problems
 from tests.real_model import fetch
 
