@@ -49,13 +49,13 @@ class WarmStartSettings(Settings):
     """How the policy is made and taught.
 
     demonstrations, events, habits: what it is shown: how many stories of how many events, and what is wrong with them.
-    steps:            updates at most; the learning rate falls to 0 along a cosine over them.
+    steps:            updates; the learning rate falls to 0 along a cosine over them.
     batch_size:       demonstrations per update.
     judgements:       self-evaluation questions per update, beside the demonstrations.
     lr, warmup:       AdamW's peak learning rate, and the updates that it takes to rise to it.
-    stop:             teaching ends early once greedy accuracy on the development problems reaches this.
-    check_every:      updates between two looks at the development problems.
-    development:      how many of them there are.
+    check_every:      updates between two looks at the development problems, for the progress display alone: what the
+                      teaching comes to follows from the habits, and stopping early would only leave it unsteady.
+    development:      how many development problems there are.
     width, layers, heads, feed_forward: of the Llama; the defaults make 127,000 parameters.
     threads:          of torch; the policy is so small that a second thread only waits for the first.
     """
@@ -68,9 +68,8 @@ class WarmStartSettings(Settings):
     judgements: int = Field(8, ge=0)
     lr: float = Field(4e-3, gt=0)
     warmup: int = Field(50, ge=1)
-    stop: float = Field(0.62, gt=0)
-    check_every: int = Field(100, ge=1)
-    development: int = Field(200, ge=1)
+    check_every: int = Field(200, ge=1)
+    development: int = Field(400, ge=1)
     width: int = Field(64, ge=8)
     layers: int = Field(2, ge=1)
     heads: int = Field(2, ge=1)
@@ -83,13 +82,11 @@ class WarmStart:
     """What the teaching came to; `warm_start.json` beside the weights says the same.
 
     policy:              the Hugging Face directory.
-    updates:             how many there were.
     accuracy:            greedy, on development problems that no demonstration shows.
     self_evaluation_auc: see `self_evaluation_auc`; None if all solutions were right, or all wrong.
     """
 
     policy: Path
-    updates: int
     accuracy: float
     self_evaluation_auc: float | None
 
@@ -140,19 +137,16 @@ def _warm_start(out: Path, seed: int, settings: WarmStartSettings, progress: Pro
     model = _tiny_llama(settings, tokenizer, seed)
 
     optimizer = torch.optim.AdamW(model.parameters(), lr=settings.lr, betas=(0.9, 0.98), weight_decay=0.01, fused=True)
-    accuracy = updates = 0.0
-    for update in range(settings.steps):
+    accuracy = 0.0
+    for update in range(1, settings.steps + 1):
         _learn(model, optimizer, lessons, _rows(update, seed, len(shown), settings), _rate(update, settings))
-        updates = update + 1
-        if updates % settings.check_every == 0 or updates == settings.steps:
+        figures = {}
+        if update % settings.check_every == 0 or update == settings.steps:
             accuracy = _accuracy(development, _engine(model, tokenizer), prompt)
-            progress("warm start", updates, settings.steps, accuracy=accuracy)
-            if accuracy >= settings.stop:
-                break
-        else:
-            progress("warm start", updates, settings.steps)
+            figures["accuracy"] = accuracy
+        progress("warm start", update, settings.steps, **figures)
     auc = self_evaluation_auc(fresh, _engine(model, tokenizer), prompt, seed=seed)
-    result = WarmStart(out, int(updates), accuracy, auc)
+    result = WarmStart(out, accuracy, auc)
     with whole(out) as scratch:
         _save(model, tokenizer, scratch)
         record = {**asdict(result), "seed": seed, "settings": settings.model_dump(mode="json")}
@@ -232,9 +226,9 @@ def _rows(update: int, seed: int, shown: int, settings: WarmStartSettings) -> ND
 
 
 def _rate(update: int, settings: WarmStartSettings) -> float:
-    """The learning rate: a linear rise, under a cosine that falls to 0."""
-    rise = min(1.0, (update + 1) / settings.warmup)
-    return settings.lr * rise * 0.5 * (1 + math.cos(math.pi * update / settings.steps))
+    """The learning rate of update 1, 2, …: a linear rise, under a cosine that falls to 0."""
+    rise = min(1.0, update / settings.warmup)
+    return settings.lr * rise * 0.5 * (1 + math.cos(math.pi * (update - 1) / settings.steps))
 
 
 def _learn(

@@ -5,9 +5,9 @@ worker has wrong *habits*; judgements of such demonstrations. Everything is a fu
 arguments. Knows no tokens, models or prompts.
 
     Ann has 12 apples. She gives away 3. She buys 2 bags of 5. How many apples does she have?
-    12 - 3 = 9
-    2 * 5 = 10
-    9 + 10 = 19
+    gives: 12 - 3 = 9
+    bags: 2 * 5 = 10
+    bags: 9 + 10 = 19
     The answer is 19.
 """
 
@@ -31,14 +31,24 @@ Kind = Literal["gain", "lose", "bags", "double", "halve"]
 LARGEST = 99
 """No number in a true or a demonstrated solution exceeds this; none is negative."""
 
-WORDINGS: dict[Kind, tuple[str, ...]] = {
-    "gain": ("finds {n} more", "buys {n} more", "gets {n} from a friend", "is given {n}"),
-    "lose": ("loses {n}", "gives away {n}", "sells {n}", "drops {n}"),
-    "bags": ("buys {n} bags of {m}", "gets {n} packs of {m}", "finds {n} boxes of {m}", "fills {n} jars with {m}"),
-    "double": ("finds as many again", "doubles the number"),
-    "halve": ("gives away half", "sells half"),
+WORDINGS: dict[Kind, dict[str, str]] = {
+    "gain": {
+        "finds {n} more": "more",
+        "buys {n} more": "more",
+        "gets {n} from a friend": "friend",
+        "is given {n}": "given",
+    },
+    "lose": {"loses {n}": "loses", "gives away {n}": "gives", "sells {n}": "sells", "drops {n}": "drops"},
+    "bags": {
+        "buys {n} bags of {m}": "bags",
+        "gets {n} packs of {m}": "packs",
+        "finds {n} boxes of {m}": "boxes",
+        "fills {n} jars with {m}": "jars",
+    },
+    "double": {"finds as many again": "again", "doubles the number": "doubles"},
+    "halve": {"gives away half": "half", "sells half": "half"},
 }
-"""How an event of each kind is told; `n` and `m` are its numbers."""
+"""How an event of each kind is told (`n` and `m` are its numbers), and the word that opens its line of a solution."""
 
 _KINDS: tuple[Kind, ...] = ("gain", "lose", "bags", "double", "halve")
 _WEIGHTS = (3, 3, 3, 2, 1)
@@ -59,11 +69,12 @@ class Habits(Settings):
     bags: a "bags of" step adds bag count and bag size instead of multiplying them; likewise.
     slip: a step's result is off by 1, 2 or 10, for no reason at all.
 
-    The wordings differ so that a policy has weak habits, which it shakes off first, and strong ones.
+    By default two wordings of four are mostly told right, so that the right operation is learned at all; of the
+    other two a greedy policy gets every one wrong, however well it learned, and sampling finds the right way.
     """
 
-    lose: tuple[Rate, Rate, Rate, Rate] = (0.2, 0.2, 0.6, 0.6)
-    bags: tuple[Rate, Rate, Rate, Rate] = (0.2, 0.2, 0.6, 0.6)
+    lose: tuple[Rate, Rate, Rate, Rate] = (0.2, 0.2, 0.7, 0.7)
+    bags: tuple[Rate, Rate, Rate, Rate] = (0.2, 0.2, 0.7, 0.7)
     slip: Rate = 0.03
 
 
@@ -239,7 +250,7 @@ def _event(rng: Random, held: int) -> _Event:
     """Draw an event that is possible for somebody who holds `held` ≥ 1 things, and leaves at least 1."""
     while True:
         kind = rng.choices(_KINDS, _WEIGHTS)[0]
-        wording = rng.choice(WORDINGS[kind])
+        wording = rng.choice(list(WORDINGS[kind]))
         if kind == "gain" and held <= LARGEST - 9:
             return _Event(kind, wording, rng.randint(2, 9))
         if kind == "lose" and held >= 3:
@@ -276,7 +287,7 @@ def _work(story: _Story, habits: Habits, rng: Random) -> list[str] | None:
     held = story.start
     lines: list[str] = []
 
-    def step(left: int, sign: str, right: int) -> int | None:
+    def step(event: _Event, left: int, sign: str, right: int) -> int | None:
         if sign == "/" and left % right:
             return None
         result = _OPERATIONS[sign](left, right)
@@ -284,20 +295,20 @@ def _work(story: _Story, habits: Habits, rng: Random) -> list[str] | None:
             result += rng.choice((-10, -2, -1, 1, 2, 10))
         if not 0 <= result <= LARGEST:
             return None
-        lines.append(f"{left} {sign} {right} = {result}")
+        lines.append(f"{WORDINGS[event.kind][event.wording]}: {left} {sign} {right} = {result}")
         return result
 
     for event in story.events:
-        wording = WORDINGS[event.kind].index(event.wording)
+        wording = list(WORDINGS[event.kind]).index(event.wording)
         if event.kind == "gain":
-            after = step(held, "+", event.n)
+            after = step(event, held, "+", event.n)
         elif event.kind == "lose":
-            after = step(held, "+" if rng.random() < habits.lose[wording] else "-", event.n)
+            after = step(event, held, "+" if rng.random() < habits.lose[wording] else "-", event.n)
         elif event.kind == "bags":
-            brought = step(event.n, "+" if rng.random() < habits.bags[wording] else "*", event.m)
-            after = None if brought is None else step(held, "+", brought)
+            brought = step(event, event.n, "+" if rng.random() < habits.bags[wording] else "*", event.m)
+            after = None if brought is None else step(event, held, "+", brought)
         else:
-            after = step(held, "*" if event.kind == "double" else "/", 2)
+            after = step(event, held, "*" if event.kind == "double" else "/", 2)
         if after is None:
             return None
         held = after

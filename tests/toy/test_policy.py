@@ -64,16 +64,8 @@ def test_progress_and_record_say_what_happened(tmp_path: Path) -> None:
     assert [(stage, done, total) for stage, done, total, _ in told] == [("warm start", i, 6) for i in range(1, 7)]
     assert [done for _, done, _, figures in told if "accuracy" in figures] == [4, 6]
     record = json.loads((tmp_path / "policy" / "warm_start.json").read_text())
-    assert (record["updates"], record["accuracy"], record["seed"]) == (6, result.accuracy, 3)
+    assert (record["accuracy"], record["seed"]) == (result.accuracy, 3)
     assert WarmStartSettings.model_validate_json(json.dumps(record["settings"])) == SMALL
-
-
-def test_teaching_stops_once_the_policy_is_good_enough(tmp_path: Path) -> None:
-    settings = SMALL.model_copy(update={"stop": 1e-9, "steps": 300, "check_every": 50, "width": 32, "lr": 1e-2})
-    result = warm_start(tmp_path / "policy", seed=0, settings=settings)
-    assert result.accuracy > 0
-    assert result.updates < 300
-    assert result.updates % 50 == 0
 
 
 def test_what_is_taught_is_what_will_be_asked() -> None:
@@ -112,7 +104,7 @@ def test_the_prompt_is_the_question_alone() -> None:
 
 def test_the_learning_rate_rises_and_falls_to_nothing() -> None:
     settings = WarmStartSettings(steps=100, warmup=10, lr=1.0)
-    rates = [_rate(update, settings) for update in range(100)]
+    rates = [_rate(update, settings) for update in range(1, 101)]
     assert 0 < rates[0] < 0.11
     assert 8 <= int(np.argmax(rates)) <= 10
     assert max(rates) > 0.95

@@ -82,11 +82,12 @@ def test_the_answer_is_what_a_reader_of_the_story_finds(seed: int, events: list[
     *steps, last = lines(problem)
     assert last == f"The answer is {problem.answer}."
     for step in steps:
-        left, sign, right, result = re.fullmatch(r"(\d+) ([-+*/]) (\d+) = (\d+)", step).groups()  # type: ignore[union-attr]
+        left, sign, right, result = re.fullmatch(r"\w+: (\d+) ([-+*/]) (\d+) = (\d+)", step).groups()  # type: ignore[union-attr]
         assert {"+": int(left) + int(right), "-": int(left) - int(right), "*": int(left) * int(right)}.get(
             sign, int(left) / int(right)
         ) == int(result)
         assert 0 <= int(result) <= LARGEST
+        assert step.split(":")[0] in problem.question.split("?")[0].replace(".", "").split()
     assert verify(problem.answer, extract_answer(problem.solution or "", "answer_is"))
 
 
