@@ -15,7 +15,7 @@ from collections.abc import Callable
 from verifiers.limits import MAX_ANSWER, MAX_TEXT
 from verifiers.text import decoded
 
-_BOXED = re.compile(r"\\+(?:boxed|fbox|framebox)(?![a-zA-Z])\s*")
+_BOXED = re.compile(r"(?<!\\)\\+(?:boxed|fbox|framebox)(?![a-zA-Z])\s*")
 _BARE = re.compile(r"\\frac\s*\d\s*\d|\\?[A-Za-z]+|-?\d[\d.,/]*|\S")
 _HASHES = re.compile(r"####[ \t]*([^\n]*)")
 _MARKER = re.compile(
