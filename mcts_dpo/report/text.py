@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from rich import box
 from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
@@ -57,19 +58,23 @@ def interval(estimate: dict[str, float]) -> str:
 
 
 def accuracy_table(record: RunRecord) -> Table:
-    """One row per policy: test accuracy with its interval, accuracy on fresh problems, pairs, tokens, seconds."""
-    table = Table(title="Accuracy per round (95 % intervals)")
-    headings = ("policy", "greedy, test", "vs start", "first sample, fresh", "pairs", "search tokens", "seconds")
+    """One row per policy, the starting one first.
+
+    Greedy accuracy on the test problems with its interval, and its gain over the start; of the search that the round
+    began with: accuracy of each fresh problem's first sample, pairs found, tokens sampled; seconds of the round.
+    """
+    table = Table(title="Accuracy per round (95 % intervals)", box=box.SIMPLE_HEAD, pad_edge=False)
+    # Narrow enough for a terminal of 80 columns.
+    headings = ("policy", "greedy on test", "gain", "1st sample", "pairs", "tokens", "seconds")
     for heading in headings:
-        table.add_column(heading, justify="left" if heading == "policy" else "right")
+        table.add_column(heading, justify="left" if heading == "policy" else "right", no_wrap=True)
     for line in record.metrics:
         search = line.get("search", {})
         against = line.get("against_baseline")
-        name = "start" if line["round"] < 0 else f"round {line['round'] + 1}"
         table.add_row(
-            name if line.get("accepted", True) else f"{name} (rolled back)",
+            "start" if line["round"] < 0 else f"round {line['round'] + 1}",
             interval(line["test"]["greedy"]),
-            f"{against['difference']['value']:+.3f} (p {against['p_value']:.2g})" if against else "",
+            f"{against['difference']['value']:+.3f}" if against else "",
             f"{search['first_sample_accuracy']:.3f}" if search else "",
             str(line.get("pairs", "")),
             f"{search['sampled_tokens']:,}" if search else "",
@@ -84,7 +89,8 @@ def summary_text(record: RunRecord) -> RenderableType:
     for line in record.rounds:
         name = f"round {line['round'] + 1}"
         if not line["accepted"]:
-            notes.append(f"{name}: not accepted; the next round started from the policy before it.")
+            reason = "rolled back by the development problems" if "training" in line else "nothing to learn from"
+            notes.append(f"{name}: {reason}; the policy stays the one before it.")
         notes += [f"{name}: {alarm}" for alarm in line.get("training", {}).get("alarms", [])]
         failed = line["search"]["failed"]
         if failed:
