@@ -16,7 +16,9 @@ from mcts_dpo.search import Forest, SearchSettings, SelfEvaluationSettings, sear
 pytestmark = pytest.mark.real_model
 
 PROBLEM = Problem("apples", "Tom has 3 apples and buys 4 more. How many apples does he have?", "7")
-PROMPT = PromptSettings(system="Solve the problem step by step, one step per line. End with: The answer is N.")
+PROMPT = PromptSettings(
+    template="{question}", system="Solve the problem step by step, one step per line. End with: The answer is N."
+)
 JUDGED = SelfEvaluationSettings(weight=0.5, at="all")
 
 
