@@ -1,6 +1,7 @@
 """Proof, and the worker's side of the conversation, called in this process."""
 
 import socket
+import threading
 import time
 from dataclasses import asdict
 
@@ -113,8 +114,12 @@ def test_the_soft_deadline_cuts_a_long_proof_short() -> None:
 
 def test_messages_are_framed() -> None:
     here, there = socket.socketpair()
-    send(here, {"text": "ü" * 100_000 + "\ud800"})
-    assert receive(there) == {"text": "ü" * 100_000 + "\ud800"}
+    message = {"text": "ü" * 100_000 + "\ud800"}
+    # Larger than a socket's buffer: somebody must read while it is written.
+    writer = threading.Thread(target=send, args=(here, message))
+    writer.start()
+    assert receive(there) == message
+    writer.join()
     here.close()
     assert receive(there) is None
     there.close()
