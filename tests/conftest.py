@@ -43,7 +43,7 @@ class ToyWorld:
 @pytest.fixture(scope="session")
 def toy_world(tmp_path_factory: pytest.TempPathFactory) -> ToyWorld:
     folder = tmp_path_factory.mktemp("toy")
-    settings = WarmStartSettings(demonstrations=1500, steps=350, events=(1,))
+    settings = WarmStartSettings(demonstrations=1500, steps=500, events=(1,))
     warm_start(folder / "start", seed=0, settings=settings)
     test = make_problems(24, seed=1, events=(1,))
     train = make_problems(40, seed=2, events=(1,), exclude={problem.question for problem in test})

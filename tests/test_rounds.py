@@ -170,7 +170,7 @@ def test_nothing_to_learn_keeps_the_policy(toy_world: ToyWorld, tmp_path: Path) 
 def test_a_round_that_hurts_is_rolled_back(toy_world: ToyWorld, tmp_path: Path) -> None:
     # A learning rate a hundred times too high destroys the policy; the development problems show it.
     training = toy_world.config.training.model_copy(update={"lr": 0.5, "max_grad_norm": None})
-    config = toy_world.config.model_copy(update={"training": training, "development": 16, "problems_per_round": 12})
+    config = toy_world.config.model_copy(update={"training": training, "development": 24, "problems_per_round": 8})
     result = run(config, tmp_path)
     hurt, after = result.rounds
     assert hurt["development"]["p_value"] < 0.05
