@@ -73,7 +73,7 @@ def demo_config(
         search=SearchSettings(expand="rollout", simulations=8, children=4, temperature=0.8, c_puct=1.0, max_tokens=96),
         preferences=PreferenceSettings(select="best_path", min_gap=0.5),
         training=TrainingSettings(
-            objective=objective, lr=2e-4, schedule="linear", epochs=2, batch_size=32, dtype="float32", threads=1
+            objective=objective, lr=5e-5, schedule="linear", epochs=2, batch_size=32, dtype="float32", threads=1
         ),
         evaluation=EvaluationSettings(max_tokens=96, confidence=True, chunk=512),
         rounds=rounds,
