@@ -1,8 +1,9 @@
 """Token sequences, which of their tokens are scored, and how they are cut into updates and forward passes.
 
-In: prefixes and steps as token ids. Out: right-padded batches for one forward pass each, the same for the
-same seed. Pure bookkeeping in NumPy; knows no model and no loss. A *row* is a pair or a solution; a pair
-has two sequences (2 · row the chosen, 2 · row + 1 the rejected), which always share a forward pass.
+In: prefixes and steps as token ids. Out: right-padded batches for one forward pass each (`packing.py` has the
+other kind), the same for the same seed. Pure bookkeeping in NumPy; knows no model and no loss. A *row* is what a
+loss looks at together: a pair (its chosen sequence, then its rejected one), a solution, a list of siblings. Its
+sequences always share a forward pass. A *tree* is all rows under one prompt.
 """
 
 from __future__ import annotations
@@ -25,7 +26,10 @@ class Sequences:
     scored_from: [n] int64 in [1, length): the first token whose log-probability is wanted; the last token is the last.
     step_from:   [n] int64 in [scored_from, length): the first token of the step.
     imitation:   [n] float64 ≥ 0: weight of each scored token in the NLL (0 for a rejected step).
-    per_row:     sequences of one row: 2 for pairs, 1 for solutions.
+    row_offsets: [rows + 1] int64; row r owns the sequences row_offsets[r] … row_offsets[r + 1] − 1 (at least one).
+    tree:        [rows] int64: rows with the same number share their prompt. Only speed depends on it.
+    unscored:    [T] bool, or None: tokens that are never scored wherever they stand, such as tool output. The model
+                 reads them; no loss and no step's sum contains them.
     """
 
     tokens: NDArray[np.int32]
@@ -33,24 +37,58 @@ class Sequences:
     scored_from: NDArray[np.int64]
     step_from: NDArray[np.int64]
     imitation: NDArray[np.float64]
-    per_row: int = 1
+    row_offsets: NDArray[np.int64]
+    tree: NDArray[np.int64]
+    unscored: NDArray[np.bool_] | None = None
 
     def __len__(self) -> int:
         return len(self.offsets) - 1
 
     @property
     def rows(self) -> int:
-        """Pairs or solutions."""
-        return len(self) // self.per_row
+        """Pairs, solutions or lists."""
+        return len(self.row_offsets) - 1
 
     @property
     def lengths(self) -> NDArray[np.int64]:
         """[n] int64, tokens in each sequence."""
         return np.diff(self.offsets)
 
+    def of(self, sequence: int) -> NDArray[np.int32]:
+        """[length] int32: the token ids of one sequence."""
+        return self.tokens[self.offsets[sequence] : self.offsets[sequence + 1]]
+
     def of_rows(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
-        """[rows · per_row] int64: the sequences of the given rows, in order."""
-        return (rows[:, None] * self.per_row + np.arange(self.per_row)).ravel()
+        """[sequences of these rows] int64: their indices, in order."""
+        return ranges(self.row_offsets[rows], self.row_offsets[rows + 1])
+
+    def row_of(self, sequence: int) -> int:
+        """The row that a sequence belongs to."""
+        return int(np.searchsorted(self.row_offsets, sequence, side="right")) - 1
+
+    def scored_tokens(self, which: NDArray[np.int64]) -> NDArray[np.int64]:
+        """[len(which)] int64: how many tokens of each of these sequences are scored."""
+        return self._counts(self.scored_from, which)
+
+    def step_tokens(self, which: NDArray[np.int64]) -> NDArray[np.int64]:
+        """[len(which)] int64: how many scored tokens the step of each of these sequences has."""
+        return self._counts(self.step_from, which)
+
+    def _counts(self, start: NDArray[np.int64], which: NDArray[np.int64]) -> NDArray[np.int64]:
+        first, last = self.offsets[which] + start[which], self.offsets[which + 1]
+        if self.unscored is None:
+            return last - first
+        scored = np.concatenate([[0], np.cumsum(~self.unscored)])
+        counts: NDArray[np.int64] = scored[last] - scored[first]
+        return counts
+
+
+def ranges(starts: NDArray[np.int64], ends: NDArray[np.int64]) -> NDArray[np.int64]:
+    """[Σ (ends − starts)] int64: starts[0], …, ends[0] − 1, starts[1], … for 0 ≤ starts ≤ ends."""
+    lengths = ends - starts
+    before = np.cumsum(lengths) - lengths
+    places: NDArray[np.int64] = np.arange(int(lengths.sum())) + np.repeat(starts - before, lengths)
+    return places
 
 
 def sequences(
@@ -58,17 +96,41 @@ def sequences(
     scored_from: NDArray[np.int64],
     step_from: NDArray[np.int64],
     imitation: NDArray[np.float64],
-    per_row: int = 1,
+    per_row: int | NDArray[np.int64] = 1,
+    unscored: NDArray[np.bool_] | None = None,
 ) -> Sequences:
-    """Join each sequence's parts (prompt, prefix, step) and check the positions. See `Sequences`."""
+    """Join each sequence's parts and check the positions. See `Sequences`.
+
+    parts:   of each sequence, [prompt, prefix, step] or the like: rows whose first part is equal are one tree.
+    per_row: sequences in each row: one number (2 for pairs, 1 for solutions), or [rows] of them.
+    """
     flat = [part for pieces in parts for part in pieces]
     lengths = np.array([sum(len(part) for part in pieces) for pieces in parts], dtype=np.int64)
     if not (np.all(scored_from >= 1) and np.all(step_from >= scored_from) and np.all(step_from < lengths)):
         raise ValueError("every sequence needs 1 ≤ scored_from ≤ step_from < length")
-    offsets = np.zeros(len(parts) + 1, dtype=np.int64)
-    np.cumsum(lengths, out=offsets[1:])
+    sizes = np.full(len(parts) // per_row, per_row) if isinstance(per_row, int) else np.asarray(per_row)
+    if np.any(sizes < 1) or sizes.sum() != len(parts):
+        raise ValueError(f"rows of {sizes.sum()} sequences in all do not divide {len(parts)} sequences")
+    if unscored is not None and unscored.shape != (lengths.sum(),):
+        raise ValueError("unscored needs one entry per token")
     tokens = np.concatenate(flat) if flat else np.empty(0, dtype=np.int32)
-    return Sequences(tokens.astype(np.int32), offsets, scored_from, step_from, imitation, per_row)
+    row_offsets = _offsets(sizes)
+    numbers: dict[bytes, int] = {}
+    prompts = [parts[first][0].tobytes() for first in row_offsets[:-1].tolist()]
+    tree = np.array([numbers.setdefault(prompt, len(numbers)) for prompt in prompts], dtype=np.int64)
+    made = Sequences(
+        tokens.astype(np.int32), _offsets(lengths), scored_from, step_from, imitation, row_offsets, tree, unscored
+    )
+    empty = np.flatnonzero(made.step_tokens(np.arange(len(made))) == 0)
+    if len(empty):
+        raise ValueError(f"no token of the step of sequence {empty[0]} is scored")
+    return made
+
+
+def _offsets(sizes: NDArray[np.int64]) -> NDArray[np.int64]:
+    offsets = np.zeros(len(sizes) + 1, dtype=np.int64)
+    np.cumsum(sizes, out=offsets[1:])
+    return offsets
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,8 +170,10 @@ def make_batch(data: Sequences, which: NDArray[np.int64]) -> Batch:
     column = np.arange(int(lengths.max()))
     real = column < lengths[:, None]
     ids = np.zeros(real.shape, dtype=np.int64)
-    ids[real] = np.concatenate([data.tokens[data.offsets[i] : data.offsets[i + 1]] for i in which.tolist()])
+    ids[real] = np.concatenate([data.of(i) for i in which.tolist()])
     scored = real & (column >= data.scored_from[which, None])
+    if data.unscored is not None:
+        scored[real] &= ~data.unscored[ranges(data.offsets[which], data.offsets[which + 1])]
     owner, place = np.nonzero(scored)
     return Batch(
         input_ids=torch.from_numpy(ids),
@@ -147,12 +211,18 @@ def forward_passes(data: Sequences, rows: NDArray[np.int64], max_tokens: int) ->
     Rows of like length go together, longest first (ties in the given order), so that little is padded. A row that
     alone exceeds the budget has a pass to itself. Returns [rows of the pass] int64 for each pass.
     """
-    longest = data.lengths[data.of_rows(rows)].reshape(len(rows), data.per_row).max(axis=1)
-    order = np.argsort(-longest, kind="stable")
-    passes: list[NDArray[np.int64]] = []
-    start = 0
-    while start < len(rows):
-        fit = max(1, max_tokens // int(longest[order[start]] * data.per_row))
-        passes.append(rows[order[start : start + fit]])
-        start += fit
-    return passes
+    if not len(rows):
+        return []
+    sizes = data.row_offsets[rows + 1] - data.row_offsets[rows]
+    longest = np.maximum.reduceat(data.lengths[data.of_rows(rows)], _offsets(sizes)[:-1])
+    passes: list[list[int]] = []
+    room = 0
+    width = 0
+    for place in np.argsort(-longest, kind="stable").tolist():
+        # The first row of a pass is its longest: all others are padded to it.
+        if not passes or int(sizes[place]) * width > room:
+            passes.append([])
+            width, room = int(longest[place]), max_tokens
+        passes[-1].append(place)
+        room -= int(sizes[place]) * width
+    return [rows[places] for places in passes]

@@ -101,8 +101,7 @@ class Totals:
 def totals(lessons: Lessons, rows: NDArray[np.int64]) -> Totals:
     """The totals over the given rows."""
     data, which = lessons.sequences, lessons.sequences.of_rows(rows)
-    scored = data.lengths[which] - data.scored_from[which]
-    steps = data.lengths[which] - data.step_from[which]
+    scored, steps = data.scored_tokens(which), data.step_tokens(which)
     return Totals(len(rows), float(lessons.weight[rows].sum()), float(scored @ data.imitation[which]), int(steps.sum()))
 
 

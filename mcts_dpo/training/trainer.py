@@ -310,7 +310,7 @@ def _check_fit(lessons: Lessons, model: Any) -> None:
     vocabulary = model.get_input_embeddings().num_embeddings
     if int(data.tokens.max()) >= vocabulary:
         first = int(np.flatnonzero(data.tokens >= vocabulary)[0])
-        row = (int(np.searchsorted(data.offsets, first, side="right")) - 1) // data.per_row
+        row = data.row_of(int(np.searchsorted(data.offsets, first, side="right")) - 1)
         raise InputError(
             f"{lessons.source}: row {row}: token id {data.tokens[first]} "
             f"(accepted: below {vocabulary}, the policy's vocabulary)"
@@ -319,7 +319,7 @@ def _check_fit(lessons: Lessons, model: Any) -> None:
     longest = int(data.lengths.argmax())
     if context is not None and int(data.lengths[longest]) > context:
         raise InputError(
-            f"{lessons.source}: row {longest // data.per_row}: {data.lengths[longest]} tokens "
+            f"{lessons.source}: row {data.row_of(longest)}: {data.lengths[longest]} tokens "
             f"(accepted: up to {context}, the policy's context)"
         )
     short = data.tokens[: min(8, int(data.offsets[1]))].astype(np.int64)

@@ -10,7 +10,7 @@ from mcts_dpo.training.batches import Sequences, forward_passes, make_batch, pla
 one = st.tuples(st.integers(1, 6), st.integers(0, 4), st.integers(1, 5))
 
 
-def build(shapes: list[tuple[int, int, int]], per_row: int = 1) -> Sequences:
+def build(shapes: list[tuple[int, int, int]], per_row: int | list[int] = 1) -> Sequences:
     """Sequences of (unscored, scored before the step, step) tokens, numbered consecutively."""
     count = 0
     parts = []
@@ -22,7 +22,11 @@ def build(shapes: list[tuple[int, int, int]], per_row: int = 1) -> Sequences:
         parts.append(pieces)
     scored = np.array([shape[0] for shape in shapes])
     step = np.array([shape[0] + shape[1] for shape in shapes])
-    return sequences(parts, scored, step, np.linspace(0.5, 2, len(shapes)), per_row)
+    return sequences(parts, scored, step, np.linspace(0.5, 2, len(shapes)), rows_of(per_row))
+
+
+def rows_of(per_row: int | list[int]) -> int | np.ndarray:
+    return per_row if isinstance(per_row, int) else np.array(per_row)
 
 
 @given(st.lists(one, min_size=1, max_size=7), st.data())
@@ -52,8 +56,8 @@ def test_a_batch_names_every_scored_token_once(shapes: list[tuple[int, int, int]
 def test_forward_passes_cover_all_rows_within_the_budget(
     shapes: list[tuple[int, int, int]], budget: int, data: st.DataObject
 ) -> None:
-    per_row = data.draw(st.sampled_from([1, 2]))
-    made = build(shapes * per_row, per_row)
+    sizes = data.draw(st.lists(st.integers(1, 3), min_size=len(shapes), max_size=len(shapes)))
+    made = build([shape for shape, size in zip(shapes, sizes, strict=True) for _ in range(size)], sizes)
     rows = np.array(data.draw(st.permutations(range(made.rows))), dtype=np.int64)
     passes = forward_passes(made, rows, budget)
     assert sorted(np.concatenate(passes).tolist()) == list(range(made.rows))
@@ -104,3 +108,35 @@ def test_positions_outside_a_sequence_are_refused(scored: int, step: int) -> Non
     tokens = [(np.arange(3, dtype=np.int32),)]
     with pytest.raises(ValueError, match="scored_from"):
         sequences(tokens, np.array([scored]), np.array([step]), np.ones(1))
+
+
+def test_rows_may_differ_in_size_and_share_a_prompt() -> None:
+    prompts = [np.array(prompt, dtype=np.int32) for prompt in ([5, 6], [5, 6], [7], [5, 6], [5, 6], [5, 6])]
+    parts = [(prompt, np.array([8 + place], dtype=np.int32)) for place, prompt in enumerate(prompts)]
+    starts = np.array([len(prompt) for prompt in prompts])
+    made = sequences(parts, starts, starts, np.ones(6), np.array([2, 1, 3]))
+    assert made.rows == 3
+    assert made.tree.tolist() == [0, 1, 0]
+    assert made.of_rows(np.array([2, 0])).tolist() == [3, 4, 5, 0, 1]
+    assert [made.row_of(place) for place in range(6)] == [0, 0, 1, 2, 2, 2]
+    assert made.of(2).tolist() == [7, 10]
+    with pytest.raises(ValueError, match="do not divide 6 sequences"):
+        sequences(parts, starts, starts, np.ones(6), np.array([2, 1]))
+
+
+def test_unscored_tokens_are_read_but_never_scored() -> None:
+    parts = [(np.arange(6, dtype=np.int32),), (np.arange(10, 14, dtype=np.int32),)]
+    unscored = np.zeros(10, dtype=bool)
+    unscored[[2, 4, 7]] = True
+    made = sequences(parts, np.array([1, 1]), np.array([3, 2]), np.ones(2), 2, unscored)
+    both = np.arange(2)
+    batch = make_batch(made, both[::-1].copy())
+    assert batch.targets.tolist() == [12, 13, 1, 3, 5]
+    assert batch.in_step.tolist() == [True, True, False, True, True]
+    assert batch.input_ids.tolist() == [[10, 11, 12, 13, 0, 0], [0, 1, 2, 3, 4, 5]]
+    assert made.scored_tokens(both).tolist() == [3, 2]
+    assert made.step_tokens(both).tolist() == [2, 2]
+    with pytest.raises(ValueError, match="no token of the step of sequence 1"):
+        sequences(parts, np.array([1, 1]), np.array([3, 3]), np.ones(2), 2, np.arange(10) == 9)
+    with pytest.raises(ValueError, match="one entry per token"):
+        sequences(parts, np.array([1, 1]), np.array([3, 3]), np.ones(2), 2, np.zeros(9, dtype=bool))
