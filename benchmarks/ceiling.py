@@ -1,0 +1,142 @@
+"""An engine's own ceiling: how fast it decodes and reads prefixes when nothing but tokens is asked of it.
+
+    ceiling = measure(engine, batch_sizes=(8, 32))
+    predicted = ceiling.predict(usage, slots=32)          # usage: what a search added to engine.usage
+    share = predicted / measured
+
+In: any engine of the protocol, idle. Out: seconds per decode step by batch size, and prefix tokens per second. All
+requests are made of the same few pages of plain text; those that would end early are found beforehand and replaced, so
+that every sequence of a timed batch lives to its last token. Knows nothing of trees.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from mcts_dpo.engines.base import Engine, Request, Usage, complete
+
+_TEXT = """The harbour wakes before the town does. At four the first boats are already out past the breakwater, and the
+ice lorries stand in a row with their engines running. By six there are crates on the quay, counted twice, once by the
+crew and once by the buyer, and the two numbers seldom agree. A crate of herring weighs about twenty kilograms, of which
+three are ice; a crate of crab weighs less, and nobody counts the legs. The auction takes eleven minutes. After it the
+gulls have the place to themselves, until the school bus comes down the hill and turns by the old customs house, where a
+clock has shown twenty past nine for as long as anyone remembers. My grandfather used to say that it was right twice a
+day, which was more than could be said of the ferry. He kept a notebook of every crossing he had made, with the date,
+the weather, what he had paid, and how late the boat had been; when he died there were four thousand entries, and my
+mother worked out on a winter evening that he had spent ninety-one days of his life waiting on that quay. """
+
+
+@dataclass(frozen=True, slots=True)
+class Ceiling:
+    """What an engine does in the best case, on the clock that `measure` was given.
+
+    batch_sizes:  sequences decoded together, rising.
+    step_seconds: seconds for one more token of each of them, per batch size.
+    prefill:      prefix tokens computed per second.
+    context:      tokens before each decoded one, on average, at which step_seconds were measured.
+    """
+
+    batch_sizes: tuple[int, ...]
+    step_seconds: tuple[float, ...]
+    prefill: float
+    context: int
+
+    def decode(self, slots: float) -> float:
+        """Tokens per second with `slots` sequences decoded together (≥ 1; between sizes a step's time is a line)."""
+        known = np.array(self.batch_sizes, float)
+        if slots >= known[-1]:
+            return float(known[-1] / self.step_seconds[-1])
+        return slots / float(np.interp(slots, known, self.step_seconds))
+
+    def predict(self, usage: Usage, slots: float) -> float:
+        """Seconds that the engine alone needs to compute the tokens of `usage` with `slots` sequences at a time.
+
+        Prefix tokens and sampled tokens are charged one after the other, although an engine may run them in one batch:
+        a search that mixes them well can therefore come out a little above its ceiling.
+        """
+        return usage.prefill_tokens / self.prefill + usage.sampled_tokens / self.decode(slots)
+
+
+def measure(
+    engine: Engine,
+    *,
+    batch_sizes: Sequence[int] = (1, 8, 32),
+    prefix: int = 192,
+    tokens: int = 48,
+    repeats: int = 3,
+    clock: Callable[[], float] = time.process_time,
+) -> Ceiling:
+    """Measure an idle engine; its caches are emptied, its usage goes on counting.
+
+    batch_sizes: none larger than the engine's slots. prefix: tokens before the first decoded one. tokens: decoded by
+    each sequence. repeats: of each measurement; the fastest counts, since whatever else the machine does only slows it.
+    clock: seconds; the default counts CPU time of this process, all threads together.
+    Raises RuntimeError when the engine cannot serve such requests.
+    """
+    sizes = tuple(sorted(set(batch_sizes)))
+    passages = _passages(engine, sizes[-1], prefix)
+    reading = min(_read(engine, passages, clock) for _ in range(repeats + 1))
+    steps = [min(_decode(engine, passages[:size], tokens, reading, clock) for _ in range(repeats)) for size in sizes]
+    engine.reset()
+    return Ceiling(sizes, tuple(steps), 1 / reading, prefix + tokens // 2)
+
+
+def _passages(engine: Engine, count: int, length: int) -> list[tuple[int, ...]]:
+    """`count` different passages of `length` tokens, none a prefix of another."""
+    words = _TEXT.split()
+    passages = []
+    for i in range(count):
+        turned = words[i * 7 % len(words) :] + words
+        text = f"{i + 1}. " + " ".join(turned * (1 + length // len(turned)))
+        passages.append(tuple(engine.tokenizer(text)["input_ids"][:length]))
+    return passages
+
+
+def _read(engine: Engine, passages: Sequence[tuple[int, ...]], clock: Callable[[], float]) -> float:
+    """Seconds per prefix token: every passage from an empty cache, one token asked of each."""
+    engine.reset()
+    before = engine.usage.prefill_tokens
+    start = clock()
+    _served(engine, [Request(i, passage, max_tokens=1, temperature=0.0) for i, passage in enumerate(passages)])
+    return (clock() - start) / (engine.usage.prefill_tokens - before)
+
+
+def _decode(
+    engine: Engine,
+    passages: Sequence[tuple[int, ...]],
+    tokens: int,
+    reading: float,
+    clock: Callable[[], float],
+) -> float:
+    """Seconds per step with one sequence of each passage, all of them known to the cache and none ending early."""
+    requests = [Request(i, passage, max_tokens=tokens, seed=i) for i, passage in enumerate(passages)]
+    for _ in range(20):
+        lengths = _served(engine, requests)
+        if min(lengths) == tokens:
+            break
+        requests = [
+            request
+            if length == tokens
+            else Request(request.id, request.prefix, max_tokens=tokens, seed=request.seed + 997)
+            for request, length in zip(requests, lengths, strict=True)
+        ]
+    else:
+        raise RuntimeError(f"no continuation of {tokens} tokens: the policy ends its text too early")
+    before = engine.usage.prefill_tokens
+    start = clock()
+    _served(engine, requests)
+    spent = clock() - start
+    return (spent - reading * (engine.usage.prefill_tokens - before)) / tokens
+
+
+def _served(engine: Engine, requests: Sequence[Request]) -> list[int]:
+    """Run the requests; the tokens that each one's only sample has."""
+    completions = complete(engine, requests)
+    failed = next((completion.error for completion in completions if completion.error), None)
+    if failed:
+        raise RuntimeError(f"the engine cannot be measured: {failed}")
+    return [len(completion.samples[0].tokens) for completion in completions]
