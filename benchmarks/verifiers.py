@@ -10,8 +10,10 @@ that are not installed are left out of the table. It is never run by tests.
 from __future__ import annotations
 
 import argparse
+import importlib.metadata
 import importlib.util
 import json
+import logging
 import random
 import re
 import statistics
@@ -25,6 +27,8 @@ from tests.verifiers.hostile import CANARY, hostile_answers
 from verifiers import Verdict, VerifierPool, verify
 
 Grader = Callable[[str, str], str]
+TURNS = 10
+"""Turns in which graders are timed one after the other."""
 BEHAVIOURS: list[tuple[str, str, str, bool]] = [
     ("sign of a term", "1-\\frac{1}{e}", "1+\\frac{1}{e}", False),
     ("tiny decimals", "0.0000001", "0.0000002", False),
@@ -74,10 +78,9 @@ def ours(reference: str, answer: str) -> str:
 
 
 def math_verify_grader() -> Grader | None:
+    """math-verify as its users call it on bare answers; its alarm signal is on."""
     if importlib.util.find_spec("math_verify") is None:
         return None
-    import logging
-
     from math_verify import parse
     from math_verify import verify as compare
 
@@ -93,6 +96,36 @@ def math_verify_grader() -> Grader | None:
             return type(reason).__name__
 
     return grade
+
+
+def minerva_grader() -> Grader | None:
+    """The grader of lm-evaluation-harness' Minerva tasks (extra ``lm-eval[math]``, which pins antlr 4.11)."""
+    try:
+        from lm_eval.tasks.minerva_math.utils import is_equiv, normalize_final_answer
+    except (ImportError, AssertionError):
+        return None
+
+    def grade(reference: str, answer: str) -> str:
+        try:
+            sides = (normalize_final_answer(reference), normalize_final_answer(answer))
+            return "equal" if is_equiv(*sides) else "unequal"
+        except Exception as reason:
+            return type(reason).__name__
+
+    return grade
+
+
+def installed_graders() -> dict[str, Grader]:
+    """Ours and every peer that is installed, by name and version."""
+    graders: dict[str, Grader] = {"verifiers": ours}
+    for package, label, make in (
+        ("math-verify", "math-verify", math_verify_grader),
+        ("lm_eval", "lm-eval minerva", minerva_grader),
+    ):
+        grade = make()
+        if grade is not None:
+            graders[f"{label} {importlib.metadata.version(package)}"] = grade
+    return graders
 
 
 def numeric_pairs(count: int, seed: int = 0) -> list[tuple[str, str, bool]]:
@@ -149,11 +182,25 @@ def changed(answer: str, rng: random.Random) -> str | None:
     return answer[:place] + digit + answer[place + 1 :]
 
 
-def rate(grade: Grader, pairs: list[tuple[str, str, bool]]) -> tuple[float, int]:
-    """(pairs per second, errors)."""
-    start = time.perf_counter()
-    errors = sum((grade(reference, answer) == "equal") != right for reference, answer, right in pairs)
-    return len(pairs) / (time.perf_counter() - start), errors
+def rates(
+    graders: dict[str, Grader], pairs: list[tuple[str, str, bool]], peers_take: int
+) -> dict[str, tuple[float, int, int]]:
+    """(pairs per second, errors, pairs) of each grader over the pairs, in turns so that all meet the same machine.
+
+    peers_take: the slower peers get only that many of the pairs, from the front of each turn's share.
+    """
+    spent = dict.fromkeys(graders, 0.0)
+    errors, counts = dict.fromkeys(graders, 0), dict.fromkeys(graders, 0)
+    size = -(-len(pairs) // TURNS)
+    for start in range(0, len(pairs), size):
+        for name, grade in graders.items():
+            turn = pairs[start : start + size]
+            turn = turn if name == "verifiers" else turn[: -(-peers_take // TURNS)]
+            began = time.perf_counter()
+            errors[name] += sum((grade(reference, answer) == "equal") != right for reference, answer, right in turn)
+            spent[name] += time.perf_counter() - began
+            counts[name] += len(turn)
+    return {name: (counts[name] / spent[name], errors[name], counts[name]) for name in graders}
 
 
 def dev_accuracy(grade: Grader, path: Path) -> tuple[float, int, list[float]]:
@@ -248,33 +295,33 @@ def main() -> int:
     parser.add_argument("--readme", action="store_true", help="rewrite the table of behaviours in verifiers/README.md")
     parser.add_argument("--quick", action="store_true", help="smaller samples")
     given = parser.parse_args()
-    graders: dict[str, Grader] = {"verifiers": ours}
-    peer = math_verify_grader()
-    if peer is not None:
-        graders["math-verify"] = peer
+    for name in ("math500/test.jsonl", "answer_pairs/dev.jsonl"):
+        if not (given.data / name).is_file():
+            parser.error(f"--data {given.data}: holds no {name}")
+    graders = installed_graders()
+    peer = next((name for name in graders if name.startswith("math-verify")), None)
     figures: dict[str, float | int | None] = {}
     rows: list[tuple[str, ...]] = []
+    # What is loaded on first use, and the worker processes, are no part of any rate.
+    for grade in graders.values():
+        grade("\\sin(2x)", "2\\sin x\\cos x")
 
     numeric = numeric_pairs(20_000 if given.quick else 100_000)
-    ours("1", "1")
-    speeds = {"verifiers": rate(ours, numeric)}
-    if peer is not None:
-        speeds["math-verify"] = rate(peer, numeric[: 100 if given.quick else 400])
+    speeds = rates(graders, numeric, 100 if given.quick else 400)
     rows.append(("GSM8K-style pairs/s", *(f"{speeds[name][0]:,.0f}" for name in graders)))
-    rows.append(("  errors", *(f"{speeds[name][1]}" for name in graders)))
+    rows.append(("  errors", *(f"{speeds[name][1]} of {speeds[name][2]:,}" for name in graders)))
     figures["numeric_pairs_per_s"] = speeds["verifiers"][0]
-    figures["numeric_speedup_vs_math_verify"] = speeds["verifiers"][0] / speeds["math-verify"][0] if peer else None
+    figures["numeric_speedup_vs_math_verify"] = speeds["verifiers"][0] / speeds[peer][0] if peer else None
 
     lines = (given.data / "math500" / "test.jsonl").read_text(encoding="utf-8").splitlines()
     answers = [json.loads(line)["answer"] for line in lines]
     mix = math_pairs(answers[:100] if given.quick else answers)
-    ours("\\sin(2x)", "2\\sin x\\cos x")
-    speeds = {name: rate(grade, mix) for name, grade in graders.items()}
+    speeds = rates(graders, mix, len(mix))
     rows.append(("MATH-style pairs/s", *(f"{speeds[name][0]:,.0f}" for name in graders)))
-    rows.append((f"  errors of {len(mix)}", *(f"{speeds[name][1]}" for name in graders)))
-    figures["math_speedup_vs_math_verify"] = speeds["verifiers"][0] / speeds["math-verify"][0] if peer else None
+    rows.append(("  errors", *(f"{speeds[name][1]} of {speeds[name][2]:,}" for name in graders)))
+    figures["math_speedup_vs_math_verify"] = speeds["verifiers"][0] / speeds[peer][0] if peer else None
     figures["math_errors"] = speeds["verifiers"][1]
-    figures["math_errors_math_verify"] = speeds["math-verify"][1] if peer else None
+    figures["math_errors_math_verify"] = speeds[peer][1] if peer else None
 
     dev = {name: dev_accuracy(grade, given.data / "answer_pairs" / "dev.jsonl") for name, grade in graders.items()}
     rows.append(("dev pairs right", *(f"{dev[name][0]:.1%}" for name in graders)))
@@ -297,9 +344,9 @@ def main() -> int:
     figures["hostile_stall_s"], figures["hostile_peak_memory_mib"] = hostile["beat_gap_s"], hostile["peak_memory_mib"]
 
     width = max(len(row[0]) for row in rows)
-    print(f"{'':{width}}  " + "".join(f"{name:>24}" for name in graders))
+    print(f"{'':{width}}  " + "".join(f"{name:>26}" for name in graders))
     for row in rows:
-        print(f"{row[0]:{width}}  " + "".join(f"{cell:>24}" for cell in row[1:]))
+        print(f"{row[0]:{width}}  " + "".join(f"{cell:>26}" for cell in row[1:]))
     if given.readme:
         write_readme(behaviours_table(graders))
     if given.json:

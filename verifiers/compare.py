@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from fractions import Fraction
-from typing import NamedTuple
 
 from verifiers import matrices
 from verifiers.canonical import canonical_or_none, same
@@ -30,11 +29,9 @@ from verifiers.kinds import (
     is_value,
     letter_of,
     quantity_of,
-    rescaled,
     rows_of,
     sides_of,
     spoken,
-    unit_of,
     unwrapped,
     with_shared_precision,
 )
@@ -42,12 +39,12 @@ from verifiers.limits import TooLarge
 from verifiers.names import assignments_of, is_assignment, names_the_same, oriented, with_names_of
 from verifiers.numeric import investigate, real_value
 from verifiers.policy import Policy
+from verifiers.quantities import Decision, measured
 from verifiers.regions import Piece, Region, region
 from verifiers.tree import (
     Apply,
     Const,
     Matrix,
-    Measured,
     Node,
     Num,
     Relation,
@@ -58,18 +55,8 @@ from verifiers.tree import (
     is_scalar,
     show,
     symbols,
-    walk,
 )
-from verifiers.units import DEGREE, NO_UNIT, PERCENT, Unit
 from verifiers.verdict import Layer
-
-
-class Decision(NamedTuple):
-    """``equal``: None where it stays open."""
-
-    equal: bool | None
-    layer: Layer
-    reason: str
 
 
 class NeedsProof(Exception):
@@ -107,7 +94,7 @@ class Comparison:
             return self.matrices(a, b)
         if isinstance(a, Seq) or isinstance(b, Seq):
             return self.sequences(a, b)
-        return self.measured(a, b)
+        return measured(a, b, self.policy, self.scalar)
 
     def approximate(self, a: Node, b: Node) -> Decision:
         """``1/3 ~ 0.33`` claims its left side; its right side counts too if it is that value correctly rounded."""
@@ -126,60 +113,6 @@ class Comparison:
         return self.decide(right, other) if first else self.decide(other, right)
 
     # ------------------------------------------------------------------ scalars
-
-    def measured(self, a: Node, b: Node) -> Decision:
-        """Compare values with units."""
-        x, unit_x = unit_of(a)
-        y, unit_y = unit_of(b)
-        if unit_x == unit_y or self.policy.units == "ignore":
-            return self.scalar(x, y)
-        if PERCENT in (unit_x, unit_y):
-            return self.percent(x, unit_x, y, unit_y)
-        if DEGREE in (unit_x, unit_y) and (
-            NO_UNIT in (unit_x, unit_y) or unit_x.dims == (("radian", 1),) or unit_y.dims == (("radian", 1),)
-        ):
-            return self.angles(x, unit_x, y, unit_y)
-        if unit_x.dims == unit_y.dims:
-            if unit_x.factor == unit_y.factor:
-                return self.scalar(x, y)
-            return self.scalar(rescaled(x, unit_x.factor), rescaled(y, unit_y.factor))
-        if NO_UNIT in (unit_x, unit_y):
-            if self.policy.units == "required":
-                return Decision(False, "exact", "a unit is missing")
-            return self.scalar(x, y)
-        return Decision(False, "exact", f"different units: {unit_x.name} and {unit_y.name}")
-
-    def percent(self, x: Node, unit_x: Unit, y: Node, unit_y: Unit) -> Decision:
-        """Compare a percentage with a bare number."""
-        if (NO_UNIT not in (unit_x, unit_y)) or self.policy.percent == "strict":
-            return Decision(False, "exact", "a percentage against something else")
-        result = Decision(False, "exact", "different percentages")
-        if self.policy.percent in ("either", "value"):
-            hundredth = Fraction(1, 100)
-            result = self.scalar(
-                rescaled(x, hundredth) if unit_x is PERCENT else x, rescaled(y, hundredth) if unit_y is PERCENT else y
-            )
-        if result.equal is not True and self.policy.percent in ("either", "number"):
-            other = self.scalar(x, y)
-            result = other if other.equal is not False or result.equal is False else result
-        return result
-
-    def angles(self, x: Node, unit_x: Unit, y: Node, unit_y: Unit) -> Decision:
-        """Compare degrees with a bare number or radians."""
-        radians = (("radian", 1),)
-        result = Decision(False, "exact", "different angles")
-        if radians not in (unit_x.dims, unit_y.dims) and self.policy.angles in ("either", "degrees"):
-            if self.policy.units == "required":
-                return Decision(False, "exact", "a unit is missing")
-            result = self.scalar(x, y)
-        if result.equal is not True and self.policy.angles in ("either", "radians"):
-            turned = (Measured(x, DEGREE) if unit_x is DEGREE else x, Measured(y, DEGREE) if unit_y is DEGREE else y)
-            if any(part == Const("pi") for side in turned for part in walk(side)) or radians in (
-                unit_x.dims,
-                unit_y.dims,
-            ):
-                result = self.scalar(*turned)
-        return result
 
     def scalar(self, a: Node, b: Node) -> Decision:
         """Compare two expressions: written numbers, canonical forms, numbers, proof."""

@@ -7,11 +7,22 @@ own time limit, an alarm signal, is switched off: the worker's deadline holds. I
 from __future__ import annotations
 
 import importlib.util
+import logging
 import re
 from functools import lru_cache
 
 from verifiers.extraction import conclusion
+from verifiers.limits import TooLarge, Unparsed
+from verifiers.parser import parse
 from verifiers.verdict import Verdict
+
+MAX_ASKED = 1_000
+"""Characters of a text that math-verify is asked about."""
+_COMMAND = re.compile(r"\\[A-Za-z]+")
+_FOREIGN = re.compile(r"[A-Za-z]{4}|__|['\"`;@#?]|\bor\b|\band\b|\n")
+"""Prose and code."""
+_INTEGRAL = re.compile(r"\\int(?![A-Za-z])(?:\s*[_^]\s*(?:\{[^{}]{1,40}\}|\w)){0,2}(?=.*d\s*[a-z](?![a-z]))")
+"""What math-verify reads faithfully and our grammar has no word for."""
 
 
 @lru_cache(maxsize=1)
@@ -22,15 +33,17 @@ def available() -> bool:
 
 def judge(reference: str, answer: str, standing: Verdict) -> Verdict:
     """Ask math-verify; what it cannot read either stays as it was."""
-    if not available() or not (_mathematical(reference) and _mathematical(answer)):
+    if not available() or not (_readable(reference) and _readable(answer)):
         return standing
-    from math_verify import parse, verify
+    import math_verify
 
-    gold = parse(_marked(reference), parsing_timeout=None)
-    given = parse(_marked(answer), parsing_timeout=None)
+    logging.getLogger("math_verify").setLevel(logging.CRITICAL)
+    gold = math_verify.parse(_marked(reference), parsing_timeout=None)
+    given = math_verify.parse(_marked(answer), parsing_timeout=None)
     if not gold or not given:
         return standing
-    equal = bool(verify(gold, given, timeout_seconds=None))
+    # It treats the two sides differently; our verdicts do not, so it has to agree both ways round.
+    equal = all(math_verify.verify(*sides, timeout_seconds=None) for sides in ((gold, given), (given, gold)))
     return Verdict(
         "equal" if equal else "unequal",
         "fallback",
@@ -40,10 +53,20 @@ def judge(reference: str, answer: str, standing: Verdict) -> Verdict:
     )
 
 
-def _mathematical(text: str) -> bool:
-    """Whether a text is one formula: math-verify would grade a stray number in anything else."""
-    bare = re.sub(r"\\\\?[A-Za-z]+", " ", conclusion(text))
-    return len(bare) < 1000 and not re.search(r"[A-Za-z]{4}|__|['\"`;@#?]|\bor\b|\band\b|\n", bare)
+def _readable(text: str) -> bool:
+    """Whether a text is one formula that lies outside our grammar only by an integral in it.
+
+    math-verify grades whatever formula a text begins with (it takes ``5)(`` and ``5+`` for 5), drops commands that it
+    does not know (``\\Box 5``, ``7 \\bmod 5``), and takes limits from one side. So the whole text has to parse once its
+    integrals are taken for letters.
+    """
+    bare = conclusion(text)
+    if len(bare) > MAX_ASKED or _FOREIGN.search(_COMMAND.sub(" ", bare)):
+        return False
+    try:
+        return bool(parse(_INTEGRAL.sub(r"\\psi ", bare)))
+    except (Unparsed, TooLarge):
+        return False
 
 
 def _marked(text: str) -> str:

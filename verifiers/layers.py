@@ -6,13 +6,14 @@ and only a proof could decide. It does not know processes.
 
 from __future__ import annotations
 
-from verifiers.compare import Comparison, Decision, NeedsProof, Prover
+from verifiers.compare import Comparison, NeedsProof, Prover
 from verifiers.exact import exact_verdict, quantity
 from verifiers.extraction import conclusion
 from verifiers.identity import identity_key
 from verifiers.limits import MAX_ANSWER, TooLarge, Unparsed
 from verifiers.parser import parse
 from verifiers.policy import Policy
+from verifiers.quantities import Decision
 from verifiers.text import has_damage
 from verifiers.tree import show
 from verifiers.verdict import Verdict

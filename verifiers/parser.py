@@ -13,6 +13,7 @@ from functools import lru_cache
 from verifiers.exact import quantity
 from verifiers.lexer import CONSTANTS, GREEK, Token
 from verifiers.limits import MAX_ANSWER, TooLarge, Unparsed
+from verifiers.operators import OVER, RELATIONS, SETOPS, TIMES
 from verifiers.primaries import ACCENTS, CURRENCY, STARTERS, Primaries
 from verifiers.text import plain, tidy
 from verifiers.tree import (
@@ -36,17 +37,11 @@ from verifiers.tree import (
 )
 from verifiers.units import DEGREE, NO_UNIT, PERCENT, is_known_unit, parse_unit
 
-_RELATIONS = {
-    "=": "=", "==": "=", ":=": "=", "<": "<", ">": ">", "<=": "<=", ">=": ">=", "!=": "!=", "\\le": "<=", "\\leq": "<=",
-    "\\leqslant": "<=", "\\ge": ">=", "\\geq": ">=", "\\geqslant": ">=", "\\lt": "<", "\\gt": ">", "\\ne": "!=",
-    "\\neq": "!=",
-    "\\in": "in", "\\approx": "~", "\\thickapprox": "~", "\\simeq": "~", "\\doteq": "~", "\\leqq": "<=", "\\geqq": ">=",
-}  # fmt: skip
-_SETOPS = {"\\cup": "cup", "\\cap": "cap", "\\setminus": "setminus", "\\backslash": "setminus", "\\bigcup": "cup"}
-_TIMES = {"*", "\\cdot", "\\times", "\\ast"}
-_OVER = {"/", "\\div"}
 _SHORT_UNITS = frozenset("cm mm km kg mg ft yd mi oz lb hr hrs min mins sec ml mL mph kph kW kJ Hz lbs".split())  # noqa: SIM905
 _SIGNS: dict[str, Node | None] = {"+": None, "-": MINUS_ONE, "\\pm": Const("pm"), "\\mp": Const("mp")}
+_OPPOSITE: dict[Node | None, Node | None] = {
+    None: MINUS_ONE, MINUS_ONE: None, Const("pm"): Const("mp"), Const("mp"): Const("pm"),
+}  # fmt: skip
 
 
 @lru_cache(maxsize=8192)
@@ -141,14 +136,14 @@ class _Parser(Primaries):
         ops: list[str] = []
         args = [first]
         while self.relational():
-            ops.append(_RELATIONS[self.take().value])
+            ops.append(RELATIONS[self.take().value])
             args.append(self.sets())
         return Relation(tuple(ops), tuple(args))
 
     def relational(self) -> bool:
         """Whether a relation sign is next."""
         token = self.token
-        return token.kind in ("op", "cmd") and token.value in _RELATIONS
+        return token.kind in ("op", "cmd") and token.value in RELATIONS
 
     def words(self) -> Node | None:
         """Words up to a separator or the end; None if something else follows them."""
@@ -164,9 +159,9 @@ class _Parser(Primaries):
     def sets(self) -> Node:
         """Expressions joined by set operations."""
         node = self.sum()
-        while (self.token.kind == "cmd" and self.token.value in _SETOPS) or self.union_letter():
+        while (self.token.kind == "cmd" and self.token.value in SETOPS) or self.union_letter():
             token = self.take()
-            op = _SETOPS.get(token.value, "cup")
+            op = SETOPS.get(token.value, "cup")
             right = self.sum()
             same = isinstance(node, SetOp) and node.op == op and op != "setminus"
             node = SetOp(op, (*node.args, right) if same and isinstance(node, SetOp) else (node, right))
@@ -195,11 +190,7 @@ class _Parser(Primaries):
         while self.token.kind in ("op", "cmd") and self.token.value in ("+", "-", "\\pm", "\\mp"):
             sign = _SIGNS[self.take().value]
             while self.token.kind == "op" and self.token.value in ("+", "-"):
-                sign = (
-                    _SIGNS["+" if (self.take().value == "+") == (sign is None) else "-"]
-                    if sign in (None, MINUS_ONE)
-                    else sign
-                )
+                sign = sign if self.take().value == "+" else _OPPOSITE[sign]
             terms.append(_signed(sign, self.product()))
         self.depth -= 1
         if len(terms) == 1:
@@ -226,10 +217,10 @@ class _Parser(Primaries):
         factors = [self.power()]
         while True:
             token = self.token
-            if token.kind in ("op", "cmd") and token.value in _TIMES:
+            if token.kind in ("op", "cmd") and token.value in TIMES:
                 self.take()
                 factors.append(self.signed_power())
-            elif token.kind in ("op", "cmd") and token.value in _OVER:
+            elif token.kind in ("op", "cmd") and token.value in OVER:
                 self.take()
                 factors.append(reciprocal(self.signed_power()))
             elif self.unit_ahead():

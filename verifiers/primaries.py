@@ -11,6 +11,7 @@ from verifiers.cursor import Cursor
 from verifiers.exact import quantity
 from verifiers.lexer import CONSTANTS, GREEK
 from verifiers.limits import MAX_DIGITS, TooLarge, Unparsed
+from verifiers.operators import NO_OPERANDS
 from verifiers.tree import (
     HALF,
     IMAGINARY,
@@ -360,7 +361,7 @@ class Primaries(Cursor):
         if value == "\\boxed":
             return self.argument()
         self.at -= 1
-        raise self.stop("unknown command")
+        raise self.stop() if value in NO_OPERANDS else self.stop("unknown command")
 
     def absolute(self, opening: str) -> Node:
         """An absolute value, up to its closing bar."""
