@@ -4,6 +4,7 @@ Knows neither training nor run directories; runs without torch of its own.
 """
 
 from mcts_dpo.search.answers import TreeAnswer, tree_answer
+from mcts_dpo.search.desk import SearchClock
 from mcts_dpo.search.forest import FINISHES, LENGTH, NONE, Forest, TreeInfo
 from mcts_dpo.search.mcts import search
 from mcts_dpo.search.render import render_text, render_tree
@@ -17,6 +18,7 @@ __all__ = [
     "LENGTH",
     "NONE",
     "Forest",
+    "SearchClock",
     "SearchSettings",
     "SelfEvaluationSettings",
     "SolvedQuestion",

@@ -14,7 +14,7 @@ it depends on the time, the machine or the other problems of a shard.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -264,12 +264,14 @@ class Forest:
     def step_tokens(self, node: int) -> list[int]:
         """The node's own tokens; [] for a root."""
         start = int(self.offset[node])
-        return [int(token) for token in self.tokens[start : start + int(self.length[node])]]
+        tokens: list[int] = self.tokens[start : start + int(self.length[node])].tolist()
+        return tokens
 
     def step_logprobs(self, node: int) -> list[float]:
         """log π of each of the node's own tokens; [] for a root."""
         start = int(self.offset[node])
-        return [float(value) for value in self.logprobs[start : start + int(self.length[node])]]
+        logprobs: list[float] = self.logprobs[start : start + int(self.length[node])].tolist()
+        return logprobs
 
     def solution_tokens(self, node: int) -> list[int]:
         """The policy's tokens from the root to `node` inclusive; the prompt is not part of them."""
@@ -278,6 +280,32 @@ class Forest:
     def solution_text(self, node: int) -> str:
         """The policy's text from the root to `node` inclusive; the prompt is not part of it."""
         return "".join(self.texts[step] for step in self.path(node))
+
+    def by_tree(self) -> Forest:
+        """The same trees with their rows in one order that says nothing of when which tree moved: the roots as they
+        are, then tree by tree, each in its own order of growth. Parents still precede children."""
+        roots = [tree.root for tree in self.trees]
+        steps = np.flatnonzero(self.depth > 0)
+        order = np.concatenate((np.array(roots, np.int64), steps[np.argsort(self.tree[steps], kind="stable")]))
+        place = np.empty(len(order) + 1, np.int64)
+        place[order] = np.arange(len(order))
+        place[-1] = NONE  # what NONE, the last index, stands for
+        rows = {name: getattr(self, name)[order].copy() for name, _, _, _ in NODE_FIELDS}
+        for name in ("parent", "first_child", "last_child", "next_sibling"):
+            rows[name] = place[rows[name]].astype(np.int32)
+        length = rows["length"].astype(np.int64)
+        end = np.cumsum(length)
+        gather = np.repeat(rows["offset"] - (end - length), length) + np.arange(len(self.tokens))
+        rows["offset"] = end - length
+        ordered = Forest(self.settings, self.tokenizer)
+        ordered.restore(
+            rows,
+            {"tokens": self.tokens[gather], "logprobs": self.logprobs[gather]},
+            [self.texts[node] for node in order],
+            [self.answers[node] for node in order],
+            [replace(tree, root=int(place[tree.root])) for tree in self.trees],
+        )
+        return ordered
 
     def __eq__(self, other: object) -> bool:
         """Equal in every field, nan equal to nan."""

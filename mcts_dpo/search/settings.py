@@ -43,7 +43,13 @@ class SearchSettings(Settings):
     length_penalty:  λ in p ∝ exp(Σ log π / |a|^λ).
     gamma:           γ, the discount of one step.
     backup:          "paper" (values recomputed from children) or "mean" (mean of the returns, as AlphaZero).
-    parallel_leaves: leaves of one tree that are out at once, held apart by a virtual loss each.
+    parallel_leaves: most leaves of one tree that are out at once, held apart by a virtual loss each. In waves always as
+                     many; with events only where fewer trees than `alive` are left.
+    schedule:        "waves": all trees move in step, so that the same search gives the same bytes on the same engine,
+                     whatever else it runs; "events": every tree moves the moment its own completion is back, keeping
+                     the engine busy. With one parallel leaf the trees are the same as far as the engine's own
+                     arithmetic is (an engine's last digits may depend on what it runs together).
+    alive:           trees searched at a time with "events"; None: twice as many as the engine runs sequences.
     seed:            a problem's samples depend on it, on the problem's id and on the simulation's index alone.
     """
 
@@ -64,6 +70,8 @@ class SearchSettings(Settings):
     backup: Literal["paper", "mean"] = "paper"
     self_evaluation: SelfEvaluationSettings = SelfEvaluationSettings()
     parallel_leaves: int = Field(default=1, ge=1)
+    schedule: Literal["waves", "events"] = "waves"
+    alive: int | None = Field(default=None, ge=1)
     seed: int = Field(default=0, ge=0)
 
     @model_validator(mode="after")

@@ -1,0 +1,95 @@
+"""Between a driver and its engine: numbers the requests, remembers who asked, and times what the engine takes.
+
+In: requests, each with an owner. Out: completions, each with its owner. Knows neither trees nor journals.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Generic, TypeVar
+
+from mcts_dpo.engines.base import Completion, Engine, Request
+
+Owner = TypeVar("Owner")
+
+
+@dataclass(slots=True)
+class SearchClock:
+    """Where the time of a search went: CPU seconds of this process, all its threads together.
+
+    engine: inside the engine's `submit` and `poll`. other: everything else of the search: selection, backup, splitting,
+    verification, journal. wall: seconds by the clock on the wall, engine and everything else. polls: of the engine.
+    """
+
+    engine: float = 0.0
+    other: float = 0.0
+    wall: float = 0.0
+    polls: int = 0
+
+    @property
+    def bookkeeping_share(self) -> float:
+        """Share of the CPU time that was not the engine's; 0 before anything ran."""
+        total = self.engine + self.other
+        return self.other / total if total else 0.0
+
+
+class Desk(Generic[Owner]):
+    """The only way of a search to its engine. waiting: requests under way.
+
+    A completion that the engine never gives back is an error of the engine's (RuntimeError), not a wait for ever.
+    """
+
+    def __init__(self, engine: Engine, clock: SearchClock | None = None) -> None:
+        self._engine = engine
+        self._owners: dict[int, Owner] = {}
+        self._next = 0
+        self._clock = clock if clock is not None else SearchClock()
+        self._cpu, self._wall = time.process_time(), time.perf_counter()
+
+    @property
+    def waiting(self) -> int:
+        """Requests that were sent and are not back."""
+        return len(self._owners)
+
+    def send(self, request: Request, owner: Owner) -> None:
+        """Submit a request; its id is given here."""
+        self._owners[self._next] = owner
+        self._lap(engine=False)
+        self._engine.submit(replace(request, id=self._next))
+        self._lap(engine=True)
+        self._next += 1
+
+    def collect(self) -> list[tuple[Owner, Completion]]:
+        """Wait for at least one completion."""
+        self._lap(engine=False)
+        finished = self._engine.poll()
+        self._lap(engine=True)
+        self._clock.polls += 1
+        if not finished and self._owners:
+            raise RuntimeError(f"the engine lost {len(self._owners)} of {self._next} requests")
+        return [(self._owners.pop(completion.id), completion) for completion in finished]
+
+    def close(self) -> None:
+        """Count the time up to now."""
+        self._lap(engine=False)
+
+    def _lap(self, *, engine: bool) -> None:
+        cpu, wall = time.process_time(), time.perf_counter()
+        if engine:
+            self._clock.engine += cpu - self._cpu
+        else:
+            self._clock.other += cpu - self._cpu
+        self._clock.wall += wall - self._wall
+        self._cpu, self._wall = cpu, wall
+
+
+def exchange(desk: Desk[int], requests: Sequence[Request]) -> list[Completion]:
+    """Send all, wait for all, return the completions in the order of the requests."""
+    for place, request in enumerate(requests):
+        desk.send(request, place)
+    done: dict[int, Completion] = {}
+    while len(done) < len(requests):
+        done.update(desk.collect())
+    return [done[place] for place in range(len(requests))]

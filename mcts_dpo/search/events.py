@@ -1,0 +1,161 @@
+"""Event-driven search: each tree moves the moment its own completion is back, and no tree waits for another.
+
+In: tasks (`simulation.start`), one after the other, and an engine. Out: their forests, grown. One loop: admit, select
+in all trees that can move (one kernel call per task), submit, poll, grow, ask, settle (one kernel call per task). So
+many trees are alive that the engine's queue never runs dry; when too few are left, each may have several leaves out
+under virtual loss (`parallel_leaves`). With one leaf at a time a tree's samples depend on the problem, the settings
+and the policy alone, so the trees are those of the waves, whatever the engine finishes first.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from mcts_dpo.engines.base import Completion, Engine
+from mcts_dpo.search import kernels
+from mcts_dpo.search.desk import Desk
+from mcts_dpo.search.forest import NONE
+from mcts_dpo.search.rewards import Outcome
+from mcts_dpo.search.settings import SearchSettings
+from mcts_dpo.search.simulation import Expansion, Growth, Task, Tree, ask, end_if_done, grow, judge, plan, settle
+
+SLOTS = 32
+"""Sequences that an engine is taken to run together if it does not say."""
+
+
+@dataclass(slots=True)
+class Asked:
+    """A growth whose self-evaluations are out: how many are missing, and those that are back."""
+
+    growth: Growth
+    outcomes: list[Outcome]
+    missing: int
+    answers: dict[int, Completion] = field(default_factory=dict)
+
+
+@dataclass(slots=True)
+class Running:
+    """A task in the loop. waiting: trees not yet admitted. alive: admitted, searched or with something under way.
+    moved: those of them that may have room for another leaf. settled: growths ready for `settle`."""
+
+    task: Task
+    waiting: deque[Tree]
+    alive: dict[int, Tree] = field(default_factory=dict)
+    moved: list[Tree] = field(default_factory=list)
+    ready: list[Asked] = field(default_factory=list)
+
+
+Owner = tuple[Running, Expansion | Asked, int]
+"""Who asked: the task; the samples' expansion, or the growth that is judged and the node of this question."""
+
+
+def trees_alive(engine: Engine, settings: SearchSettings) -> int:
+    """How many trees are searched at a time: the setting, or twice as many as the engine runs sequences, so that its
+    queue holds work while other trees wait for their last sample."""
+    return settings.alive or 2 * int(getattr(engine, "slots", SLOTS))
+
+
+def run_events(
+    tasks: Iterable[Task], desk: Desk[Owner], alive: int, done: Callable[[Task], None], told: Callable[[Task], None]
+) -> None:
+    """Search every tree of every task to its end. The next task is opened (drawn from `tasks`) when fewer than
+    `alive` trees are under way: so memory holds the forests that are being searched and no others.
+
+    done: called with each task as soon as its last tree has ended. told: after every poll, with each task that moved.
+    """
+    source = iter(tasks)
+    running: list[Running] = []
+    while True:
+        crowd = _admit(running, source, alive)
+        for finished in [one for one in running if not one.alive]:
+            running.remove(finished)
+            done(finished.task)
+        for one in running:
+            _send(one, desk, crowd, alive)
+        if desk.waiting:
+            for (one, what, node), completion in desk.collect():
+                _receive(one, what, node, completion, desk)
+            for one in running:
+                if one.ready:
+                    _settle(one)
+                told(one.task)
+        elif not running:
+            return
+
+
+def _admit(running: list[Running], source: Iterable[Task], alive: int) -> int:
+    """Let waiting trees in, opening further tasks as needed. Returns how many are alive."""
+    crowd = sum(len(one.alive) for one in running)
+    while crowd < alive:
+        one = next((one for one in running if one.waiting), None)
+        if one is None:
+            task = next(iter(source), None)
+            if task is None:
+                break
+            running.append(Running(task, deque(tree for tree in task.trees if tree.living or tree.flying)))
+            continue
+        tree = one.waiting.popleft()
+        one.alive[tree.index] = tree
+        one.moved.append(tree)
+        crowd += 1
+    return crowd
+
+
+def _send(one: Running, desk: Desk[Owner], crowd: int, alive: int) -> None:
+    """Select in all trees that have room for another leaf, and submit."""
+    task, settings = one.task, one.task.settings
+    share = min(settings.parallel_leaves, -(-alive // crowd)) if crowd else 1
+    moved = list(one.alive.values()) if share > 1 else one.moved
+    one.moved = []
+    able = [tree for tree in moved if tree.living and tree.flying < share]
+    if not able:
+        return
+    wanted = [min(share - tree.flying, settings.simulations - tree.started) for tree in able]
+    leaves = kernels.select(
+        task.forest,
+        np.array([tree.index for tree in able]),
+        np.array(wanted),
+        kernels.PUCT if settings.selection == "puct" else kernels.UCT,
+        settings.c_puct,
+    )
+    for tree, row in zip(able, leaves.tolist(), strict=True):
+        for leaf in row:
+            if leaf != NONE:
+                expansion, request = plan(task, tree, leaf)
+                desk.send(request, (one, expansion, leaf))
+
+
+def _receive(one: Running, what: Expansion | Asked, node: int, completion: Completion, desk: Desk[Owner]) -> None:
+    """A completion is back: new nodes and their questions, or an answer to one of these."""
+    task = one.task
+    if isinstance(what, Asked):
+        what.answers[node] = completion
+        what.missing -= 1
+        if not what.missing:
+            one.ready.append(what)
+        return
+    growth = grow(task, what, completion.samples, completion.error)
+    questions = ask(task, growth)
+    asked = Asked(growth, judge(task, growth), len(questions))
+    for judged, request in questions:
+        desk.send(request, (one, asked, judged))
+    if not questions:
+        one.ready.append(asked)
+
+
+def _settle(one: Running) -> None:
+    task = one.task
+    answers = {node: answer for asked in one.ready for node, answer in asked.answers.items()}
+    settle(task, [asked.growth for asked in one.ready], answers)
+    for index in {asked.growth.tree for asked in one.ready}:
+        tree = task.trees[index]
+        end_if_done(task, tree)
+        if tree.living:
+            one.moved.append(tree)
+        elif not tree.flying:
+            del one.alive[index]
+    one.ready = []

@@ -1,0 +1,307 @@
+"""One simulation of one tree, in four steps: a leaf is planned, grown, asked about and settled.
+
+In: a `Task` (a forest, its trees' states, an engine) and what the engine completed. Out: requests, and changes in
+the forest. `plan` (a selected leaf → a request), `grow` (its completion → new nodes), `ask` (new nodes →
+self-evaluation questions) and `settle` (rewards, priors, backup, release) know nothing of the other trees, nor of
+when they are called: waves.py and events.py decide that.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+
+from mcts_dpo.engines.base import Completion, Engine, Request
+from mcts_dpo.files import seed_from
+from mcts_dpo.problems import Problem
+from mcts_dpo.prompts import PromptSettings, prompt_tokens
+from mcts_dpo.search import kernels
+from mcts_dpo.search.expansion import Step, attach, step_texts, whole_solution
+from mcts_dpo.search.forest import EXHAUSTED, FINISHES, LENGTH, Forest, TreeInfo
+from mcts_dpo.search.rewards import Outcome, Question, outcome, probability_of_yes, question, readable, states_answer
+from mcts_dpo.search.settings import SearchSettings
+
+if TYPE_CHECKING:
+    from mcts_dpo.engines.base import Sample
+
+Mode = Literal["train", "solve"]
+
+
+@dataclass(slots=True)
+class Tree:
+    """The state of one tree that is not in the forest.
+
+    index:   in the forest.
+    limit:   longest solution, in tokens (max_tokens, or less where the context is short).
+    question: the self-evaluation, None if none is asked.
+    started: simulations started; each has an index, from which its samples are seeded.
+    flying:  simulations started and not settled.
+    solved:  a right solution has been found.
+    """
+
+    index: int
+    problem: Problem
+    info: TreeInfo
+    limit: int
+    question: Question | None
+    started: int = 0
+    flying: int = 0
+    solved: bool = False
+
+    @property
+    def living(self) -> bool:
+        """Whether it is still being searched."""
+        return self.info.status == "running"
+
+
+@dataclass(slots=True)
+class Tally:
+    """Running totals of a task. simulations: done; a tree that ended early counts as a whole one. tokens: sampled."""
+
+    simulations: int = 0
+    tokens: int = 0
+    solved: int = 0
+
+
+@dataclass(slots=True)
+class Task:
+    """A search under way: the forest, the trees' states, and what they share."""
+
+    forest: Forest
+    trees: list[Tree]
+    engine: Engine
+    prompt: PromptSettings
+    settings: SearchSettings
+    tally: Tally = field(default_factory=Tally)
+
+
+@dataclass(frozen=True, slots=True)
+class Expansion:
+    """One simulation under way: samples are being drawn from `leaf`.
+
+    index: which of the tree's simulations. last: the sampled step is the last that may be.
+    """
+
+    tree: int
+    leaf: int
+    index: int
+    last: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Growth:
+    """A simulation whose samples are in the forest, but neither judged nor backed up.
+
+    new: nodes to judge. ends: for each sample its last node; one visit each.
+    """
+
+    tree: int
+    leaf: int
+    index: int
+    new: list[int]
+    ends: list[int]
+
+
+def start(
+    problems: Sequence[Problem], engine: Engine, prompt: PromptSettings, settings: SearchSettings, mode: Mode
+) -> Task:
+    """Plant a root for every problem. Mode "solve" takes the reference answers away first."""
+    from mcts_dpo.models import tokenizer_digest  # not before a model is there: it brings torch along
+
+    about = {"search": settings.model_dump(mode="json"), "prompt": prompt.model_dump(mode="json")}
+    task = Task(Forest(about, tokenizer_digest(engine.tokenizer)), [], engine, prompt, settings)
+    for problem in problems:
+        _plant(task, problem.without_answer() if mode == "solve" else problem, mode)
+    return task
+
+
+def _plant(task: Task, problem: Problem, mode: Mode) -> None:
+    engine, prompt, settings, forest = task.engine, task.prompt, task.settings, task.forest
+    tokens = tuple(prompt_tokens(problem, engine.tokenizer, prompt))
+    text = str(engine.tokenizer.decode(list(tokens), clean_up_tokenization_spaces=False))
+    index = forest.add_tree(problem.id, tokens, text, mode)
+    info = forest.trees[index]
+    asked = question(problem, engine.tokenizer, prompt, settings.self_evaluation)
+    room = engine.context - len(tokens) - (asked.room if asked else 0)
+    tree = Tree(index, problem, info, min(settings.max_tokens, room), asked)
+    task.trees.append(tree)
+    if mode == "train" and problem.answer is None:
+        info.notes.append("no reference answer: outcomes are not known")
+    elif problem.answer is not None and not readable(problem):
+        info.notes.append(f"the reference answer {problem.answer!r} cannot be parsed: outcomes are not known")
+    if room < 1:
+        fail(task, tree, f"a prompt of {len(tokens)} tokens leaves no room in a context of {engine.context}")
+
+
+def plan(task: Task, tree: Tree, leaf: int) -> tuple[Expansion, Request]:
+    """The request for the samples of a selected leaf."""
+    settings, forest = task.settings, task.forest
+    solution = forest.solution_tokens(leaf)
+    last = settings.expand == "rollout" or int(forest.depth[leaf]) + 1 >= settings.max_depth
+    # Merged steps may stand for shorter ones that were sampled, so a path can be a little longer than its samples.
+    room = max(1, tree.limit - len(solution))
+    request = Request(
+        id=-1,  # given when it is sent
+        prefix=(*tree.info.prompt_tokens, *solution),
+        n=settings.children,
+        max_tokens=room if last else min(room, settings.max_step_tokens),
+        temperature=settings.temperature,
+        top_p=settings.top_p,
+        stop=task.prompt.stop if last else (task.prompt.step_end, *task.prompt.stop),
+        seed=seed_from(settings.seed, tree.problem.id, tree.started),
+    )
+    expansion = Expansion(tree.index, leaf, tree.started, last)
+    tree.started += 1
+    tree.flying += 1
+    return expansion, request
+
+
+def grow(task: Task, expansion: Expansion, samples: Sequence[Sample], error: str | None = None) -> Growth:
+    """Hang samples under their leaf. A refused request (`error`) fails the tree and adds nothing."""
+    tree, forest, settings = task.trees[expansion.tree], task.forest, task.settings
+    if error is not None:
+        fail(task, tree, error)
+        return Growth(expansion.tree, expansion.leaf, expansion.index, [], [])
+    before = forest.solution_tokens(expansion.leaf)
+    if settings.expand == "rollout":
+        room = settings.max_depth - int(forest.depth[expansion.leaf])
+        tokenizer = task.engine.tokenizer
+        steps = [whole_solution(sample, before, tokenizer, task.prompt, room) for sample in samples]
+    else:
+        steps = [[_one_step(task, tree, expansion, sample, before)] for sample in samples]
+    new, ends = attach(forest, expansion.leaf, steps, settings.length_penalty)
+    tokens = sum(len(sample.tokens) for sample in samples)
+    tree.info.generated += tokens
+    tree.info.simulations += 1
+    task.tally.tokens += tokens
+    task.tally.simulations += tree.living
+    return Growth(expansion.tree, expansion.leaf, expansion.index, new, ends)
+
+
+def judge(task: Task, growth: Growth, known: Sequence[Outcome] | None = None) -> list[Outcome]:
+    """Verify the new solutions of a growth; `known`: what that gave when it was done before. One per new end."""
+    tree, forest = task.trees[growth.tree], task.forest
+    found: list[Outcome] = []
+    for node in growth.new:
+        if not forest.terminal[node]:
+            continue
+        if known is not None:
+            end = known[len(found)]
+        else:
+            text = task.prompt.prefill + forest.solution_text(node)
+            end = outcome(text, bool(forest.finish[node] == LENGTH), tree.problem, task.prompt.answer_style)
+        found.append(end)
+        forest.outcome[node] = end.value
+        forest.answers[node] = end.answer
+        tree.info.unanswered += end.answer is None
+        tree.info.unverified += not end.verified
+        if end.value > 0 and not tree.solved:
+            tree.solved = True
+            task.tally.solved += 1
+    return found
+
+
+def _one_step(task: Task, tree: Tree, expansion: Expansion, sample: Sample, before: Sequence[int]) -> Step:
+    """One sample of `expand: step`: a step, after the solution tokens `before`."""
+    (text,) = step_texts(before, sample.tokens, [len(sample.tokens)], task.engine.tokenizer)
+    finish: str = sample.finish
+    if finish == "stop" and not expansion.last:
+        full = len(before) + len(sample.tokens) >= tree.limit
+        finish = _step_finish(task.prompt, task.forest.solution_text(expansion.leaf), text, full)
+    return Step(sample.tokens, sample.logprobs, text, FINISHES.index(finish))
+
+
+def _step_finish(prompt: PromptSettings, before: str, added: str, full: bool) -> str:
+    """Why the solution ends with a step that met a stop string; "" if that was the end of the step only."""
+    # A stop string may begin in the step before: a solution that ends with "\n\n" does, where steps end with "\n".
+    if any((before + added).find(stop, max(0, len(before) - len(stop) + 1)) >= 0 for stop in prompt.stop):
+        return "stop"
+    if states_answer(added, prompt.answer_style):
+        return "answer"
+    return "length" if full else ""
+
+
+def ask(task: Task, growth: Growth) -> list[tuple[int, Request]]:
+    """The self-evaluation questions for new nodes: (node, request)."""
+    tree, forest = task.trees[growth.tree], task.forest
+    asked = tree.question
+    if asked is None:
+        return []
+    everywhere = task.settings.self_evaluation.at == "all"
+    requests = []
+    for node in growth.new:
+        if everywhere or forest.terminal[node]:
+            solution = forest.solution_tokens(node)
+            if FINISHES[forest.finish[node]] == "end":
+                solution.pop()  # the question closes the turn itself
+            prefix = (*tree.info.prompt_tokens, *solution, *asked.suffix)
+            requests.append((node, Request(id=-1, prefix=prefix, choices=asked.choices)))
+    tree.info.generated += asked.cost * len(requests)
+    task.tally.tokens += asked.cost * len(requests)
+    return requests
+
+
+def settle(task: Task, growths: Sequence[Growth], answers: dict[int, Completion]) -> None:
+    """Rewards of the new nodes from their outcomes and `answers` (by node), then priors, backup and release."""
+    forest, settings = task.forest, task.settings
+    for growth in growths:
+        task.trees[growth.tree].flying -= 1
+        for node in growth.new:
+            forest.reward[node] = float(forest.outcome[node])
+            answer = answers.get(node)
+            if answer is not None and answer.error is not None:
+                fail(task, task.trees[growth.tree], answer.error)
+            elif answer is not None:
+                forest.confidence[node] = probability_of_yes(answer.probabilities)
+                forest.reward[node] += settings.self_evaluation.weight * forest.confidence[node]
+    ends = [end for growth in growths for end in growth.ends]
+    # Every parent on the path of a sample, down from the leaf, has a child whose mass has grown.
+    touched = {int(forest.parent[node]) for growth in growths for node in _below(forest, growth)}
+    kernels.set_priors(forest, np.array(sorted(touched), np.int64), settings.prior == "normalised")
+    rule = kernels.PAPER if settings.backup == "paper" else kernels.MEAN
+    kernels.back_up(forest, np.array(ends, np.int64), rule, settings.gamma)
+    done = [growth.leaf for growth in growths if growth.ends]
+    kernels.release(forest, np.array(done, np.int64))
+    refused = [growth.leaf for growth in growths if not growth.ends]
+    if refused:
+        kernels.release(forest, np.array(refused, np.int64), expanded=False)
+
+
+def _below(forest: Forest, growth: Growth) -> set[int]:
+    """The nodes that the samples of a growth run through, from below its leaf to their ends."""
+    found: set[int] = set()
+    for end in growth.ends:
+        node = end
+        while node != growth.leaf and node not in found:
+            found.add(node)
+            node = int(forest.parent[node])
+    return found
+
+
+def end_if_done(task: Task, tree: Tree) -> None:
+    """End a tree that is exhausted or has spent what it may."""
+    settings, info = task.settings, tree.info
+    if not tree.living:
+        return
+    if task.forest.closed[info.root] == EXHAUSTED:
+        _end(task, tree, "exhausted")
+    elif tree.started >= settings.simulations:
+        _end(task, tree, "simulations")
+    elif settings.budget is not None and info.generated >= settings.budget:
+        _end(task, tree, "budget")
+
+
+def fail(task: Task, tree: Tree, reason: str) -> None:
+    """Give a tree up, for a reason of one line; what it has stays."""
+    if tree.living:
+        _end(task, tree, "failed")
+    tree.info.status = "failed"
+    tree.info.reason = tree.info.reason or reason
+
+
+def _end(task: Task, tree: Tree, status: str) -> None:
+    task.tally.simulations += task.settings.simulations - tree.info.simulations
+    tree.info.status = status

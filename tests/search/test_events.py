@@ -1,0 +1,146 @@
+"""The event-driven search: the trees of the waves, whatever the engine finishes first."""
+
+from __future__ import annotations
+
+import random
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given
+from hypothesis import settings as hypothesis_settings
+from hypothesis import strategies as st
+
+from mcts_dpo.engines.base import Completion, Request
+from mcts_dpo.problems import Problem
+from mcts_dpo.search import Forest, SearchClock, SearchSettings, SelfEvaluationSettings, search
+from tests.reference.engine import PIECES, AutomatonEngine
+from tests.search.support import PROBLEMS, PROMPT, assert_sound
+from tests.search.support import settings as any_settings
+
+MANY = [
+    Problem(f"{index}", question, str(1 + index % 3))
+    for index, question in enumerate(["a", "b", "ab", "ba", "aa", "bb", "aab", "aba"])
+]
+WIDE = SearchSettings(simulations=12, children=3, max_tokens=24, max_step_tokens=8, max_depth=5)
+JUDGED = WIDE.model_copy(update={"self_evaluation": SelfEvaluationSettings(weight=0.5, at="all")})
+STEPS = WIDE.model_copy(update={"expand": "step"})
+
+
+class ShuffledEngine(AutomatonEngine):
+    """Finishes a random few of what is under way at each poll, in a random order; notes how much was under way."""
+
+    def __init__(self, order: int, model_seed: int = 6, **options: int) -> None:
+        super().__init__(model_seed, **options)
+        self._order = random.Random(order)
+        self._under_way: list[Completion] = []
+        self.busy: list[int] = []
+
+    def poll(self) -> list[Completion]:
+        self._under_way += super().poll()
+        self.busy.append(len(self._under_way))
+        self._order.shuffle(self._under_way)
+        count = self._order.randint(1, max(1, len(self._under_way)))
+        done, self._under_way = self._under_way[:count], self._under_way[count:]
+        return done
+
+
+def events(settings: SearchSettings, **changes: object) -> SearchSettings:
+    return settings.model_copy(update={"schedule": "events", **changes})
+
+
+def as_waves(forest: Forest, settings: SearchSettings) -> Forest:
+    """The forest as if it had been searched in waves: nothing but the settings that it notes may differ."""
+    ordered = forest.by_tree()
+    ordered.settings = {**forest.settings, "search": settings.model_dump(mode="json")}
+    return ordered
+
+
+@hypothesis_settings(max_examples=100, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+@given(any_settings, st.integers(0, 1000), st.integers(0, 1000), st.integers(1, 9))
+def test_the_trees_are_those_of_the_waves(settings: SearchSettings, seed: int, order: int, alive: int) -> None:
+    settings = settings.model_copy(update={"parallel_leaves": 1})
+    waves = search(MANY, AutomatonEngine(seed), prompt=PROMPT, settings=settings)
+    found = search(MANY, ShuffledEngine(order, seed), prompt=PROMPT, settings=events(settings, alive=alive))
+    assert as_waves(found, settings) == as_waves(waves, settings)
+
+
+@hypothesis_settings(max_examples=60, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+@given(any_settings, st.integers(0, 1000), st.integers(0, 1000), st.integers(1, 9))
+def test_with_several_leaves_out_every_forest_is_sound(
+    settings: SearchSettings, seed: int, order: int, alive: int
+) -> None:
+    settings = events(settings, alive=alive)
+    forest = search(PROBLEMS, ShuffledEngine(order, seed), prompt=PROMPT, settings=settings)
+    assert_sound(forest, settings)
+    assert {tree.status for tree in forest.trees} <= {"simulations", "budget", "exhausted"}
+
+
+@pytest.mark.parametrize("settings", [WIDE, JUDGED, STEPS])
+def test_only_so_many_trees_are_alive_and_each_end_lets_the_next_in(settings: SearchSettings) -> None:
+    engine = ShuffledEngine(1)
+    forest = search(MANY, engine, prompt=PROMPT, settings=events(settings, alive=3))
+    roots = [tuple(tree.prompt_tokens) for tree in forest.trees]
+    first: list[int] = []
+    for request in engine.requests:
+        # The longest prompt that the request begins with is its own: no sample goes on with a whole other prompt.
+        tree = max(
+            (t for t, root in enumerate(roots) if request.prefix[: len(root)] == root), key=lambda t: len(roots[t])
+        )
+        if tree not in first:
+            first.append(tree)
+    assert first == list(range(len(MANY))), "problems are admitted in their order"
+    if settings is not JUDGED:
+        assert max(engine.busy) == 3
+
+
+def test_few_trees_put_several_leaves_out() -> None:
+    settings = events(STEPS, alive=8, simulations=24, max_depth=8, max_tokens=60)
+    alone, together = ShuffledEngine(2), ShuffledEngine(2)
+    search(PROBLEMS[:1], alone, prompt=PROMPT, settings=settings)
+    search(PROBLEMS[:1], together, prompt=PROMPT, settings=settings.model_copy(update={"parallel_leaves": 4}))
+    assert max(alone.busy) == 1
+    assert max(together.busy) > 2
+
+
+def test_the_bytes_say_nothing_of_the_order() -> None:
+    forests = [
+        search(MANY, ShuffledEngine(order), prompt=PROMPT, settings=events(JUDGED, alive=4)) for order in range(4)
+    ]
+    assert all(forest == forests[0] for forest in forests)
+    tree = forests[0].tree[len(MANY) :]
+    assert (np.diff(tree) >= 0).all()
+
+
+def test_refused_and_roomless_problems_fail_and_the_others_go_on() -> None:
+    problems = [Problem("long", "a" * 60, "1"), PROBLEMS[0], Problem("bad", "a;b", "1"), PROBLEMS[2]]
+    engine = ShuffledEngine(3, context=50, refused=PIECES.index(";"))
+    forest = search(problems, engine, prompt=PROMPT, settings=events(WIDE, alive=2, parallel_leaves=2))
+    assert [tree.status == "failed" for tree in forest.trees] == [True, False, True, False]
+    assert "leaves no room" in forest.trees[0].reason
+    assert forest.trees[2].reason == f"refused: token {PIECES.index(';')}"
+    assert (forest.virtual == 0).all()
+
+
+def test_an_engine_that_loses_a_request_is_an_error() -> None:
+    class Forgetful(AutomatonEngine):
+        def submit(self, request: Request) -> None:
+            if len(self.requests) < 3:
+                super().submit(request)
+
+    for settings in (WIDE, events(WIDE)):
+        with pytest.raises(RuntimeError, match="the engine lost"):
+            search(PROBLEMS, Forgetful(6), prompt=PROMPT, settings=settings)
+
+
+def test_the_clock_tells_the_engine_from_the_rest() -> None:
+    for settings in (JUDGED, events(JUDGED)):
+        clock = SearchClock()
+        search(PROBLEMS, AutomatonEngine(6), prompt=PROMPT, settings=settings, clock=clock)
+        assert clock.engine > 0.0
+        assert clock.other > 0.0
+        assert clock.polls > 0
+        assert 0.0 < clock.bookkeeping_share < 1.0
+        before = clock.polls
+        search(PROBLEMS, AutomatonEngine(6), prompt=PROMPT, settings=settings, clock=clock)
+        assert clock.polls > before
+    assert SearchClock().bookkeeping_share == 0.0
