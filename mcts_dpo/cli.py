@@ -222,12 +222,14 @@ def search(
 @app.command()
 def pairs(
     trees: Annotated[list[Path], typer.Argument(help="Tree files, or folders of them.")],
-    out: Annotated[Path, typer.Option("--out", "-o", help="Folder for pairs.parquet and solutions.parquet.")],
+    out: Annotated[
+        Path, typer.Option("--out", "-o", help="Folder for pairs.parquet, siblings.parquet, solutions.parquet.")
+    ],
     config: ConfigOption = None,
     setting: Annotated[list[str] | None, typer.Option("--set", help="A setting, as preferences.name=value.")] = None,
 ) -> None:
-    """Turn trees into step-level preference pairs (TRL columns included) and into best solutions."""
-    from mcts_dpo.preferences import extract_pairs, extract_solutions
+    """Turn trees into step-level preference pairs (TRL columns included), lists of siblings, and best solutions."""
+    from mcts_dpo.preferences import extract_pairs, extract_siblings, extract_solutions
     from mcts_dpo.search import Forest
 
     settings = _stage_config(config, setting)
@@ -236,22 +238,24 @@ def pairs(
         raise InputError(f"{', '.join(map(str, trees))}: no tree files (*.parquet) there")
     forests = [Forest.load(file) for file in files]
     found, solutions = extract_pairs(forests, settings.preferences), extract_solutions(forests, settings.preferences)
-    found.save(out / "pairs.parquet")
-    solutions.save(out / "solutions.parquet")
+    siblings = extract_siblings(forests, settings.preferences)
+    for table in (found, siblings, solutions):
+        table.save(out / f"{table.what}.parquet")
     typer.echo(
-        f"{len(found)} pairs and {len(solutions)} solutions from {sum(len(f.trees) for f in forests)} trees in {out}"
+        f"{len(found)} pairs, {len(siblings.offsets) - 1} lists of siblings and {len(solutions)} solutions "
+        f"from {sum(len(f.trees) for f in forests)} trees in {out}"
     )
 
 
 @app.command()
 def train(
-    data: Annotated[Path, typer.Option("--data", "-d", help="pairs.parquet, or solutions.parquet for rft.")],
+    data: Annotated[Path, typer.Option("--data", "-d", help="pairs.parquet, siblings.parquet or solutions.parquet.")],
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder for the new policy (Hugging Face format).")],
     overrides: Overrides = None,
     model: ModelOption = None,
     config: ConfigOption = None,
 ) -> None:
-    """Train a policy on pairs or solutions (settings: training.objective=step_dpo|step_rft|rft, …)."""
+    """Train a policy (settings: training.objective=step_dpo|rft|…; README says which table each learns from)."""
     from mcts_dpo.training import train as train_policy
 
     settings = _stage_config(config, overrides)

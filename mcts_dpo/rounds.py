@@ -4,7 +4,7 @@ In: a `RunConfig` and a directory. Out: that directory, filled:
 
     config.yaml  environment.json  metrics.jsonl  timings.jsonl
     baseline/    evaluation.parquet  metrics.json
-    round-000/   trees/shard-0000.parquet …  pairs.parquet  solutions.parquet
+    round-000/   trees/shard-0000.parquet …  pairs.parquet  siblings.parquet  solutions.parquet
                  training/log.jsonl  policy/  evaluation.parquet  metrics.json
 
 A stage is finished when its manifest under `stages/` says so; a search shard, when its file is there. Every
@@ -34,14 +34,20 @@ from mcts_dpo.engines import load_engine
 from mcts_dpo.engines.base import Engine
 from mcts_dpo.evaluation import Evaluation, compare, evaluate
 from mcts_dpo.files import InputError, digest, read_json, seed_from, sweep, whole, write_json
-from mcts_dpo.preferences import extract_pairs, extract_solutions
+from mcts_dpo.preferences import extract_pairs, extract_siblings, extract_solutions
 from mcts_dpo.problems import Problem, load_problems, overlap
 from mcts_dpo.progress import Progress, part_of, silent
 from mcts_dpo.search import Forest, search_shards, search_statistics
 from mcts_dpo.settings import difference, dump_settings, load_settings
-from mcts_dpo.training import train
+from mcts_dpo.training import table_of, train
 
 LIBRARIES = ("torch", "transformers", "peft", "numpy", "numba", "datasets", "mcts-dpo")
+TABLES = {
+    "pairs.parquet": extract_pairs,
+    "siblings.parquet": extract_siblings,
+    "solutions.parquet": extract_solutions,
+}
+"""What the stage "pairs" makes of a round's trees."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,7 +180,7 @@ def _round(bench: _Bench, problems: _Problems, index: int, policy: str) -> dict[
     bench.stage(
         place,
         "pairs",
-        lambda: _existing(place, "pairs.parquet", "solutions.parquet"),
+        lambda: _existing(place, *TABLES),
         lambda: _extract(bench, place, shards),
     )
     bench.stage(place, "train", lambda: _trained_files(place), lambda: _train(bench, place, index, policy))
@@ -212,14 +218,14 @@ def _search(bench: _Bench, place: Path, index: int, problems: Sequence[Problem],
 
 def _extract(bench: _Bench, place: Path, shards: Sequence[Path]) -> None:
     forests = [Forest.load(shard) for shard in shards]
-    extract_pairs(forests, bench.config.preferences).save(place / "pairs.parquet")
-    extract_solutions(forests, bench.config.preferences).save(place / "solutions.parquet")
+    for name, extract in TABLES.items():
+        extract(forests, bench.config.preferences).save(place / name)
 
 
 def _train(bench: _Bench, place: Path, index: int, policy: str) -> None:
     """Train from `policy` on the round's data; with nothing to learn from, leave a note instead of a policy."""
     config = bench.config
-    data = place / ("solutions.parquet" if config.training.objective == "rft" else "pairs.parquet")
+    data = place / f"{table_of(config.training.objective).what}.parquet"
     settings = config.training.model_copy(update={"seed": seed_from("training", config.seed, index) % 2**32})
     if not read_rows(data):
         write_json(place / "training" / "skipped.json", {"reason": f"{data.name} has no rows: nothing to learn from"})

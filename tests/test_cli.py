@@ -61,7 +61,7 @@ def test_stages_one_by_one(cli: Cli, config: Path, toy_world: ToyWorld, tmp_path
     assert code == 0
     rows = pq.read_metadata(data / "pairs.parquet").num_rows
     assert rows > 0
-    assert out.startswith(f"{rows} pairs and ")
+    assert out.startswith(f"{rows} pairs, ")
 
     code, out, _ = cli("train", "-c", config, "-d", data / "pairs.parquet", "-o", policy, "training.max_updates=2")
     assert code == 0

@@ -1,6 +1,17 @@
 """Trees in, step-level preferences out: selection, weights, and the tables that the trainer (and TRL) reads."""
 
-from mcts_dpo.preferences.dataset import Pairs, Ragged, Solutions
+from mcts_dpo.preferences.dataset import Pairs, Ragged, Siblings, Solutions
 from mcts_dpo.preferences.extract import PreferenceSettings, best_path, extract_pairs, extract_solutions
+from mcts_dpo.preferences.lists import extract_siblings
 
-__all__ = ["Pairs", "PreferenceSettings", "Ragged", "Solutions", "best_path", "extract_pairs", "extract_solutions"]
+__all__ = [
+    "Pairs",
+    "PreferenceSettings",
+    "Ragged",
+    "Siblings",
+    "Solutions",
+    "best_path",
+    "extract_pairs",
+    "extract_siblings",
+    "extract_solutions",
+]

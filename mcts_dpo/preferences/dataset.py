@@ -1,179 +1,26 @@
-"""The tables between the search and the trainer: step-level preference pairs, and whole solutions.
+"""The tables between the search and the trainer: step-level preference pairs, lists of siblings, whole solutions.
 
-In and out: columns of numbers, text and token ids, held in one Arrow table and written as one Parquet
-file (`prompt`, `chosen`, `rejected` and `prompt`, `completion` are the columns that TRL reads). The file
-carries the digest of the tokenizer that made its ids. A table that exists is valid: every way to make one
-checks types and contents. Knows nothing of trees, of how pairs are selected, or of models.
+In and out: columns of numbers, text and token ids, held in one Arrow table and written as one Parquet file
+(`prompt`, `chosen`, `rejected` and `prompt`, `completion` are the columns that TRL reads; `datasets.load_dataset(
+"parquet", ...)` reads all). See `columns` for what all tables have in common. Knows nothing of trees, of how rows are
+selected, or of models.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from mcts_dpo.files import InputError, read_table, write_table
+from mcts_dpo.files import InputError
+from mcts_dpo.preferences.columns import TOKENS, Columns, Ragged, schema_of
 
-_TOKENS = pa.list_(pa.int32())
-
-
-def _schema(**types: Any) -> Any:
-    return pa.schema([pa.field(name, kind, nullable=False) for name, kind in types.items()])
+__all__ = ["Pairs", "Ragged", "Siblings", "Solutions"]
 
 
-@dataclass(frozen=True, slots=True)
-class Ragged:
-    """Token sequences of different lengths in one arena.
-
-    values:  [T] int32, all tokens one sequence after the other.
-    offsets: [n + 1] int64, sequence i is values[offsets[i]:offsets[i + 1]].
-    """
-
-    values: NDArray[np.int32]
-    offsets: NDArray[np.int64]
-
-    def __len__(self) -> int:
-        return len(self.offsets) - 1
-
-    def __getitem__(self, index: int) -> NDArray[np.int32]:
-        """Sequence `index` (0 ≤ index < n), a view of int32 token ids."""
-        if not 0 <= index < len(self):
-            raise IndexError(index)
-        return self.values[self.offsets[index] : self.offsets[index + 1]]
-
-    @property
-    def lengths(self) -> NDArray[np.int64]:
-        """[n] int64, tokens in each sequence."""
-        return np.diff(self.offsets)
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class _Columns:
-    """One Arrow table with the columns of `schema`, in that order, plus its tokenizer's digest."""
-
-    table: Any  # pa.Table
-
-    schema: ClassVar[Any]
-    what: ClassVar[str]
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "table", _conform(self.table, self.schema, self.what))
-        self._check(self.what)
-
-    @classmethod
-    def from_columns(cls, columns: Mapping[str, Sequence[Any] | NDArray[Any] | Ragged], tokenizer: str) -> Self:
-        """Make a table from one sequence per column (see `schema` for names and types) and a tokenizer's digest.
-
-        Token columns take a `Ragged` or a list of sequences of ids. Raises InputError naming the column
-        (and row) where one is missing, of another type or length, or holds what the table cannot mean.
-        """
-        unknown = sorted(set(columns) - set(cls.schema.names))
-        if unknown:
-            raise InputError(f"{cls.what}: unknown column {unknown[0]!r} (columns: {', '.join(cls.schema.names)})")
-        given = [field for field in cls.schema if field.name in columns]
-        for field in given[1:]:
-            rows, expected = len(columns[field.name]), len(columns[given[0].name])
-            if rows != expected:
-                raise InputError(f"{cls.what}: {field.name} has {rows} rows, {given[0].name} has {expected}")
-        arrays = {field.name: _array(columns[field.name], field, cls.what) for field in given}
-        return cls(pa.table(arrays).replace_schema_metadata({"tokenizer": tokenizer}))
-
-    @classmethod
-    def load(cls, path: Path) -> Self:
-        """Read one Parquet file; columns beyond the schema are dropped.
-
-        Raises InputError naming the file, and the column and row, for whatever is missing or wrong.
-        """
-        table = read_table(path)
-        try:
-            return cls(table)
-        except InputError as error:
-            raise InputError(f"{path}: {str(error).removeprefix(f'{cls.what}: ')}") from None
-
-    def save(self, path: Path) -> None:
-        """Write one Parquet file, whole or not at all; the bytes depend on the contents alone."""
-        write_table(path, self.table)
-
-    @classmethod
-    def concatenate(cls, parts: Sequence[Self]) -> Self:
-        """The rows of all parts, in order. Raises InputError when there is none, or tokenizers differ."""
-        if not parts:
-            raise InputError(f"{cls.what}: nothing to concatenate")
-        digests = sorted({part.tokenizer for part in parts})
-        if len(digests) > 1:
-            raise InputError(f"{cls.what}: made with different tokenizers ({digests[0][:12]}…, {digests[1][:12]}…)")
-        return cls(pa.concat_tables([part.table for part in parts]))
-
-    def take(self, rows: Sequence[int] | NDArray[np.integer[Any]]) -> Self:
-        """The given rows (0-based), in the given order."""
-        return type(self)(self.table.take(pa.array(np.asarray(rows, dtype=np.int64))))
-
-    def __len__(self) -> int:
-        return int(self.table.num_rows)
-
-    def __eq__(self, other: object) -> bool:
-        return type(other) is type(self) and bool(self.table.equals(other.table, check_metadata=True))
-
-    __hash__ = None  # type: ignore[assignment]
-
-    @property
-    def tokenizer(self) -> str:
-        """Digest of the tokenizer whose ids these are."""
-        return str(self.table.schema.metadata[b"tokenizer"].decode())
-
-    def numbers(self, column: str) -> NDArray[Any]:
-        """A number column as an array: [n], int32 or float64 as in the schema."""
-        array: NDArray[Any] = self.table.column(column).to_numpy()
-        return array
-
-    def texts(self, column: str) -> list[str]:
-        """A text column as a list of n strings."""
-        return [str(text) for text in self.table.column(column).to_pylist()]
-
-    def tokens(self, column: str) -> Ragged:
-        """A token column as one arena with offsets."""
-        lists = self.table.column(column).combine_chunks()
-        if isinstance(lists, pa.ChunkedArray):  # pyarrow returns either, by version and chunk count
-            lists = pa.concat_arrays(lists.chunks) if lists.num_chunks else pa.array([], type=_TOKENS)
-        offsets = lists.offsets.to_numpy().astype(np.int64)
-        values = lists.values.to_numpy()[offsets[0] : offsets[-1]]
-        return Ragged(values, offsets - offsets[0])
-
-    def _check(self, where: str) -> None:
-        raise NotImplementedError
-
-    def _refuse(self, where: str, column: str, wrong: NDArray[np.bool_], accepted: str) -> None:
-        rows = np.flatnonzero(wrong)
-        if len(rows):
-            value = self.table.column(column)[int(rows[0])].as_py()
-            more = f" (and {len(rows) - 1} more rows)" if len(rows) > 1 else ""
-            raise InputError(f"{where}: row {rows[0]}{more}: {column} is {value!r} (accepted: {accepted})")
-
-    def _check_finite(self, where: str, *columns: str) -> None:
-        for column in columns:
-            self._refuse(where, column, ~np.isfinite(self.numbers(column)), "a finite number")
-
-    def _check_positive(self, where: str, column: str) -> None:
-        values = self.numbers(column)
-        self._refuse(where, column, ~(np.isfinite(values) & (values > 0)), "a finite number above 0")
-
-    def _check_tokens(self, where: str, *columns: str, empty: bool = False) -> None:
-        for column in columns:
-            tokens = self.tokens(column)
-            if not empty:
-                self._refuse(where, column, tokens.lengths == 0, "at least one token id")
-            if len(tokens.values) and tokens.values.min() < 0:
-                first = int(np.flatnonzero(tokens.values < 0)[0])
-                row = int(np.searchsorted(tokens.offsets, first, side="right")) - 1
-                raise InputError(f"{where}: row {row}: {column} holds {tokens.values[first]} (accepted: ids from 0)")
-
-
-class Pairs(_Columns):
+class Pairs(Columns):
     """Step-level preferences: after the same prefix, one step is preferred to another. One row per pair.
 
     problem_id:      str, the problem the tree was grown for.
@@ -193,7 +40,7 @@ class Pairs(_Columns):
 
     __slots__ = ()
     what: ClassVar[str] = "pairs"
-    schema: ClassVar[Any] = _schema(
+    schema: ClassVar[Any] = schema_of(
         problem_id=pa.string(),
         tree=pa.int32(),
         parent=pa.int32(),
@@ -202,10 +49,10 @@ class Pairs(_Columns):
         prompt=pa.string(),
         chosen=pa.string(),
         rejected=pa.string(),
-        prompt_tokens=_TOKENS,
-        prefix_tokens=_TOKENS,
-        chosen_tokens=_TOKENS,
-        rejected_tokens=_TOKENS,
+        prompt_tokens=TOKENS,
+        prefix_tokens=TOKENS,
+        chosen_tokens=TOKENS,
+        rejected_tokens=TOKENS,
         chosen_q=pa.float64(),
         rejected_q=pa.float64(),
         margin=pa.float64(),
@@ -233,7 +80,7 @@ class Pairs(_Columns):
                 raise InputError(f"{where}: row {row}: chosen equals rejected ({step!r}); a pair needs two steps")
 
 
-class Solutions(_Columns):
+class Solutions(Columns):
     """Whole solutions to imitate. One row per solution.
 
     problem_id:        str; tree, leaf: int32, which tree of its shard and the node the solution ends in.
@@ -245,14 +92,14 @@ class Solutions(_Columns):
 
     __slots__ = ()
     what: ClassVar[str] = "solutions"
-    schema: ClassVar[Any] = _schema(
+    schema: ClassVar[Any] = schema_of(
         problem_id=pa.string(),
         tree=pa.int32(),
         leaf=pa.int32(),
         prompt=pa.string(),
         completion=pa.string(),
-        prompt_tokens=_TOKENS,
-        completion_tokens=_TOKENS,
+        prompt_tokens=TOKENS,
+        completion_tokens=TOKENS,
         q=pa.float64(),
         weight=pa.float64(),
     )
@@ -263,54 +110,86 @@ class Solutions(_Columns):
         self._check_positive(where, "weight")
 
 
-def _array(column: Sequence[Any] | NDArray[Any] | Ragged, field: Any, where: str) -> Any:
-    try:
-        if isinstance(column, Ragged):
-            return pa.ListArray.from_arrays(column.offsets.astype(np.int32), column.values)
-        array = pa.array(column, type=field.type)
-        member = field.type.value_type if pa.types.is_list(field.type) else field.type
-        if pa.types.is_integer(member):
-            given = pa.array(column).type
-            if pa.types.is_floating(given.value_type if pa.types.is_list(given) else given):
-                # Asked for integers, Arrow would cut 1.5 to 1 without a word.
-                raise TypeError("fractions were given")
-        return array
-    except (pa.ArrowException, TypeError, ValueError, OverflowError) as error:
-        reason = str(error).splitlines()[0]
-        raise InputError(f"{where}: column {field.name!r} is not {field.type} ({reason})") from None
+class Siblings(Columns):
+    """Steps that are alternatives to each other, in lists, from best to worst. One row per step; at least two per list.
 
+    Rows of one list stand together. `prompt`, `completion` and `label` are TRL's unpaired preferences, so that the same
+    file serves losses over single steps.
 
-def _same_kind(given: Any, wanted: Any) -> bool:
-    """Whether a lossless cast may be tried: widths and encodings may differ, meanings may not."""
-    types = pa.types
-    if types.is_list(wanted):
-        return bool((types.is_list(given) or types.is_large_list(given)) and types.is_integer(given.value_type))
-    if types.is_integer(wanted):
-        return bool(types.is_integer(given))
-    if types.is_floating(wanted):
-        return bool(types.is_floating(given) or types.is_integer(given))
-    return bool(types.is_string(given) or types.is_large_string(given))
+    problem_id:    str; tree, parent, node: int32, which tree of its shard and which nodes in it.
+    rank:          int32, place in the list by `value`: 0 begins a list.
+    prompt:        str, question prompt and the steps so far; completion: str, the step.
+    label:         bool, whether the step is better than its parent promised: q > parent_value.
+    prompt_tokens: [≥ 1] int32, the question prompt only; prefix_tokens: [≥ 0] int32, the policy's steps before.
+    step_tokens:   [≥ 1] int32, the step only; different in every row of a list.
+    q:             float64, action value; value: float64, Q', which ranks the list (`PreferenceSettings.shrinkage`).
+    visits:        int32 ≥ 0; samples: int32 ≥ 1, how often the policy sampled the step.
+    prior:         float64 ≥ 0, p(a|s) as selection saw it; logprob: float64 ≤ 0 nats, the sampling policy's.
+    parent_value:  float64, V of the parent; weight: float64 > 0, the list's share in the mean (equal within a list).
+    """
 
+    __slots__ = ()
+    what: ClassVar[str] = "siblings"
+    schema: ClassVar[Any] = schema_of(
+        problem_id=pa.string(),
+        tree=pa.int32(),
+        parent=pa.int32(),
+        node=pa.int32(),
+        rank=pa.int32(),
+        prompt=pa.string(),
+        completion=pa.string(),
+        label=pa.bool_(),
+        prompt_tokens=TOKENS,
+        prefix_tokens=TOKENS,
+        step_tokens=TOKENS,
+        q=pa.float64(),
+        value=pa.float64(),
+        visits=pa.int32(),
+        samples=pa.int32(),
+        prior=pa.float64(),
+        logprob=pa.float64(),
+        parent_value=pa.float64(),
+        weight=pa.float64(),
+    )
 
-def _conform(table: Any, schema: Any, where: str) -> Any:
-    """The table with exactly the schema's columns and types and the tokenizer's digest, or InputError."""
-    metadata = table.schema.metadata or {}
-    columns = []
-    for field in schema:
-        if field.name not in table.column_names:
-            raise InputError(f"{where}: column {field.name!r} is missing (found: {', '.join(table.column_names)})")
-        column = table.column(field.name)
-        if column.null_count:
-            row = int(np.flatnonzero(column.is_null().to_numpy())[0])
-            raise InputError(f"{where}: row {row}: {field.name} is null (accepted: {field.type})")
-        # An empty table read from text formats has columns of type null: nothing in them can be wrong.
-        if len(column) and not _same_kind(column.type, field.type):
-            raise InputError(f"{where}: column {field.name!r} is {column.type} (accepted: {field.type})")
-        try:
-            columns.append(column.cast(field.type))
-        except pa.ArrowInvalid as error:
-            reason = str(error).splitlines()[0]
-            raise InputError(f"{where}: column {field.name!r} does not fit {field.type} ({reason})") from None
-    if not metadata.get(b"tokenizer"):
-        raise InputError(f"{where}: no digest of the tokenizer in the schema's metadata (key 'tokenizer')")
-    return pa.table(columns, schema=schema.with_metadata({"tokenizer": metadata[b"tokenizer"]}))
+    @property
+    def offsets(self) -> NDArray[np.int64]:
+        """[lists + 1] int64: list i is rows offsets[i] … offsets[i + 1] − 1."""
+        return np.append(np.flatnonzero(self.numbers("rank") == 0), len(self)).astype(np.int64)
+
+    def _check(self, where: str) -> None:
+        self._check_tokens(where, "prompt_tokens", "step_tokens")
+        self._check_tokens(where, "prefix_tokens", empty=True)
+        self._check_finite(where, "q", "value", "prior", "logprob", "parent_value")
+        self._check_positive(where, "weight")
+        self._refuse(where, "samples", self.numbers("samples") < 1, "1 or more")
+        if not len(self):
+            return
+        rank = self.numbers("rank")
+        wrong = np.append(rank[0] != 0, (rank[1:] != 0) & (rank[1:] != rank[:-1] + 1))
+        self._refuse(where, "rank", wrong, "0, where a list begins, or one more than the row above")
+        alone = np.append((rank[1:] == 0) & (rank[:-1] == 0), rank[-1] == 0)
+        self._refuse(where, "rank", alone, "a list of at least two siblings; this one stands alone")
+        self._check_lists(where, np.flatnonzero(rank != 0))
+
+    def _check_lists(self, where: str, later: NDArray[np.int64]) -> None:
+        """What must agree, fall or differ between a row and the one above it in its list."""
+        value = self.numbers("value")
+        rising = np.zeros(len(self), dtype=np.bool_)
+        rising[later] = value[later] > value[later - 1]
+        self._refuse(where, "value", rising, "at most the value of the row above, in a list")
+        for column in ("parent_value", "weight"):
+            numbers, unequal = self.numbers(column), np.zeros(len(self), dtype=np.bool_)
+            unequal[later] = numbers[later] != numbers[later - 1]
+            self._refuse(where, column, unequal, "the same in all rows of a list")
+        prompt, prefix, steps = self.tokens("prompt_tokens"), self.tokens("prefix_tokens"), self.tokens("step_tokens")
+        for row in later.tolist():
+            if not (np.array_equal(prompt[row], prompt[row - 1]) and np.array_equal(prefix[row], prefix[row - 1])):
+                raise InputError(f"{where}: row {row}: another prompt than the row above, in one list of siblings")
+        for first, end in zip(self.offsets[:-1].tolist(), self.offsets[1:].tolist(), strict=True):
+            seen: dict[bytes, int] = {}
+            for row in range(first, end):
+                other = seen.setdefault(steps[row].tobytes(), row)
+                if other != row:
+                    step = self.table.column("completion")[row].as_py()
+                    raise InputError(f"{where}: row {row}: the same step as row {other} ({step!r}), in one list")

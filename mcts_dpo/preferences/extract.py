@@ -117,7 +117,7 @@ def _forest_pairs(forest: Forest, settings: PreferenceSettings) -> Pairs:
             if margin > 0 and margin >= settings.min_gap and visited and not same:
                 rows.append(_pair_row(forest, tree, chosen, rejected, margin, settings))
     columns = {name: [row[name] for row in rows] for name in Pairs.schema.names}
-    return Pairs.from_columns(columns, _tokenizer(forest))
+    return Pairs.from_columns(columns, forest_tokenizer(forest))
 
 
 def _pair_row(
@@ -178,10 +178,11 @@ def _forest_solutions(forest: Forest, settings: PreferenceSettings) -> Solutions
                 }
             )
     columns = {name: [row[name] for row in rows] for name in Solutions.schema.names}
-    return Solutions.from_columns(columns, _tokenizer(forest))
+    return Solutions.from_columns(columns, forest_tokenizer(forest))
 
 
-def _tokenizer(forest: Forest) -> str:
+def forest_tokenizer(forest: Forest) -> str:
+    """Digest of the tokenizer whose ids the forest holds; InputError if there is none."""
     if not forest.tokenizer:
         raise InputError("a forest without its tokenizer's digest: it was not made by a search")
     return forest.tokenizer

@@ -1,6 +1,7 @@
-"""Pairs or solutions in, the next policy out: scoring, losses, the training loop, checkpoints."""
+"""Pairs, lists of siblings or solutions in, the next policy out: scoring, losses, the training loop, checkpoints."""
 
+from mcts_dpo.training.lessons import table_of
 from mcts_dpo.training.settings import LoraSettings, TrainingSettings
 from mcts_dpo.training.trainer import TrainingSummary, train
 
-__all__ = ["LoraSettings", "TrainingSettings", "TrainingSummary", "train"]
+__all__ = ["LoraSettings", "TrainingSettings", "TrainingSummary", "table_of", "train"]

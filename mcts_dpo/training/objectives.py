@@ -1,94 +1,176 @@
-"""What each objective learns from: rows of the data set as scored sequences, and a scored batch as a loss.
+"""From a scored batch to the number that is differentiated, for every objective, and the figures of the log.
 
-In: `Pairs` or `Solutions`; later, the scores of one forward pass. Out: `Lessons`; later, that pass's share of
-the update's loss, and sums for the log. Knows no optimiser and no model.
+In: the scores of one forward pass and what its rows are to teach. Out: that pass's share of the update's loss, and
+sums for the log. An objective is an entry in a table of functions; knows no optimiser and no model.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from mcts_dpo.files import InputError
-from mcts_dpo.preferences.dataset import Pairs, Solutions
-from mcts_dpo.training.batches import Batch, Sequences, sequences
+from mcts_dpo.training import losses
+from mcts_dpo.training.batches import Batch
+from mcts_dpo.training.lessons import Lessons, Targets
 from mcts_dpo.training.logprobs import Scores
-from mcts_dpo.training.losses import negative_log_likelihood, step_dpo, weighted_mean
 from mcts_dpo.training.settings import Objective, TrainingSettings
+
+PREFERENCE_WEIGHTS: Mapping[Objective, float] = {
+    "step_dpo": 0.02,
+    "robust_dpo": 0.02,
+    "odpo": 0.02,
+    "mmpo": 0.02,
+    "lipo": 0.02,
+    "tpo": 0.02,
+    "ipo": 0.01,
+    "hinge": 0.01,
+    "kto": 0.04,
+    "simpo": 0.1,
+    "orpo": 0.1,
+    "sibling_distillation": 0.1,
+    "tree_policy_gradient": 0.05,
+}
+"""What ℓ is weighed with where `preference_weight` is null. DPO's slope at the start is β / 2 on either step: 0.02 is
+the value that small policies were tried with. IPO's and hinge's slope is twice that, KTO's half. SimPO's and ORPO's
+are divided by the step's tokens (0.1 is also ORPO's own λ). Distillation is likelihood: 0.1 on a step's sum is as much
+as the NLL's 1 on the mean of ten tokens."""
 
 
 @dataclass(frozen=True, slots=True)
-class Lessons:
-    """Rows to learn from.
+class _Steps:
+    """The steps of one pass as the losses see them.
 
-    sequences: what is scored (two sequences per row for step_dpo, else one).
-    weight:    [rows] float64 > 0, a row's share in every mean.
-    smoothing: [rows] float64 in [0, 0.5).
-    tokenizer: digest of the tokenizer that the ids belong to.
-    source:    the file or kind of table, for messages.
+    policy, reference: [B] log-probabilities, per token where `length_normalised` asks for it; reference: None where the
+    objective has none. targets: their rows. settings: the loss's.
     """
 
-    sequences: Sequences
-    weight: NDArray[np.float64]
-    smoothing: NDArray[np.float64]
-    tokenizer: str
-    source: str
+    policy: Tensor
+    reference: Tensor | None
+    targets: Targets
+    settings: TrainingSettings
+
+    @property
+    def pairs(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Chosen, rejected, and the same under the reference: [R] each."""
+        assert self.reference is not None
+        first, last = self.targets.first, self.targets.last
+        return self.policy[first], self.policy[last], self.reference[first], self.reference[last]
+
+    @property
+    def likelihoods(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Chosen, rejected, and the tokens of each: [R] each."""
+        first, last, lengths = self.targets.first, self.targets.last, self.targets.lengths
+        return self.policy[first], self.policy[last], lengths[first], lengths[last]
+
+    @property
+    def lists(self) -> tuple[Tensor, Tensor]:
+        """[R, width] log-probabilities of policy and reference."""
+        assert self.reference is not None
+        return self.policy[self.targets.places], self.reference[self.targets.places]
+
+    def row(self, name: str) -> Tensor:
+        """[R], a column of the rows in the policy's dtype."""
+        return self.targets.of_row[name].to(self.policy.dtype)
+
+    def siblings(self, name: str) -> Tensor:
+        """[R, width], a column of the steps in the policy's dtype."""
+        return self.targets.of_step[name].to(self.policy.dtype)[self.targets.places]
 
 
-def load_lessons(data: Path | Pairs | Solutions, settings: TrainingSettings) -> Lessons:
-    """The rows of a table (or of its file) as the objective learns from them.
-
-    Raises InputError for a file that is not the objective's kind of table, and for a table without rows.
-    """
-    wanted = Solutions if settings.objective == "rft" else Pairs
-    source = wanted.what if isinstance(data, _TABLES) else str(data)
-    table = data if isinstance(data, _TABLES) else wanted.load(Path(data))
-    if not isinstance(table, wanted):
-        raise InputError(f"training.objective: {settings.objective!r} learns from {wanted.what}, not {table.what}")
-    if not len(table):
-        raise InputError(f"{source}: no rows; there is nothing to learn from")
-    if isinstance(table, Solutions):
-        scored, smoothing = _solutions(table), np.zeros(len(table))
-    else:
-        scored, smoothing = _pairs(table, settings), table.numbers("smoothing")
-    return Lessons(scored, table.numbers("weight"), smoothing, table.tokenizer, source)
+def _kto(steps: _Steps) -> Tensor:
+    """[R]: each list's mean over what was sampled; siblings exactly at V are neither good nor bad, and left out."""
+    policy, reference = steps.lists
+    present, advantage = steps.targets.present, steps.siblings("advantage")
+    drift = losses.sibling_kl(policy, reference, steps.siblings("count"), present)
+    found = losses.kto(
+        policy,
+        reference,
+        advantage > 0,
+        drift[:, None],
+        beta=steps.settings.beta,
+        desirable_weight=steps.settings.desirable_weight,
+        undesirable_weight=steps.settings.undesirable_weight,
+    )
+    return (losses.shares(steps.siblings("count"), present) * (advantage != 0) * found).sum(dim=1)
 
 
-_TABLES = (Pairs, Solutions)
+def _ranking(steps: _Steps, weights: Tensor | None) -> Tensor:
+    policy, reference = steps.lists
+    value, present = steps.siblings("value"), steps.targets.present
+    return losses.lambda_loss(policy, reference, value, present, beta=steps.settings.beta, step_weights=weights)
 
 
-def _solutions(table: Solutions) -> Sequences:
-    prompt, completion = table.tokens("prompt_tokens"), table.tokens("completion_tokens")
-    parts = [(prompt[row], completion[row]) for row in range(len(table))]
-    return sequences(parts, prompt.lengths, prompt.lengths, table.numbers("weight"))
+def _distillation(steps: _Steps) -> Tensor:
+    return losses.sibling_distillation(
+        steps.policy[steps.targets.places],
+        steps.siblings("value"),
+        steps.siblings("count"),
+        steps.targets.present,
+        tau=steps.settings.temperature,
+        renormalise=steps.settings.renormalise,
+    )
 
 
-def _pairs(table: Pairs, settings: TrainingSettings) -> Sequences:
-    prompt, prefix = table.tokens("prompt_tokens"), table.tokens("prefix_tokens")
-    chosen, rejected = table.tokens("chosen_tokens"), table.tokens("rejected_tokens")
-    weight = table.numbers("weight")
-    step_from = prompt.lengths + prefix.lengths
-    if settings.objective == "step_rft":
-        parts = [(prompt[row], prefix[row], chosen[row]) for row in range(len(table))]
-        return sequences(parts, step_from, step_from, weight)
-    parts = [(prompt[row], prefix[row], step[row]) for row in range(len(table)) for step in (chosen, rejected)]
-    # The chosen sequence serves both terms: its steps so far are scored too when they are to be imitated.
-    solution_from = prompt.lengths if settings.nll_weight else step_from
-    scored_from = np.stack([solution_from, step_from], axis=1).ravel()
-    imitation = np.stack([weight, np.zeros_like(weight)], axis=1).ravel()
-    return sequences(parts, scored_from, np.repeat(step_from, 2), imitation, per_row=2)
+def _policy_gradient(steps: _Steps) -> Tensor:
+    policy, reference = steps.lists
+    return losses.tree_policy_gradient(
+        policy,
+        reference,
+        steps.siblings("advantage"),
+        steps.siblings("count"),
+        steps.targets.present,
+        advantage_clip=steps.settings.advantage_clip,
+        ratio_clip=steps.settings.ratio_clip,
+    )
+
+
+_WITH_REFERENCE: Mapping[Objective, Callable[[_Steps], Tensor]] = {
+    "step_dpo": lambda s: losses.step_dpo(*s.pairs, beta=s.settings.beta, smoothing=s.row("smoothing")).losses,
+    "robust_dpo": lambda s: losses.robust_dpo(*s.pairs, beta=s.settings.beta, flip_rate=s.settings.flip_rate).losses,
+    "ipo": lambda s: losses.ipo(*s.pairs, beta=s.settings.beta).losses,
+    "hinge": lambda s: losses.hinge(*s.pairs, beta=s.settings.beta, delta=s.settings.target_margin).losses,
+    "odpo": lambda s: (
+        losses.odpo(*s.pairs, beta=s.settings.beta, offset=s.settings.margin_scale * s.row("margin")).losses
+    ),
+    "mmpo": lambda s: (
+        losses.mmpo(*s.pairs, beta=s.settings.beta, margin=s.row("margin"), gamma=s.settings.margin_scale).losses
+    ),
+    "kto": _kto,
+    "lipo": lambda s: _ranking(s, None),
+    "tpo": lambda s: _ranking(s, 1 + s.siblings("likeness")),
+    "tree_policy_gradient": _policy_gradient,
+}
+_WITHOUT_REFERENCE: Mapping[Objective, Callable[[_Steps], Tensor]] = {
+    "simpo": lambda s: losses.simpo(*s.likelihoods, beta=s.settings.beta, gamma=s.settings.target_margin).losses,
+    "orpo": lambda s: losses.orpo(*s.likelihoods).losses,
+    "sibling_distillation": _distillation,
+}
+_OWN_LENGTHS = ("simpo", "orpo", "sibling_distillation", "tree_policy_gradient")
+"""Objectives that `length_normalised` does not touch."""
+
+
+def needs_reference(objective: Objective) -> bool:
+    """Whether `loss_of` wants the reference's log-probabilities."""
+    return objective in _WITH_REFERENCE
+
+
+def preference_weight(settings: TrainingSettings) -> float:
+    """The weight of ℓ: as set, or the objective's own; 0 for likelihood alone."""
+    if settings.objective in ("rft", "step_rft"):
+        return 0.0
+    return PREFERENCE_WEIGHTS[settings.objective] if settings.preference_weight is None else settings.preference_weight
 
 
 @dataclass(frozen=True, slots=True)
 class Totals:
     """What the sums over one update's forward passes are divided by.
 
-    rows: pairs or solutions; weight: Σ of their weights; imitation: Σ of token weights in the NLL (all > 0);
+    rows: pairs, lists or solutions; weight: Σ of their weights; imitation: Σ of token weights in the NLL (all > 0);
     step_tokens: tokens of the steps.
     """
 
@@ -108,20 +190,20 @@ def totals(lessons: Lessons, rows: NDArray[np.int64]) -> Totals:
 def names(objective: Objective) -> tuple[str, ...]:
     """The figures that `loss_of` returns for this objective, in order.
 
-    Means over the update's rows, unweighted; nll and preference_loss with the weights that they are trained with.
+    Means over the update's rows, unweighted; nll and preference_loss with the weights that they are trained with. Of a
+    list, the chosen step is the best sibling and the rejected one the worst.
     chosen_logprob, rejected_logprob: nats, summed over the step. chosen_displacement, rejected_displacement: nats
-    above the start. accuracy: share of pairs whose chosen step's implicit reward is above the rejected's (a tie: half).
-    margin: β · h. kl: nats per token, log π_ref − log π over the tokens of both steps: where the reference sampled
-    them, the estimate of KL(π_ref ‖ π).
+    above the start: the reference's, or without one those that the table holds of the policy that sampled the steps.
+    accuracy: share of rows whose chosen step has risen more than the rejected (a tie: half). margin: β · h, their
+    difference times beta. kl: nats per token by which the rows' steps are below the start: where it sampled them, the
+    estimate of KL(π_start ‖ π).
     """
     if objective == "rft":
         return ("loss", "nll")
-    if objective == "step_rft":
-        return ("loss", "nll", "chosen_logprob")
     return (
         "loss",
         "nll",
-        "preference_loss",
+        *(() if objective == "step_rft" else ("preference_loss",)),
         "chosen_logprob",
         "rejected_logprob",
         "chosen_displacement",
@@ -135,39 +217,50 @@ def names(objective: Objective) -> tuple[str, ...]:
 def loss_of(
     scores: Scores,
     batch: Batch,
+    targets: Targets,
     reference: Tensor | None,
-    weight: Tensor,
-    smoothing: Tensor,
     total: Totals,
     settings: TrainingSettings,
 ) -> tuple[Tensor, Tensor]:
     """One forward pass's share of the update's loss and of its figures: over all passes, both add up to the update's.
 
-    reference: [B], step log-probabilities under the reference (step_dpo only); weight, smoothing: [rows of the pass].
-    Returns a scalar to differentiate, and [len(names(objective))] detached.
+    targets: of the pass's rows. reference: [B], step log-probabilities under the reference (None unless
+    `needs_reference`). Returns a scalar to differentiate, and [len(names(objective))] detached.
 
-    total = nll_weight · NLL + preference_weight · ℓ_pref: the sum of Pang et al. 2024, arXiv 2404.19733, equation 1,
-    on steps; the NLL alone for the other objectives.
+    total = nll_weight · NLL + preference_weight · ℓ: the sum of Pang et al. 2024, arXiv 2404.19733, equation 1, on
+    steps; the NLL alone for rft and step_rft.
     """
-    nll = negative_log_likelihood(scores.tokens, batch.imitation, total.imitation)
+    nll = losses.negative_log_likelihood(scores.tokens, batch.imitation, total.imitation)
     if settings.objective == "rft":
         return nll, torch.stack([nll, nll]).detach()
+    start = targets.of_step["start"].to(scores.steps.dtype) if reference is None else reference
     if settings.objective == "step_rft":
-        return nll, torch.stack([nll, nll, scores.steps.sum() / total.rows]).detach()
-    if reference is None:
-        raise ValueError("step_dpo needs the reference's log-probabilities")
-    chosen, rejected = scores.steps.view(-1, 2).unbind(1)
-    reference_chosen, reference_rejected = reference.view(-1, 2).unbind(1)
-    losses, chosen_rewards, rejected_rewards = step_dpo(
-        chosen, rejected, reference_chosen, reference_rejected, beta=settings.beta, smoothing=smoothing.to(chosen.dtype)
-    )
-    preference = weighted_mean(losses, weight, total.weight)
-    loss = settings.nll_weight * nll + settings.preference_weight * preference
+        parts = [nll, nll]
+    else:
+        value = losses.weighted_mean(_losses(scores.steps, reference, targets, settings), targets.weight, total.weight)
+        loss = settings.nll_weight * nll + preference_weight(settings) * value
+        parts = [loss, nll, value]
     with torch.no_grad():
-        margins = chosen_rewards - rejected_rewards
-        # sign is 1, 0 or −1: (sign + 1) / 2 counts a tie, such as every pair before the first update, as half.
-        sums = [chosen, rejected, chosen - reference_chosen, rejected - reference_rejected, (margins.sign() + 1) / 2]
-        means = torch.stack([*sums, margins]).sum(1) / total.rows
-        kl = (reference - scores.steps).sum() / total.step_tokens
-        figures = torch.cat([torch.stack([loss, nll, preference]), means, kl[None]])
-    return loss, figures
+        return parts[0], torch.cat([torch.stack(parts), _movement(scores.steps, start, targets, total, settings)])
+
+
+def _losses(steps: Tensor, reference: Tensor | None, targets: Targets, settings: TrainingSettings) -> Tensor:
+    """[R] the objective's ℓ."""
+    objective = settings.objective
+    if needs_reference(objective) and reference is None:
+        raise ValueError(f"{objective} needs the reference's log-probabilities")
+    if settings.length_normalised and objective not in _OWN_LENGTHS:
+        steps = losses.length_normalised(steps, targets.lengths)
+        reference = None if reference is None else losses.length_normalised(reference, targets.lengths)
+    function = (_WITH_REFERENCE if needs_reference(objective) else _WITHOUT_REFERENCE)[objective]
+    return function(_Steps(steps, reference, targets, settings))
+
+
+def _movement(steps: Tensor, start: Tensor, targets: Targets, total: Totals, settings: TrainingSettings) -> Tensor:
+    """[7]: the figures from chosen_logprob on, of this pass; see `names`."""
+    first, last = targets.first, targets.last
+    rise = steps - start
+    gap = rise[first] - rise[last]
+    # sign is 1, 0 or −1: (sign + 1) / 2 counts a tie, such as every pair before the first update, as half.
+    sums = [steps[first], steps[last], rise[first], rise[last], (gap.sign() + 1) / 2, settings.beta * gap]
+    return torch.cat([torch.stack(sums).sum(1) / total.rows, -rise.sum()[None] / total.step_tokens])

@@ -8,7 +8,23 @@ from pydantic import Field
 
 from mcts_dpo.settings import Settings
 
-Objective = Literal["step_dpo", "step_rft", "rft"]
+Objective = Literal[
+    "step_dpo",
+    "step_rft",
+    "rft",
+    "robust_dpo",
+    "ipo",
+    "hinge",
+    "odpo",
+    "mmpo",
+    "simpo",
+    "orpo",
+    "kto",
+    "lipo",
+    "tpo",
+    "sibling_distillation",
+    "tree_policy_gradient",
+]
 Positive = Annotated[int, Field(ge=1)]
 
 
@@ -28,16 +44,32 @@ class LoraSettings(Settings):
 
 
 class TrainingSettings(Settings):
-    """How a policy is trained from pairs or solutions.
+    """How a policy is trained from pairs, solutions or lists of siblings.
 
-    objective:            "step_dpo" (pairs: nll_weight · NLL + preference_weight · step-DPO), "step_rft" (pairs: NLL of
-                          the chosen step only), "rft" (solutions: NLL of the completion).
-    beta:                 inverse temperature of the implicit reward, > 0 (1 suits steps of a few nats; the paper: 0.1).
-    nll_weight:           of the NLL of the solution up to and with the chosen step (step_dpo only; 0 leaves it out).
-    preference_weight:    of the preference loss (step_dpo only).
+    objective:            what is learned, and from which table. Likelihood alone: "rft" (solutions: NLL of the
+                          completion), "step_rft" (pairs: NLL of the chosen step). All others are nll_weight · NLL +
+                          preference_weight · ℓ, ℓ from `mcts_dpo.training.losses`: on pairs "step_dpo", "robust_dpo",
+                          "ipo", "hinge", "odpo", "mmpo", and without a reference "simpo", "orpo"; on lists of siblings
+                          "kto", "lipo", "tpo", "tree_policy_gradient", without a reference "sibling_distillation".
+    beta:                 inverse temperature of the implicit reward, > 0 (1 suits steps of a few nats; the paper: 0.1;
+                          SimPO's own range is 2 to 10; IPO's target is a gap of 1 / (2 beta) nats).
+    nll_weight:           of the NLL of the solution up to and with the chosen (a list's best) step; 0 leaves it out.
+    preference_weight:    of the preference loss ℓ. null: the objective's own (`objectives.PREFERENCE_WEIGHTS`), chosen
+                          so that each begins with about the pull of step_dpo at 0.02.
+    length_normalised:    divide every step's log-probability by its tokens (simpo and orpo always do, by themselves;
+                          not for tree_policy_gradient and sibling_distillation, which need probabilities).
+    target_margin:        hinge's δ > 0 (1) and SimPO's γ (0.3 to 1.5), in units of beta · log-probability.
+    flip_rate:            robust_dpo's ε, the share of labels that are the wrong way round, below 0.5 (paper: 0.1). The
+                          visit-count smoothing of the pairs is conservative DPO's own and used by step_dpo only.
+    margin_scale:         nats of beta · h per unit of the gap in Q: odpo's offset; where mmpo's label is at rest.
+    temperature:          sibling_distillation's τ, in units of Q: its target is n · exp(Q / τ). 0.1 to 2.
+    renormalise:          sibling_distillation over the siblings' probabilities renormalised to 1.
+    desirable_weight, undesirable_weight: KTO's λ_D and λ_U, > 0 (1 to 4/3 between the classes). A sibling is desirable
+                          where Q > V of its parent; one with Q = V is left out.
+    advantage_clip, ratio_clip: tree_policy_gradient's bound on |Q − V|, and ε of the clipped ratio (0.1 to 0.3).
     lr, schedule, warmup: peak learning rate; its decay to zero; share of updates that rise linearly to the peak.
     epochs, max_updates:  passes over the data; a cap on updates (the schedule follows the true number).
-    batch_size:           pairs or solutions per update, at most; an epoch is cut into updates of equal size.
+    batch_size:           pairs, solutions or lists per update, at most; an epoch is cut into updates of equal size.
     max_batch_tokens:     padded tokens per forward pass. An update accumulates over as many as it needs, normalised by
                           the whole update's totals, so that this sets memory and speed and not what is learned.
     weight_decay:         AdamW's, on matrices only. max_grad_norm: clip the global gradient norm to it (null: never).
@@ -53,7 +85,17 @@ class TrainingSettings(Settings):
     objective: Objective = "step_dpo"
     beta: float = Field(1.0, gt=0)
     nll_weight: float = Field(1.0, ge=0)
-    preference_weight: float = Field(0.02, ge=0)
+    preference_weight: Annotated[float, Field(ge=0)] | None = None
+    length_normalised: bool = False
+    target_margin: float = Field(1.0, gt=0)
+    flip_rate: float = Field(0.1, ge=0, lt=0.5)
+    margin_scale: float = Field(1.0, gt=0)
+    temperature: float = Field(0.5, gt=0)
+    renormalise: bool = False
+    desirable_weight: float = Field(1.0, gt=0)
+    undesirable_weight: float = Field(1.0, gt=0)
+    advantage_clip: float = Field(1.0, gt=0)
+    ratio_clip: float = Field(0.2, gt=0, lt=1)
     lr: float = Field(1e-6, gt=0)
     schedule: Literal["cosine", "linear", "constant"] = "cosine"
     warmup: float = Field(0.03, ge=0, le=1)

@@ -22,12 +22,12 @@ from torch import Tensor, nn
 
 from mcts_dpo.files import InputError, whole, write_json
 from mcts_dpo.models import load_tokenizer, tokenizer_digest
-from mcts_dpo.preferences.dataset import Pairs, Solutions
 from mcts_dpo.progress import Progress, silent
 from mcts_dpo.training.batches import forward_passes, make_batch, plan_updates
 from mcts_dpo.training.checkpoints import Trainable, load_trainable, save_policy
+from mcts_dpo.training.lessons import Lessons, Table, load_lessons
 from mcts_dpo.training.logprobs import check_readable, score
-from mcts_dpo.training.objectives import Lessons, load_lessons, loss_of, names, totals
+from mcts_dpo.training.objectives import loss_of, names, needs_reference, totals
 from mcts_dpo.training.settings import TrainingSettings
 
 WINDOW = 10
@@ -70,7 +70,7 @@ class TrainingSummary:
 
 def train(
     policy: str | Path,
-    data: Path | Pairs | Solutions,
+    data: Path | Table,
     out: Path,
     settings: TrainingSettings,
     *,
@@ -80,7 +80,7 @@ def train(
     """Train `policy` on `data` and write the result to `out`, whole or not at all.
 
     policy: a hub name, a Hugging Face directory, an adapter's directory or a .gguf file (see `mcts_dpo.models`).
-    data:   a table or its Parquet file: pairs for step_dpo and step_rft, solutions for rft.
+    data:   a table or its Parquet file: pairs, siblings or solutions, as the objective wants (`lessons.table_of`).
     out:    becomes a plain Hugging Face directory in the policy's own dtype, with the tokenizer, `training.json`
             (settings and summary), and under LoRA `adapter/`, the adapters by themselves.
     log:    gets one JSON line per update as it happens: the figures of `objectives.names`, and update, lr,
@@ -169,10 +169,8 @@ def fit(
     )
     updates = [update for epoch in epochs for update in epoch]
     device = trained.weights[0].device
-    weight = torch.tensor(lessons.weight, device=device)
-    smoothing = torch.tensor(lessons.smoothing, device=device)
     reference, reference_tokens = None, 0
-    if settings.objective == "step_dpo":
+    if needs_reference(settings.objective):
         passes = [one for update in epochs[0] for one in forward_passes(sequences, update, settings.max_batch_tokens)]
         reference = _reference(trained, lessons, passes, progress)
         reference_tokens = sum(int(sequences.lengths[sequences.of_rows(one)].sum()) for one in passes)
@@ -190,9 +188,8 @@ def fit(
             loss, figures = loss_of(
                 score(trained.model, batch),
                 batch,
+                lessons.targets(one, device),
                 None if reference is None else reference[torch.from_numpy(which)],
-                weight[torch.from_numpy(one)],
-                smoothing[torch.from_numpy(one)],
                 total,
                 settings,
             )

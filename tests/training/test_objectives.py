@@ -9,8 +9,9 @@ import torch
 
 from mcts_dpo.files import InputError
 from mcts_dpo.training.batches import forward_passes, make_batch
+from mcts_dpo.training.lessons import Lessons, load_lessons
 from mcts_dpo.training.logprobs import score
-from mcts_dpo.training.objectives import Lessons, load_lessons, loss_of, names, totals
+from mcts_dpo.training.objectives import loss_of, names, totals
 from mcts_dpo.training.settings import TrainingSettings
 from tests.training.world import naive_logprobs, pairs_of, random_rows, solutions_of, tiny_model
 
@@ -31,9 +32,8 @@ def update(
         loss, figures = loss_of(
             score(model, batch),
             batch,
+            lessons.targets(one),
             None if reference is None else reference[torch.from_numpy(which)],
-            torch.tensor(lessons.weight[one]),
-            torch.tensor(lessons.smoothing[one]),
             total,
             settings,
         )

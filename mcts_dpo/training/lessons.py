@@ -1,0 +1,194 @@
+"""What each objective learns from: rows of the data set as scored sequences, with what is known of each.
+
+In: `Pairs`, `Siblings` or `Solutions`. Out: `Lessons`, and for one forward pass `Targets`. Knows no loss and no model.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from mcts_dpo.files import InputError
+from mcts_dpo.preferences.columns import Columns
+from mcts_dpo.preferences.dataset import Pairs, Siblings, Solutions
+from mcts_dpo.training.batches import Sequences, sequences
+from mcts_dpo.training.settings import Objective, TrainingSettings
+
+LISTS: tuple[Objective, ...] = ("kto", "lipo", "tpo", "sibling_distillation", "tree_policy_gradient")
+"""Objectives that learn from lists of siblings. "rft" learns from solutions, all others from pairs."""
+
+Table = Pairs | Siblings | Solutions
+
+
+def table_of(objective: Objective) -> type[Pairs] | type[Siblings] | type[Solutions]:
+    """The kind of table that the objective learns from; its file in a round is `<kind.what>.parquet`."""
+    if objective == "rft":
+        return Solutions
+    return Siblings if objective in LISTS else Pairs
+
+
+@dataclass(frozen=True, slots=True)
+class Lessons:
+    """Rows to learn from: pairs, solutions or lists of siblings.
+
+    sequences: what is scored: of a pair the chosen sequence, then the rejected; of a list its siblings, best first.
+    weight:    [rows] float64 > 0, a row's share in every mean.
+    of_row:    by name, [rows] float64: "smoothing" in [0, 0.5) and "margin" (the gap in Q) of a pair.
+    of_step:   by name, [sequences] float64: "start", the step's log-probability under the policy that sampled it (pairs
+               and lists); "value" (Q'), "advantage" (Q − V of the parent), "count" (samples ≥ 1) and "likeness" (cosine
+               of token counts to the list's best step, in [0, 1]) of a sibling.
+    tokenizer: digest of the tokenizer that the ids belong to.
+    source:    the file or kind of table, for messages.
+    """
+
+    sequences: Sequences
+    weight: NDArray[np.float64]
+    of_row: Mapping[str, NDArray[np.float64]]
+    of_step: Mapping[str, NDArray[np.float64]]
+    tokenizer: str
+    source: str
+
+    def targets(self, rows: NDArray[np.int64], device: torch.device | str = "cpu") -> Targets:
+        """What the given rows ([n] int64) are to teach, in the order of a forward pass over them."""
+        data, which = self.sequences, self.sequences.of_rows(rows)
+        sizes = data.row_offsets[rows + 1] - data.row_offsets[rows]
+        place = np.arange(int(sizes.max(initial=0)))
+        present = place < sizes[:, None]
+        first = np.cumsum(sizes) - sizes
+        places = np.where(present, first[:, None] + place, first[:, None])
+
+        def tensor(array: NDArray[Any]) -> Tensor:
+            return torch.from_numpy(array).to(device)
+
+        return Targets(
+            weight=tensor(self.weight[rows]),
+            places=tensor(places),
+            present=tensor(present),
+            last=tensor(first + sizes - 1),
+            lengths=tensor(data.step_tokens(which)),
+            of_row={name: tensor(column[rows]) for name, column in self.of_row.items()},
+            of_step={name: tensor(column[which]) for name, column in self.of_step.items()},
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Targets:
+    """What R rows with B sequences in one forward pass are to teach.
+
+    weight:  [R] float64.
+    places:  [R, width] int64 in [0, B): each row's sequences; where a row has fewer than `width`, its first again.
+    present: [R, width] bool: which of the places are real.
+    last:    [R] int64 in [0, B): each row's last sequence: a pair's rejected step, a list's worst.
+    lengths: [B] int64, scored tokens of each step.
+    of_row, of_step: [R] and [B] float64 columns by name; see `Lessons`.
+    """
+
+    weight: Tensor
+    places: Tensor
+    present: Tensor
+    last: Tensor
+    lengths: Tensor
+    of_row: Mapping[str, Tensor]
+    of_step: Mapping[str, Tensor]
+
+    @property
+    def first(self) -> Tensor:
+        """[R] int64: each row's first sequence: a pair's chosen step, a list's best."""
+        return self.places[:, 0]
+
+
+def load_lessons(data: Path | Table, settings: TrainingSettings) -> Lessons:
+    """The rows of a table (or of its file) as the objective learns from them.
+
+    Raises InputError for a file that is not the objective's kind of table, and for a table without rows.
+    """
+    wanted = table_of(settings.objective)
+    source = data.what if isinstance(data, Columns) else str(data)
+    table = data if isinstance(data, Columns) else wanted.load(Path(data))
+    if not isinstance(table, wanted):
+        raise InputError(f"training.objective: {settings.objective!r} learns from {wanted.what}, not {table.what}")
+    if not len(table):
+        why = "" if wanted is Solutions else " (no parent had two children that differ enough: see preferences.min_gap)"
+        raise InputError(f"{source}: no rows; there is nothing to learn from{why}")
+    if isinstance(table, Solutions):
+        return _solutions(table, source)
+    return _lists(table, settings, source) if isinstance(table, Siblings) else _pairs(table, settings, source)
+
+
+def _solutions(table: Solutions, source: str) -> Lessons:
+    prompt, completion = table.tokens("prompt_tokens"), table.tokens("completion_tokens")
+    parts = [(prompt[row], completion[row]) for row in range(len(table))]
+    weight = table.numbers("weight")
+    scored = sequences(parts, prompt.lengths, prompt.lengths, weight)
+    return Lessons(scored, weight, {}, {}, table.tokenizer, source)
+
+
+def _pairs(table: Pairs, settings: TrainingSettings, source: str) -> Lessons:
+    prompt, prefix = table.tokens("prompt_tokens"), table.tokens("prefix_tokens")
+    chosen, rejected = table.tokens("chosen_tokens"), table.tokens("rejected_tokens")
+    weight = table.numbers("weight")
+    parts = [(prompt[row], prefix[row], step[row]) for row in range(len(table)) for step in (chosen, rejected)]
+    step_from = np.repeat(prompt.lengths + prefix.lengths, 2)
+    imitation = np.stack([weight, np.zeros_like(weight)], axis=1).ravel()
+    scored_from = _scored_from(np.repeat(prompt.lengths, 2), step_from, imitation, settings)
+    start = np.stack([table.numbers("chosen_logprob"), table.numbers("rejected_logprob")], axis=1).ravel()
+    return Lessons(
+        sequences(parts, scored_from, step_from, imitation, per_row=2),
+        weight,
+        {"smoothing": table.numbers("smoothing"), "margin": table.numbers("margin")},
+        {"start": start},
+        table.tokenizer,
+        source,
+    )
+
+
+def _lists(table: Siblings, settings: TrainingSettings, source: str) -> Lessons:
+    prompt, prefix, step = (table.tokens(f"{name}_tokens") for name in ("prompt", "prefix", "step"))
+    parts = [(prompt[row], prefix[row], step[row]) for row in range(len(table))]
+    step_from = prompt.lengths + prefix.lengths
+    best = table.numbers("rank") == 0
+    imitation = np.where(best, table.numbers("weight"), 0.0)
+    scored_from = _scored_from(prompt.lengths, step_from, imitation, settings)
+    of_step = {
+        "start": table.numbers("logprob"),
+        "value": table.numbers("value"),
+        "advantage": table.numbers("q") - table.numbers("parent_value"),
+        "count": table.numbers("samples").astype(np.float64),
+    }
+    if settings.objective == "tpo":
+        of_step["likeness"] = _likeness(table)
+    scored = sequences(parts, scored_from, step_from, imitation, per_row=np.diff(table.offsets))
+    return Lessons(scored, table.numbers("weight")[best], {}, of_step, table.tokenizer, source)
+
+
+def _scored_from(
+    prompt: NDArray[np.int64],
+    step_from: NDArray[np.int64],
+    imitation: NDArray[np.float64],
+    settings: TrainingSettings,
+) -> NDArray[np.int64]:
+    """Where scoring begins: the imitated sequence serves both terms, so its steps so far are scored too."""
+    if settings.objective == "step_rft" or not settings.nll_weight:
+        return step_from
+    return np.where(imitation > 0, prompt, step_from)
+
+
+def _likeness(table: Siblings) -> NDArray[np.float64]:
+    """[steps] in [0, 1]: cosine similarity of each step's token counts to those of its list's best step."""
+    steps, offsets = table.tokens("step_tokens"), table.offsets
+    found = np.ones(len(table))
+    for first, end in zip(offsets[:-1].tolist(), offsets[1:].tolist(), strict=True):
+        ids = np.unique(steps.values[steps.offsets[first] : steps.offsets[end]])
+        counts = np.array(
+            [np.bincount(np.searchsorted(ids, steps[row]), minlength=len(ids)) for row in range(first, end)]
+        )
+        norms = np.linalg.norm(counts, axis=1)
+        found[first:end] = counts @ counts[0] / (norms * norms[0])
+    return found
