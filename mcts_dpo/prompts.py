@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from jinja2 import TemplateError
 from pydantic import Field, field_validator
 
+from mcts_dpo.decoding import prefixes
 from mcts_dpo.files import InputError
 from mcts_dpo.problems import Problem
 from mcts_dpo.settings import Settings, nearest
@@ -122,12 +123,7 @@ def split_steps(tokens: Sequence[int], tokenizer: PreTrainedTokenizerBase, setti
     many vocabularies, and so is "\\n\\n"). Steps of white space or special tokens only join the step before them
     (at the start: the one after). The last offset is len(tokens); no tokens, no steps.
     """
-    tokens = list(tokens)
-
-    def decode(end: int) -> str:
-        text = tokenizer.decode(tokens[:end], skip_special_tokens=True, clean_up_tokenization_spaces=False)
-        return str(text)
-
+    decode = prefixes(tokenizer, tokens)
     text = decode(len(tokens))
     ends: list[int] = []
     lengths: list[int] = []  # of the text up to each end

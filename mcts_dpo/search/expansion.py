@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from mcts_dpo.decoding import decode, prefixes
 from mcts_dpo.engines.base import Sample
 from mcts_dpo.prompts import PromptSettings, split_steps
 from mcts_dpo.search.forest import FINISHES, LENGTH, Forest
@@ -98,16 +99,13 @@ def step_texts(
 
     Decoded as part of the solution, since many tokenizers drop a space at the start of a text.
     """
-    texts, start = [], 0
-    shown = _decode(tokenizer, before)
+    texts, start, skip = [], 0, len(before)
+    shown_up_to = prefixes(tokenizer, [*before, *tokens])
+    shown = shown_up_to(skip)
     for end in ends:
-        longer = _decode(tokenizer, [*before, *tokens[:end]])
+        longer = shown_up_to(skip + end)
         # A character whose bytes are not complete yet decodes otherwise once they are: then the step stands alone.
         alone = not longer.startswith(shown)
-        texts.append(_decode(tokenizer, tokens[start:end]) if alone else longer[len(shown) :])
+        texts.append(decode(tokenizer, tokens[start:end]) if alone else longer[len(shown) :])
         shown, start = longer, end
     return texts
-
-
-def _decode(tokenizer: PreTrainedTokenizerBase, tokens: Sequence[int]) -> str:
-    return str(tokenizer.decode(list(tokens), skip_special_tokens=True, clean_up_tokenization_spaces=False))
