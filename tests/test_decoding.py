@@ -52,7 +52,9 @@ def slow_split(tokens: Sequence[int], tokenizer: PreTrainedTokenizerBase, step_e
 
 def check(tokenizer: PreTrainedTokenizerBase, tokens: list[int]) -> None:
     up_to = prefixes(tokenizer, tokens)
-    assert [up_to(end) for end in range(len(tokens) + 1)] == [slow(tokenizer, tokens[:end]) for end in range(len(tokens) + 1)]
+    assert [up_to(end) for end in range(len(tokens) + 1)] == [
+        slow(tokenizer, tokens[:end]) for end in range(len(tokens) + 1)
+    ]
     assert decode(tokenizer, tokens) == slow(tokenizer, tokens)
     for step_end in ("\n", "\n\n", "。", "Step ", ". "):
         found = split_steps(tokens, tokenizer, PromptSettings(step_end=step_end))
@@ -66,7 +68,10 @@ def check_real(tokenizer: PreTrainedTokenizerBase, fast: bool) -> None:
     newline = tokenizer("\n", add_special_tokens=False)["input_ids"]
     for _ in range(40):
         # Random ids: broken characters, special tokens, added tokens, blank lines; nothing that a text would give.
-        check(tokenizer, [token for _ in range(12) for token in (rng.randrange(len(tokenizer)), *newline[: rng.randint(0, 1)])])
+        check(
+            tokenizer,
+            [token for _ in range(12) for token in (rng.randrange(len(tokenizer)), *newline[: rng.randint(0, 1)])],
+        )
 
 
 def test_smollm2(smollm2: Path) -> None:
