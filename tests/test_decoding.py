@@ -28,7 +28,7 @@ def slow(tokenizer: PreTrainedTokenizerBase, tokens: Sequence[int]) -> str:
 
 
 def slow_split(tokens: Sequence[int], tokenizer: PreTrainedTokenizerBase, step_end: str) -> list[int]:
-    """A step ends with the first token at which the text so far holds one more step end; from the left, one at a time."""
+    """A step ends with the first token at which the text so far holds one more step end: token by token."""
     text = slow(tokenizer, tokens)
     ends, lengths, token = [], [], 0
     found = text.find(step_end)
