@@ -255,11 +255,7 @@ def train(
     model: ModelOption = None,
     config: ConfigOption = None,
 ) -> None:
-    """Train a policy (settings: training.objective=step_dpo|rft|…; README says which table each learns from).
-
-    While it trains, OUT.unfinished/ holds the live log and the checkpoint from which the same command goes on when it
-    was killed; then OUT and OUT.training.jsonl appear. Under torchrun all processes train one policy together.
-    """
+    """Train a policy (settings: training.objective=step_dpo|rft|…; README says which table each learns from)."""
     from mcts_dpo.training import train as train_policy
 
     settings = _stage_config(config, overrides)
@@ -270,7 +266,6 @@ def train(
             out,
             settings.training,
             log=out.parent / f"{out.name}.training.jsonl",
-            board=out.parent / f"{out.name}.tensorboard",
             progress=progress,
         )
     _print(summary.as_dict())
@@ -283,19 +278,38 @@ def evaluate(
     problems: ProblemsOption = None,
     config: ConfigOption = None,
     out: Annotated[
-        Path | None, typer.Option("--out", "-o", help="Folder for evaluation.parquet, metrics.json.")
+        Path | None,
+        typer.Option("--out", "-o", help="Folder for evaluation.parquet, metrics.json; with --strategy, strategies.*."),
     ] = None,
     against: Annotated[
         Path | None, typer.Option(help="An evaluation.parquet of another policy on these problems: compare, paired.")
     ] = None,
+    strategy: Annotated[
+        str | None,
+        typer.Option(
+            help="Compare at equal budgets: of greedy,majority,best-of-n,weighted,beam,dvts,mcts.", show_default=False
+        ),
+    ] = None,
+    budget: Annotated[
+        str | None, typer.Option(help="Generated tokens per problem, for instance 256,512,1024,2048.")
+    ] = None,
     as_json: JsonFlag = False,
 ) -> None:
-    """Measure greedy pass@1 and, with evaluation.samples=N, sampled pass@1, pass@k and majority@k."""
+    """Measure a policy (greedy, pass@k, majority@k), or with --strategy and --budget ways to spend tokens on problems.
+
+    Policy: greedy pass@1 and, with evaluation.samples=N, sampled pass@1, pass@k and majority@k.
+    Strategies: accuracy against generated tokens; solutions are sampled as search.* says. The same command continues.
+    """
     from mcts_dpo.engines import load_engine
     from mcts_dpo.evaluation import Evaluation, compare
     from mcts_dpo.evaluation import evaluate as evaluate_policy
     from mcts_dpo.report import evaluation_table
 
+    if strategy is not None or budget is not None:
+        if against is not None:
+            raise InputError("--against compares policies; accepted: --against, or --strategy with --budget")
+        _evaluate_strategies(strategy, budget, overrides, model, problems, config, out, as_json)
+        return
     settings = _stage_config(config, overrides)
     items = _problems(settings, problems, "test")
     other = Evaluation.load(against) if against else None
@@ -312,6 +326,52 @@ def evaluate(
         _print(metrics)
     else:
         out_console.print(evaluation_table(metrics))
+
+
+def _evaluate_strategies(
+    strategy: str | None,
+    budget: str | None,
+    overrides: list[str] | None,
+    model: str | None,
+    problems: str | None,
+    config: Path | None,
+    out: Path | None,
+    as_json: bool,
+) -> None:
+    """`eval --strategy`: strategies of one policy at equal budgets."""
+    from mcts_dpo.engines import load_engine
+    from mcts_dpo.evaluation import evaluate_strategies
+    from mcts_dpo.evaluation.strategies import parse_budgets, parse_strategies
+    from mcts_dpo.report import plot_strategies, strategies_table
+
+    if strategy is None or budget is None:
+        absent, example = ("--budget", "256,512") if budget is None else ("--strategy", "mcts,majority")
+        raise InputError(f"no {absent}: accepted: both --strategy and --budget, for instance {absent} {example}")
+    strategies, budgets = parse_strategies(strategy), parse_budgets(budget)
+    settings = _stage_config(config, overrides)
+    items = _problems(settings, problems, "test")
+    policy = _model(settings, model)
+    engine = load_engine(policy, settings=settings.engine)
+    with live_progress(err_console) as progress:
+        result = evaluate_strategies(
+            items,
+            engine,
+            strategies,
+            budgets,
+            prompt=settings.prompt,
+            search=settings.search,
+            settings=settings.evaluation.strategies,
+            folder=out,
+            about={"model": policy},
+            progress=progress,
+        )
+    if out:
+        result.save(out)
+        plot_strategies(result, out / "strategies.png")
+    if as_json:
+        _print({"rows": result.rows(), "sentences": result.sentences()})
+    else:
+        out_console.print(strategies_table(result))
 
 
 @app.command()

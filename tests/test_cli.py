@@ -83,6 +83,23 @@ def test_stages_one_by_one(cli: Cli, config: Path, toy_world: ToyWorld, tmp_path
     assert "greedy" in out
 
 
+def test_eval_compares_strategies_at_equal_budgets(cli: Cli, config: Path, tmp_path: Path) -> None:
+    out_folder = tmp_path / "out"
+    command = ("eval", "-c", config, "--strategy", "majority,mcts", "-o", out_folder)
+    code, out, err = cli(*command, "--budget", "96,192")
+    assert (code, err) == (0, "")
+    assert "majority at 96 tokens:" in out
+    assert "majority at 192 tokens:" in out
+    assert (out_folder / "strategies.png").read_bytes().startswith(b"\x89PNG")
+    assert pq.read_metadata(out_folder / "strategies.parquet").num_rows == 4 * 24
+    assert (out_folder / "strategies.csv").read_text().count("\n") == 5
+    code, out, _ = cli(*command, "--budget", "96,192", "--json")
+    assert code == 0
+    assert [(row["strategy"], row["budget"]) for row in json.loads(out)["rows"]] == [
+        *(("majority", 96), ("majority", 192), ("mcts", 96), ("mcts", 192))
+    ]
+
+
 def test_run_and_report(cli: Cli, config: Path, tmp_path: Path) -> None:
     directory = tmp_path / "run"
     code, out, err = cli("run", "-c", config, "-o", directory, "rounds=1")
@@ -154,6 +171,11 @@ def test_problems_are_checked_and_converted(cli: Cli, tmp_path: Path) -> None:
         (("search", "-o", "x", "search.childrn=4"), "did you mean 'children'"),
         (("search", "-o", "x"), "no problems: give --problems"),
         (("eval", "-p", "missing.jsonl"), "missing.jsonl: no such file"),
+        (("eval", "--strategy", "mcst", "--budget", "9"), "did you mean 'mcts'"),
+        (("eval", "--strategy", "mcts"), "no --budget: accepted: both --strategy and --budget"),
+        (("eval", "--budget", "9"), "no --strategy: accepted"),
+        (("eval", "--strategy", "mcts", "--budget", "many"), "accepted: integers ≥ 1"),
+        (("eval", "--strategy", "mcts", "--budget", "9", "--against", "x"), "--against compares policies"),
         (("solve", "1+1?"), "no model: give --model"),
         (("run", "-o", "x", "model=m"), "train"),
         (("run", "-o", "x", "-c", "missing.yaml"), "missing.yaml: no such file"),

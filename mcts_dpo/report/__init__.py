@@ -1,6 +1,14 @@
 """Runs as text and pictures. Reads run directories; writes only its own files into them."""
 
-from mcts_dpo.report.plots import write_plots
-from mcts_dpo.report.text import RunRecord, evaluation_table, load_run, summary_text
+from mcts_dpo.report.plots import plot_strategies, write_plots
+from mcts_dpo.report.text import RunRecord, evaluation_table, load_run, strategies_table, summary_text
 
-__all__ = ["RunRecord", "evaluation_table", "load_run", "summary_text", "write_plots"]
+__all__ = [
+    "RunRecord",
+    "evaluation_table",
+    "load_run",
+    "plot_strategies",
+    "strategies_table",
+    "summary_text",
+    "write_plots",
+]

@@ -1,4 +1,5 @@
-"""A run's plots as PNG files: accuracy per round, and what training did to the steps it compared."""
+"""Plots as PNG files: a run's accuracy per round, what training did to the steps it compared, and strategies at equal
+budgets."""
 
 from __future__ import annotations
 
@@ -7,6 +8,7 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
+from mcts_dpo.evaluation import StrategyComparison
 from mcts_dpo.files import read_json_lines, whole
 from mcts_dpo.report.text import RunRecord
 
@@ -21,6 +23,35 @@ def write_plots(record: RunRecord) -> list[Path]:
     if updates:
         plots.append(_save(_training(updates), record.directory / "training.png"))
     return plots
+
+
+def plot_strategies(comparison: StrategyComparison, path: Path) -> Path:
+    """Accuracy against tokens truly generated per problem (Wilson intervals), and, where majority was run, the
+    difference from it at the same budget (paired bootstrap); all at 95 %. Written whole to `path`."""
+    rows = comparison.rows()
+    compared = [row for row in rows if row["minus_majority"] is not None]
+    figure = Figure(figsize=(11 if compared else 6, 4.2))
+    panels = figure.subplots(1, 2 if compared else 1, squeeze=False)[0]
+    names = list(dict.fromkeys(row["strategy"] for row in rows))
+    for place, name in enumerate(names):
+        style = {"marker": "os^Dv<>"[place % 7], "color": f"C{place}", "label": name, "capsize": 3}
+        for axes, column in zip(panels, ("accuracy", "minus_majority"), strict=False):
+            shown = [row for row in rows if row["strategy"] == name and row[column] is not None]
+            y = [row[column] for row in shown]
+            low = [row[column] - row[f"{column}_low"] for row in shown]
+            high = [row[f"{column}_high"] - row[column] for row in shown]
+            if shown:
+                axes.errorbar([row["tokens"] for row in shown], y, yerr=[low, high], **style)
+    for axes in panels:
+        axes.set_xscale("log", base=2)
+        axes.set_xlabel("tokens generated per problem (mean)")
+        axes.grid(alpha=0.3)
+        axes.legend(loc="best", fontsize="small")
+    panels[0].set_ylabel("accuracy")
+    if compared:
+        panels[1].axhline(0.0, color="#888888", linewidth=1)
+        panels[1].set_ylabel("accuracy − majority's at the same budget")
+    return _save(figure, path)
 
 
 def _save(figure: Figure, path: Path) -> Path:

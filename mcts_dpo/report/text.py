@@ -11,6 +11,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from mcts_dpo.evaluation import StrategyComparison
 from mcts_dpo.files import InputError, read_json_lines
 
 
@@ -126,3 +127,21 @@ def evaluation_table(metrics: dict[str, Any]) -> Table:
         elif name != "problems":
             table.add_row(name, f"{value:.3f}" if isinstance(value, float) else str(value))
     return table
+
+
+def strategies_table(comparison: StrategyComparison) -> RenderableType:
+    """Strategies at equal budgets: a row per strategy and budget, then in words what the differences say."""
+    count = len(comparison.problem_ids)
+    table = Table(title=f"{count} problems (95 % intervals)", box=box.SIMPLE_HEAD, pad_edge=False)
+    for heading in ("strategy", "budget", "tokens", "accuracy", "− majority", "+/−"):
+        table.add_column(heading, justify="left" if heading == "strategy" else "right", no_wrap=True)
+    for row in comparison.rows():
+        accuracy = {"value": row["accuracy"], "low": row["accuracy_low"], "high": row["accuracy_high"]}
+        difference = gained = ""
+        if row["minus_majority"] is not None:
+            low, high = row["minus_majority_low"], row["minus_majority_high"]
+            difference = f"{row['minus_majority']:+.2f} [{low:+.2f}, {high:+.2f}]"
+            gained = f"{row['gained']}/{row['lost']}"
+        cells = (f"{row['budget']:,}", f"{row['tokens']:,.0f}", interval(accuracy), difference, gained)
+        table.add_row(row["strategy"], *cells)
+    return Group(table, Text("\n".join(comparison.sentences())))

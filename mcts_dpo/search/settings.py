@@ -32,7 +32,9 @@ class SearchSettings(Settings):
                      a step of its own under "step", and part of its neighbour under "rollout".
     simulations:     expansions per problem, the root's included.
     budget:          generated tokens per problem after which no further simulation starts (None: no limit). One
-                     self-evaluation counts as the tokens of its longer answer (usually 1).
+                     self-evaluation counts as the tokens of its longer answer (usually 1). In mode "solve" samples
+                     are also cut, and fewer, so that they stay within it; in training, where a cut solution would be
+                     taken for a wrong one, the last simulation may go over it.
     children:        k, the samples drawn by one expansion.
     temperature:     of the samples; top_p: their nucleus.
     max_step_tokens: limit of one step, for `expand: step`.

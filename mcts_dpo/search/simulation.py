@@ -39,6 +39,8 @@ class Tree:
     question: the self-evaluation, None if none is asked.
     started: simulations started; each has an index, from which its samples are seeded.
     flying:  simulations started and not settled.
+    longest: tokens of the longest sample so far.
+    promised: in mode "solve" with a budget: the most tokens that samples under way may take, questions included.
     solved:  a right solution has been found.
     """
 
@@ -49,6 +51,8 @@ class Tree:
     question: Question | None
     started: int = 0
     flying: int = 0
+    longest: int = 0
+    promised: int = 0
     solved: bool = False
 
     @property
@@ -82,13 +86,14 @@ class Task:
 class Expansion:
     """One simulation under way: samples are being drawn from `leaf`.
 
-    index: which of the tree's simulations. last: the sampled step is the last that may be.
+    index: which of the tree's simulations. last: the sampled step is the last that may be. promised: see `Tree`.
     """
 
     tree: int
     leaf: int
     index: int
     last: bool
+    promised: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,25 +148,53 @@ def plan(task: Task, tree: Tree, leaf: int) -> tuple[Expansion, Request]:
     last = settings.expand == "rollout" or int(forest.depth[leaf]) + 1 >= settings.max_depth
     # Merged steps may stand for shorter ones that were sampled, so a path can be a little longer than its samples.
     room = max(1, tree.limit - len(solution))
+    n, size = settings.children, room if last else min(room, settings.max_step_tokens)
+    promised = 0
+    if settings.budget is not None and tree.info.mode == "solve":
+        n, size, promised = _affordable(task, tree, leaf, n, size)
     request = Request(
         id=-1,  # given when it is sent
         prefix=(*tree.info.prompt_tokens, *solution),
-        n=settings.children,
-        max_tokens=room if last else min(room, settings.max_step_tokens),
+        n=n,
+        max_tokens=size,
         temperature=settings.temperature,
         top_p=settings.top_p,
         stop=task.prompt.stop if last else (task.prompt.step_end, *task.prompt.stop),
         seed=seed_from(settings.seed, tree.problem.id, tree.started),
     )
-    expansion = Expansion(tree.index, leaf, tree.started, last)
+    expansion = Expansion(tree.index, leaf, tree.started, last, promised)
     tree.started += 1
     tree.flying += 1
+    tree.promised += promised
     return expansion, request
+
+
+def _affordable(task: Task, tree: Tree, leaf: int, n: int, size: int) -> tuple[int, int, int]:
+    """What a budget still pays of n samples of `size` tokens at most: (samples, tokens each, tokens promised).
+
+    The samples share what is left, which simulations that may fly beside this one share too. They are fewer where
+    there is too little left for samples as long as the longest so far. Each keeps back the questions it may cost.
+    """
+    settings = task.settings
+    questions = 1
+    if settings.expand == "rollout" and settings.self_evaluation.at == "all":
+        questions = settings.max_depth - int(task.forest.depth[leaf])
+    cost = questions * tree.question.cost if tree.question else 0
+    share = _left(task, tree) // max(1, settings.parallel_leaves - tree.flying)
+    n = min(n, max(1, share // (max(1, tree.longest) + cost)))
+    size = max(1, min(size, share // n - cost))
+    return n, size, n * (size + cost)
+
+
+def _left(task: Task, tree: Tree) -> int:
+    """Tokens of the budget that are neither spent nor promised."""
+    return (task.settings.budget or 0) - tree.info.generated - tree.promised
 
 
 def grow(task: Task, expansion: Expansion, samples: Sequence[Sample], error: str | None = None) -> Growth:
     """Hang samples under their leaf. A refused request (`error`) fails the tree and adds nothing."""
     tree, forest, settings = task.trees[expansion.tree], task.forest, task.settings
+    tree.promised -= expansion.promised
     if error is not None:
         fail(task, tree, error)
         return Growth(expansion.tree, expansion.leaf, expansion.index, [], [])
@@ -174,6 +207,7 @@ def grow(task: Task, expansion: Expansion, samples: Sequence[Sample], error: str
         steps = [[_one_step(task, tree, expansion, sample, before)] for sample in samples]
     new, ends = attach(forest, expansion.leaf, steps, settings.length_penalty)
     tokens = sum(len(sample.tokens) for sample in samples)
+    tree.longest = max(tree.longest, *(len(sample.tokens) for sample in samples))
     tree.info.generated += tokens
     tree.info.simulations += 1
     task.tally.tokens += tokens
@@ -290,8 +324,13 @@ def end_if_done(task: Task, tree: Tree) -> None:
         _end(task, tree, "exhausted")
     elif tree.started >= settings.simulations:
         _end(task, tree, "simulations")
-    elif settings.budget is not None and info.generated >= settings.budget:
+    elif settings.budget is not None and info.generated + _keep(tree) >= settings.budget:
         _end(task, tree, "budget")
+
+
+def _keep(tree: Tree) -> int:
+    """What a solving tree does not start another simulation for: no more than one question costs."""
+    return tree.question.cost if tree.info.mode == "solve" and tree.question else 0
 
 
 def fail(task: Task, tree: Tree, reason: str) -> None:

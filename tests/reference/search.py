@@ -151,10 +151,12 @@ def reference_search(
         suffix, choices = self_evaluation(engine.tokenizer, prompt, hint)
         longest = max(len(choices[0]), len(choices[1]))
     limit = min(settings.max_tokens, engine.context - len(start) - len(suffix) - longest)
-    started = 0
+    started = longest_sample = 0
+    strict = mode == "solve" and settings.budget is not None
     while not tree.status:
         # Select and ask.
         requests = []
+        promised = 0
         for _ in range(min(settings.parallel_leaves, settings.simulations - started)):
             leaf = tree.select()
             if leaf is None:
@@ -162,12 +164,23 @@ def reference_search(
             tree.flying.append(leaf)
             whole = settings.expand == "rollout" or len(leaf.path) >= settings.max_depth
             room = max(1, limit - len(leaf.solution))
+            n, size = settings.children, room if whole else min(room, settings.max_step_tokens)
+            if strict:
+                # The wave's leaves share what is left; each sample may cost questions beside its tokens.
+                asked = longest
+                if settings.expand == "rollout" and judged.at == "all":
+                    asked *= settings.max_depth - (len(leaf.path) - 1)
+                left = settings.budget - tree.generated - promised
+                share = left // (settings.parallel_leaves - len(requests))
+                n = max(1, min(n, share // (max(1, longest_sample) + asked)))
+                size = max(1, min(size, share // n - asked))
+                promised += n * (size + asked)
             requests.append(
                 Request(
                     id=len(requests),
                     prefix=(*start, *leaf.solution),
-                    n=settings.children,
-                    max_tokens=room if whole else min(room, settings.max_step_tokens),
+                    n=n,
+                    max_tokens=size,
                     temperature=settings.temperature,
                     top_p=settings.top_p,
                     stop=prompt.stop if whole else (prompt.step_end, *prompt.stop),
@@ -182,6 +195,7 @@ def reference_search(
         for leaf, completion in zip(tree.flying, completions, strict=True):
             for sample in completion.samples:
                 tree.generated += len(sample.tokens)
+                longest_sample = max(longest_sample, len(sample.tokens))
                 node = leaf
                 for step in _steps(sample, leaf, prompt, settings, limit):
                     step.parent = node
@@ -217,7 +231,7 @@ def reference_search(
             tree.status = "exhausted"
         elif started >= settings.simulations:
             tree.status = "simulations"
-        elif settings.budget is not None and tree.generated >= settings.budget:
+        elif settings.budget is not None and tree.generated + (longest if strict else 0) >= settings.budget:
             tree.status = "budget"
     return tree
 

@@ -20,6 +20,7 @@ from mcts_dpo.problems import Problem
 from mcts_dpo.progress import Progress, silent
 from mcts_dpo.prompts import PromptSettings, prompt_tokens, self_evaluation
 from mcts_dpo.search.rewards import verdict
+from mcts_dpo.search.strategies import StrategySettings
 from mcts_dpo.settings import Settings
 from mcts_dpo.statistics import (
     PairedComparison,
@@ -43,6 +44,8 @@ class EvaluationSettings(Settings):
     k:           the ks of pass@k and majority@k; those above `samples` are left out.
     confidence:  also ask the policy whether its greedy solution is right, and report the AUC of its yes.
     chunk:       problems submitted together (progress is reported after each chunk).
+    strategies:  the dials of `evaluate_strategies` beside the budget; how solutions are sampled there is said by the
+                 search's settings.
     """
 
     samples: int = Field(0, ge=0)
@@ -53,6 +56,7 @@ class EvaluationSettings(Settings):
     confidence: bool = False
     chunk: int = Field(128, ge=1)
     seed: int = Field(0, ge=0)
+    strategies: StrategySettings = StrategySettings()
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,306 @@
+"""Strategies at equal budgets of generated tokens: accuracy, tokens truly spent, and paired differences from majority.
+
+In: problems with reference answers, an engine, strategies and budgets. Out: a `StrategyComparison`, which saves as
+Parquet (a row per strategy, budget and problem) and CSV (a row per strategy and budget), and says in words where
+search pays. With a folder, each finished (strategy, budget) is kept there and not run again. Verdicts are made here,
+after a strategy has answered: no strategy sees a reference answer. Knows no training, draws no plots.
+"""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from mcts_dpo.engines.base import Engine
+from mcts_dpo.files import InputError, digest, read_table, whole, write_table
+from mcts_dpo.models import tokenizer_digest
+from mcts_dpo.problems import Problem
+from mcts_dpo.progress import Progress, silent
+from mcts_dpo.prompts import PromptSettings
+from mcts_dpo.search.rewards import verdict
+from mcts_dpo.search.settings import SearchSettings
+from mcts_dpo.search.strategies import STRATEGIES, Attempt, Strategy, StrategySettings, solve, strategy_named
+from mcts_dpo.statistics import Estimate, PairedComparison, bootstrap_mean, compare_paired, proportion
+
+BASELINE: Strategy = "majority"
+SEARCHES: tuple[Strategy, ...] = ("beam", "dvts", "mcts")
+
+
+@dataclass(frozen=True, slots=True)
+class StrategyResult:
+    """One strategy at one budget (generated tokens per problem), over all problems in order.
+
+    attempts: the answers and what they cost. correct: their verdicts.
+    """
+
+    strategy: Strategy
+    budget: int
+    attempts: tuple[Attempt, ...]
+    correct: tuple[bool, ...]
+
+    @property
+    def accuracy(self) -> Estimate:
+        """Share of right answers, with its Wilson interval."""
+        return proportion(sum(self.correct), len(self.correct))
+
+    @property
+    def tokens(self) -> Estimate:
+        """Mean tokens truly spent on a problem, with a bootstrap interval over problems."""
+        return bootstrap_mean([attempt.tokens for attempt in self.attempts])
+
+    @property
+    def over(self) -> int:
+        """Problems on which more than the budget was spent; `overshoot`: the most that any was over, in tokens."""
+        return sum(attempt.tokens > self.budget for attempt in self.attempts)
+
+    @property
+    def overshoot(self) -> int:
+        """See `over`."""
+        return max(0, *(attempt.tokens - self.budget for attempt in self.attempts))
+
+
+@dataclass(frozen=True, slots=True)
+class StrategyComparison:
+    """Results in the order asked for, and the ids of the problems that all of them answer."""
+
+    problem_ids: tuple[str, ...]
+    results: tuple[StrategyResult, ...]
+
+    def against_baseline(self, result: StrategyResult) -> PairedComparison | None:
+        """Accuracy minus majority's at the same budget, paired over problems; None for majority, or without it."""
+        for other in self.results:
+            if other.strategy == BASELINE != result.strategy and other.budget == result.budget:
+                return compare_paired(other.correct, result.correct)
+        return None
+
+    def rows(self) -> list[dict[str, Any]]:
+        """One flat row per (strategy, budget); differences are empty where there is nothing to compare with."""
+        rows = []
+        for result in self.results:
+            paired = self.against_baseline(result)
+            rows.append(
+                {
+                    "strategy": result.strategy,
+                    "budget": result.budget,
+                    "problems": len(result.correct),
+                    **_flat("accuracy", result.accuracy),
+                    **_flat("tokens", result.tokens),
+                    "over_budget": result.over,
+                    "overshoot": result.overshoot,
+                    "answered": sum(attempt.answer is not None for attempt in result.attempts),
+                    "failed": sum(attempt.error is not None for attempt in result.attempts),
+                    **_flat(f"minus_{BASELINE}", paired.difference if paired else None),
+                    "gained": paired.gained if paired else None,
+                    "lost": paired.lost if paired else None,
+                    "mcnemar_p": paired.p_value if paired else None,
+                }
+            )
+        return rows
+
+    def sentences(self) -> list[str]:
+        """What the differences say in words: each strategy against majority, then whether search pays.
+
+        A search is also held against the best of the sampling strategies at its budget: best-of-n and the weighted
+        vote hear the same self-evaluation without any search. Choosing the best of them afterwards favours them.
+        """
+        lines, paid, compared = [], [], 0
+        for result in self.results:
+            paired = self.against_baseline(result)
+            if paired is None:
+                continue
+            lines.append(_sentence(result, BASELINE, paired.difference))
+            if result.strategy not in SEARCHES:
+                continue
+            compared += 1
+            if paired.difference.low > 0:
+                paid.append(f"{result.strategy} at {result.budget}")
+            best = max(
+                (r for r in self.results if r.strategy not in SEARCHES and r.budget == result.budget), key=_right
+            )
+            if best.strategy != BASELINE:
+                lines.append(_sentence(result, best.strategy, compare_paired(best.correct, result.correct).difference))
+        if compared:
+            against = f"against {BASELINE} (95 % intervals, one comparison each, not corrected for their number)"
+            where = f"Search pays {against}: {', '.join(paid)}."
+            lines.append(where if paid else f"Search does not pay {against}: in 0 of {compared} comparisons.")
+        elif not any(result.strategy == BASELINE for result in self.results):
+            lines.append(f"{BASELINE} was not run, so nothing is compared; add it to --strategy.")
+        lines += [
+            f"{result.strategy} went over its {result.budget} tokens on {result.over} of {len(result.correct)} "
+            f"problems, by {result.overshoot} at most."
+            for result in self.results
+            if result.over
+        ]
+        return lines
+
+    def save(self, folder: Path) -> None:
+        """Write `strategies.parquet`, a row per attempt, and `strategies.csv`, the `rows()`; each whole or not."""
+        tables = [_table(self.problem_ids, result) for result in self.results]
+        write_table(folder / "strategies.parquet", pa.concat_tables(tables))
+        rows = self.rows()
+        with whole(folder / "strategies.csv") as scratch, scratch.open("w", encoding="utf-8", newline="") as handle:
+            writer = csv.DictWriter(handle, rows[0])
+            writer.writeheader()
+            writer.writerows(rows)
+
+    @staticmethod
+    def load(path: Path) -> StrategyComparison:
+        """Read a `strategies.parquet`. Raises InputError for a missing file or one of another kind."""
+        table = read_table(path)
+        if table.schema.names != _SCHEMA.names:
+            raise InputError(f"{path}: not a comparison of strategies (columns {', '.join(table.schema.names)})")
+        grouped: dict[tuple[str, int], list[dict[str, Any]]] = {}
+        for row in table.to_pylist():
+            grouped.setdefault((row["strategy"], row["budget"]), []).append(row)
+        results = tuple(_result(strategy_named(name), budget, rows) for (name, budget), rows in grouped.items())
+        ids = tuple(row["problem_id"] for row in next(iter(grouped.values()), []))
+        return StrategyComparison(ids, results)
+
+
+def evaluate_strategies(
+    problems: Sequence[Problem],
+    engine: Engine,
+    strategies: Sequence[Strategy],
+    budgets: Sequence[int],
+    *,
+    prompt: PromptSettings,
+    search: SearchSettings,
+    settings: StrategySettings | None = None,
+    folder: Path | None = None,
+    about: Mapping[str, Any] | None = None,
+    progress: Progress = silent,
+) -> StrategyComparison:
+    """Run every strategy at every budget over all problems and verify the answers.
+
+    folder: keeps each finished (strategy, budget) under `parts/`; what is there is not run again.
+    about:  what else the result depends on (the model's name), for telling whether kept parts are of this comparison.
+
+    Raises InputError for no problems, strategies or budgets, for a problem without reference answer, for a budget
+    below 1, and for kept parts of another model, prompt, problem set or settings.
+    """
+    settings = settings or StrategySettings()
+    for name, given in (("problems", problems), ("strategies", strategies), ("budgets", budgets)):
+        if not given:
+            raise InputError(f"no {name} to evaluate")
+    for problem in problems:
+        if problem.answer is None:
+            raise InputError(f"problem {problem.id}: no reference answer, so it cannot be evaluated")
+    wanted = [(strategy, budget) for budget in sorted(set(budgets)) for strategy in dict.fromkeys(strategies)]
+    made_with = digest(
+        dict(about or {}),
+        tokenizer_digest(engine.tokenizer),
+        [asdict(problem) for problem in problems],
+        prompt.model_dump(mode="json", exclude_defaults=True),
+        search.model_dump(mode="json", exclude_defaults=True),
+        settings.model_dump(mode="json", exclude_defaults=True),
+    )
+    ids = tuple(problem.id for problem in problems)
+    done: dict[tuple[Strategy, int], StrategyResult] = {}
+    for strategy, budget in wanted:
+        part = _part(folder, strategy, budget)
+        if part is not None and part.exists():
+            done[strategy, budget] = _load_part(part, strategy, budget, made_with)
+
+    def run(group: Sequence[tuple[Strategy, int]]) -> None:
+        attempts = solve(problems, engine, group, prompt=prompt, search=search, settings=settings, progress=progress)
+        for (strategy, budget), found in attempts.items():
+            right = tuple(bool(verdict(p, a.answer)) for p, a in zip(problems, found, strict=True))
+            done[strategy, budget] = result = StrategyResult(strategy, budget, tuple(found), right)
+            part = _part(folder, strategy, budget)
+            if part is not None:
+                write_table(part, _table(ids, result).replace_schema_metadata({"made_with": made_with}))
+
+    missing = [pair for pair in wanted if pair not in done]
+    one_stream = [pair for pair in missing if pair[0] in ("majority", "best-of-n", "weighted")]
+    if one_stream:
+        run(one_stream)
+    for pair in missing:
+        if pair not in one_stream:
+            run([pair])
+    order = sorted(wanted, key=lambda pair: (list(dict.fromkeys(strategies)).index(pair[0]), pair[1]))
+    return StrategyComparison(ids, tuple(done[pair] for pair in order))
+
+
+_SCHEMA = pa.schema(
+    [
+        ("strategy", pa.string()),
+        ("budget", pa.int64()),
+        ("problem_id", pa.string()),
+        ("answer", pa.string()),
+        ("correct", pa.bool_()),
+        ("tokens", pa.int64()),
+        ("solutions", pa.int64()),
+        ("text", pa.string()),
+        ("error", pa.string()),
+    ]
+)
+
+
+def _table(ids: Sequence[str], result: StrategyResult) -> pa.Table:
+    rows = [
+        {"strategy": result.strategy, "budget": result.budget, "problem_id": id_, "correct": right, **asdict(attempt)}
+        for id_, attempt, right in zip(ids, result.attempts, result.correct, strict=True)
+    ]
+    return pa.Table.from_pylist(rows, schema=_SCHEMA)
+
+
+def _result(strategy: Strategy, budget: int, rows: Sequence[Mapping[str, Any]]) -> StrategyResult:
+    names = ("answer", "text", "tokens", "solutions", "error")
+    attempts = tuple(Attempt(**{name: row[name] for name in names}) for row in rows)
+    return StrategyResult(strategy, budget, attempts, tuple(row["correct"] for row in rows))
+
+
+def _part(folder: Path | None, strategy: Strategy, budget: int) -> Path | None:
+    return None if folder is None else Path(folder) / "parts" / f"{strategy}-{budget}.parquet"
+
+
+def _load_part(part: Path, strategy: Strategy, budget: int, made_with: str) -> StrategyResult:
+    table = read_table(part)
+    if (table.schema.metadata or {}).get(b"made_with", b"").decode() != made_with:
+        raise InputError(
+            f"{part}: of another model, prompt, problem set or settings; accepted: the command that began it, or an "
+            "--out folder of its own"
+        )
+    return _result(strategy, budget, table.to_pylist())
+
+
+def _flat(name: str, estimate: Estimate | None) -> dict[str, float | None]:
+    if estimate is None:
+        return {name: None, f"{name}_low": None, f"{name}_high": None}
+    return {name: estimate.value, f"{name}_low": estimate.low, f"{name}_high": estimate.high}
+
+
+def _right(result: StrategyResult) -> int:
+    return sum(result.correct)
+
+
+def _sentence(result: StrategyResult, other: Strategy, d: Estimate) -> str:
+    """E.g. "mcts does not beat majority at 512 tokens: −0.02 [−0.05, +0.01]"."""
+    says = "beats" if d.low > 0 else "is worse than" if d.high < 0 else "does not beat"
+    figures = f"{_signed(d.value)} [{_signed(d.low)}, {_signed(d.high)}]"
+    return f"{result.strategy} {says} {other} at {result.budget} tokens: {figures}"
+
+
+def _signed(value: float) -> str:
+    return f"{value:+.2f}".replace("-", "−")
+
+
+def parse_strategies(text: str) -> list[Strategy]:
+    """ "mcts,majority" as a list, each once. Raises InputError with the nearest name for one that is none."""
+    names = [part.strip() for part in text.split(",") if part.strip()]
+    if not names:
+        raise InputError(f"--strategy {text!r}: names none (accepted: {', '.join(STRATEGIES)}, with commas between)")
+    return [strategy_named(name) for name in dict.fromkeys(names)]
+
+
+def parse_budgets(text: str) -> list[int]:
+    """ "256,512" as a list of integers ≥ 1, each once. Raises InputError for anything else."""
+    parts = [part.strip() for part in text.split(",") if part.strip()]
+    if not parts or not all(part.isdecimal() and int(part) >= 1 for part in parts):
+        raise InputError(f"--budget {text!r}: accepted: integers ≥ 1 with commas between, for instance 256,512,1024")
+    return [int(part) for part in dict.fromkeys(parts)]

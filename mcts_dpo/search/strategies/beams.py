@@ -1,0 +1,165 @@
+"""Search over steps without a tree: many partial solutions side by side, judged by the policy's self-evaluation.
+
+`beam`: of all candidates of a level the best prefixes are kept (Xie et al. 2023, arXiv 2305.00633; Snell et al. 2024,
+arXiv 2408.03314, section 5.2). `dvts`, diverse verifier tree search: the prefixes are independent of each other from
+the first step on, each keeping its own best candidate, so that one early favourite cannot crowd out the rest (Beeching,
+Tunstall and Rush 2024, "Scaling test-time compute with open models"). In those works a trained verifier scores the
+steps; here the policy answers for itself, as in the tree search. As in the last of them a prefix scores as its last
+step does, and the answers of all finished solutions are weighed by their scores.
+
+A level is paid before it is sampled: its candidates share what is left, and are fewer where too little is left for
+steps as long as those before. What is left after one search goes into another with other draws.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import count
+
+from mcts_dpo.engines.base import Completion, Request
+from mcts_dpo.search.expansion import normalised, step_texts
+from mcts_dpo.search.rewards import outcome, probability_of_yes, states_answer
+from mcts_dpo.search.strategies.budget import Attempt, Dialogue, Task
+from mcts_dpo.search.strategies.sampling import Solution, choose
+
+
+@dataclass(frozen=True, slots=True)
+class Prefix:
+    """A partial solution that is kept. group: which of the independent searches it belongs to (dvts)."""
+
+    tokens: tuple[int, ...]
+    text: str
+    group: int
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """One sampled step with all that leads to it.
+
+    ends: the solution ends here. cut: by a length limit, without an answer then. closed: by an end-of-sequence token.
+    """
+
+    prefix: Prefix
+    ends: bool
+    cut: bool
+    closed: bool
+
+
+def beam(task: Task, budget: int, width: int, children: int, depth: int) -> Dialogue[Attempt]:
+    """Keep the width / children best prefixes of each level, `children` candidates under each."""
+    return _search(task, budget, width, children, depth, diverse=False)
+
+
+def dvts(task: Task, budget: int, width: int, children: int, depth: int) -> Dialogue[Attempt]:
+    """width / children independent searches, each with `children` candidates a level of which it keeps the best."""
+    return _search(task, budget, width, children, depth, diverse=True)
+
+
+def _search(task: Task, budget: int, width: int, children: int, depth: int, diverse: bool) -> Dialogue[Attempt]:
+    left = budget
+    finished: list[Solution] = []
+    for again in count():
+        affordable = max(1, width * left // budget)  # of the second search and those after it
+        each = min(children, affordable)
+        spent, found = yield from _once(task, left, max(1, affordable // each), each, depth, diverse, again)
+        finished += found
+        left -= spent
+        if spent == 0 or left <= task.question.cost:
+            return choose(finished, "weighted", budget - left)
+    raise AssertionError("count() never ends")
+
+
+def _once(
+    task: Task, budget: int, kept: int, children: int, depth: int, diverse: bool, again: int
+) -> Dialogue[tuple[int, list[Solution]]]:
+    """One search from the root: (tokens spent, finished solutions)."""
+    cost = task.question.cost
+    prefixes = [Prefix((), "", group) for group in range(kept)]
+    finished: list[Solution] = []
+    longest, left = 1, budget
+    for level in range(depth):
+        # As many candidates as can be as long as the longest of the level before, and be asked about.
+        paid = left // (longest + cost)
+        if not prefixes or not paid:
+            break
+        each = min(children, max(1, paid // len(prefixes)))
+        prefixes = prefixes[: paid // each]
+        share = left // (len(prefixes) * each) - cost
+        last = level + 1 == depth
+        requests = [_step(task, prefix, each, share, last, again, level) for prefix in prefixes]
+        completions = yield requests
+        sampled = [sample for completion in completions for sample in completion.samples]
+        left -= sum(len(sample.tokens) for sample in sampled)
+        longest = max(len(sample.tokens) for sample in sampled)
+        candidates = _merged(_candidates(task, prefixes, completions, last), apart=diverse)
+        judged = [candidate for candidate in candidates if not candidate.cut]
+        answers = yield [task.ask(candidate.prefix.tokens, candidate.closed) for candidate in judged]
+        left -= cost * len(judged)
+        scored = [(probability_of_yes(a.probabilities), c) for a, c in zip(answers, judged, strict=True)]
+        finished += [_solution(task, candidate, score) for score, candidate in scored if candidate.ends]
+        prefixes = _keep(scored, kept, diverse)
+        if len(finished) >= kept * children and not diverse:
+            break
+    return budget - left, finished
+
+
+def _step(task: Task, prefix: Prefix, n: int, share: int, last: bool, again: int, level: int) -> Request:
+    room = max(1, task.limit - len(prefix.tokens))
+    size = min(share, room if last else min(room, task.settings.max_step_tokens))
+    stop = task.prompt.stop if last else (task.prompt.step_end, *task.prompt.stop)
+    return task.sample(prefix.tokens, n, size, "beam", again, level, prefix.group, prefix.text, stop=stop)
+
+
+def _candidates(
+    task: Task, prefixes: Sequence[Prefix], completions: Sequence[Completion], last: bool
+) -> list[Candidate]:
+    found = []
+    for prefix, completion in zip(prefixes, completions, strict=True):
+        for sample in completion.samples:
+            tokens = (*prefix.tokens, *sample.tokens)
+            (added,) = step_texts(prefix.tokens, sample.tokens, [len(sample.tokens)], task.tokenizer)
+            longer = Prefix(tokens, prefix.text + added, prefix.group)
+            stopped = sample.finish == "stop" and (last or _ends(task, prefix.text, added))
+            cut = sample.finish == "length" or (
+                sample.finish == "stop" and not stopped and len(tokens) >= task.limit  # nothing more may follow
+            )
+            closed = sample.finish == "end"
+            found.append(Candidate(longer, closed or stopped or cut, cut, closed))
+    return found
+
+
+def _ends(task: Task, before: str, added: str) -> bool:
+    """Whether a step that met a stop string ends the solution, and not the step alone."""
+    # A stop string may begin in the step before.
+    whole = before + added
+    stops = any(whole.find(stop, max(0, len(before) - len(stop) + 1)) >= 0 for stop in task.prompt.stop)
+    return stops or states_answer(added, task.prompt.answer_style)
+
+
+def _merged(candidates: Sequence[Candidate], apart: bool) -> list[Candidate]:
+    """The first of those that say the same; `apart`: only within a group."""
+    first: dict[tuple[str, bool, bool, int], Candidate] = {}
+    for candidate in candidates:
+        group = candidate.prefix.group if apart else 0
+        first.setdefault((normalised(candidate.prefix.text), candidate.ends, candidate.cut, group), candidate)
+    return list(first.values())
+
+
+def _solution(task: Task, candidate: Candidate, score: float) -> Solution:
+    text = task.prompt.prefill + candidate.prefix.text
+    answer = outcome(text, candidate.cut, task.problem, task.prompt.answer_style).answer
+    return Solution(text, answer, len(candidate.prefix.tokens), score)
+
+
+def _keep(scored: Sequence[tuple[float, Candidate]], kept: int, diverse: bool) -> list[Prefix]:
+    """The prefixes of the next level, best first. Ties go to the first sampled."""
+    ranked = sorted(scored, key=lambda pair: -pair[0])
+    if not diverse:
+        going_on = [candidate.prefix for _, candidate in ranked if not candidate.ends][:kept]
+        # Draws are told apart by group: two kept prefixes are never the same, but their groups may be.
+        return going_on
+    best: dict[int, Candidate] = {}
+    for _, candidate in ranked:
+        best.setdefault(candidate.prefix.group, candidate)
+    return [candidate.prefix for candidate in best.values() if not candidate.ends]

@@ -1,0 +1,150 @@
+"""Solving many problems side by side, each within its own budget of generated tokens.
+
+In: for each problem a generator that yields requests and is sent their completions; an engine. Out: what the
+generators return. Here too: what a strategy knows of a problem (`Task`), and what it gives back (`Attempt`). Every
+token that a strategy samples is counted, and every self-evaluation as the tokens of its longer answer, which is how
+a tree search counts them (`SearchSettings.budget`). Knows no strategy.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, TypeVar
+
+from mcts_dpo.engines.base import Completion, Engine, Request
+from mcts_dpo.files import seed_from
+from mcts_dpo.problems import Problem
+from mcts_dpo.prompts import PromptSettings, prompt_tokens
+from mcts_dpo.search.rewards import Question, question
+from mcts_dpo.search.settings import SearchSettings, SelfEvaluationSettings
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+ResultT = TypeVar("ResultT")
+Dialogue = Generator[Sequence[Request], list[Completion], ResultT]
+"""Yields requests (their ids are given by `run_dialogues`), is sent their completions in the same order, returns."""
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """What a strategy came to on one problem.
+
+    answer:    None if no solution was finished with one.
+    text:      the solution that stands for the answer; "" without one.
+    tokens:    spent: tokens sampled, and the questions of the self-evaluation.
+    solutions: finished solutions with an answer: those that had a say.
+    error:     why the engine could not serve the problem, else None.
+    """
+
+    answer: str | None
+    text: str
+    tokens: int
+    solutions: int
+    error: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """One problem as a strategy sees it: without its reference answer.
+
+    prefix: the prompt. limit: longest solution, in tokens; below 1 if the prompt leaves no room.
+    """
+
+    problem: Problem
+    prefix: tuple[int, ...]
+    limit: int
+    question: Question
+    tokenizer: PreTrainedTokenizerBase
+    prompt: PromptSettings
+    settings: SearchSettings
+
+    def sample(
+        self, before: Sequence[int], n: int, max_tokens: int, *seed: int | str, stop: tuple[str, ...]
+    ) -> Request:
+        """A request for `n` samples after the solution tokens `before`; `seed`: what tells its draws from others'."""
+        return Request(
+            id=0,
+            prefix=(*self.prefix, *before),
+            n=n,
+            max_tokens=max_tokens,
+            temperature=self.settings.temperature,
+            top_p=self.settings.top_p,
+            stop=stop,
+            seed=seed_from(self.settings.seed, self.problem.id, *seed),
+        )
+
+    def ask(self, solution: Sequence[int], ended: bool) -> Request:
+        """The self-evaluation of solution tokens. ended: their last is an end-of-sequence token."""
+        # The question closes the turn itself.
+        shown = solution[:-1] if ended else solution
+        return Request(id=0, prefix=(*self.prefix, *shown, *self.question.suffix), choices=self.question.choices)
+
+
+def make_task(problem: Problem, engine: Engine, prompt: PromptSettings, settings: SearchSettings) -> Task:
+    """The task of one problem; its reference answer and solution are taken away first."""
+    hidden = problem.without_answer()
+    prefix = tuple(prompt_tokens(hidden, engine.tokenizer, prompt))
+    asked = question(hidden, engine.tokenizer, prompt, SelfEvaluationSettings(weight=1.0))
+    assert asked is not None  # a weight above 0 asks
+    limit = min(settings.max_tokens, engine.context - len(prefix) - asked.room)
+    return Task(hidden, prefix, limit, asked, engine.tokenizer, prompt, settings)
+
+
+def run_dialogues(
+    dialogues: Sequence[Dialogue[ResultT]], engine: Engine, done: Callable[[int], None] = lambda finished: None
+) -> list[ResultT | str]:
+    """Drive all generators to their end over one engine: none waits for another. Results in order.
+
+    A generator that one of its requests is refused is given up; the engine's reason, a text, takes the place of its
+    result. done: called with the number of finished generators after each.
+    """
+    results: list[ResultT | str] = [""] * len(dialogues)
+    owner: dict[int, tuple[int, int]] = {}  # request id: dialogue, place in its batch
+    batches: list[list[Completion | None]] = [[] for _ in dialogues]
+    missing = [0] * len(dialogues)
+    following, finished = 0, 0
+    ready: list[tuple[int, list[Completion] | None]] = [(index, None) for index in range(len(dialogues))]
+    while True:
+        for index, completions in ready:
+            refused = next((c.error for c in completions or () if c.error is not None), None)
+            requests = None if refused else _advance(dialogues[index], completions, results, index)
+            if refused:
+                results[index] = refused
+            if requests is None:
+                finished += 1
+                done(finished)
+                continue
+            batches[index] = [None] * len(requests)
+            missing[index] = len(requests)
+            for place, request in enumerate(requests):
+                owner[following] = (index, place)
+                engine.submit(replace(request, id=following))
+                following += 1
+        if not owner:
+            return results
+        ready = []
+        completed = engine.poll()
+        if not completed:
+            raise RuntimeError(f"the engine lost {len(owner)} requests")
+        for completion in completed:
+            index, place = owner.pop(completion.id)
+            batches[index][place] = completion
+            missing[index] -= 1
+            if not missing[index]:
+                ready.append((index, [c for c in batches[index] if c is not None]))
+
+
+def _advance(
+    dialogue: Dialogue[ResultT], completions: list[Completion] | None, results: list[ResultT | str], index: int
+) -> Sequence[Request] | None:
+    """The next requests (≥ 1) of a generator; None when it has returned, its result then in its place."""
+    try:
+        requests = next(dialogue) if completions is None else dialogue.send(completions)
+        while not requests:
+            requests = dialogue.send([])
+    except StopIteration as stop:
+        results[index] = stop.value
+        return None
+    return requests

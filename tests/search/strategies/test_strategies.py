@@ -1,0 +1,121 @@
+"""What holds of every strategy: its budget, what it counts, what it cannot see, and how it meets bad input."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import pytest
+from hypothesis import given
+from hypothesis import settings as hypothesis_settings
+from hypothesis import strategies as st
+
+from mcts_dpo.engines.base import Request
+from mcts_dpo.files import InputError
+from mcts_dpo.problems import Problem
+from mcts_dpo.prompts import PromptSettings
+from mcts_dpo.search import SearchSettings
+from mcts_dpo.search.strategies import STRATEGIES, Strategy, StrategySettings, plan, solve, strategy_named
+from tests.reference.engine import PIECES, AutomatonEngine
+from tests.search.support import PROBLEMS, PROMPT, prompts
+
+SETTINGS = SearchSettings(max_tokens=24, max_step_tokens=8, max_depth=5, temperature=1.0)
+ALL = [(strategy, 120) for strategy in STRATEGIES]
+
+dials = st.builds(
+    StrategySettings,
+    solution_tokens=st.none() | st.integers(1, 30),
+    width=st.none() | st.integers(1, 9),
+    children=st.none() | st.integers(1, 5),
+    depth=st.none() | st.integers(1, 6),
+    simulations=st.none() | st.integers(1, 6),
+)
+searches = st.builds(
+    SearchSettings,
+    expand=st.sampled_from(["rollout", "step"]),
+    max_tokens=st.integers(8, 24),
+    max_step_tokens=st.integers(1, 8),
+    max_depth=st.integers(1, 6),
+    temperature=st.sampled_from([0.0, 0.7, 1.3]),
+    selection=st.sampled_from(["puct", "uct"]),
+)
+
+
+@hypothesis_settings(max_examples=60, deadline=None, derandomize=True)
+@given(st.sampled_from(STRATEGIES), st.integers(1, 200), dials, searches, prompts, st.integers(0, 1000))
+def test_no_budget_is_exceeded_and_every_token_is_counted(
+    strategy: Strategy,
+    budget: int,
+    settings: StrategySettings,
+    search: SearchSettings,
+    prompt: PromptSettings,
+    model_seed: int,
+) -> None:
+    engine = AutomatonEngine(model_seed)
+    found = solve(PROBLEMS, engine, [(strategy, budget)], prompt=prompt, search=search, settings=settings)
+    attempts = found[strategy, budget]
+    questions = sum(request.choices is not None for request in engine.requests)
+    assert sum(attempt.tokens for attempt in attempts) == engine.usage.sampled_tokens + questions
+    # A tree draws one token and asks one question at least, whatever its budget is.
+    assert all(attempt.tokens <= (max(budget, 2) if strategy == "mcts" else budget) for attempt in attempts)
+    assert budget == 1 or all(attempt.tokens > 0 for attempt in attempts)
+    assert all(attempt.error is None for attempt in attempts)
+
+
+def asked(problems: Sequence[Problem]) -> list[Request]:
+    engine = AutomatonEngine(3)
+    solve(problems, engine, ALL, prompt=PROMPT, search=SETTINGS)
+    return engine.requests
+
+
+def test_no_strategy_sees_the_reference_answer() -> None:
+    """Another hidden answer and solution, or none at all: the same requests, the same answers."""
+    hidden = [replace(problem, answer="42", solution="no\n#### 42") for problem in PROBLEMS]
+    withheld = [problem.without_answer() for problem in PROBLEMS]
+    assert asked(PROBLEMS) == asked(hidden) == asked(withheld)
+    results = [
+        solve(problems, AutomatonEngine(3), ALL, prompt=PROMPT, search=SETTINGS)
+        for problems in (PROBLEMS, hidden, withheld)
+    ]
+    assert results[0] == results[1] == results[2]
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_a_problem_is_solved_alike_whatever_runs_beside_it(strategy: Strategy) -> None:
+    together = solve(PROBLEMS, AutomatonEngine(3), [(strategy, 90)], prompt=PROMPT, search=SETTINGS)[strategy, 90]
+    for problem, attempt in zip(PROBLEMS, together, strict=True):
+        alone = solve([problem], AutomatonEngine(3), [(strategy, 90)], prompt=PROMPT, search=SETTINGS)
+        assert alone[strategy, 90] == [attempt]
+
+
+def test_a_refused_problem_is_told_and_the_others_go_on() -> None:
+    engine = AutomatonEngine(3, refused=PIECES.index(";"))
+    bad = [*PROBLEMS, Problem("refused", "a;b", "1"), Problem("long", "ab" * 3000, "1")]
+    found = solve(bad, engine, ALL, prompt=PROMPT.model_copy(update={"stop": ()}), search=SETTINGS)
+    for key, attempts in found.items():
+        assert "refused" in (attempts[3].error or ""), key
+        assert "leaves no room in a context of 4096" in (attempts[4].error or ""), key
+        assert attempts[3].answer is None
+    fine = [attempt for attempts in found.values() for attempt in attempts[:3] if attempt.error is None]
+    assert len(fine) > len(found), "a sample may draw the refused token, but not every one does"
+
+
+def test_what_follows_from_the_budget_and_what_is_set() -> None:
+    search = SearchSettings(max_tokens=128)
+    plans = [plan(budget, StrategySettings(), search) for budget in (16, 256, 512, 1024, 2048)]
+    assert [(p.width, p.children) for p in plans] == [(1, 2), (4, 2), (8, 3), (16, 4), (32, 4)]
+    assert {p.depth for p in plans} == {search.max_depth}
+    assert plan(2048, StrategySettings(solution_tokens=256), search) == replace(
+        plan(512, StrategySettings(), search), simulations=2048
+    )
+    chosen = StrategySettings(width=6, children=3, depth=2, simulations=5)
+    assert plan(999, chosen, search) == plan(77, chosen, search)
+
+
+def test_bad_input_is_named() -> None:
+    with pytest.raises(InputError, match=r"strategy: 'majorty' is not one; did you mean 'majority'\?"):
+        strategy_named("majorty")
+    with pytest.raises(InputError, match=r"budget of beam: 0 is out of range"):
+        solve(PROBLEMS, AutomatonEngine(), [("beam", 0)], prompt=PROMPT, search=SETTINGS)
+    with pytest.raises(InputError, match=r"the id 'one' occurs twice"):
+        solve([PROBLEMS[0]] * 2, AutomatonEngine(), ALL, prompt=PROMPT, search=SETTINGS)
