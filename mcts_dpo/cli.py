@@ -255,7 +255,11 @@ def train(
     model: ModelOption = None,
     config: ConfigOption = None,
 ) -> None:
-    """Train a policy (settings: training.objective=step_dpo|rft|…; README says which table each learns from)."""
+    """Train a policy (settings: training.objective=step_dpo|rft|…; README says which table each learns from).
+
+    While it trains, OUT.unfinished/ holds the live log and the checkpoint from which the same command goes on when it
+    was killed; then OUT and OUT.training.jsonl appear. Under torchrun all processes train one policy together.
+    """
     from mcts_dpo.training import train as train_policy
 
     settings = _stage_config(config, overrides)
@@ -266,6 +270,7 @@ def train(
             out,
             settings.training,
             log=out.parent / f"{out.name}.training.jsonl",
+            board=out.parent / f"{out.name}.tensorboard",
             progress=progress,
         )
     _print(summary.as_dict())

@@ -67,6 +67,14 @@ def sweep(directory: Path) -> None:
         shutil.rmtree(left, ignore_errors=True)
 
 
+def sweep_beside(path: Path) -> None:
+    """Remove what killed writers of `path` itself left beside it. Only while nothing else writes `path`."""
+    if path.parent.is_dir():
+        for left in list(path.parent.iterdir()):
+            if left.name.startswith(f".{path.name}{_PARTIAL}"):
+                shutil.rmtree(left, ignore_errors=True)
+
+
 def _sync(path: Path) -> None:
     handle = os.open(path, os.O_RDONLY)
     try:

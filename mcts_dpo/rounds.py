@@ -7,10 +7,11 @@ In: a `RunConfig` and a directory. Out: that directory, filled:
     round-000/   trees/shard-0000.parquet …  pairs.parquet  siblings.parquet  solutions.parquet
                  training/log.jsonl  policy/  evaluation.parquet  metrics.json
 
-A stage is finished when its manifest under `stages/` says so; a search shard, when its file is there. Every
-file appears whole. So the process may be killed at any moment: the same call continues, repeats no finished
-stage or shard, and ends with the same bytes as an undisturbed run on the same machine (`timings.jsonl`
-apart, the one file that holds clock times).
+A stage is finished when its manifest under `stages/` says so; a search shard, when its file is there; a training
+under way has its live log and its checkpoint in `training/unfinished/`. Every file appears whole. So the process may
+be killed at any moment: the same call continues, repeats no finished stage or shard, goes on in the middle of a
+training, and ends with the same bytes as an undisturbed run on the same machine (`timings.jsonl` and TensorBoard's
+files apart, which hold clock times).
 """
 
 from __future__ import annotations
@@ -230,9 +231,18 @@ def _train(bench: _Bench, place: Path, index: int, policy: str) -> None:
     if not read_rows(data):
         write_json(place / "training" / "skipped.json", {"reason": f"{data.name} has no rows: nothing to learn from"})
         return
-    log, progress = place / "training" / "log.jsonl", part_of(bench.progress, prefix=f"round {index + 1}: ")
-    summary = train(policy, data, place / "policy", settings, log=log, progress=progress)
-    write_json(place / "training" / "summary.json", summary.as_dict())
+    folder = place / "training"
+    summary = train(
+        policy,
+        data,
+        place / "policy",
+        settings,
+        log=folder / "log.jsonl",
+        unfinished_at=folder / "unfinished",
+        board=folder / "tensorboard",
+        progress=part_of(bench.progress, prefix=f"round {index + 1}: "),
+    )
+    write_json(folder / "summary.json", summary.as_dict())
 
 
 def _measure(

@@ -6,17 +6,26 @@ on disk. Knows no data, loss or schedule.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar, cast
 
 import torch
+import torch.distributed as dist
 from torch import Tensor, nn
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
+from torch.distributed.tensor import DTensor, distribute_tensor
+from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.utils import logging as transformers_logging
 
 from mcts_dpo.files import InputError, read_json
 from mcts_dpo.models import load_model
+from mcts_dpo.training.distributed import local_device
 from mcts_dpo.training.settings import LoraSettings, TrainingSettings
+
+Result = TypeVar("Result")
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +37,9 @@ class Trainable:
     weights:  the trained parameters, in the dtype that is computed with.
     masters:  one per weight: the weight itself where it is float32 (or wider), else a float32 copy that is updated
               in its stead. A bf16 weight alone would lose most updates: at lr 1e-6 they are below its resolution.
+              Of a model in shards: of this process's shard, [rows / processes, …].
     stored:   dtype that the policy is stored in, and is saved in again.
+    root:     of a model in shards: the module whose forward everything must happen inside; else None.
     """
 
     model: Any
@@ -36,24 +47,125 @@ class Trainable:
     weights: list[nn.Parameter]
     masters: list[Tensor]
     stored: torch.dtype
+    root: nn.Module | None = None
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return self.weights[0].device
+
+    def call(self, function: Callable[[Any], Result]) -> Result:
+        """`function(model)`; of a model in shards inside its root's forward, where its weights can be read whole."""
+        if self.root is None:
+            return function(self.model)
+        result: Result = self.root(function)
+        return result
 
     def collect_gradients(self) -> None:
         """Add the weights' gradients to the masters', in the masters' dtype, and clear them."""
         for weight, master in zip(self.weights, self.masters, strict=True):
             if master is weight or weight.grad is None:
                 continue
+            gradient = local(weight.grad)
             if master.grad is None:
-                master.grad = weight.grad.to(master.dtype)
+                master.grad = gradient.to(master.dtype)
             else:
-                master.grad += weight.grad
+                master.grad += gradient
             weight.grad = None
+
+    def clear_gradients(self) -> None:
+        """Forget all gradients, also those of an update that was not finished."""
+        for tensor in (*self.weights, *self.masters):
+            tensor.grad = None
 
     def publish_masters(self) -> None:
         """Copy the masters into the weights after an update."""
         with torch.no_grad():
             for weight, master in zip(self.weights, self.masters, strict=True):
                 if master is not weight:
-                    weight.copy_(master)
+                    local(weight).copy_(master)
+
+    def gathered(self, place: int, part: Tensor) -> Tensor:
+        """On the CPU, the whole of something shaped like master `place`, of which `part` is this process's share.
+
+        A collective operation where the model is in shards.
+        """
+        weight = self.weights[place]
+        if isinstance(weight, DTensor):
+            part = DTensor.from_local(
+                part, weight.device_mesh, weight.placements, run_check=False, shape=weight.shape, stride=weight.stride()
+            ).full_tensor()
+        return part.contiguous().cpu()
+
+    def own_part(self, place: int, full: Tensor) -> Tensor:
+        """This process's share of something shaped like the whole of weight `place`: the inverse of `gathered`."""
+        weight = self.weights[place]
+        if not isinstance(weight, DTensor):
+            return full
+        return local(
+            distribute_tensor(full.to(weight.device), weight.device_mesh, weight.placements, src_data_rank=None)
+        )
+
+
+def local(tensor: Tensor) -> Tensor:
+    """The part of a tensor that is on this process: all of it unless it is in shards. Shares its memory."""
+    return cast(DTensor, tensor.detach()).to_local() if isinstance(tensor, DTensor) else tensor
+
+
+class _Root(nn.Module):
+    """The module around a model in shards: what is called inside its forward finds the weights whole."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, function: Callable[[Any], Any]) -> Any:
+        return function(self.model)
+
+
+def shard(trained: Trainable) -> Trainable:
+    """The same policy in shards over all processes of the group (FSDP2), layer by layer; the old one is spent.
+
+    Gradients are summed over the processes (never averaged: every loss is normalised by the whole update's totals), in
+    float32. Embeddings and head stay whole from a root's forward to the end of its backward, so that a readout in
+    pieces can be computed again.
+    """
+    mesh = init_device_mesh(trained.device.type, (dist.get_world_size(),))
+    root = _Root(trained.model)
+    policy = MixedPrecisionPolicy(reduce_dtype=torch.float32)
+    for module in trained.model.modules():
+        if isinstance(module, GradientCheckpointingLayer):
+            fully_shard(module, mesh=mesh, mp_policy=policy, reshard_after_forward=True)
+    fully_shard(root, mesh=mesh, mp_policy=policy, reshard_after_forward=False)
+    for module in root.modules():
+        if isinstance(module, FSDPModule):
+            module.set_gradient_divide_factor(1.0)
+    weights = [parameter for parameter in trained.model.parameters() if parameter.requires_grad]
+    masters: list[Tensor] = []
+    for weight in weights:
+        part = local(weight)
+        masters.append((part if _wide(part.dtype) else part.float()).requires_grad_(True))
+    return replace(trained, weights=weights, masters=masters, root=root)
+
+
+def unsharded(trained: Trainable, policy: str | Path, settings: TrainingSettings) -> Trainable:
+    """What was trained in shards as a model that is whole: in rank 0 alone, the others take part and get theirs back.
+
+    policy: where the training started; it is loaded again, and given the trained weights.
+    """
+    if trained.root is None:
+        return trained
+    complete = load_trainable(policy, settings) if dist.get_rank() == 0 else None
+    for place, master in enumerate(trained.masters):
+        full = trained.gathered(place, master.detach())
+        if complete is not None:
+            with torch.no_grad():
+                complete.masters[place].copy_(full)
+    return trained if complete is None else complete
+
+
+def _wide(dtype: torch.dtype) -> bool:
+    return dtype in {torch.float32, torch.float64}
 
 
 def load_trainable(policy: str | Path, settings: TrainingSettings) -> Trainable:
@@ -61,8 +173,7 @@ def load_trainable(policy: str | Path, settings: TrainingSettings) -> Trainable:
 
     Raises InputError for a policy that cannot be loaded and for LoRA targets that it does not have.
     """
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    model: Any = load_model(policy, "float32", device)
+    model: Any = load_model(policy, "float32", local_device())
     stored = stored_dtype(policy, model)
     compute = torch.float32
     if settings.dtype == "bfloat16" or (settings.dtype == "auto" and settings.lora and stored != torch.float32):
@@ -84,8 +195,7 @@ def make_trainable(model: Any, stored: torch.dtype, settings: TrainingSettings) 
         _checkpoint_layers(model)
     weights = [parameter for parameter in model.parameters() if parameter.requires_grad]
     masters: list[Tensor] = [
-        weight if weight.dtype in {torch.float32, torch.float64} else weight.detach().float().requires_grad_(True)
-        for weight in weights
+        weight if _wide(weight.dtype) else weight.detach().float().requires_grad_(True) for weight in weights
     ]
     return Trainable(model, adapters, weights, masters, stored)
 
@@ -175,8 +285,6 @@ def _merge(adapters: Any, dtype: torch.dtype) -> Any:
 
 
 def _checkpoint_layers(model: Any) -> None:
-    from transformers.modeling_layers import GradientCheckpointingLayer
-
     try:
         model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
     except ValueError as error:

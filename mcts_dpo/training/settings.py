@@ -79,7 +79,13 @@ class TrainingSettings(Settings):
     gradient_checkpointing: recompute layers in the backward pass: less memory, a third more time.
     threads:              of torch on the CPU (null: as they are). seed: of the data order and of new adapters.
     chosen_alarm, rejected_alarm: nats by which the mean log-probability of a chosen (rejected) step may fall below its
-                          start before the summary carries an alarm.
+                          start before an alarm goes off.
+    on_alarm:             "warn" says so and goes on; "stop" says so, keeps a checkpoint and ends the training.
+    checkpoint_minutes, checkpoint_updates: how often a checkpoint is written, by the clock and by updates (null: not).
+                          It costs three float32 copies of the trained weights on disk; no result depends on it.
+    evaluate_every:       updates between calls of the evaluation that `train` was given (null: after the last only).
+    trackers:             who follows the figures besides the log: "tensorboard" (where installed), "wandb", "trackio".
+    sharding:             under torchrun, each process holds a share of every weight (FSDP2) instead of all of them.
     """
 
     objective: Objective = "step_dpo"
@@ -112,3 +118,9 @@ class TrainingSettings(Settings):
     seed: int = Field(0, ge=0)
     chosen_alarm: float = Field(0.1, ge=0)
     rejected_alarm: float = Field(4.0, ge=0)
+    on_alarm: Literal["warn", "stop"] = "warn"
+    checkpoint_minutes: Annotated[float, Field(ge=0)] | None = 10.0
+    checkpoint_updates: Positive | None = None
+    evaluate_every: Positive | None = None
+    trackers: tuple[Literal["tensorboard", "wandb", "trackio"], ...] = ("tensorboard",)
+    sharding: bool = False

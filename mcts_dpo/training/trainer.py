@@ -1,37 +1,55 @@
-"""One round's training: a policy and a table of pairs or solutions in, the next policy out.
+"""One round's training: a policy and a table in, the next policy out.
 
-Deterministic: the same policy, data, settings and machine give the same bytes. Knows neither where the
-data came from nor what the policy is used for.
+Deterministic: the same policy, data, settings and machine give the same bytes, killed and resumed or not. Knows
+neither where the data came from nor what the policy is used for. `train` is the shell (files, processes), `fit`
+the loop.
 """
 
 from __future__ import annotations
 
 import json
+import logging
 import math
-from collections import deque
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
 
 from mcts_dpo.files import InputError, whole, write_json
 from mcts_dpo.models import load_tokenizer, tokenizer_digest
 from mcts_dpo.progress import Progress, silent
-from mcts_dpo.training.batches import forward_passes, make_batch, plan_updates
-from mcts_dpo.training.checkpoints import Trainable, load_trainable, save_policy
+from mcts_dpo.training.batches import plan_updates
+from mcts_dpo.training.checkpoints import Trainable, load_trainable, save_policy, shard, unsharded
+from mcts_dpo.training.distributed import ALONE, World, joined
 from mcts_dpo.training.lessons import Lessons, Table, load_lessons
-from mcts_dpo.training.logprobs import check_readable, score
-from mcts_dpo.training.objectives import loss_of, names, needs_reference, totals
+from mcts_dpo.training.logprobs import check_readable
+from mcts_dpo.training.memory import out_of_memory, release
+from mcts_dpo.training.optimisation import clip, make_optimizer, schedule
 from mcts_dpo.training.settings import TrainingSettings
+from mcts_dpo.training.state import (
+    Identity,
+    TrainingState,
+    Unfinished,
+    data_digest,
+    explained_disk,
+    unfinished,
+    weights_digest,
+)
+from mcts_dpo.training.tasks import PolicyTask, Rows, Task
+from mcts_dpo.training.trackers import Tracker, trackers
+from mcts_dpo.training.watch import WINDOW, Watch
 
-WINDOW = 10
-"""Updates over which figures are averaged before they are compared with a bound or reported as last."""
+Evaluation = Callable[[int, Any], Mapping[str, float]]
+"""A function of (updates done, model in evaluation mode) that returns figures."""
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +65,7 @@ class TrainingSummary:
     clipped:      share of updates whose gradient norm was clipped.
     first, last:  figures of the first update (before any change of weights), and means over the last ten updates.
     alarms:       one line each, in the order in which they went off.
+    notes:        what else a user should know, one line each (a halved token budget).
     """
 
     objective: str
@@ -62,10 +81,11 @@ class TrainingSummary:
     first: dict[str, float]
     last: dict[str, float]
     alarms: tuple[str, ...]
+    notes: tuple[str, ...]
 
     def as_dict(self) -> dict[str, Any]:
         """For JSON."""
-        return {**asdict(self), "alarms": list(self.alarms)}
+        return {**asdict(self), "alarms": list(self.alarms), "notes": list(self.notes)}
 
 
 def train(
@@ -75,6 +95,9 @@ def train(
     settings: TrainingSettings,
     *,
     log: Path | None = None,
+    unfinished_at: Path | None = None,
+    board: Path | None = None,
+    evaluate: Evaluation | None = None,
     progress: Progress = silent,
 ) -> TrainingSummary:
     """Train `policy` on `data` and write the result to `out`, whole or not at all.
@@ -83,15 +106,27 @@ def train(
     data:   a table or its Parquet file: pairs, siblings or solutions, as the objective wants (`lessons.table_of`).
     out:    becomes a plain Hugging Face directory in the policy's own dtype, with the tokenizer, `training.json`
             (settings and summary), and under LoRA `adapter/`, the adapters by themselves.
-    log:    gets one JSON line per update as it happens: the figures of `objectives.names`, and update, lr,
-            gradient_norm, clipped, tokens.
+    log:    appears at the end, one JSON line per update: the figures of the objective, and update, lr,
+            gradient_norm, clipped, tokens. While training goes on it grows as `log.jsonl` in `unfinished_at`.
+    unfinished_at: folder of the live log and the checkpoint (default: `out` + ".unfinished"). It is gone when the
+            training is finished. The same call after a kill at any moment goes on from the checkpoint there and ends
+            with the same bytes.
+    board:  folder for TensorBoard's files (None: none).
+    evaluate: called every `settings.evaluate_every` updates and after the last; its figures go to the log and
+            the trackers with `eval_` before their names.
 
     The reference is the policy as it starts (algorithm: Step-DPO); its log-probabilities are computed once, in the
     first epoch's own batches, so that the first margins are 0 and not rounding noise.
 
+    Under `torchrun` or `accelerate launch` all processes call this alike and train one policy together: each
+    update's forward passes are dealt out, gradients are summed. Rank 0 writes the files.
+
     Raises InputError: a table of the wrong kind or without rows, ids of another tokenizer or outside the vocabulary,
-    a sequence longer than the policy's context, a policy that cannot be trained, a gradient that is not finite.
+    a sequence longer than the policy's context, a policy that cannot be trained, a gradient that is not finite, a
+    checkpoint of another training, a full disk, an alarm where `settings.on_alarm` is "stop".
     """
+    out = Path(out)
+    folder = unfinished_at or out.parent / f"{out.name}.unfinished"
     lessons = load_lessons(data, settings)
     tokenizer = load_tokenizer(policy)
     if lessons.tokenizer != tokenizer_digest(tokenizer):
@@ -99,197 +134,281 @@ def train(
     with ExitStack() as stack:
         if settings.threads is not None:
             stack.enter_context(_threads(settings.threads))
+        world = stack.enter_context(joined())
         trained = load_trainable(policy, settings)
         _check_fit(lessons, trained.model)
-        stream = None
-        if log is not None:
-            log.parent.mkdir(parents=True, exist_ok=True)
-            stream = stack.enter_context(log.open("w", encoding="utf-8"))
-        summary = fit(trained, lessons, settings, log=stream, progress=progress)
-        with whole(out) as scratch:
-            scratch.mkdir()
-            save_policy(trained, tokenizer, scratch)
-            record = {"settings": settings.model_dump(mode="json"), "summary": summary.as_dict()}
-            write_json(scratch / "training.json", {**record, "tokenizer": lessons.tokenizer})
+        identity = Identity(weights_digest(trained.model), data_digest(lessons), settings)
+        if settings.sharding and world.size > 1:
+            trained = shard(trained)
+        stack.enter_context(explained_disk(folder))
+        run = stack.enter_context(unfinished(folder, identity, world, out=out, log=log))
+        task = PolicyTask(lessons, settings, trained.device)
+        summary = fit(trained, task, settings, world=world, run=run, board=board, evaluate=evaluate, progress=progress)
+        trained = unsharded(trained, policy, settings)
+        if world.main:
+            with whole(out) as scratch:
+                scratch.mkdir()
+                save_policy(trained, tokenizer, scratch)
+                record = {"settings": settings.model_dump(mode="json"), "summary": summary.as_dict()}
+                write_json(scratch / "training.json", {**record, "tokenizer": lessons.tokenizer})
+        world.wait()
     return summary
-
-
-@dataclass(slots=True)
-class _Watch:
-    """Figures of the updates so far: the first, the last few, running counts, and the alarms."""
-
-    settings: TrainingSettings
-    window: int
-    first: dict[str, float] = field(default_factory=dict)
-    recent: deque[dict[str, float]] = field(default_factory=deque)
-    alarms: dict[str, str] = field(default_factory=dict)
-    clipped: int = 0
-
-    def see(self, update: int, figures: dict[str, float], clipped: bool) -> None:
-        self.first = self.first or figures
-        self.recent.append(figures)
-        if len(self.recent) > self.window:
-            self.recent.popleft()
-        self.clipped += clipped
-        if len(self.recent) == self.window:
-            self._alarm(update, "chosen", self.settings.chosen_alarm)
-            self._alarm(update, "rejected", self.settings.rejected_alarm)
-
-    def last(self) -> dict[str, float]:
-        return {name: sum(figures[name] for figures in self.recent) / len(self.recent) for name in self.first}
-
-    def _alarm(self, update: int, kind: str, bound: float) -> None:
-        name = f"{kind}_displacement"
-        if kind in self.alarms or name not in self.first:
-            return
-        fall = -sum(figures[name] for figures in self.recent) / len(self.recent)
-        if fall > bound:
-            self.alarms[kind] = (
-                f"displacement: by update {update} the {kind} steps' log-probability is {fall:.2f} nats below its "
-                f"start (mean of {len(self.recent)} updates; alarm beyond {bound:g})"
-            )
 
 
 def fit(
     trained: Trainable,
-    lessons: Lessons,
+    task: Task,
     settings: TrainingSettings,
     *,
-    log: IO[str] | None = None,
+    world: World = ALONE,
+    run: Unfinished | None = None,
+    board: Path | None = None,
+    evaluate: Evaluation | None = None,
     progress: Progress = silent,
 ) -> TrainingSummary:
-    """The training loop itself: changes `trained`'s weights in place. See `train`."""
-    rows, sequences = lessons.sequences.rows, lessons.sequences
+    """The training loop itself: changes `trained`'s weights in place, from the checkpoint of `run` if it has one.
+
+    See `train`.
+    """
     epochs = plan_updates(
-        rows,
+        task.rows,
         batch_size=settings.batch_size,
         epochs=settings.epochs,
         max_updates=settings.max_updates,
         seed=settings.seed,
     )
     updates = [update for epoch in epochs for update in epoch]
-    device = trained.weights[0].device
-    reference, reference_tokens = None, 0
-    if needs_reference(settings.objective):
-        passes = [one for update in epochs[0] for one in forward_passes(sequences, update, settings.max_batch_tokens)]
-        reference = _reference(trained, lessons, passes, progress)
-        reference_tokens = sum(int(sequences.lengths[sequences.of_rows(one)].sum()) for one in passes)
-    optimizer = _optimizer(trained, settings)
-    watch = _Watch(settings, window=min(WINDOW, len(updates)))
-    tokens = positions = scored = 0
-    for number, update in enumerate(updates):
-        lr = settings.lr * schedule(number, len(updates), settings)
-        for group in optimizer.param_groups:
-            group["lr"] = lr
-        total, sums, update_tokens = totals(lessons, update), None, 0
-        for one in forward_passes(sequences, update, settings.max_batch_tokens):
-            which = sequences.of_rows(one)
-            batch = make_batch(sequences, which).to(device)
-            loss, figures = loss_of(
-                score(trained.model, batch),
-                batch,
-                lessons.targets(one, device),
-                None if reference is None else reference[torch.from_numpy(which)],
-                total,
-                settings,
-            )
-            torch.autograd.backward(loss)
-            trained.collect_gradients()
-            sums = figures if sums is None else sums + figures
-            update_tokens += int(sequences.lengths[which].sum())
-            positions += batch.input_ids.numel()
-            scored += len(batch.targets)
-        norm = _clip(trained.masters, settings.max_grad_norm)
-        if not math.isfinite(norm):
-            raise InputError(
-                f"training.lr: {settings.lr:g}: the gradient of update {number + 1} is not finite (accepted: less)"
-            )
-        optimizer.step()
-        optimizer.zero_grad(set_to_none=True)
-        trained.publish_masters()
-        tokens += update_tokens
-        figures_now = dict(zip(names(settings.objective), _numbers(sums), strict=True))
-        figures_now |= {"gradient_norm": norm, "lr": lr}
-        clipped = settings.max_grad_norm is not None and norm > settings.max_grad_norm
-        watch.see(number + 1, figures_now, clipped)
-        if log is not None:
-            line = {"update": number + 1, **figures_now, "clipped": clipped, "tokens": update_tokens}
-            log.write(json.dumps(line) + "\n")
-            log.flush()
-        shown = {name: figures_now[name] for name in ("loss", "margin", "accuracy") if name in figures_now}
-        progress("train", number + 1, len(updates), **shown)
+    optimizer = make_optimizer(trained.masters, settings)
+    state = run.load(trained, optimizer) if run is not None else None
+    if state is None:
+        state = TrainingState(Watch(min(WINDOW, len(updates))), settings.max_batch_tokens)
+    if run is not None:
+        run.open_log(state.log_bytes)
+    _stop_at_alarms(state, settings, run)
+    if task.needs_reference and state.reference is None:
+        state.reference = _reference(trained, task, epochs[0], state, world, progress)
+    with ExitStack() as stack:
+        names = settings.trackers if world.main else ()
+        about = settings.model_dump(mode="json")
+        name = run.folder.name.removesuffix(".unfinished") if run is not None else "training"
+        following = stack.enter_context(trackers(names, board, run=name, settings=about, resumed_at=state.update))
+        clock, tokens_before = time.monotonic(), state.tokens
+        for number in range(state.update, len(updates)):
+            lr = settings.lr * schedule(number, len(updates), settings)
+            line, alarms = _update(trained, task, optimizer, updates[number], lr, state, settings, world)
+            last = number + 1 == len(updates)
+            if evaluate is not None and (last or _every(settings.evaluate_every, number + 1)):
+                line |= {f"eval_{name}": float(value) for name, value in evaluate(number + 1, trained.model).items()}
+            if run is not None:
+                state.log_bytes = run.write_line(json.dumps({"update": number + 1, **line}))
+            for alarm in alarms if world.main else ():
+                logger.warning(alarm)
+            _follow(following, number + 1, line)
+            pace = (state.tokens - tokens_before) / max(time.monotonic() - clock, 1e-9)
+            progress("train", number + 1, len(updates), **_shown(line), **{"tok/s": pace})
+            stopping = bool(alarms) and settings.on_alarm == "stop"
+            if run is not None and (stopping or world.any(world.main and run.due(number + 1))):
+                run.save(state, trained, optimizer)
+            _stop_at_alarms(state, settings, run)
     return TrainingSummary(
         objective=settings.objective,
-        rows=rows,
+        rows=task.rows,
         updates=len(updates),
-        epochs=sum(len(update) for update in updates) / rows,
-        parameters=sum(parameter.numel() for parameter in trained.weights),
-        tokens=tokens,
-        reference_tokens=reference_tokens,
-        padding=1 - tokens / positions,
-        scored_tokens=scored,
-        clipped=watch.clipped / len(updates),
-        first=watch.first,
-        last=watch.last(),
-        alarms=tuple(watch.alarms.values()),
+        epochs=sum(len(update) for update in updates) / task.rows,
+        parameters=sum(weight.numel() for weight in trained.weights),
+        tokens=state.tokens,
+        reference_tokens=state.reference_tokens,
+        padding=1 - state.tokens / state.positions,
+        scored_tokens=state.scored,
+        clipped=state.watch.clipped / len(updates),
+        first=state.watch.first,
+        last=state.watch.last(),
+        alarms=tuple(state.watch.alarms.values()),
+        notes=tuple(state.notes),
     )
 
 
-def schedule(update: int, updates: int, settings: TrainingSettings) -> float:
-    """Share in (0, 1] of the peak learning rate at `update` (0-based) of `updates`.
+def _update(
+    trained: Trainable,
+    task: Task,
+    optimizer: torch.optim.Optimizer,
+    rows: Rows,
+    lr: float,
+    state: TrainingState,
+    settings: TrainingSettings,
+    world: World,
+) -> tuple[dict[str, Any], list[str]]:
+    """One update of the weights from `rows`. Returns its line for the log and the alarms that it set off."""
+    sums = _gradients(trained, task, rows, state, world)
+    *values, tokens, positions, scored = sums
+    norm = clip(trained.masters, settings.max_grad_norm, world, trained.root is not None)
+    if not math.isfinite(norm):
+        raise InputError(
+            f"training.lr: {settings.lr:g}: the gradient of update {state.update + 1} is not finite (accepted: less)"
+        )
+    for group in optimizer.param_groups:
+        group["lr"] = lr
+    optimizer.step()
+    trained.clear_gradients()
+    trained.publish_masters()
+    state.update += 1
+    state.tokens += int(tokens)
+    state.positions += int(positions)
+    state.scored += int(scored)
+    figures = dict(zip(task.names, values, strict=True)) | {"gradient_norm": norm, "lr": lr}
+    clipped = settings.max_grad_norm is not None and norm > settings.max_grad_norm
+    alarms = state.watch.see(state.update, figures, clipped, settings)
+    return {**figures, "clipped": clipped, "tokens": int(tokens)}, alarms
 
-    Rises linearly over the first ceil(warmup · updates) updates, the last of them at the peak; then falls to zero at
-    the (imagined) update after the last one, along half a cosine or a line, or stays.
+
+def _gradients(trained: Trainable, task: Task, rows: Rows, state: TrainingState, world: World) -> list[float]:
+    """Leave the gradients of the whole update in the masters; returns its figures, tokens, positions, scored.
+
+    Where memory does not suffice, the token budget of a pass is halved and the update begun again.
     """
-    rising = math.ceil(settings.warmup * updates)
-    if update < rising:
-        return (update + 1) / rising
-    done = (update - rising) / (updates - rising)
-    if settings.schedule == "cosine":
-        return (1 + math.cos(math.pi * done)) / 2
-    return 1 - done if settings.schedule == "linear" else 1.0
+    while True:
+        failed = False
+        passes = _passes(task, rows, state.max_batch_tokens, world)
+        sums, counted = torch.zeros(len(task.names), device=trained.device), np.zeros(3)
+        try:
+            for one, counts in world.shares(passes, equal=trained.root is not None):
+                share = trained.call(partial(task.share, rows=one, update=rows, reference=state.reference))
+                torch.autograd.backward(share.loss if counts else 0 * share.loss)
+                trained.collect_gradients()
+                if counts:
+                    sums = sums + share.figures
+                    counted += share[2:]
+        except (RuntimeError, MemoryError) as error:
+            # In shards every layer is a collective operation: the other processes already wait in the next one.
+            if not out_of_memory(error) or trained.root is not None:
+                raise
+            failed = True
+        if world.any(failed):
+            trained.clear_gradients()
+            release()
+            _halve(task, [rows], [passes], state, world)
+            continue
+        if trained.root is None:
+            _sum_gradients(trained.masters, world)
+        figures = torch.cat([sums.double(), torch.from_numpy(counted).to(sums.device)])
+        summed: list[float] = world.sum(figures).tolist()
+        return summed
 
 
-def _numbers(sums: Tensor | None) -> list[float]:
-    values: list[float] = [] if sums is None else sums.double().tolist()
-    return values
+def _passes(task: Task, rows: Rows, max_tokens: int, world: World) -> list[Rows]:
+    """The update's forward passes, at least one for each process where there are rows for it."""
+    passes = task.passes(rows, max_tokens)
+    while len(passes) < min(world.size, len(rows)) and max_tokens > 1:
+        max_tokens //= 2
+        passes = task.passes(rows, max_tokens)
+    return passes
 
 
-def _reference(trained: Trainable, lessons: Lessons, passes: list[NDArray[np.int64]], progress: Progress) -> Tensor:
-    """[sequences] step log-probabilities of the policy as it starts; NaN for rows that no update will see."""
-    data = lessons.sequences
-    device = trained.weights[0].device
-    found: Tensor | None = None
-    with torch.no_grad():
-        for done, rows in enumerate(passes):
-            which = data.of_rows(rows)
-            steps = score(trained.model, make_batch(data, which).to(device)).steps
-            if found is None:
-                found = torch.full((len(data),), torch.nan, dtype=steps.dtype, device=device)
-            found[torch.from_numpy(which)] = steps
-            progress("reference", done + 1, len(passes))
-    assert found is not None
-    return found
+def _halve(
+    task: Task, updates: Sequence[Rows], plan: Sequence[Sequence[Rows]], state: TrainingState, world: World
+) -> None:
+    """Halve the token budget until the updates take more passes than in the `plan` that did not fit into memory."""
+    if all(len(one) == 1 for passes in plan for one in passes):
+        longest = max(task.longest(update) for update in updates)
+        raise InputError(
+            f"training.max_batch_tokens: memory does not suffice for one row by itself, of {longest} tokens "
+            "(accepted: shorter rows, training.gradient_checkpointing=true, training.lora, or more memory)"
+        )
+    before = state.max_batch_tokens
+
+    def passes() -> int:
+        return sum(len(_passes(task, update, state.max_batch_tokens, world)) for update in updates)
+
+    while passes() <= sum(map(len, plan)) and state.max_batch_tokens > 1:
+        state.max_batch_tokens //= 2
+    note = (
+        f"update {state.update + 1}: memory did not suffice for {before} tokens at once; "
+        f"going on with {state.max_batch_tokens} (training.max_batch_tokens)"
+    )
+    state.notes.append(note)
+    if world.main:
+        logger.warning(note)
 
 
-def _optimizer(trained: Trainable, settings: TrainingSettings) -> torch.optim.Optimizer:
-    matrices = [master for master in trained.masters if master.dim() >= 2]
-    vectors = [master for master in trained.masters if master.dim() < 2]
-    groups = [
-        {"params": params, "weight_decay": decay}
-        for params, decay in ((matrices, settings.weight_decay), (vectors, 0.0))
-        if params
-    ]
-    return torch.optim.AdamW(groups, lr=settings.lr, fused=True)
+def _sum_gradients(masters: Sequence[Tensor], world: World) -> None:
+    """The gradients of all processes' passes, summed, in each of them; one that no process has stays None."""
+    if world.size == 1:
+        return
+    have = world.sum(torch.tensor([float(master.grad is not None) for master in masters], device=masters[0].device))
+    wanted = [master for master, count in zip(masters, have.tolist(), strict=True) if count]
+    for master in wanted:
+        if master.grad is None:
+            master.grad = torch.zeros_like(master)
+    flat = world.sum(torch.cat([master.grad.flatten() for master in wanted if master.grad is not None]))
+    for master, part in zip(wanted, torch.split(flat, [master.numel() for master in wanted]), strict=True):
+        master.grad = part.view_as(master)
 
 
-def _clip(masters: list[Tensor], bound: float | None) -> float:
-    """The global gradient norm; the gradients are scaled down to `bound` where it is above."""
-    gradients = [master.grad for master in masters if master.grad is not None]
-    norm = nn.utils.get_total_norm(gradients)
-    if bound is not None:
-        nn.utils.clip_grads_with_norm_(masters, bound, norm)
-    return float(norm)
+def _reference(
+    trained: Trainable, task: Task, updates: Sequence[Rows], state: TrainingState, world: World, progress: Progress
+) -> Tensor:
+    """What the task's loss compares with, by the model as it starts, for every row that the first epoch sees."""
+    while True:
+        failed = False
+        plan = [_passes(task, update, state.max_batch_tokens, world) for update in updates]
+        # Dealt out update by update, as the training deals them: each pass is computed here as it will be again there.
+        mine = [share for passes in plan for share in world.shares(passes, equal=trained.root is not None)]
+        dtype = torch.promote_types(trained.weights[0].dtype, torch.float32)
+        found = torch.full((task.sequences,), torch.nan, dtype=dtype, device=trained.device)
+        tokens = 0
+        try:
+            with torch.no_grad():
+                for done, (one, counts) in enumerate(mine):
+                    which, values, cost = trained.call(partial(task.reference, rows=one))
+                    if counts:
+                        found[which] = values
+                        tokens += cost
+                    progress("reference", done + 1, len(mine))
+        except (RuntimeError, MemoryError) as error:
+            if not out_of_memory(error) or trained.root is not None:
+                raise
+            failed = True
+        if world.any(failed):
+            release()
+            _halve(task, updates, plan, state, world)
+            continue
+        state.reference_tokens = int(world.sum(torch.tensor(float(tokens), device=trained.device)).item())
+        if world.size > 1:
+            missing = world.sum((~found.isnan()).float()) == 0
+            found = world.sum(found.nan_to_num(0.0)).masked_fill(missing, torch.nan)
+        return found
+
+
+def _stop_at_alarms(state: TrainingState, settings: TrainingSettings, run: Unfinished | None) -> None:
+    if settings.on_alarm == "stop" and state.watch.alarms:
+        kept = f"; its checkpoint is kept in {run.folder}" if run is not None else ""
+        raise InputError(
+            f"training.on_alarm: stopped after update {state.update}: {next(iter(state.watch.alarms.values()))}{kept} "
+            "(accepted: a lower lr, more nll_weight, another bound, or on_alarm=warn, which goes on from there)"
+        )
+
+
+def _every(period: int | None, update: int) -> bool:
+    return period is not None and update % period == 0
+
+
+def _follow(following: Sequence[Tracker], update: int, line: Mapping[str, Any]) -> None:
+    figures = {name: float(value) for name, value in line.items()}
+    for track in following:
+        track(update, figures)
+
+
+_SHOWN = {
+    "loss": "loss",
+    "margin": "margin",
+    "accuracy": "accuracy",
+    "chosen_logprob": "chosen",
+    "rejected_logprob": "rejected",
+}
+
+
+def _shown(line: Mapping[str, Any]) -> dict[str, float]:
+    return {short: float(line[name]) for name, short in _SHOWN.items() if name in line}
 
 
 @contextmanager

@@ -1,19 +1,20 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import pytest
 import torch
 
 from mcts_dpo.files import InputError
+from mcts_dpo.training import losses
 from mcts_dpo.training.batches import forward_passes, make_batch
-from mcts_dpo.training.lessons import Lessons, load_lessons
+from mcts_dpo.training.lessons import LISTS, Lessons, load_lessons
 from mcts_dpo.training.logprobs import score
-from mcts_dpo.training.objectives import loss_of, names, totals
-from mcts_dpo.training.settings import TrainingSettings
-from tests.training.world import naive_logprobs, pairs_of, random_rows, solutions_of, tiny_model
+from mcts_dpo.training.objectives import loss_of, names, needs_reference, preference_weight, totals
+from mcts_dpo.training.settings import Objective, TrainingSettings
+from tests.training.world import naive_logprobs, pairs_of, random_rows, siblings_of, solutions_of, tiny_model
 
 ROWS = random_rows(7, seed=2)
 WEIGHTS = [1.0, 0.5, 3.0, 1.0, 0.25, 2.0, 1.5]
@@ -181,3 +182,134 @@ def test_step_dpo_without_a_reference_is_a_programming_error() -> None:
     lessons = load_lessons(pairs_of(ROWS[:1]), settings)
     with pytest.raises(ValueError, match="reference"):
         update(tiny_model(), lessons, settings, None)
+
+
+LIST_ROWS = [
+    (prompt, prefix, [chosen, rejected, *([[3, 4], [5]] if number % 2 else [])])
+    for number, (prompt, prefix, chosen, rejected) in enumerate(random_rows(5, seed=4))
+]
+LIST_Q = [[0.9, 0.2, 0.0, -0.8] if len(steps) == 4 else [1.0, -0.5] for _, _, steps in LIST_ROWS]
+LIST_SAMPLES = [[1, 3, 2, 2] if len(steps) == 4 else [2, 1] for _, _, steps in LIST_ROWS]
+LIST_WEIGHTS = [1.0, 0.5, 2.0, 1.0, 0.25]
+
+
+def table_for(objective: Objective) -> Any:
+    if objective == "rft":
+        return solutions_of([(prompt, [*prefix, *step]) for prompt, prefix, step, _ in ROWS], weight=WEIGHTS)
+    if objective in LISTS:
+        return siblings_of(LIST_ROWS, q=LIST_Q, samples=LIST_SAMPLES, weight=LIST_WEIGHTS)
+    return pairs_of(ROWS, weight=WEIGHTS, smoothing=SMOOTHING)
+
+
+@pytest.mark.parametrize("objective", get_args(Objective))
+def test_every_objective_is_the_same_whatever_the_forward_passes(objective: Objective) -> None:
+    before = tiny_model(dtype=torch.float64, seed=1)
+    found = []
+    for budget in (1, 80, 4096):
+        settings = TrainingSettings(objective=objective, preference_weight=0.5, max_batch_tokens=budget)
+        lessons = load_lessons(table_for(objective), settings)
+        reference = None
+        if needs_reference(objective):
+            with torch.no_grad():
+                reference = score(before, make_batch(lessons.sequences, np.arange(len(lessons.sequences)))).steps
+        model = tiny_model(dtype=torch.float64)
+        figures = update(model, lessons, settings, reference)
+        gradient = torch.cat([one.grad.ravel() for one in model.parameters()])
+        assert gradient.isfinite().all()
+        assert gradient.any()
+        found.append((figures, gradient))
+    for figures, gradient in found[1:]:
+        assert figures == pytest.approx(found[0][0], abs=1e-10)
+        assert (gradient - found[0][1]).abs().max() < 1e-10
+
+
+def likelihoods(model: Any) -> list[list[float]]:
+    """Per list, the siblings' log-probabilities, one unpadded sequence at a time."""
+    with torch.no_grad():
+        return [
+            [float(naive_logprobs(model, [*prompt, *prefix], step).sum()) for step in steps]
+            for prompt, prefix, steps in LIST_ROWS
+        ]
+
+
+@pytest.mark.parametrize("objective", LISTS)
+@pytest.mark.parametrize("normalised", [False, True])
+def test_a_list_objective_is_its_loss_on_each_list_by_itself(objective: Objective, normalised: bool) -> None:
+    settings = TrainingSettings(objective=objective, beta=0.7, temperature=0.4, length_normalised=normalised)
+    model, before = tiny_model(dtype=torch.float64), tiny_model(dtype=torch.float64, seed=1)
+    lessons = load_lessons(table_for(objective), settings)
+    with torch.no_grad():
+        reference = score(before, make_batch(lessons.sequences, np.arange(len(lessons.sequences)))).steps
+    figures = update(model, lessons, settings, reference if needs_reference(objective) else None)
+    found = []
+    for row, (policy, start) in enumerate(zip(likelihoods(model), likelihoods(before), strict=True)):
+        q, counts = torch.tensor([[LIST_Q[row]], [LIST_SAMPLES[row]]], dtype=torch.float64)
+        tokens = torch.tensor([[len(step) for step in LIST_ROWS[row][2]]])
+        value = (q * counts).sum() / counts.sum()
+        present = torch.ones_like(q, dtype=torch.bool)
+        pi, ref = torch.tensor([[policy], [start]], dtype=torch.float64)
+        if normalised and objective in ("kto", "lipo", "tpo"):
+            pi, ref = pi / tokens, ref / tokens
+        if objective == "kto":
+            drift = losses.sibling_kl(pi, ref, counts, present)
+            each = losses.kto(pi, ref, q > value, drift, beta=0.7)
+            found.append(float((counts / counts.sum() * each).sum()))
+        elif objective == "sibling_distillation":
+            found.append(float(losses.sibling_distillation(pi, q, counts, present, tau=0.4)))
+        elif objective == "tree_policy_gradient":
+            clips = {"advantage_clip": 1.0, "ratio_clip": 0.2}
+            found.append(float(losses.tree_policy_gradient(pi, ref, q - value, counts, present, **clips)))
+        else:
+            bags = [np.bincount(step, minlength=40) for step in LIST_ROWS[row][2]]
+            like = [bag @ bags[0] / (np.linalg.norm(bag) * np.linalg.norm(bags[0])) for bag in bags]
+            weights = 1 + torch.tensor([like]) if objective == "tpo" else None
+            found.append(float(losses.lambda_loss(pi, ref, q, present, beta=0.7, step_weights=weights)))
+    assert figures["preference_loss"] == pytest.approx(np.average(found, weights=LIST_WEIGHTS), abs=1e-9)
+    solutions = [
+        naive_logprobs(model, prompt, [*prefix, *steps[0]]).detach().numpy() for prompt, prefix, steps in LIST_ROWS
+    ]
+    weights_of = np.concatenate([w * np.ones(len(one)) for w, one in zip(LIST_WEIGHTS, solutions, strict=True)])
+    assert figures["nll"] == pytest.approx(-np.average(np.concatenate(solutions), weights=weights_of), abs=1e-9)
+    assert figures["loss"] == pytest.approx(figures["nll"] + preference_weight(settings) * figures["preference_loss"])
+
+
+def test_displacement_without_a_reference_is_measured_from_the_table() -> None:
+    model = tiny_model()
+    for objective in ("step_rft", "orpo", "simpo"):
+        settings = TrainingSettings(objective=objective)
+        figures = update(model, load_lessons(pairs_of(ROWS), settings), settings, None)
+        # `pairs_of` says that every chosen step was sampled at −3 nats and every rejected one at −4.
+        assert figures["chosen_displacement"] == pytest.approx(figures["chosen_logprob"] + 3, rel=1e-5)
+        assert figures["rejected_displacement"] == pytest.approx(figures["rejected_logprob"] + 4, rel=1e-5)
+
+
+def test_a_sibling_at_its_parents_value_is_neither_desirable_nor_undesirable() -> None:
+    rows = [([5, 6], [], [[7], [8], [9]])]
+    settings = TrainingSettings(objective="kto", nll_weight=0.0)
+    model = tiny_model(dtype=torch.float64)
+    lessons = load_lessons(siblings_of(rows, q=[[1.0, 0.0, -1.0]]), settings)
+    scores = score(model, make_batch(lessons.sequences, np.arange(3)))
+    steps = scores.steps.detach().requires_grad_(True)
+    everything = np.arange(1)
+    loss, _ = loss_of(
+        type(scores)(scores.tokens.detach(), steps),
+        make_batch(lessons.sequences, np.arange(3)),
+        lessons.targets(everything),
+        scores.steps.detach(),
+        totals(lessons, everything),
+        settings,
+    )
+    torch.autograd.backward(loss)
+    assert steps.grad is not None
+    assert steps.grad[1] == 0
+    assert steps.grad[0] < 0 < steps.grad[2]
+
+
+def test_only_what_was_imitated_is_scored_before_the_step() -> None:
+    lessons = load_lessons(table_for("lipo"), TrainingSettings(objective="lipo"))
+    first = lessons.sequences.row_offsets[:-1]
+    later = np.setdiff1d(np.arange(len(lessons.sequences)), first)
+    assert (lessons.sequences.imitation[first] == LIST_WEIGHTS).all()
+    assert not lessons.sequences.imitation[later].any()
+    assert (lessons.sequences.scored_from[later] == lessons.sequences.step_from[later]).all()
+    assert lessons.sequences.scored_from[first].tolist() == [len(prompt) for prompt, _, _ in LIST_ROWS]

@@ -13,7 +13,7 @@ import torch
 from mcts_dpo.files import InputError
 from mcts_dpo.models import load_model
 from mcts_dpo.training import LoraSettings, TrainingSettings, train
-from mcts_dpo.training.trainer import schedule
+from mcts_dpo.training.optimisation import schedule
 from tests.training.world import (
     VOCABULARY,
     digest_of,

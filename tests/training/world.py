@@ -12,7 +12,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from mcts_dpo.models import load_tokenizer, tokenizer_digest
-from mcts_dpo.preferences.dataset import Pairs, Solutions
+from mcts_dpo.preferences.dataset import Pairs, Siblings, Solutions
 
 VOCABULARY = 31
 Tokens = Sequence[int]
@@ -98,6 +98,47 @@ def solutions_of(
         "weight": [1.0] * n if weight is None else weight,
     }
     return Solutions.from_columns(columns, tokenizer)
+
+
+def siblings_of(
+    lists: Sequence[tuple[Tokens, Tokens, Sequence[Tokens]]],
+    tokenizer: str = "digest",
+    *,
+    q: Sequence[Sequence[float]] | None = None,
+    samples: Sequence[Sequence[int]] | None = None,
+    weight: Sequence[float] | None = None,
+) -> Siblings:
+    """Lists from (prompt, prefix, steps), best step first. Unless given, Q falls evenly from 1 to −1."""
+    columns: dict[str, list[Any]] = {name: [] for name in Siblings.schema.names}
+    for number, (prompt, prefix, steps) in enumerate(lists):
+        values = np.linspace(1, -1, len(steps)).tolist() if q is None else q[number]
+        counts = [1] * len(steps) if samples is None else samples[number]
+        value = float(np.average(values, weights=counts))
+        for rank, step in enumerate(steps):
+            row = {
+                "problem_id": f"p{number}",
+                "tree": number,
+                "parent": 0,
+                "node": rank + 1,
+                "rank": rank,
+                "prompt": _text([*prompt, *prefix]),
+                "completion": _text(step),
+                "label": values[rank] > value,
+                "prompt_tokens": prompt,
+                "prefix_tokens": prefix,
+                "step_tokens": step,
+                "q": values[rank],
+                "value": values[rank],
+                "visits": counts[rank],
+                "samples": counts[rank],
+                "prior": 1 / len(steps),
+                "logprob": -3.0 - rank,
+                "parent_value": value,
+                "weight": 1.0 if weight is None else weight[number],
+            }
+            for name, cell in row.items():
+                columns[name].append(cell)
+    return Siblings.from_columns(columns, tokenizer)
 
 
 def random_rows(n: int, seed: int = 0) -> list[tuple[list[int], list[int], list[int], list[int]]]:

@@ -45,7 +45,7 @@ def lambda_loss(
     if step_weights is not None:
         scores = step_weights * scores
     order = scores.detach().masked_fill(~present, -math.inf).argsort(dim=1, descending=True, stable=True)
-    discount = 1 / torch.log1p(1.0 + order.argsort(dim=1)).to(scores.dtype)
+    discount = 1 / torch.log1p(1 + order.argsort(dim=1).to(scores.dtype))
     gain = torch.exp2(values)
     better = present[:, :, None] & present[:, None, :] & (values[:, :, None] > values[:, None, :])
     weights = (gain[:, :, None] - gain[:, None, :]).abs() * (discount[:, :, None] - discount[:, None, :]).abs()

@@ -1,0 +1,284 @@
+"""Every loss on the built-in world: equal training tokens, shared starts and trees, paired per problem.
+
+    python -m benchmarks.losses --seeds 3 --json FILE [--out DIR] [--jobs 2] [--arms "step_dpo; rft"]
+
+Every seed has its own warm start, problems and test set; its arms share all of them, and one round of trees grown by
+the start. From these, pairs, lists and solutions are taken once, and every objective trains from the start with its
+default settings (the arms that change any say so in their names) until the tokens it has read are those of four epochs
+of step-DPO. rft and step_rft are the controls; the arms without NLL show what a loss does by itself. step_dpo carries
+the visit-count smoothing of the pairs (conservative DPO); "no smoothing" is plain DPO. An arm is a folder that appears
+whole, so an interrupted benchmark continues.
+
+Prints one Markdown table: greedy accuracy and the mean over samples, the difference to rft paired per problem, how far
+the chosen and rejected steps' log-probabilities have moved at the end of training (nats), tokens read, and CPU seconds
+of training. A difference counts as one only if both of its 95 % intervals exclude zero: the bootstrap over problems
+(within these seeds) and Student's t over seeds. Anything else is called a tie.
+"""
+
+from __future__ import annotations
+
+import argparse
+import subprocess
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, get_args
+
+import numpy as np
+
+from mcts_dpo.config import RunConfig
+from mcts_dpo.engines import load_engine
+from mcts_dpo.evaluation import Evaluation, evaluate
+from mcts_dpo.files import InputError, read_json, seed_from, whole, write_json
+from mcts_dpo.preferences import Pairs, extract_pairs, extract_siblings, extract_solutions
+from mcts_dpo.problems import Problem, load_problems
+from mcts_dpo.search import Forest, search
+from mcts_dpo.statistics import bootstrap_mean, mean_t
+from mcts_dpo.toy.demo import demo_config, prepare
+from mcts_dpo.training import TrainingSettings, table_of, train
+from mcts_dpo.training.lessons import load_lessons
+from mcts_dpo.training.settings import Objective
+
+TRAIN_PROBLEMS = 400
+TEST_PROBLEMS = 1000
+EPOCHS = 4
+"""Of step-DPO; what it reads in them is what every arm reads."""
+CONTROLS: tuple[Objective, ...] = ("rft", "step_rft")
+
+
+@dataclass(frozen=True, slots=True)
+class Arm:
+    """One row of the table: an objective, the settings in which it differs from the defaults, and another table."""
+
+    objective: Objective
+    changes: Mapping[str, Any]
+    table: str | None = None
+
+
+OBJECTIVES: tuple[Objective, ...] = tuple(name for name in get_args(Objective) if name not in CONTROLS)
+ALONE = {"nll_weight": 0.0, "preference_weight": 1.0}
+ARMS: dict[str, Arm] = {
+    **{name: Arm(name, {}) for name in (*CONTROLS, *OBJECTIVES)},
+    "step_dpo, no smoothing": Arm("step_dpo", {}, "plain"),
+    "step_dpo, length-normalised": Arm("step_dpo", {"length_normalised": True}),
+    "sibling_distillation, renormalised": Arm("sibling_distillation", {"renormalise": True}),
+    **{f"{name}, no NLL": Arm(name, ALONE) for name in OBJECTIVES},
+    "step_dpo, no NLL, β 0.1": Arm("step_dpo", ALONE | {"beta": 0.1}),
+}
+
+
+def settings_of(base: TrainingSettings, arm: Arm, seed: int) -> TrainingSettings:
+    """The arm's training: the benchmark's optimiser, the objective's own defaults, the arm's changes."""
+    common = {"objective": arm.objective, "lr": base.lr, "seed": seed_from("losses", seed) % 2**32}
+    return base.model_copy(update=common | dict(arm.changes))
+
+
+def grow(folder: Path, config: RunConfig, test: Sequence[Problem], seed: int) -> None:
+    """What a seed's arms share: the start's trees and evaluation, and the three tables."""
+    if (folder / "shared").exists():
+        return
+    problems = load_problems(config.train)
+    engine = load_engine(config.model, settings=config.engine)
+    settings = config.search.model_copy(update={"seed": seed_from("search", seed)})
+    forest: Forest = search(problems, engine, prompt=config.prompt, settings=settings)
+    with whole(folder / "shared") as scratch:
+        scratch.mkdir()
+        forest.save(scratch / "trees.parquet")
+        for extract in (extract_pairs, extract_siblings, extract_solutions):
+            table = extract([forest], config.preferences)
+            table.save(scratch / f"{table.what}.parquet")
+        unsmoothed = config.preferences.model_copy(update={"smoothing": "none"})
+        extract_pairs([forest], unsmoothed).save(scratch / "plain.parquet")
+        engine.reset()
+        evaluate(test, engine, prompt=config.prompt, settings=config.evaluation).save(scratch / "evaluation.parquet")
+
+
+def tokens_per_update(data: Path, settings: TrainingSettings) -> float:
+    """Tokens of all sequences that one update reads, on average."""
+    sequences = load_lessons(data, settings).sequences
+    return float(sequences.lengths.sum()) / -(-sequences.rows // settings.batch_size)
+
+
+def run_arm(folder: Path, config: RunConfig, test: Sequence[Problem], name: str, seed: int) -> None:
+    """Train and evaluate one arm, unless it is there with the same settings."""
+    shared, target = folder / "shared", folder / "arms" / name.replace(" ", "_")
+    settings = settings_of(config.training, ARMS[name], seed)
+    yardstick = settings_of(config.training, ARMS["step_dpo"], seed)
+    pairs = shared / f"{Pairs.what}.parquet"
+    budget = tokens_per_update(pairs, yardstick) * EPOCHS * -(-len(Pairs.load(pairs)) // yardstick.batch_size)
+    data = shared / f"{ARMS[name].table or table_of(settings.objective).what}.parquet"
+    updates = max(1, round(budget / tokens_per_update(data, settings)))
+    settings = settings.model_copy(update={"max_updates": updates, "epochs": updates})
+    described = settings.model_dump(mode="json")
+    if target.exists():
+        if read_json(target / "arm.json")["settings"] != described:
+            raise InputError(f"{target}: holds an arm of other settings; give another --out, or delete it")
+        return
+    with whole(target) as scratch:
+        scratch.mkdir()
+        began = time.process_time()
+        summary = train(config.model, data, scratch / "policy", settings)
+        seconds = time.process_time() - began
+        engine = load_engine(str(scratch / "policy"), settings=config.engine)
+        evaluation = evaluate(test, engine, prompt=config.prompt, settings=config.evaluation)
+        evaluation.save(scratch / "evaluation.parquet")
+        record = {"settings": described, "summary": summary.as_dict(), "cpu_seconds": seconds}
+        write_json(scratch / "arm.json", record)
+
+
+def run_seed(folder: Path, seed: int, arms: Sequence[str]) -> None:
+    """All arms of one seed, one after the other."""
+    start, problems = prepare(folder, seed=seed, train_problems=TRAIN_PROBLEMS, test_problems=TEST_PROBLEMS)
+    demo = demo_config(start, problems, seed=seed, rounds=1, problems_per_round=TRAIN_PROBLEMS)
+    changes = {"samples": 4, "confidence": False, "seed": seed_from("evaluation", seed)}
+    config = demo.model_copy(
+        update={
+            "training": TrainingSettings(
+                lr=2e-4, schedule="linear", batch_size=32, dtype="float32", threads=1, nll_weight=1.0
+            ),
+            "evaluation": demo.evaluation.model_copy(update=changes),
+        }
+    )
+    test = load_problems(config.test)
+    grow(folder, config, test, seed)
+    for name in arms:
+        run_arm(folder, config, test, name, seed)
+
+
+def collect(folder: Path, seeds: Sequence[int], arms: Sequence[str]) -> dict[str, Any]:
+    """The finished arms of all seeds, summed up."""
+    controls = {seed: _evaluation(folder, seed, "rft") for seed in seeds}
+    starts = {seed: Evaluation.load(folder / f"seed-{seed}" / "shared" / "evaluation.parquet") for seed in seeds}
+    return {
+        "seeds": list(seeds),
+        "problems": {"train": TRAIN_PROBLEMS, "test": TEST_PROBLEMS},
+        "start": {
+            "greedy": [_mean(starts[seed].correct) for seed in seeds],
+            "sampled": [_sampled(starts[seed]) for seed in seeds],
+        },
+        "arms": {name: _arm(folder, seeds, name, controls) for name in arms},
+    }
+
+
+def _arm(folder: Path, seeds: Sequence[int], name: str, controls: Mapping[int, Evaluation]) -> dict[str, Any]:
+    found = {seed: _evaluation(folder, seed, name) for seed in seeds}
+    records = [read_json(folder / f"seed-{seed}" / "arms" / name.replace(" ", "_") / "arm.json") for seed in seeds]
+    differences = [np.subtract(found[seed].correct, controls[seed].correct, dtype=np.float64) for seed in seeds]
+    last = [record["summary"]["last"] for record in records]
+    return {
+        "greedy": [_mean(found[seed].correct) for seed in seeds],
+        "sampled": [_sampled(found[seed]) for seed in seeds],
+        "difference_to_rft": difference(differences) if name != "rft" else None,
+        **{
+            figure: [one[figure] for one in last] if all(figure in one for one in last) else None
+            for figure in ("chosen_displacement", "rejected_displacement", "accuracy", "margin", "nll")
+        },
+        "updates": [record["summary"]["updates"] for record in records],
+        "tokens": [record["summary"]["tokens"] for record in records],
+        "cpu_seconds": [record["cpu_seconds"] for record in records],
+        "alarms": [record["summary"]["alarms"] for record in records],
+    }
+
+
+def difference(per_seed: Sequence[np.ndarray[Any, np.dtype[np.float64]]]) -> dict[str, Any]:
+    """Mean of paired differences ([problems] in {−1, 0, 1} per seed), both intervals, and whether it is a tie."""
+    means = [float(one.mean()) for one in per_seed]
+    problems = bootstrap_mean(np.concatenate(per_seed))
+    result: dict[str, Any] = {"per_seed": means, "mean": float(np.mean(means)), "over_problems": problems.as_dict()}
+    if len(means) < 2:
+        return result | {"over_seeds": None, "verdict": "one seed"}
+    seeds = mean_t(means)
+    apart = all(interval.low > 0 or interval.high < 0 for interval in (problems, seeds))
+    word = "better" if result["mean"] > 0 else "worse"
+    return result | {"over_seeds": seeds.as_dict(), "verdict": word if apart else "a tie"}
+
+
+def table(results: Mapping[str, Any]) -> str:
+    """The results as a Markdown table, then how to read it."""
+    seeds = results["seeds"]
+    lines = [
+        "| objective | greedy | mean sample | greedy − rft [problems] [seeds] | | chosen, nats | rejected, nats "
+        "| tokens | updates | CPU s |",
+        "|---|---|---|---|---|---|---|---|---|---|",
+        f"| start | {_average(results['start']['greedy'])} | {_average(results['start']['sampled'])} | | | | | | | |",
+    ]
+    for name, arm in results["arms"].items():
+        gap = arm["difference_to_rft"]
+        cells = [name, _average(arm["greedy"]), _average(arm["sampled"])]
+        if gap is None:
+            cells += ["", "control"]
+        else:
+            over = gap["over_seeds"]
+            spread = f" [{over['low']:+.3f}, {over['high']:+.3f}]" if over else ""
+            problems = gap["over_problems"]
+            cells.append(f"{gap['mean']:+.4f} [{problems['low']:+.3f}, {problems['high']:+.3f}]{spread}")
+            cells.append(gap["verdict"])
+        cells += [_signed(arm["chosen_displacement"]), _signed(arm["rejected_displacement"])]
+        cells += [f"{np.mean(arm['tokens']):,.0f}", f"{np.mean(arm['updates']):.0f}"]
+        cells.append(f"{np.mean(arm['cpu_seconds']):.1f}")
+        lines.append("| " + " | ".join(cells) + " |")
+    problems = results["problems"]
+    lines.append(
+        f"\n{len(seeds)} seeds, one round of {problems['train']} training problems, {problems['test']} test problems "
+        "each; means over seeds; intervals at 95 %, over problems and over seeds. Displacement: mean of the last ten "
+        "updates."
+    )
+    return "\n".join(lines)
+
+
+def _evaluation(folder: Path, seed: int, name: str) -> Evaluation:
+    return Evaluation.load(folder / f"seed-{seed}" / "arms" / name.replace(" ", "_") / "evaluation.parquet")
+
+
+def _sampled(evaluation: Evaluation) -> float:
+    return _mean([right for outcome in evaluation.outcomes for right in outcome.sample_correct])
+
+
+def _mean(values: Sequence[bool]) -> float:
+    return float(np.mean(values))
+
+
+def _average(values: Sequence[float]) -> str:
+    return f"{np.mean(values):.3f}"
+
+
+def _signed(values: Sequence[float] | None) -> str:
+    return "" if values is None else f"{np.mean(values):+.2f}"
+
+
+def main() -> None:
+    """Run what is missing, seeds in parallel; print and write what came out."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seeds", type=int, default=3, help="seeds 0 … N-1")
+    parser.add_argument("--json", type=Path, help="write the results here")
+    parser.add_argument("--out", type=Path, default=Path("runs/losses"), help="folder of the arms")
+    parser.add_argument("--jobs", type=int, default=2, help="seeds at a time, each a process with one thread")
+    parser.add_argument("--arms", help="separated by semicolons (default: all); rft is always among them")
+    parser.add_argument("--only", type=int, help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    wanted = [name.strip() for name in arguments.arms.split(";")] if arguments.arms else list(ARMS)
+    unknown = [name for name in wanted if name not in ARMS]
+    if unknown:
+        parser.error(f"--arms: no arm {unknown[0]!r} (there are: {'; '.join(ARMS)})")
+    arms = ["rft", *(name for name in wanted if name != "rft")]
+    if arguments.only is not None:
+        run_seed(arguments.out / f"seed-{arguments.only}", arguments.only, arms)
+        return
+
+    def one(seed: int) -> None:
+        command = [sys.executable, "-m", "benchmarks.losses", "--only", str(seed), "--out", str(arguments.out)]
+        subprocess.run([*command, "--arms", ";".join(arms)], check=True)
+
+    with ThreadPoolExecutor(arguments.jobs) as pool:
+        list(pool.map(one, range(arguments.seeds)))
+    results = collect(arguments.out, range(arguments.seeds), arms)
+    print(table(results))
+    if arguments.json:
+        write_json(arguments.json, results)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,5 @@
+"""`python -m mcts_dpo` and `torchrun -m mcts_dpo`: the same as the console script."""
+
+from mcts_dpo.cli import main
+
+main()

@@ -1,0 +1,54 @@
+"""How weights move: the learning rate of each update, AdamW over float32 masters, clipping of the gradient's norm.
+
+In: settings, masters with gradients. Out: moved masters. Knows no model, data or loss.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from mcts_dpo.training.distributed import World
+from mcts_dpo.training.settings import TrainingSettings
+
+
+def schedule(update: int, updates: int, settings: TrainingSettings) -> float:
+    """Share in (0, 1] of the peak learning rate at `update` (0-based) of `updates`.
+
+    Rises linearly over the first ceil(warmup · updates) updates, the last of them at the peak; then falls to zero at
+    the (imagined) update after the last one, along half a cosine or a line, or stays.
+    """
+    rising = math.ceil(settings.warmup * updates)
+    if update < rising:
+        return (update + 1) / rising
+    done = (update - rising) / (updates - rising)
+    if settings.schedule == "cosine":
+        return (1 + math.cos(math.pi * done)) / 2
+    return 1 - done if settings.schedule == "linear" else 1.0
+
+
+def make_optimizer(masters: Sequence[Tensor], settings: TrainingSettings) -> torch.optim.Optimizer:
+    """AdamW; weight decay on matrices only. Source: Loshchilov and Hutter 2019, arXiv 1711.05101, algorithm 2."""
+    matrices = [master for master in masters if master.dim() >= 2]
+    vectors = [master for master in masters if master.dim() < 2]
+    groups = [
+        {"params": params, "weight_decay": decay}
+        for params, decay in ((matrices, settings.weight_decay), (vectors, 0.0))
+        if params
+    ]
+    return torch.optim.AdamW(groups, lr=settings.lr, fused=True)
+
+
+def clip(masters: Sequence[Tensor], bound: float | None, world: World, sharded: bool) -> float:
+    """The global gradient norm (L2, over all processes where each holds a shard); gradients above `bound` are scaled
+    down to it."""
+    gradients = [master.grad for master in masters if master.grad is not None]
+    norm = nn.utils.get_total_norm(gradients)
+    if sharded:
+        norm = world.sum(norm.double().square()).sqrt().to(norm.dtype)
+    if bound is not None:
+        nn.utils.clip_grads_with_norm_(list(masters), bound, norm)
+    return float(norm)

@@ -1,0 +1,141 @@
+"""What one training run computes: its rows in forward passes, and each pass's share of the update's loss.
+
+In: lessons. Out: what the loop in `trainer` needs to know of them, and nothing else. Knows no optimiser.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from mcts_dpo.training.batches import forward_passes, make_batch
+from mcts_dpo.training.lessons import Lessons
+from mcts_dpo.training.logprobs import score
+from mcts_dpo.training.objectives import loss_of, names, needs_reference, totals
+from mcts_dpo.training.settings import TrainingSettings
+
+Rows = NDArray[np.int64]
+
+
+class Share(NamedTuple):
+    """One forward pass's part of an update.
+
+    loss:    scalar; over all passes of an update the parts add up to its loss.
+    figures: [names], detached; they add up likewise.
+    tokens:  real tokens; positions: computed ones, padding included; scored: those whose log-probability was wanted.
+    """
+
+    loss: Tensor
+    figures: Tensor
+    tokens: int
+    positions: int
+    scored: int
+
+
+class Task(Protocol):
+    """What the loop knows of what is learned.
+
+    `share` is given the numbers that `reference` returned when the model was as it starts, if it needs them: one per
+    sequence, NaN for those that no update sees.
+    """
+
+    @property
+    def rows(self) -> int:
+        """How many rows there are to learn from."""
+        ...
+
+    @property
+    def sequences(self) -> int:
+        """How many sequences the rows have."""
+        ...
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Of the figures, in order."""
+        ...
+
+    @property
+    def needs_reference(self) -> bool:
+        """Whether the loss compares with the model as it starts."""
+        ...
+
+    def passes(self, rows: Rows, max_tokens: int) -> list[Rows]:
+        """The rows of one update, cut into forward passes of at most `max_tokens` tokens (or one row)."""
+        ...
+
+    def longest(self, rows: Rows) -> int:
+        """Tokens of the longest sequence of the rows."""
+        ...
+
+    def reference(self, model: Any, *, rows: Rows) -> tuple[Tensor, Tensor, int]:
+        """The reference's numbers of these rows: indices in [0, sequences), values, and tokens that it took."""
+        ...
+
+    def share(self, model: Any, *, rows: Rows, update: Rows, reference: Tensor | None) -> Share:
+        """The loss of a pass over `rows`, a part of `update`."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class PolicyTask:
+    """A policy that learns from pairs, lists of siblings or solutions, as `settings.objective` says."""
+
+    lessons: Lessons
+    settings: TrainingSettings
+    device: torch.device
+
+    @property
+    def rows(self) -> int:
+        """Pairs, lists or solutions."""
+        return self.lessons.sequences.rows
+
+    @property
+    def sequences(self) -> int:
+        """Of all rows."""
+        return len(self.lessons.sequences)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """See `objectives.names`."""
+        return names(self.settings.objective)
+
+    @property
+    def needs_reference(self) -> bool:
+        """Whether the loss compares with the policy as it starts."""
+        return needs_reference(self.settings.objective)
+
+    def passes(self, rows: Rows, max_tokens: int) -> list[Rows]:
+        """See `Task`."""
+        return forward_passes(self.lessons.sequences, rows, max_tokens)
+
+    def longest(self, rows: Rows) -> int:
+        """See `Task`."""
+        data = self.lessons.sequences
+        return int(data.lengths[data.of_rows(rows)].max())
+
+    def reference(self, model: Any, *, rows: Rows) -> tuple[Tensor, Tensor, int]:
+        """Step log-probabilities. See `Task`."""
+        data = self.lessons.sequences
+        which = data.of_rows(rows)
+        steps = score(model, make_batch(data, which).to(self.device)).steps
+        return torch.from_numpy(which).to(self.device), steps, int(data.lengths[which].sum())
+
+    def share(self, model: Any, *, rows: Rows, update: Rows, reference: Tensor | None) -> Share:
+        """See `Task`."""
+        data = self.lessons.sequences
+        which = data.of_rows(rows)
+        batch = make_batch(data, which).to(self.device)
+        loss, figures = loss_of(
+            score(model, batch),
+            batch,
+            self.lessons.targets(rows, self.device),
+            None if reference is None else reference[torch.from_numpy(which)],
+            totals(self.lessons, update),
+            self.settings,
+        )
+        return Share(loss, figures, int(data.lengths[which].sum()), batch.input_ids.numel(), len(batch.targets))

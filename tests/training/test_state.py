@@ -1,0 +1,195 @@
+"""A training that is killed, refused or short of disk: what it leaves behind, and what the same call does next."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import multiprocessing
+import os
+import random
+import resource
+import signal
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from mcts_dpo.files import InputError
+from mcts_dpo.training import LoraSettings, TrainingSettings, train
+from mcts_dpo.training.settings import TrainingSettings as Settings
+from tests.training.world import digest_of, pairs_of, random_rows, tiny_policy
+
+# A server that has imported everything once: its children start at once, and share nothing with this process.
+children = multiprocessing.get_context("forkserver")
+children.set_forkserver_preload(["tests.training.test_state"])
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A policy and pairs."""
+    folder = tmp_path_factory.mktemp("state")
+    policy = tiny_policy(folder / "policy")
+    pairs_of(random_rows(48), digest_of(policy)).save(folder / "pairs.parquet")
+    return folder
+
+
+FULL = TrainingSettings(lr=1e-3, batch_size=4, epochs=4, threads=1, checkpoint_updates=3, max_batch_tokens=60)
+LORA = FULL.model_copy(update={"lora": LoraSettings(rank=2), "dtype": "bfloat16"})
+
+
+def run(folder: Path, out: Path, settings: Settings, *, limit: int | None = None) -> dict[str, Any]:
+    """Train; with a limit on the size of files, as on a full disk."""
+    torch.set_num_threads(1)
+    if limit is not None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (limit, resource.RLIM_INFINITY))
+    log = out.parent / f"{out.name}.jsonl"
+    return train(folder / "policy", folder / "pairs.parquet", out, settings, log=log).as_dict()
+
+
+def start(folder: Path, out: Path, settings: Settings, *, limit: int | None = None) -> Any:
+    process = children.Process(target=_child, args=(folder, out, settings, limit))
+    process.start()
+    return process
+
+
+def _child(folder: Path, out: Path, settings: Settings, limit: int | None) -> None:
+    try:
+        run(folder, out, settings, limit=limit)
+    except InputError as error:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+        (out.parent / "error").write_text(str(error))
+        raise SystemExit(2) from None
+
+
+def kill_after_lines(process: Any, out: Path, lines: int) -> None:
+    """SIGKILL as soon as the live log has that many lines."""
+    live = out.parent / f"{out.name}.unfinished" / "log.jsonl"
+    deadline = time.monotonic() + 120
+    while not live.exists() or live.read_bytes().count(b"\n") < lines:
+        assert process.is_alive(), "the training ended before it could be killed"
+        assert time.monotonic() < deadline
+        time.sleep(0.001)
+    os.kill(process.pid, signal.SIGKILL)
+    process.join()
+
+
+def contents(folder: Path) -> dict[str, str]:
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    return {str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
+
+
+@pytest.mark.parametrize("settings", [FULL, LORA], ids=["full", "bf16 LoRA"])
+def test_no_kill_changes_a_byte(folder: Path, tmp_path: Path, settings: Settings) -> None:
+    """SIGKILL at moments drawn at random, again and again, until a process lives to the end."""
+    undisturbed, disturbed = tmp_path / "a", tmp_path / "b"
+    summary = run(folder, undisturbed / "out", settings)
+    disturbed.mkdir()
+    rng = random.Random(0)
+    kills = 0
+    while True:
+        process = start(folder, disturbed / "out", settings)
+        process.join(rng.uniform(0.1, 1.0) if kills < 8 else None)
+        if process.exitcode is not None:
+            break
+        os.kill(process.pid, signal.SIGKILL)
+        process.join()
+        kills += 1
+    assert process.exitcode == 0
+    assert kills >= 3
+    assert contents(disturbed) == contents(undisturbed), "not even a left-over of a killed process remains"
+    assert json.loads((disturbed / "out" / "training.json").read_text())["summary"] == summary
+
+
+def test_a_resumed_run_repeats_nothing_before_its_checkpoint(folder: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    kill_after_lines(start(folder, out, FULL), out, 20)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["out.unfinished"]
+    seen: list[tuple[str, int]] = []
+
+    def watch(stage: str, done: int, total: int, **figures: float) -> None:
+        seen.append((stage, done))
+
+    train(folder / "policy", folder / "pairs.parquet", out, FULL, progress=watch)
+    assert {stage for stage, _ in seen} == {"train"}, "the reference is not computed again"
+    assert seen[0][1] >= 19
+    assert seen[-1] == ("train", 48)
+    assert not (tmp_path / "out.unfinished").exists()
+
+
+def test_the_checkpoint_of_another_training_is_refused(folder: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    kill_after_lines(start(folder, out, FULL), out, 6)
+    checkpoint = tmp_path / "out.unfinished" / "checkpoint.safetensors"
+    before = checkpoint.read_bytes()
+    pairs = folder / "pairs.parquet"
+    other = tiny_policy(tmp_path / "other", seed=1)
+    more = pairs_of(random_rows(49), digest_of(folder / "policy"))
+    for policy, data, settings, message in (
+        (other, pairs, FULL, "(another policy)"),
+        (folder / "policy", more, FULL, "(other data)"),
+        (folder / "policy", pairs, FULL.model_copy(update={"lr": 2e-3}), "(training.lr: 0.001 -> 0.002)"),
+    ):
+        with pytest.raises(InputError) as refused:
+            train(policy, data, out, settings)
+        assert message in str(refused.value)
+        assert str(refused.value).startswith(f"{checkpoint}: checkpoint of another training")
+        assert "\n" not in str(refused.value)
+        assert checkpoint.read_bytes() == before
+    checkpoint.write_bytes(before[:100])
+    with pytest.raises(InputError, match="not a checkpoint of a training"):
+        train(folder / "policy", pairs, out, FULL)
+    checkpoint.write_bytes(before)
+    # What moves no weight may change.
+    rarely = FULL.model_copy(update={"checkpoint_updates": 40, "on_alarm": "stop", "chosen_alarm": 1e9})
+    rarely = rarely.model_copy(update={"rejected_alarm": 1e9})
+    train(folder / "policy", pairs, out, rarely, log=tmp_path / "log")
+    undisturbed = run(folder, tmp_path / "plain", FULL)
+    assert (tmp_path / "log").read_bytes() == (tmp_path / "plain.jsonl").read_bytes()
+    assert undisturbed["updates"] == 48
+
+
+def test_two_trainings_of_one_policy_do_not_meet(folder: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    process = start(folder, out, FULL.model_copy(update={"epochs": 4000}))
+    try:
+        while not (tmp_path / "out.unfinished" / "log.jsonl").exists():
+            time.sleep(0.01)
+        with pytest.raises(InputError, match=r"out\.unfinished: another process is training there"):
+            run(folder, out, FULL)
+    finally:
+        process.kill()
+        process.join()
+
+
+def test_a_full_disk_is_explained_and_the_last_checkpoint_is_kept(folder: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    kill_after_lines(start(folder, out, FULL), out, 6)
+    checkpoint = tmp_path / "out.unfinished" / "checkpoint.safetensors"
+    before = checkpoint.read_bytes()
+    process = start(folder, out, FULL, limit=len(before) // 2)
+    process.join()
+    message = (tmp_path / "error").read_text()
+    assert process.exitcode == 2
+    assert "the file would be too large; nothing half-written is left and the last checkpoint is kept in" in message
+    assert message.count("\n") == 0
+    assert checkpoint.read_bytes() == before
+    (tmp_path / "error").unlink()
+    names = {path.name for path in tmp_path.rglob("*")}
+    assert names == {"out.unfinished", "checkpoint.safetensors", "log.jsonl", ".lock"}
+    run(folder, out, FULL)
+    run(folder, tmp_path / "undisturbed", FULL)
+    assert contents(out) == contents(tmp_path / "undisturbed")
+
+
+@pytest.mark.parametrize("limit", [100, 6000])
+def test_a_disk_that_is_full_from_the_start_leaves_nothing(folder: Path, tmp_path: Path, limit: int) -> None:
+    """Too small for one line of the log; and large enough for the log, but not for the policy."""
+    settings = FULL.model_copy(update={"checkpoint_updates": None, "checkpoint_minutes": None, "epochs": 1})
+    process = start(folder, tmp_path / "out", settings, limit=limit)
+    process.join()
+    assert process.exitcode == 2
+    message = (tmp_path / "error").read_text()
+    assert "nothing half-written is left and nothing was kept; make room and give the same command again" in message
+    assert [path.name for path in tmp_path.iterdir()] == ["error"]
