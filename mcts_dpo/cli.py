@@ -102,7 +102,7 @@ def run(
 ) -> None:
     """Search, train, evaluate, round after round."""
     from mcts_dpo.config import RunConfig
-    from mcts_dpo.report import summary_text, write_plots
+    from mcts_dpo.report import summary_text, write_html, write_plots
     from mcts_dpo.report.text import load_run
     from mcts_dpo.rounds import run as run_rounds
     from mcts_dpo.settings import load_settings
@@ -112,6 +112,7 @@ def run(
         result = run_rounds(settings, out, progress=progress)
     record = load_run(out)
     write_plots(record)
+    write_html(record)
     if as_json:
         _print({"baseline": result.baseline, "rounds": list(result.rounds), "policy": result.policy})
     else:
@@ -409,16 +410,39 @@ def report(
     directory: Annotated[Path, typer.Argument(help="A run directory.")],
     as_json: JsonFlag = False,
 ) -> None:
-    """Sum up a run as text, and draw its plots as PNG into it."""
-    from mcts_dpo.report import load_run, summary_text, write_plots
+    """Sum up a run as text; write report.html (figures and a tree browser, one file) and PNG plots into it."""
+    from mcts_dpo.report import load_run, summary_text, write_html, write_plots
 
     record = load_run(directory)
-    plots = write_plots(record)
+    plots, page = write_plots(record), write_html(record)
     if as_json:
-        _print({"metrics": list(record.metrics), "timings": list(record.timings), "plots": [str(p) for p in plots]})
+        written = {"plots": [str(plot) for plot in plots], "page": str(page)}
+        _print({"metrics": list(record.metrics), "timings": list(record.timings), **written})
     else:
         out_console.print(summary_text(record))
-        typer.echo("\n".join(str(plot) for plot in plots))
+        typer.echo("\n".join(map(str, [*plots, page])))
+
+
+@app.command()
+def tree(
+    source: Annotated[Path, typer.Argument(help="A run directory, a folder of tree files, or one tree file.")],
+    problem: Annotated[str | None, typer.Argument(help="Id of a problem; without it, the ids are listed.")] = None,
+    round_: Annotated[int | None, typer.Option("--round", help="Only this round (from 1).", min=1)] = None,
+    depth: Annotated[int, typer.Option(help="Steps below the root.", min=1)] = 8,
+    children: Annotated[int, typer.Option(help="Children of a step, most visited first.", min=1)] = 4,
+) -> None:
+    """Show the search tree of a problem: visits, action values, priors, outcomes, text."""
+    from mcts_dpo.report import find_trees
+    from mcts_dpo.search import render_tree
+
+    found = find_trees(source, problem, round_)
+    for where, forest, index in found:
+        if problem is None:
+            info = forest.trees[index]
+            typer.echo(f"{info.problem_id}\t{where}\t{len(forest.nodes(index))} steps\t{info.status}")
+        else:
+            out_console.print(f"[dim]{where}[/dim]")
+            out_console.print(render_tree(forest, index, max_depth=depth, max_children=children))
 
 
 @app.callback()

@@ -112,6 +112,18 @@ def test_run_and_report(cli: Cli, config: Path, tmp_path: Path) -> None:
     assert [line["round"] for line in json.loads(out)["metrics"]] == [-1, 0]
     code, out, _ = cli("report", directory)
     assert "Last round against the start" in out
+    assert (directory / "report.html").exists()
+    code, out, _ = cli("tree", directory)
+    assert code == 0
+    problem = out.split("\t")[0]
+    code, out, _ = cli("tree", directory, problem, "--round", 1)
+    assert code == 0
+    assert "simulations" in out
+    assert "N=" in out
+    code, _, err = cli("tree", directory, problem[:-1])
+    assert (code, err.count("\n")) == (2, 1)
+    assert problem in err
+    assert cli("tree", directory, "--round", 9)[0] == 2
     # The same command on a finished run repeats nothing; another config is refused and named.
     stamps = {path: path.stat().st_mtime_ns for path in (directory / "round-000").rglob("*.parquet")}
     assert cli("run", "-c", config, "-o", directory, "rounds=1", "--json")[0] == 0

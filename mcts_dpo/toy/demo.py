@@ -22,7 +22,7 @@ from mcts_dpo.files import read_json, whole, write_json
 from mcts_dpo.preferences import PreferenceSettings
 from mcts_dpo.problems import Problem, ProblemSettings, load_problems, overlap, save_problems
 from mcts_dpo.progress import Progress, silent
-from mcts_dpo.report import load_run, summary_text, write_plots
+from mcts_dpo.report import load_run, summary_text, write_html, write_plots
 from mcts_dpo.rounds import run
 from mcts_dpo.search import Forest, SearchSettings, render_text, search
 from mcts_dpo.toy.policy import toy_prompt, warm_start
@@ -136,6 +136,7 @@ def demo(
     result = run(config, directory, progress=progress)
     record = load_run(directory)
     write_plots(record)
+    write_html(record)
     _draw_trees(config, directory, result.policy)
     assert result.baseline is not None
     seconds = read_json(preparation)["seconds"] + sum(line["seconds"] for line in record.timings)
@@ -155,8 +156,8 @@ def show(directory: Path, summary: DemoSummary, console: Console) -> None:
     """Print what happened, honestly."""
     console.print(
         "A tiny Llama was taught to solve arithmetic stories, with [bold]wrong habits on purpose[/bold]: it often adds"
-        " where it should subtract or multiply. Nobody shows it better: it only learns, from its own\n"
-        "search trees, which of its steps lead to the right final number.\n"
+        " where it should subtract or multiply. Nobody shows it better: it only learns, from its own"
+        " search trees, which of its steps lead to the right final number.\n"
     )
     console.print(summary_text(load_run(directory)))
     auc = summary.self_evaluation_auc
@@ -166,7 +167,7 @@ def show(directory: Path, summary: DemoSummary, console: Console) -> None:
     )
     for name in ("before", "after"):
         console.print(Text((directory / f"tree-{name}.txt").read_text(encoding="utf-8")))
-    console.print(f"Files: {directory}/summary.json, accuracy.png, training.png, round-*/trees, pairs.parquet, policy")
+    console.print(f"Files: {directory}/summary.json, report.html, *.png, round-*/trees, pairs.parquet, policy")
 
 
 def _draw_trees(config: RunConfig, directory: Path, policy: str) -> None:

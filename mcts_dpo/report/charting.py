@@ -1,0 +1,112 @@
+"""A run's figures as JSON for the report's charts. Reads run directories; draws nothing."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mcts_dpo.evaluation import Evaluation
+from mcts_dpo.files import read_json_lines
+from mcts_dpo.report.text import RunRecord
+from mcts_dpo.search import Forest
+from verifiers import verify
+
+BINS = 40
+POINTS = 600
+"""Updates of a curve that are drawn; longer ones are thinned evenly, the last kept."""
+SHOWN = ("loss", "margin", "accuracy", "chosen_logprob", "rejected_logprob", "kl", "gradient_norm", "lr")
+
+
+def run_figures(record: RunRecord) -> dict[str, Any]:
+    """Everything the charts show, as plain JSON."""
+    return {
+        "rounds": [_policy(record, line) for line in record.metrics],
+        "training": [curve for line in record.rounds if (curve := _curve(record, line["round"]))],
+        "searches": [_search(record, line["round"]) for line in record.rounds],
+        "verdicts": verdict_origins(record),
+        "stages": [
+            {"place": line["place"], "stage": line["stage"], "seconds": round(line["seconds"], 1)}
+            for line in record.timings
+        ],
+    }
+
+
+def _policy(record: RunRecord, line: dict[str, Any]) -> dict[str, Any]:
+    """One policy's row: accuracy with its interval, cost, and what became of it."""
+    search = line.get("search", {})
+    return {
+        "name": "start" if line["round"] < 0 else f"round {line['round'] + 1}",
+        "greedy": line["test"]["greedy"],
+        "sampled": line["test"].get("sampled"),
+        "first": search.get("first_sample_accuracy"),
+        "against": line.get("against_baseline"),
+        "accepted": line.get("accepted", True),
+        "pairs": line.get("pairs"),
+        "tokens": search.get("sampled_tokens"),
+        "seconds": round(record.seconds(line["round"]), 1),
+        "alarms": line.get("training", {}).get("alarms", []),
+    }
+
+
+def _curve(record: RunRecord, number: int) -> dict[str, Any] | None:
+    """The training log of a round, column by column."""
+    log = round_directory(record, number) / "training" / "log.jsonl"
+    if not log.exists():
+        return None
+    lines = list(read_json_lines(log))
+    kept = sorted({*np.linspace(0, len(lines) - 1, min(POINTS, len(lines))).round().astype(int).tolist()})
+    columns = {name: [lines[i].get(name) for i in kept] for name in SHOWN if name in lines[0]}
+    return {"round": number + 1, "update": [i + 1 for i in kept], "columns": columns}
+
+
+def _search(record: RunRecord, number: int) -> dict[str, Any]:
+    """Histograms over all steps of a round's trees, roots left out."""
+    q, visits = [], []
+    for file in tree_files(record, number):
+        forest = Forest.load(file)
+        steps = forest.parent >= 0
+        q.append(forest.q[steps])
+        visits.append(forest.visits[steps])
+    values, counts = (np.concatenate(part) if part else np.zeros(0) for part in (q, visits))
+    low, high = (float(values.min()), float(values.max())) if len(values) else (0.0, 1.0)
+    heights, edges = np.histogram(values, bins=BINS, range=(low, high if high > low else low + 1))
+    # Visits fall off like a power law: doubling bins.
+    powers = 2 ** np.arange(1 + int(np.log2(max(1, counts.max(initial=1)))) + 1)
+    return {
+        "round": number + 1,
+        "q": {"edges": edges.round(4).tolist(), "counts": heights.tolist()},
+        "visits": {"edges": powers.tolist(), "counts": np.histogram(counts, bins=powers)[0].tolist()},
+    }
+
+
+def verdict_origins(record: RunRecord) -> list[dict[str, Any]]:
+    """Which layer of the verifiers decided on the test answers, and how: over all evaluations of the run.
+
+    The verdicts are given anew from the stored answers; an answer that was not stated is not in them.
+    """
+    tally: Counter[tuple[str, str]] = Counter()
+    files = [record.directory / "baseline" / "evaluation.parquet"]
+    files += [round_directory(record, line["round"]) / "evaluation.parquet" for line in record.rounds]
+    for file in files:
+        if not file.exists():
+            continue
+        for outcome in Evaluation.load(file).outcomes:
+            for answer in (outcome.answer, *outcome.sample_answers):
+                if answer is not None:
+                    verdict = verify(outcome.reference, answer)
+                    tally[verdict.layer or "none", verdict.outcome] += 1
+    return [{"layer": layer, "outcome": outcome, "count": count} for (layer, outcome), count in sorted(tally.items())]
+
+
+def round_directory(record: RunRecord, number: int) -> Path:
+    """Where a round (0-based) lies."""
+    return record.directory / f"round-{number:03d}"
+
+
+def tree_files(record: RunRecord, number: int) -> Sequence[Path]:
+    """The tree shards of a round, in order."""
+    return sorted((round_directory(record, number) / "trees").glob("*.parquet"))

@@ -1,0 +1,114 @@
+"""The HTML report of a real run of the toy world, looked at in a real browser."""
+
+from __future__ import annotations
+
+import base64
+import gzip
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from mcts_dpo.preferences import Pairs
+from mcts_dpo.report import load_run, write_html
+from mcts_dpo.report.browsing import gather, tree_object
+from mcts_dpo.rounds import run
+from mcts_dpo.search import Forest
+from tests.browser import opened
+from tests.conftest import ToyWorld
+
+
+@pytest.fixture(scope="module")
+def finished(toy_world: ToyWorld, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished run of one round, with its report."""
+    place = tmp_path_factory.mktemp("report") / "a <run> & its report"
+    run(toy_world.config.model_copy(update={"rounds": 1}), place)
+    write_html(load_run(place))
+    return place
+
+
+def test_a_tree_in_the_page_is_the_tree_in_the_file(finished: Path) -> None:
+    files = sorted((finished / "round-000" / "trees").glob("*.parquet"))
+    trees = gather([(0, files, finished / "round-000" / "pairs.parquet")])
+    blocks = [json.loads(gzip.decompress(base64.b64decode(block))) for block in trees.blocks]
+    forests = [Forest.load(file) for file in files]
+    entries = iter(trees.index)
+    for forest in forests:
+        for tree, info in enumerate(forest.trees):
+            entry = next(entries)
+            shown = blocks[entry["block"]][entry["place"]]
+            nodes = list(forest.nodes(tree))
+            assert (entry["id"], entry["nodes"], shown["id"]) == (info.problem_id, len(nodes), info.problem_id)
+            assert shown["visits"] == [int(forest.visits[node]) for node in nodes]
+            assert shown["text"] == [forest.texts[node] for node in nodes]
+            assert shown["parent"][0] == -1
+            assert [nodes[p] for p in shown["parent"][1:]] == [int(forest.parent[node]) for node in nodes[1:]]
+            assert [len(values) for values in shown["tokens"]] == [int(forest.length[node]) for node in nodes]
+    pairs = Pairs.load(finished / "round-000" / "pairs.parquet")
+    assert sum(entry["pairs"] for entry in trees.index) == len(pairs) > 0
+
+
+def test_single_tokens_are_left_out_of_a_big_page(finished: Path) -> None:
+    files = sorted((finished / "round-000" / "trees").glob("*.parquet"))
+    trees = gather([(0, files, finished / "none.parquet")], max_tokens=10)
+    assert not trees.tokens
+    assert "tokens" not in json.loads(gzip.decompress(base64.b64decode(trees.blocks[0])))[0]
+    assert all(entry["pairs"] == 0 for entry in trees.index)
+    assert "tokens" in tree_object(Forest.load(files[0]), 0, [])
+
+
+def test_the_page_is_the_same_for_the_same_run(finished: Path) -> None:
+    page = finished / "report.html"
+    before = page.read_bytes()
+    write_html(load_run(finished))
+    assert page.read_bytes() == before
+
+
+def test_a_reader_finds_why_a_pair_was_chosen(finished: Path) -> None:
+    with opened(finished / "report.html") as (page, complaints):
+        page.wait_for_selector("#tree .node")
+        assert page.title().startswith("a <run> & its report")
+        assert page.locator("figure").count() >= 6
+        assert page.locator("#rounds-table tr").count() == 3
+
+        page.select_option("#kind", "pairs")
+        shown = page.locator("#list button")
+        assert 0 < shown.count() < len(json.loads(page.locator("#data").text_content() or "")["trees"])
+        shown.last.click()
+        page.wait_for_selector("#tree .edge.chosen")
+        assert page.locator("#tree .edge.rejected").count() > 0
+        assert "Their values differ by" in page.locator("#detail").inner_text()
+
+        page.locator("#tree [data-node='0']").click()
+        assert "The question, as the policy reads it" in page.locator("#detail").inner_text()
+        page.locator("#tree [data-node='1']").click()
+        detail = page.locator("#detail").inner_text()
+        assert all(word in detail for word in ("visits N", "action value Q", "prior p", "log-probability"))
+
+        page.fill("#find", "no such words anywhere")
+        assert page.locator("#list button").count() == 0
+        assert page.locator("#count").inner_text().startswith("0 of")
+        picture = page.screenshot()
+        assert len(set(picture)) > 100
+        assert len(picture) > 20_000
+        assert complaints == []
+
+
+def test_two_thousand_trees_stay_usable(finished: Path, tmp_path: Path) -> None:
+    place = tmp_path / "large"
+    shutil.copytree(finished, place)
+    files = sorted((place / "round-000" / "trees").glob("*.parquet"))
+    trees = sum(len(Forest.load(file).trees) for file in files)
+    for copy in range(-(-2000 // trees) - 1):
+        for file in files:
+            shutil.copy(file, file.with_name(f"shard-{copy + 1:03d}-{file.name}"))
+    page_file = write_html(load_run(place))
+    assert page_file.stat().st_size < 20_000_000
+    with opened(page_file) as (page, complaints):
+        page.wait_for_selector("#tree .node")
+        assert page.locator("#count").inner_text().startswith("20")
+        assert page.locator("#list button").count() == 201
+        page.locator("#list button").last.click()
+        assert page.locator("#list button").count() == 401
+        assert complaints == []
