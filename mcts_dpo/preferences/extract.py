@@ -13,6 +13,7 @@ from pydantic import Field
 
 from mcts_dpo.files import InputError
 from mcts_dpo.preferences.dataset import Pairs, Solutions
+from mcts_dpo.preferences.selection import Order, certainty, kept_first, two_sigma_below
 from mcts_dpo.search import LENGTH, Forest
 from mcts_dpo.settings import Settings
 
@@ -22,21 +23,30 @@ class PreferenceSettings(Settings):
 
     select:          "best_path": at every step of the tree's best path, the step taken over the worst sibling (the
                      reference's choice); "best_worst": at every parent, the best child over the worst;
+                     "two_sigma": at every parent, the best child over the one nearest to two standard deviations below
+                     the mean (`selection.two_sigma_below`);
                      "all": at every parent, every child over every worse sibling.
     min_gap:         least difference of Q, in units of value (right minus wrong is 2).
     min_visits:      least visits N of either step.
     shrinkage:       s ≥ 0 pseudo-samples that say "wrong": Q' = (n · Q − s) / (n + s), n the step's visits, is
                      compared instead of Q, so that one lucky guess does not become a lesson. 0: Q itself.
+    min_certainty:   least probability that the chosen step is truly better, given the visits of both
+                     (`selection.certainty`), below 1; 0.5 or less asks for nothing.
+    max_pairs:       pairs kept of each tree at most (null: all); first: which of them are kept first: "tree": in order
+                     of the tree; "boundary": the policy least decided; "margin": the largest gap in Q.
     smoothing:       label noise α of a pair: "visits": 1 / (N(chosen) / N(rejected) + 1), the conservative loss of
                      Xie et al. 2024 (arXiv 2405.00451, section 3.2); "none": 0.
     smoothing_limit: α is clipped to it. It must stay below 0.5: above, the label would be reversed wherever the
                      rejected step was visited more.
     """
 
-    select: Literal["best_path", "best_worst", "all"] = "best_worst"
+    select: Literal["best_path", "best_worst", "two_sigma", "all"] = "best_worst"
     min_gap: float = Field(0.5, ge=0, allow_inf_nan=False)
     min_visits: int = Field(1, ge=1)
     shrinkage: float = Field(0.0, ge=0, allow_inf_nan=False)
+    min_certainty: float = Field(0.0, ge=0, lt=1)
+    max_pairs: int | None = Field(None, ge=1)
+    first: Order = "tree"
     smoothing: Literal["visits", "none"] = "visits"
     smoothing_limit: float = Field(0.45, ge=0, lt=0.5)
 
@@ -96,6 +106,9 @@ def _candidates(
             continue
         if settings.select == "all":
             yield from ((better, worse) for i, better in enumerate(ranked) for worse in ranked[i + 1 :])
+        elif settings.select == "two_sigma":
+            values = [shrunk_q(forest, node, settings.shrinkage) for node in ranked]
+            yield ranked[0], ranked[two_sigma_below(values, [max(1, int(forest.samples[node])) for node in ranked])]
         else:
             # The worst by Q; among equals the most visited one, whose value is known best.
             lowest = shrunk_q(forest, ranked[-1], settings.shrinkage)
@@ -109,15 +122,37 @@ def _forest_pairs(forest: Forest, settings: PreferenceSettings) -> Pairs:
         if info.status == "failed":
             continue
         nodes = [int(node) for node in forest.nodes(tree)]
-        for chosen, rejected in _candidates(forest, info.root, nodes, settings):
-            margin = shrunk_q(forest, chosen, settings.shrinkage) - shrunk_q(forest, rejected, settings.shrinkage)
-            visited = min(int(forest.visits[chosen]), int(forest.visits[rejected])) >= settings.min_visits
-            # Siblings differ in text, yet ids may agree when white space was all that differed in another place.
-            same = forest.step_tokens(chosen) == forest.step_tokens(rejected)
-            if margin > 0 and margin >= settings.min_gap and visited and not same:
-                rows.append(_pair_row(forest, tree, chosen, rejected, margin, settings))
+        found = [
+            _pair_row(forest, tree, chosen, rejected, margin, settings)
+            for chosen, rejected in _candidates(forest, info.root, nodes, settings)
+            if _worth_keeping(forest, chosen, rejected, margin := _margin(forest, chosen, rejected, settings), settings)
+        ]
+        if settings.max_pairs is not None and len(found) > settings.max_pairs:
+            keys = [
+                kept_first(settings.first, row["margin"], row["chosen_logprob"] - row["rejected_logprob"])
+                for row in found
+            ]
+            first = sorted(range(len(found)), key=lambda place: (keys[place], place))[: settings.max_pairs]
+            found = [found[place] for place in sorted(first)]
+        rows += found
     columns = {name: [row[name] for row in rows] for name in Pairs.schema.names}
     return Pairs.from_columns(columns, forest_tokenizer(forest))
+
+
+def _margin(forest: Forest, chosen: int, rejected: int, settings: PreferenceSettings) -> float:
+    return shrunk_q(forest, chosen, settings.shrinkage) - shrunk_q(forest, rejected, settings.shrinkage)
+
+
+def _worth_keeping(forest: Forest, chosen: int, rejected: int, margin: float, settings: PreferenceSettings) -> bool:
+    visits = int(forest.visits[chosen]), int(forest.visits[rejected])
+    if margin <= 0 or margin < settings.min_gap or min(visits) < settings.min_visits:
+        return False
+    if settings.min_certainty > 0:
+        q = float(forest.q[chosen]), float(forest.q[rejected])
+        if certainty(q[0], visits[0], q[1], visits[1]) < settings.min_certainty:
+            return False
+    # Siblings differ in text, yet ids may agree when white space was all that differed in another place.
+    return forest.step_tokens(chosen) != forest.step_tokens(rejected)
 
 
 def _pair_row(

@@ -61,6 +61,42 @@ def test_filters() -> None:
     assert names(small_forest(), min_gap=2.5) == []
 
 
+def wide_forest() -> Forest:
+    """One parent, five children: good, often middling, twice poor, once hopeless."""
+    forest = Forest({}, "digest")
+    forest.add_tree("p", [1], "Q")
+    for text, q, visits in (("good", 1.0, 30), ("middling", 0.4, 40), ("fair", 0.5, 9), ("poor", -0.2, 12)):
+        grow(forest, 0, text, q=q, visits=visits)
+    grow(forest, 0, "hopeless", q=-1.0, visits=1)
+    return forest
+
+
+def test_two_sigma_passes_over_a_rare_failure() -> None:
+    assert names(wide_forest(), select="best_worst") == [("good", "hopeless")]
+    # Mean 0.51, deviation 0.40: μ − 2σ = −0.28, nearest to the poor one's −0.2.
+    assert names(wide_forest(), select="two_sigma") == [("good", "poor")]
+
+
+def test_of_too_many_pairs_those_asked_for_are_kept() -> None:
+    forest = wide_forest()
+    everything = names(forest, select="all", min_gap=0.0)
+    assert len(everything) == 10
+    assert names(forest, select="all", min_gap=0.0, max_pairs=2) == everything[:2]
+    largest = names(forest, select="all", min_gap=0.0, max_pairs=2, first="margin")
+    assert largest == [("good", "hopeless"), ("fair", "hopeless")]
+    # Every token has log-probability −0.5, so steps of equal length are what the policy is undecided between.
+    nearest = names(forest, select="all", min_gap=0.0, max_pairs=2, first="boundary")
+    assert nearest == [("good", "fair"), ("good", "poor")]
+
+
+def test_uncertain_pairs_can_be_left_out() -> None:
+    kept = names(wide_forest(), select="all", min_gap=0.0, min_certainty=0.95)
+    assert ("good", "poor") in kept
+    assert ("fair", "middling") not in kept  # 0.1 apart, 9 visits
+    assert ("good", "hopeless") in kept
+    assert ("poor", "hopeless") not in kept  # seen once
+
+
 def test_shrinkage_distrusts_one_lucky_guess() -> None:
     forest = Forest({}, "digest")
     forest.add_tree("p", [1], "Q")
@@ -125,14 +161,8 @@ def test_failed_trees_and_foreign_forests() -> None:
         extract_pairs([small_forest(), other])
 
 
-@settings(max_examples=60, deadline=None)
-@given(
-    st.integers(0, 2**32 - 1),
-    st.sampled_from(["best_path", "best_worst", "all"]),
-    st.floats(0, 1.5),
-    st.floats(0, 3),
-)
-def test_invariants_on_random_trees(seed: int, select: str, gap: float, shrinkage: float) -> None:
+def random_forest(seed: int) -> Forest:
+    """Three small trees of random shape, values, visits and outcomes."""
     rng = np.random.default_rng(seed)
     forest = Forest({}, "digest")
     for number in range(3):
@@ -153,6 +183,18 @@ def test_invariants_on_random_trees(seed: int, select: str, gap: float, shrinkag
             )
             if not finish:
                 open_nodes.append(node)
+    return forest
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.integers(0, 2**32 - 1),
+    st.sampled_from(["best_path", "best_worst", "two_sigma", "all"]),
+    st.floats(0, 1.5),
+    st.floats(0, 3),
+)
+def test_invariants_on_random_trees(seed: int, select: str, gap: float, shrinkage: float) -> None:
+    forest = random_forest(seed)
     options = PreferenceSettings(select=select, min_gap=gap, shrinkage=shrinkage)  # type: ignore[arg-type]
     pairs = extract_pairs([forest], options)
     chosen, rejected = pairs.numbers("chosen_node"), pairs.numbers("rejected_node")
