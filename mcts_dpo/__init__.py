@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from mcts_dpo.config import RunConfig
     from mcts_dpo.engines import EngineSettings, load_engine
     from mcts_dpo.evaluation import EvaluationSettings, evaluate
-    from mcts_dpo.preferences import PreferenceSettings, extract_pairs, extract_solutions
+    from mcts_dpo.preferences import PreferenceSettings, extract_pairs, extract_siblings, extract_solutions
     from mcts_dpo.problems import Problem, ProblemSettings, load_problems
     from mcts_dpo.prompts import PromptSettings
     from mcts_dpo.rounds import run
@@ -41,6 +41,7 @@ __all__ = [
     "TrainingSettings",
     "evaluate",
     "extract_pairs",
+    "extract_siblings",
     "extract_solutions",
     "load_engine",
     "load_problems",
@@ -62,6 +63,7 @@ _HOMES = {
     "TrainingSettings": "training",
     "evaluate": "evaluation",
     "extract_pairs": "preferences",
+    "extract_siblings": "preferences",
     "extract_solutions": "preferences",
     "load_engine": "engines",
     "load_problems": "problems",

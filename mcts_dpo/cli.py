@@ -243,9 +243,12 @@ def pairs(
     for table in (found, siblings, solutions):
         table.save(out / f"{table.what}.parquet")
     typer.echo(
-        f"{len(found)} pairs, {len(siblings.offsets) - 1} lists of siblings and {len(solutions)} solutions "
+        f"{len(found)} pairs, {siblings.lists} lists of siblings and {len(solutions)} solutions "
         f"from {sum(len(f.trees) for f in forests)} trees in {out}"
     )
+    if not len(found):
+        gap = settings.preferences.min_gap
+        typer.echo(f"No pairs: no parent has two children whose Q differs by preferences.min_gap = {gap:g} or more.")
 
 
 @app.command()

@@ -258,6 +258,7 @@ def _measure(
         "accepted": trained,
         "search": search_statistics([Forest.load(shard) for shard in shards]),
         "pairs": read_rows(place / "pairs.parquet"),
+        "siblings": read_rows(place / "siblings.parquet"),
         "solutions": read_rows(place / "solutions.parquet"),
         "test": evaluation.summary(),
         "train_problems_left_out": problems.left_out,

@@ -62,6 +62,12 @@ def test_stages_one_by_one(cli: Cli, config: Path, toy_world: ToyWorld, tmp_path
     rows = pq.read_metadata(data / "pairs.parquet").num_rows
     assert rows > 0
     assert out.startswith(f"{rows} pairs, ")
+    assert pq.read_metadata(data / "siblings.parquet").num_rows >= 2 * rows
+    code, out, _ = cli("pairs", trees, "--out", tmp_path / "none", "--set", "preferences.min_gap=9")
+    assert code == 0
+    assert out.splitlines()[-1].endswith(
+        "no parent has two children whose Q differs by preferences.min_gap = 9 or more."
+    )
 
     code, out, _ = cli("train", "-c", config, "-d", data / "pairs.parquet", "-o", policy, "training.max_updates=2")
     assert code == 0

@@ -10,12 +10,13 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from mcts_dpo.evaluation import Evaluation
 from mcts_dpo.files import InputError, read_json
-from mcts_dpo.preferences import Pairs, Solutions
+from mcts_dpo.preferences import Pairs, Siblings, Solutions
 from mcts_dpo.problems import load_problems, save_problems
 from mcts_dpo.rounds import run
 from mcts_dpo.search import Forest
@@ -154,13 +155,14 @@ def test_too_few_problems_and_contaminated_ones(toy_world: ToyWorld, tmp_path: P
     assert result.rounds[0]["train_problems_left_out"] == 15
 
 
-@pytest.mark.parametrize(("objective", "data"), [("rft", "solutions.parquet"), ("step_rft", "pairs.parquet")])
-def test_control_arms_train_on_their_own_data(objective: str, data: str, toy_world: ToyWorld, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("objective", "data"), [("rft", Solutions), ("step_rft", Pairs), ("lipo", Siblings)])
+def test_arms_train_on_their_own_data(objective: str, data: Any, toy_world: ToyWorld, tmp_path: Path) -> None:
     training = toy_world.config.training.model_copy(update={"objective": objective})
     result = run(toy_world.config.model_copy(update={"training": training, "rounds": 1}), tmp_path)
-    table = {"solutions.parquet": Solutions, "pairs.parquet": Pairs}[data].load(tmp_path / "round-000" / data)
+    table = data.load(tmp_path / "round-000" / f"{data.what}.parquet")
     assert result.rounds[0]["training"]["objective"] == objective
-    assert result.rounds[0]["training"]["rows"] == len(table)
+    assert result.rounds[0][data.what] == len(table)
+    assert result.rounds[0]["training"]["rows"] == (table.lists if data is Siblings else len(table))
 
 
 def test_nothing_to_learn_keeps_the_policy(toy_world: ToyWorld, tmp_path: Path) -> None:

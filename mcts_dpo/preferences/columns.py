@@ -25,6 +25,12 @@ def schema_of(**types: Any) -> Any:
     return pa.schema([pa.field(name, kind, nullable=False) for name, kind in types.items()])
 
 
+OBSERVED = "_observed"
+"""Beside `x_tokens`, a column `x_observed` holds the places in it ([≥ 0] int32, rising) of tokens that the policy was
+given and did not write, such as a tool's output: they are read, and never part of a loss. A table without the column
+has none."""
+
+
 @dataclass(frozen=True, slots=True)
 class Ragged:
     """Token sequences of different lengths in one arena.
@@ -161,6 +167,28 @@ class Columns:
         values = self.numbers(column)
         self._refuse(where, column, ~(np.isfinite(values) & (values > 0)), "a finite number above 0")
 
+    def _check_observed(self, where: str, *names: str, prefix: bool = False) -> None:
+        """Places of observed tokens must exist; a step needs a token of its own (`prefix`: no step)."""
+        for name in names:
+            places, lengths = self.tokens(name + OBSERVED), self.tokens(f"{name}_tokens").lengths
+            owner = np.repeat(np.arange(len(places)), places.lengths)
+            outside = (places.values < 0) | (places.values >= lengths[owner])
+            falling = np.append(False, (np.diff(places.values) <= 0) & (np.diff(owner) == 0))[: len(owner)]
+            wrong = np.zeros(len(places), dtype=np.bool_)
+            wrong[owner[outside | falling]] = True
+            self._refuse(where, name + OBSERVED, wrong, f"rising places in {name}_tokens")
+            if not prefix:
+                nothing = (places.lengths == lengths) & (lengths > 0)
+                self._refuse(where, name + OBSERVED, nothing, "not every token of a step: none would be learned")
+
+    def observed(self, name: str) -> list[NDArray[np.bool_]]:
+        """Per row, [tokens] bool: which of `name`_tokens are observations."""
+        places, lengths = self.tokens(name + OBSERVED), self.tokens(f"{name}_tokens").lengths
+        masks = [np.zeros(length, dtype=np.bool_) for length in lengths.tolist()]
+        for row in np.flatnonzero(places.lengths).tolist():
+            masks[row][places[row]] = True
+        return masks
+
     def _check_tokens(self, where: str, *columns: str, empty: bool = False) -> None:
         for column in columns:
             tokens = self.tokens(column)
@@ -208,6 +236,9 @@ def _conform(table: Any, schema: Any, where: str) -> Any:
     metadata = table.schema.metadata or {}
     columns = []
     for field in schema:
+        if field.name not in table.column_names and field.name.endswith(OBSERVED):
+            columns.append(pa.array([[]] * table.num_rows, type=field.type))
+            continue
         if field.name not in table.column_names:
             raise InputError(f"{where}: column {field.name!r} is missing (found: {', '.join(table.column_names)})")
         column = table.column(field.name)

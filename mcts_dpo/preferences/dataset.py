@@ -29,6 +29,7 @@ class Pairs(Columns):
     prompt_tokens:   [≥ 1] int32, the question prompt only.
     prefix_tokens:   [≥ 0] int32, the policy's own steps before the pair.
     chosen_tokens, rejected_tokens: [≥ 1] int32, the step only; never equal.
+    prefix_observed, chosen_observed, rejected_observed: [≥ 0] int32, see `columns.OBSERVED`.
     chosen_q, rejected_q: float64, action values; margin: float64, their gap.
     chosen_visits, rejected_visits, chosen_samples, rejected_samples: int32, evidence counted in two ways.
     smoothing:       float64 in [0, 0.5), the probability that the label is the wrong way round (0: none).
@@ -53,6 +54,9 @@ class Pairs(Columns):
         prefix_tokens=TOKENS,
         chosen_tokens=TOKENS,
         rejected_tokens=TOKENS,
+        prefix_observed=TOKENS,
+        chosen_observed=TOKENS,
+        rejected_observed=TOKENS,
         chosen_q=pa.float64(),
         rejected_q=pa.float64(),
         margin=pa.float64(),
@@ -69,6 +73,8 @@ class Pairs(Columns):
     def _check(self, where: str) -> None:
         self._check_tokens(where, "prompt_tokens", "chosen_tokens", "rejected_tokens")
         self._check_tokens(where, "prefix_tokens", empty=True)
+        self._check_observed(where, "chosen", "rejected")
+        self._check_observed(where, "prefix", prefix=True)
         self._check_finite(where, "chosen_q", "rejected_q", "margin", "chosen_logprob", "rejected_logprob")
         self._check_positive(where, "weight")
         smoothing = self.numbers("smoothing")
@@ -86,6 +92,7 @@ class Solutions(Columns):
     problem_id:        str; tree, leaf: int32, which tree of its shard and the node the solution ends in.
     prompt:            str, the question prompt; completion: str, the solution.
     prompt_tokens:     [≥ 1] int32; completion_tokens: [≥ 1] int32, the end of sequence included.
+    completion_observed: [≥ 0] int32, see `columns.OBSERVED`.
     q:                 float64, the value of the path.
     weight:            float64 > 0, the solution's share in the mean over tokens.
     """
@@ -100,12 +107,14 @@ class Solutions(Columns):
         completion=pa.string(),
         prompt_tokens=TOKENS,
         completion_tokens=TOKENS,
+        completion_observed=TOKENS,
         q=pa.float64(),
         weight=pa.float64(),
     )
 
     def _check(self, where: str) -> None:
         self._check_tokens(where, "prompt_tokens", "completion_tokens")
+        self._check_observed(where, "completion")
         self._check_finite(where, "q")
         self._check_positive(where, "weight")
 
@@ -122,6 +131,7 @@ class Siblings(Columns):
     label:         bool, whether the step is better than its parent promised: q > parent_value.
     prompt_tokens: [≥ 1] int32, the question prompt only; prefix_tokens: [≥ 0] int32, the policy's steps before.
     step_tokens:   [≥ 1] int32, the step only; different in every row of a list.
+    prefix_observed, step_observed: [≥ 0] int32, see `columns.OBSERVED`.
     q:             float64, action value; value: float64, Q', which ranks the list (`PreferenceSettings.shrinkage`).
     visits:        int32 ≥ 0; samples: int32 ≥ 1, how often the policy sampled the step.
     prior:         float64 ≥ 0, p(a|s) as selection saw it; logprob: float64 ≤ 0 nats, the sampling policy's.
@@ -142,6 +152,8 @@ class Siblings(Columns):
         prompt_tokens=TOKENS,
         prefix_tokens=TOKENS,
         step_tokens=TOKENS,
+        prefix_observed=TOKENS,
+        step_observed=TOKENS,
         q=pa.float64(),
         value=pa.float64(),
         visits=pa.int32(),
@@ -157,9 +169,16 @@ class Siblings(Columns):
         """[lists + 1] int64: list i is rows offsets[i] … offsets[i + 1] − 1."""
         return np.append(np.flatnonzero(self.numbers("rank") == 0), len(self)).astype(np.int64)
 
+    @property
+    def lists(self) -> int:
+        """How many lists there are."""
+        return len(self.offsets) - 1
+
     def _check(self, where: str) -> None:
         self._check_tokens(where, "prompt_tokens", "step_tokens")
         self._check_tokens(where, "prefix_tokens", empty=True)
+        self._check_observed(where, "step")
+        self._check_observed(where, "prefix", prefix=True)
         self._check_finite(where, "q", "value", "prior", "logprob", "parent_value")
         self._check_positive(where, "weight")
         self._refuse(where, "samples", self.numbers("samples") < 1, "1 or more")

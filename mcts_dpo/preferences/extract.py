@@ -12,6 +12,7 @@ from typing import Any, Literal
 from pydantic import Field
 
 from mcts_dpo.files import InputError
+from mcts_dpo.preferences.columns import OBSERVED
 from mcts_dpo.preferences.dataset import Pairs, Solutions
 from mcts_dpo.preferences.selection import Order, certainty, kept_first, two_sigma_below
 from mcts_dpo.search import LENGTH, Forest
@@ -135,7 +136,7 @@ def _forest_pairs(forest: Forest, settings: PreferenceSettings) -> Pairs:
             first = sorted(range(len(found)), key=lambda place: (keys[place], place))[: settings.max_pairs]
             found = [found[place] for place in sorted(first)]
         rows += found
-    columns = {name: [row[name] for row in rows] for name in Pairs.schema.names}
+    columns = {name: [row[name] for row in rows] for name in Pairs.schema.names if not name.endswith(OBSERVED)}
     return Pairs.from_columns(columns, forest_tokenizer(forest))
 
 
@@ -212,7 +213,7 @@ def _forest_solutions(forest: Forest, settings: PreferenceSettings) -> Solutions
                     "weight": 1.0,
                 }
             )
-    columns = {name: [row[name] for row in rows] for name in Solutions.schema.names}
+    columns = {name: [row[name] for row in rows] for name in Solutions.schema.names if not name.endswith(OBSERVED)}
     return Solutions.from_columns(columns, forest_tokenizer(forest))
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
+from mcts_dpo.preferences.columns import OBSERVED
 from mcts_dpo.preferences.dataset import Siblings
 from mcts_dpo.preferences.extract import (
     PreferenceSettings,
@@ -41,7 +42,7 @@ def _forest_lists(forest: Forest, settings: PreferenceSettings) -> Siblings:
             parents = [int(node) for node in forest.nodes(tree)]
         for parent in parents:
             rows += _list(forest, tree, parent, settings)
-    columns = {name: [row[name] for row in rows] for name in Siblings.schema.names}
+    columns = {name: [row[name] for row in rows] for name in Siblings.schema.names if not name.endswith(OBSERVED)}
     return Siblings.from_columns(columns, forest_tokenizer(forest))
 
 

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from mcts_dpo.files import InputError
-from mcts_dpo.preferences.columns import Columns
+from mcts_dpo.preferences.columns import Columns, Ragged
 from mcts_dpo.preferences.dataset import Pairs, Siblings, Solutions
 from mcts_dpo.training.batches import Sequences, sequences
 from mcts_dpo.training.settings import Objective, TrainingSettings
@@ -126,7 +126,8 @@ def _solutions(table: Solutions, source: str) -> Lessons:
     prompt, completion = table.tokens("prompt_tokens"), table.tokens("completion_tokens")
     parts = [(prompt[row], completion[row]) for row in range(len(table))]
     weight = table.numbers("weight")
-    scored = sequences(parts, prompt.lengths, prompt.lengths, weight)
+    unscored = _unscored(prompt, [table.observed("completion")])
+    scored = sequences(parts, prompt.lengths, prompt.lengths, weight, unscored=unscored)
     return Lessons(scored, weight, {}, {}, table.tokenizer, source)
 
 
@@ -138,9 +139,10 @@ def _pairs(table: Pairs, settings: TrainingSettings, source: str) -> Lessons:
     step_from = np.repeat(prompt.lengths + prefix.lengths, 2)
     imitation = np.stack([weight, np.zeros_like(weight)], axis=1).ravel()
     scored_from = _scored_from(np.repeat(prompt.lengths, 2), step_from, imitation, settings)
+    unscored = _unscored(prompt, *([table.observed("prefix"), table.observed(step)] for step in ("chosen", "rejected")))
     start = np.stack([table.numbers("chosen_logprob"), table.numbers("rejected_logprob")], axis=1).ravel()
     return Lessons(
-        sequences(parts, scored_from, step_from, imitation, per_row=2),
+        sequences(parts, scored_from, step_from, imitation, per_row=2, unscored=unscored),
         weight,
         {"smoothing": table.numbers("smoothing"), "margin": table.numbers("margin")},
         {"start": start},
@@ -164,8 +166,24 @@ def _lists(table: Siblings, settings: TrainingSettings, source: str) -> Lessons:
     }
     if settings.objective == "tpo":
         of_step["likeness"] = _likeness(table)
-    scored = sequences(parts, scored_from, step_from, imitation, per_row=np.diff(table.offsets))
+    unscored = _unscored(prompt, [table.observed("prefix"), table.observed("step")])
+    scored = sequences(parts, scored_from, step_from, imitation, per_row=np.diff(table.offsets), unscored=unscored)
     return Lessons(scored, table.numbers("weight")[best], {}, of_step, table.tokenizer, source)
+
+
+def _unscored(prompt: Ragged, *sequences_of_row: list[list[NDArray[np.bool_]]]) -> NDArray[np.bool_] | None:
+    """[T] bool, all sequences' observed tokens one after the other; None where nothing is observed.
+
+    sequences_of_row: for each sequence of a row, its parts after the prompt, and of each part one mask per row.
+    """
+    masks = [
+        mask
+        for row in range(len(prompt))
+        for parts in sequences_of_row
+        for mask in (np.zeros(len(prompt[row]), dtype=np.bool_), *(part[row] for part in parts))
+    ]
+    found = np.concatenate(masks)
+    return found if found.any() else None
 
 
 def _scored_from(

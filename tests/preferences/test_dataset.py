@@ -151,6 +151,13 @@ def test_a_token_column_may_come_as_an_arena() -> None:
         ("weight", [0.0, 1.0, 1.0], r"row 0: weight is 0.0 \(accepted: a finite number above 0\)"),
         ("weight", [1.0, math.inf, 1.0], "row 1: weight is inf"),
         ("margin", [1.0, math.nan, 1.0], r"row 1: margin is nan \(accepted: a finite number\)"),
+        (
+            "chosen_observed",
+            [[], [2], []],
+            r"row 1: chosen_observed is \[2\] \(accepted: rising places in chosen",
+        ),
+        ("prefix_observed", [[], [1, 1], []], r"row 1: prefix_observed is \[1, 1\] \(accepted: rising"),
+        ("rejected_observed", [[], [0], []], r"row 1: rejected_observed is \[0\] \(accepted: not every token"),
         ("chozen", [1, 2, 3], "unknown column 'chozen'"),
     ],
 )
@@ -211,3 +218,13 @@ def test_a_wrong_file_is_named_with_column_and_row(tmp_path: Path, changes: dict
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"pairs\.parquet: no such file"):
         Pairs.load(tmp_path / "pairs.parquet")
+
+
+def test_observed_tokens_are_kept_and_a_file_without_them_has_none(tmp_path: Path) -> None:
+    seen = {"prefix_observed": [[], [0, 1], []], "chosen_observed": [[], [1], []]}
+    table = Pairs.from_columns(columns(ROWS) | seen, "digest")
+    table.save(tmp_path / "pairs.parquet")
+    loaded = Pairs.load(tmp_path / "pairs.parquet")
+    assert [mask.tolist() for mask in loaded.observed("prefix")] == [[], [True, True], [False]]
+    assert [mask.tolist() for mask in loaded.observed("chosen")] == [[False], [False, True], [False, False]]
+    assert not any(mask.any() for mask in Pairs.load(written(tmp_path / "other.parquet")).observed("prefix"))

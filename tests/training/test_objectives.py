@@ -313,3 +313,34 @@ def test_only_what_was_imitated_is_scored_before_the_step() -> None:
     assert not lessons.sequences.imitation[later].any()
     assert (lessons.sequences.scored_from[later] == lessons.sequences.step_from[later]).all()
     assert lessons.sequences.scored_from[first].tolist() == [len(prompt) for prompt, _, _ in LIST_ROWS]
+
+
+@pytest.mark.parametrize("objective", ["step_dpo", "lipo", "rft"])
+def test_no_loss_contains_an_observed_token(objective: Any) -> None:
+    """What a tool said is read but not learned: the loss is that of the other tokens, given all of them."""
+    prompt, prefix, chosen, rejected = [5, 6], [7, 8, 9], [10, 11, 12], [13, 14]
+    settings = TrainingSettings(objective=objective, preference_weight=0.5)
+    if objective == "rft":
+        plain: Any = solutions_of([(prompt, [*prefix, *chosen])])
+        seen = {"completion_observed": [[1, 2, 4]]}
+    elif objective == "lipo":
+        plain = siblings_of([(prompt, prefix, [chosen, rejected])])
+        seen = {"prefix_observed": [[1, 2], [1, 2]], "step_observed": [[1], [0]]}
+    else:
+        plain = pairs_of([(prompt, prefix, chosen, rejected)])
+        seen = {"prefix_observed": [[1, 2]], "chosen_observed": [[1]], "rejected_observed": [[0]]}
+    content = {name: plain.table.column(name).to_pylist() for name in plain.schema.names}
+    lessons = load_lessons(type(plain).from_columns(content | seen, "digest"), settings)
+    model, before = tiny_model(dtype=torch.float64), tiny_model(dtype=torch.float64, seed=1)
+    with torch.no_grad():
+        reference = score(before, make_batch(lessons.sequences, np.arange(len(lessons.sequences)))).steps
+    figures = update(model, lessons, settings, reference if needs_reference(objective) else None)
+    with torch.no_grad():
+        solution = naive_logprobs(model, prompt, [*prefix, *chosen])[[0, 3, 5]]
+        assert figures["nll"] == pytest.approx(-float(solution.mean()))
+        if objective != "rft":
+            w, ref_w = (naive_logprobs(m, [*prompt, *prefix], chosen)[[0, 2]].sum() for m in (model, before))
+            r, ref_r = (naive_logprobs(m, [*prompt, *prefix], rejected)[1:].sum() for m in (model, before))
+            assert figures["margin"] == pytest.approx(float((w - ref_w) - (r - ref_r)))
+            expected = np.logaddexp(0, -float((w - ref_w) - (r - ref_r)))
+            assert figures["preference_loss"] == pytest.approx(expected)

@@ -12,6 +12,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from mcts_dpo.models import load_tokenizer, tokenizer_digest
+from mcts_dpo.preferences.columns import OBSERVED
 from mcts_dpo.preferences.dataset import Pairs, Siblings, Solutions
 
 VOCABULARY = 31
@@ -109,7 +110,7 @@ def siblings_of(
     weight: Sequence[float] | None = None,
 ) -> Siblings:
     """Lists from (prompt, prefix, steps), best step first. Unless given, Q falls evenly from 1 to −1."""
-    columns: dict[str, list[Any]] = {name: [] for name in Siblings.schema.names}
+    columns: dict[str, list[Any]] = {name: [] for name in Siblings.schema.names if not name.endswith(OBSERVED)}
     for number, (prompt, prefix, steps) in enumerate(lists):
         values = np.linspace(1, -1, len(steps)).tolist() if q is None else q[number]
         counts = [1] * len(steps) if samples is None else samples[number]
