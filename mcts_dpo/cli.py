@@ -199,14 +199,17 @@ def search(
     shard_size: Annotated[int, typer.Option(help="Problems per shard; a finished shard is not repeated.", min=1)] = 32,
     seed: Annotated[int, typer.Option(help="Of the samples.", min=0)] = 0,
 ) -> None:
-    """Grow one tree per problem."""
+    """Grow one tree per problem. Here no tree waits for another unless search.schedule=waves is given."""
     from mcts_dpo.engines import load_engine
-    from mcts_dpo.search import search_shards
+    from mcts_dpo.search import policy_fingerprint, search_shards
 
     settings = _stage_config(config, overrides)
     items = _problems(settings, problems, "train")
     policy = _model(settings, model)
-    search_settings = settings.search.model_copy(update={"seed": seed}) if seed else settings.search
+    changes: dict[str, Any] = {"seed": seed} if seed else {}
+    if "schedule" not in settings.search.model_fields_set:
+        changes["schedule"] = "events"
+    search_settings = settings.search.model_copy(update=changes)
     with live_progress(err_console) as progress:
         shards = search_shards(
             items,
@@ -215,6 +218,7 @@ def search(
             shard_size=shard_size,
             prompt=settings.prompt,
             settings=search_settings,
+            policy=policy_fingerprint(policy),
             progress=progress,
         )
     typer.echo(f"{len(items)} trees in {len(shards)} files under {out}")

@@ -38,7 +38,7 @@ from mcts_dpo.files import InputError, digest, read_json, seed_from, sweep, whol
 from mcts_dpo.preferences import extract_pairs, extract_siblings, extract_solutions
 from mcts_dpo.problems import Problem, load_problems, overlap
 from mcts_dpo.progress import Progress, part_of, silent
-from mcts_dpo.search import Forest, search_shards, search_statistics
+from mcts_dpo.search import Forest, policy_fingerprint, search_shards, search_statistics
 from mcts_dpo.settings import difference, dump_settings, load_settings
 from mcts_dpo.training import table_of, train
 
@@ -210,6 +210,7 @@ def _search(bench: _Bench, place: Path, index: int, problems: Sequence[Problem],
             shard_size=config.shard_size,
             prompt=config.prompt,
             settings=settings,
+            policy=policy_fingerprint(policy),
             progress=part_of(bench.progress, prefix=f"round {index + 1}: "),
         )
 

@@ -6,6 +6,7 @@ Knows neither training nor run directories; runs without torch of its own.
 from mcts_dpo.search.answers import TreeAnswer, tree_answer
 from mcts_dpo.search.desk import SearchClock
 from mcts_dpo.search.forest import FINISHES, LENGTH, NONE, Forest, TreeInfo
+from mcts_dpo.search.journal import policy_fingerprint
 from mcts_dpo.search.mcts import search
 from mcts_dpo.search.render import render_text, render_tree
 from mcts_dpo.search.settings import SearchSettings, SelfEvaluationSettings
@@ -24,6 +25,7 @@ __all__ = [
     "SolvedQuestion",
     "TreeAnswer",
     "TreeInfo",
+    "policy_fingerprint",
     "render_text",
     "render_tree",
     "search",

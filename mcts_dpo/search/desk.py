@@ -6,7 +6,6 @@ In: requests, each with an owner. Out: completions, each with its owner. Knows n
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Generic, TypeVar
 
@@ -83,13 +82,3 @@ class Desk(Generic[Owner]):
             self._clock.other += cpu - self._cpu
         self._clock.wall += wall - self._wall
         self._cpu, self._wall = cpu, wall
-
-
-def exchange(desk: Desk[int], requests: Sequence[Request]) -> list[Completion]:
-    """Send all, wait for all, return the completions in the order of the requests."""
-    for place, request in enumerate(requests):
-        desk.send(request, place)
-    done: dict[int, Completion] = {}
-    while len(done) < len(requests):
-        done.update(desk.collect())
-    return [done[place] for place in range(len(requests))]

@@ -10,18 +10,31 @@ and the policy alone, so the trees are those of the waves, whatever the engine f
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 
-from mcts_dpo.engines.base import Completion, Engine
+from mcts_dpo.engines.base import Completion, Engine, Request, Sample
 from mcts_dpo.search import kernels
-from mcts_dpo.search.desk import Desk
+from mcts_dpo.search.desk import Desk, SearchClock
 from mcts_dpo.search.forest import NONE
+from mcts_dpo.search.journal import Record, Sampled, Settled
 from mcts_dpo.search.rewards import Outcome
 from mcts_dpo.search.settings import SearchSettings
-from mcts_dpo.search.simulation import Expansion, Growth, Task, Tree, ask, end_if_done, grow, judge, plan, settle
+from mcts_dpo.search.simulation import (
+    Expansion,
+    Growth,
+    Task,
+    Tree,
+    ask,
+    end_if_done,
+    grow,
+    is_last,
+    judge,
+    plan,
+    settle,
+)
 
 SLOTS = 32
 """Sequences that an engine is taken to run together if it does not say."""
@@ -60,19 +73,28 @@ def trees_alive(engine: Engine, settings: SearchSettings) -> int:
 
 
 def run_events(
-    tasks: Iterable[Task], desk: Desk[Owner], alive: int, done: Callable[[Task], None], told: Callable[[Task], None]
+    tasks: Iterable[Task],
+    engine: Engine,
+    settings: SearchSettings,
+    clock: SearchClock | None = None,
+    *,
+    done: Callable[[Task], None] = lambda _: None,
+    told: Callable[[Task], None] = lambda _: None,
 ) -> None:
-    """Search every tree of every task to its end. The next task is opened (drawn from `tasks`) when fewer than
-    `alive` trees are under way: so memory holds the forests that are being searched and no others.
+    """Search every tree of every task to its end. The next task is opened (drawn from `tasks`) when fewer trees than
+    `trees_alive` are under way: so memory holds the forests that are being searched and no others.
 
-    done: called with each task as soon as its last tree has ended. told: after every poll, with each task that moved.
+    done: called with each task as soon as its last tree has ended. told: after every poll, with each open task.
     """
+    desk: Desk[Owner] = Desk(engine, clock)
+    alive = trees_alive(engine, settings)
     source = iter(tasks)
     running: list[Running] = []
     while True:
-        crowd = _admit(running, source, alive)
+        crowd = _admit(running, source, alive, desk)
         for finished in [one for one in running if not one.alive]:
             running.remove(finished)
+            told(finished.task)
             done(finished.task)
         for one in running:
             _send(one, desk, crowd, alive)
@@ -84,19 +106,21 @@ def run_events(
                     _settle(one)
                 told(one.task)
         elif not running:
-            return
+            break
+    desk.close()
 
 
-def _admit(running: list[Running], source: Iterable[Task], alive: int) -> int:
+def _admit(running: list[Running], source: Iterator[Task], alive: int, desk: Desk[Owner]) -> int:
     """Let waiting trees in, opening further tasks as needed. Returns how many are alive."""
     crowd = sum(len(one.alive) for one in running)
     while crowd < alive:
         one = next((one for one in running if one.waiting), None)
         if one is None:
-            task = next(iter(source), None)
+            task = next(source, None)
             if task is None:
                 break
-            running.append(Running(task, deque(tree for tree in task.trees if tree.living or tree.flying)))
+            running.append(_open(task, desk))
+            crowd += len(running[-1].alive)
             continue
         tree = one.waiting.popleft()
         one.alive[tree.index] = tree
@@ -105,13 +129,49 @@ def _admit(running: list[Running], source: Iterable[Task], alive: int) -> int:
     return crowd
 
 
+def _open(task: Task, desk: Desk[Owner]) -> Running:
+    """Take up a task where its journal left it: every simulation in it is done again in the same order, without the
+    engine; those that had their samples but not all answers are asked about now."""
+    one = Running(task, deque())
+    under_way: dict[tuple[int, int], tuple[Asked, list[tuple[int, Request]]]] = {}
+    record = task.journal.record if task.journal else Record()
+    for entry in record.entries:
+        if isinstance(entry, Sampled):
+            tree, old = task.trees[entry.tree], record.settled.get((entry.tree, entry.index))
+            expansion = Expansion(entry.tree, entry.leaf, entry.index, is_last(task, entry.leaf), entry.seed)
+            kernels.hold(task.forest, entry.leaf)
+            tree.started += 1
+            tree.flying += 1
+            under_way[entry.tree, entry.index] = _grow(task, expansion, entry.samples, entry.error, old)
+        else:
+            for settled in entry:
+                asked, questions = under_way.pop((settled.tree, settled.index))
+                asked.answers = {node: answer for (node, _), answer in zip(questions, settled.answers, strict=True)}
+                one.ready.append(asked)
+            _settle(one, write=False)
+    for asked, questions in under_way.values():
+        _ask(one, asked, questions, desk)
+    for tree in task.trees:
+        begun = {index for owner, index in record.sampled if owner == tree.index}
+        tree.lost = sorted(set(range(max(begun, default=0))) - begun)
+    if one.ready:
+        _settle(one)
+    for tree in task.trees:
+        if tree.flying:
+            one.alive[tree.index] = tree
+        elif tree.living:
+            one.waiting.append(tree)
+    one.moved = list(one.alive.values())
+    return one
+
+
 def _send(one: Running, desk: Desk[Owner], crowd: int, alive: int) -> None:
     """Select in all trees that have room for another leaf, and submit."""
     task, settings = one.task, one.task.settings
     share = min(settings.parallel_leaves, -(-alive // crowd)) if crowd else 1
     moved = list(one.alive.values()) if share > 1 else one.moved
     one.moved = []
-    able = [tree for tree in moved if tree.living and tree.flying < share]
+    able = [tree for tree in dict.fromkeys(moved) if tree.living and tree.flying < share]
     if not able:
         return
     wanted = [min(share - tree.flying, settings.simulations - tree.started) for tree in able]
@@ -138,17 +198,42 @@ def _receive(one: Running, what: Expansion | Asked, node: int, completion: Compl
         if not what.missing:
             one.ready.append(what)
         return
-    growth = grow(task, what, completion.samples, completion.error)
+    if task.journal:
+        task.journal.sampled(what.tree, what.leaf, what.index, what.seed, completion)
+    _ask(one, *_grow(task, what, completion.samples, completion.error), desk)
+
+
+def _grow(
+    task: Task, expansion: Expansion, samples: Sequence[Sample], error: str | None, old: Settled | None = None
+) -> tuple[Asked, list[tuple[int, Request]]]:
+    growth = grow(task, expansion, samples, error)
+    outcomes = judge(task, growth, old.outcomes if old else None)
     questions = ask(task, growth)
-    asked = Asked(growth, judge(task, growth), len(questions))
+    return Asked(growth, outcomes, len(questions)), questions
+
+
+def _ask(one: Running, asked: Asked, questions: Sequence[tuple[int, Request]], desk: Desk[Owner]) -> None:
     for judged, request in questions:
         desk.send(request, (one, asked, judged))
     if not questions:
         one.ready.append(asked)
 
 
-def _settle(one: Running) -> None:
+def _settle(one: Running, write: bool = True) -> None:
+    """Back up what is ready. write: note it in the journal first."""
     task = one.task
+    if task.journal and write:
+        task.journal.settled(
+            [
+                Settled(
+                    asked.growth.tree,
+                    asked.growth.index,
+                    asked.outcomes,
+                    [asked.answers[n] for n in sorted(asked.answers)],
+                )
+                for asked in one.ready
+            ]
+        )
     answers = {node: answer for asked in one.ready for node, answer in asked.answers.items()}
     settle(task, [asked.growth for asked in one.ready], answers)
     for index in {asked.growth.tree for asked in one.ready}:
@@ -157,5 +242,5 @@ def _settle(one: Running) -> None:
         if tree.living:
             one.moved.append(tree)
         elif not tree.flying:
-            del one.alive[index]
+            one.alive.pop(index, None)
     one.ready = []

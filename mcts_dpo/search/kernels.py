@@ -46,6 +46,12 @@ def select(forest: Forest, trees: Ints, wanted: Ints, rule: int, c: float) -> ND
     return chosen
 
 
+def hold(forest: Forest, leaf: int) -> None:
+    """What `select` does to a leaf that it gives out: a virtual loss, and in flight."""
+    f = forest
+    _hold(leaf, f.parent, f.first_child, f.next_sibling, f.closed, f.virtual)
+
+
 def release(forest: Forest, leaves: Ints, expanded: bool = True) -> None:
     """Take the virtual losses of `leaves` [L] back; mark them expanded (or, after a failure, not) and open or close
     the paths above them accordingly."""
@@ -128,21 +134,28 @@ def _select(
                     child = next_sibling[child]
                 node = best
             chosen[row, slot] = node
-            closed[node] = IN_FLIGHT
-            virtual[node] += 1
-            # Upwards: everything that has nothing open left below closes until a result comes back.
-            node = parent[node]
-            shut = True
-            while node != NONE:
-                virtual[node] += 1
-                if shut:
-                    child = first_child[node]
-                    while child != NONE and closed[child] != OPEN:
-                        child = next_sibling[child]
-                    shut = child == NONE
-                    if shut:
-                        closed[node] = IN_FLIGHT
-                node = parent[node]
+            _hold(node, parent, first_child, next_sibling, closed, virtual)
+
+
+@njit(cache=True)
+def _hold(
+    leaf: int, parent: Ints, first_child: Ints, next_sibling: Ints, closed: Ints, virtual: Ints
+) -> None:  # pragma: no cover  (compiled)
+    closed[leaf] = IN_FLIGHT
+    virtual[leaf] += 1
+    # Upwards: everything that has nothing open left below closes until a result comes back.
+    node = parent[leaf]
+    shut = True
+    while node != NONE:
+        virtual[node] += 1
+        if shut:
+            child = first_child[node]
+            while child != NONE and closed[child] != OPEN:
+                child = next_sibling[child]
+            shut = child == NONE
+            if shut:
+                closed[node] = IN_FLIGHT
+        node = parent[node]
 
 
 @njit(cache=True)

@@ -1,21 +1,40 @@
 """A search over many problems as files: one shard of trees per Parquet file, each the unit of resumption.
 
-In: problems and a way to get an engine. Out: `shard-0000.parquet` and so on in a folder. A shard that is there is
-not searched again; the engine is emptied before each shard, so that a shard's bytes depend on its own problems
-alone. Knows nothing of rounds or run directories.
+In: problems and a way to get an engine. Out: `shard-0000.parquet` and so on in a folder. A shard that is there is not
+searched again; of one that is not, everything that the engine gave before the search was killed is taken from the
+journal beside it (journal.py), which goes when the shard is whole. With `schedule: waves` the engine is emptied before
+each shard, so that a shard's bytes depend on its own problems alone; with `schedule: events` the trees of the next
+shard are begun while the last ones of a shard still run. Knows nothing of rounds or run directories.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from mcts_dpo.engines.base import Engine
 from mcts_dpo.problems import Problem
 from mcts_dpo.progress import Progress, part_of, silent
 from mcts_dpo.prompts import PromptSettings
-from mcts_dpo.search.mcts import search
+from mcts_dpo.search.desk import SearchClock
+from mcts_dpo.search.events import run_events
+from mcts_dpo.search.journal import Journal, identity
+from mcts_dpo.search.mcts import report, require_unique
 from mcts_dpo.search.settings import SearchSettings
+from mcts_dpo.search.simulation import Task, start
+from mcts_dpo.search.waves import run_waves
+
+
+@dataclass(frozen=True, slots=True)
+class Shard:
+    """The problems from `first` on that go into one file."""
+
+    path: Path
+    first: int
+    problems: Sequence[Problem]
 
 
 def search_shards(
@@ -26,22 +45,119 @@ def search_shards(
     shard_size: int,
     prompt: PromptSettings,
     settings: SearchSettings,
+    policy: str = "",
     progress: Progress = silent,
+    clock: SearchClock | None = None,
 ) -> list[Path]:
     """Search all problems, `shard_size` at a time. Returns the shards' paths, in the order of the problems.
 
     engine: called only when there is a shard to search.
+    policy: what tells the policy's weights from others (`policy_fingerprint`); a journal of another is refused.
+
+    Raises InputError if two problems share an id, or a journal in the folder is of another search or in use.
     """
-    shards = []
-    running: Engine | None = None
-    for start in range(0, len(problems), shard_size):
-        shard = Path(folder) / f"shard-{start // shard_size:04d}.parquet"
-        shards.append(shard)
-        if shard.exists():
-            continue
-        running = running or engine()
-        running.reset()
-        part = problems[start : start + shard_size]
-        share = part_of(progress, before=start, total=len(problems))
-        search(part, running, prompt=prompt, settings=settings, progress=share).save(shard)
-    return shards
+    require_unique(problems)
+    shards = [
+        Shard(Path(folder) / f"shard-{first // shard_size:04d}.parquet", first, problems[first : first + shard_size])
+        for first in range(0, len(problems), shard_size)
+    ]
+    missing = [shard for shard in shards if not shard.path.exists()]
+    for shard in shards:
+        if shard not in missing:  # killed after the shard was whole, before its journal went
+            _journal(shard).unlink(missing_ok=True)
+    if missing:
+        running = engine()
+
+        def begin(shard: Shard) -> Task:
+            task = start(shard.problems, running, prompt, settings, "train")
+            task.journal = Journal(_journal(shard), identity(task.forest, shard.problems, "train", policy))
+            return task
+
+        if settings.schedule == "waves":
+            _in_waves(missing, begin, len(problems), progress, clock)
+        else:
+            running.reset()
+            _by_events(missing, begin, len(problems), progress, clock, settings, running)
+    return [shard.path for shard in shards]
+
+
+def _in_waves(
+    missing: Sequence[Shard],
+    begin: Callable[[Shard], Task],
+    total: int,
+    progress: Progress,
+    clock: SearchClock | None,
+) -> None:
+    for shard in missing:
+        task = begin(shard)
+        task.engine.reset()
+        share = part_of(progress, before=shard.first, total=total)
+        with _held([task].copy):
+            run_waves(task, clock, partial(_report, share))
+        _finish(task, shard)
+
+
+def _report(progress: Progress, task: Task) -> None:
+    report(task, progress)
+
+
+@contextmanager
+def _held(tasks: Callable[[], Iterable[Task]]) -> Iterator[None]:
+    """Let go of the journals of `tasks` if the search does not end well: they stay, for the next attempt."""
+    try:
+        yield
+    except BaseException:
+        for task in tasks():
+            if task.journal:
+                task.journal.close()
+        raise
+
+
+def _by_events(
+    missing: Sequence[Shard],
+    begin: Callable[[Shard], Task],
+    total: int,
+    progress: Progress,
+    clock: SearchClock | None,
+    settings: SearchSettings,
+    engine: Engine,
+) -> None:
+    opened: dict[int, tuple[Task, Shard]] = {}
+    finished = total - sum(len(shard.problems) for shard in missing)
+    tokens = solved = 0
+
+    def tasks() -> Iterator[Task]:
+        for shard in missing:
+            task = begin(shard)
+            opened[id(task)] = (task, shard)
+            yield task
+
+    def tell(_: Task) -> None:
+        tallies = [task.tally for task, _ in opened.values()]
+        done = finished + sum(tally.simulations for tally in tallies) // settings.simulations
+        right = solved + sum(tally.solved for tally in tallies)
+        spent = tokens + sum(tally.tokens for tally in tallies)
+        progress("search", done, total, tokens=float(spent), solved=right / max(1, total))
+
+    def done(task: Task) -> None:
+        nonlocal finished, tokens, solved
+        _, shard = opened.pop(id(task))
+        finished += len(shard.problems)
+        tokens += task.tally.tokens
+        solved += task.tally.solved
+        task.forest = task.forest.by_tree()
+        _finish(task, shard)
+
+    with _held(lambda: [task for task, _ in opened.values()]):
+        run_events(tasks(), engine, settings, clock, done=done, told=tell)
+
+
+def _finish(task: Task, shard: Shard) -> None:
+    """The shard appears whole, then its journal goes."""
+    task.forest.save(shard.path)
+    if task.journal:
+        task.journal.remove()
+
+
+def _journal(shard: Shard) -> Path:
+    return shard.path.with_suffix(".journal")

@@ -21,6 +21,7 @@ from mcts_dpo.prompts import PromptSettings, prompt_tokens
 from mcts_dpo.search import kernels
 from mcts_dpo.search.expansion import Step, attach, step_texts, whole_solution
 from mcts_dpo.search.forest import EXHAUSTED, FINISHES, LENGTH, Forest, TreeInfo
+from mcts_dpo.search.journal import Journal
 from mcts_dpo.search.rewards import Outcome, Question, outcome, probability_of_yes, question, readable, states_answer
 from mcts_dpo.search.settings import SearchSettings
 
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
 Mode = Literal["train", "solve"]
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class Tree:
     """The state of one tree that is not in the forest.
 
@@ -41,6 +42,7 @@ class Tree:
     flying:  simulations started and not settled.
     longest: tokens of the longest sample so far.
     promised: in mode "solve" with a budget: the most tokens that samples under way may take, questions included.
+    lost:    indices of simulations that a killed process had begun and not finished; they are taken up again first.
     solved:  a right solution has been found.
     """
 
@@ -53,6 +55,7 @@ class Tree:
     flying: int = 0
     longest: int = 0
     promised: int = 0
+    lost: list[int] = field(default_factory=list)
     solved: bool = False
 
     @property
@@ -72,7 +75,7 @@ class Tally:
 
 @dataclass(slots=True)
 class Task:
-    """A search under way: the forest, the trees' states, and what they share."""
+    """A search under way: the forest, the trees' states, and what they share. journal: None keeps none."""
 
     forest: Forest
     trees: list[Tree]
@@ -80,19 +83,22 @@ class Task:
     prompt: PromptSettings
     settings: SearchSettings
     tally: Tally = field(default_factory=Tally)
+    journal: Journal | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Expansion:
     """One simulation under way: samples are being drawn from `leaf`.
 
-    index: which of the tree's simulations. last: the sampled step is the last that may be. promised: see `Tree`.
+    index: which of the tree's simulations. last: the sampled step is the last that may be. seed: of the samples.
+    promised: see `Tree`.
     """
 
     tree: int
     leaf: int
     index: int
     last: bool
+    seed: int
     promised: int = 0
 
 
@@ -144,8 +150,9 @@ def _plant(task: Task, problem: Problem, mode: Mode) -> None:
 def plan(task: Task, tree: Tree, leaf: int) -> tuple[Expansion, Request]:
     """The request for the samples of a selected leaf."""
     settings, forest = task.settings, task.forest
+    index = tree.lost.pop(0) if tree.lost else tree.started
     solution = forest.solution_tokens(leaf)
-    last = settings.expand == "rollout" or int(forest.depth[leaf]) + 1 >= settings.max_depth
+    last = is_last(task, leaf)
     # Merged steps may stand for shorter ones that were sampled, so a path can be a little longer than its samples.
     room = max(1, tree.limit - len(solution))
     n, size = settings.children, room if last else min(room, settings.max_step_tokens)
@@ -160,13 +167,17 @@ def plan(task: Task, tree: Tree, leaf: int) -> tuple[Expansion, Request]:
         temperature=settings.temperature,
         top_p=settings.top_p,
         stop=task.prompt.stop if last else (task.prompt.step_end, *task.prompt.stop),
-        seed=seed_from(settings.seed, tree.problem.id, tree.started),
+        seed=seed_from(settings.seed, tree.problem.id, index),
     )
-    expansion = Expansion(tree.index, leaf, tree.started, last, promised)
     tree.started += 1
     tree.flying += 1
     tree.promised += promised
-    return expansion, request
+    return Expansion(tree.index, leaf, index, last, request.seed, promised), request
+
+
+def is_last(task: Task, leaf: int) -> bool:
+    """Whether what is sampled from a leaf goes on to the end of the solution."""
+    return task.settings.expand == "rollout" or int(task.forest.depth[leaf]) + 1 >= task.settings.max_depth
 
 
 def _affordable(task: Task, tree: Tree, leaf: int, n: int, size: int) -> tuple[int, int, int]:

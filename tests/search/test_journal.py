@@ -1,0 +1,261 @@
+"""A search that dies loses nothing that the engine gave: what is resumed equals what was never disturbed."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import time
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given
+from hypothesis import settings as hypothesis_settings
+from hypothesis import strategies as st
+
+from mcts_dpo.engines.base import Completion, Engine
+from mcts_dpo.files import InputError
+from mcts_dpo.search import Forest, SearchSettings, SelfEvaluationSettings, search, search_shards
+from mcts_dpo.search.journal import Journal
+from tests.reference.engine import PIECES, AutomatonEngine
+from tests.search.support import PROBLEMS, PROMPT, assert_sound
+from tests.search.support import settings as any_settings
+from tests.search.test_events import MANY, ShuffledEngine
+
+WIDE = SearchSettings(simulations=8, children=3, max_tokens=24, max_step_tokens=8, max_depth=5)
+JUDGED = WIDE.model_copy(update={"self_evaluation": SelfEvaluationSettings(weight=0.5, at="all")})
+
+
+class Killed(BaseException):
+    """As SIGKILL, but within one process."""
+
+
+class DyingEngine(ShuffledEngine):
+    """Gives `life` completions and dies."""
+
+    def __init__(self, order: int, seed: int, life: int) -> None:
+        super().__init__(order, seed)
+        self.life = life
+        self.given: list[Completion] = []
+
+    def poll(self) -> list[Completion]:
+        done = super().poll()[: self.life]
+        self.life -= len(done)
+        self.given += done
+        if not done:
+            raise Killed
+        return done
+
+
+def shards(engine: Engine, folder: Path, settings: SearchSettings, **options: object) -> list[Forest]:
+    paths = search_shards(
+        MANY,
+        lambda: engine,
+        folder,
+        shard_size=3,
+        prompt=PROMPT,
+        settings=settings,
+        **options,  # type: ignore[arg-type]
+    )
+    assert not list(folder.glob("*.journal"))
+    return [Forest.load(path) for path in paths]
+
+
+@hypothesis_settings(max_examples=30, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+@given(
+    any_settings,
+    st.integers(0, 1000),
+    st.sampled_from(["waves", "events"]),
+    st.lists(st.integers(0, 60), min_size=1, max_size=3),
+)
+def test_killed_anywhere_and_resumed_it_is_the_undisturbed_search(
+    tmp_path_factory: pytest.TempPathFactory, settings: SearchSettings, seed: int, schedule: str, lives: list[int]
+) -> None:
+    settings = settings.model_copy(update={"schedule": schedule, "alive": 4})
+    if schedule == "events":
+        settings = settings.model_copy(update={"parallel_leaves": 1})
+    folder = tmp_path_factory.mktemp("shards")
+    undisturbed = tmp_path_factory.mktemp("whole")
+    whole = shards(AutomatonEngine(seed), undisturbed, settings)
+    for order, life in enumerate(lives):
+        with suppress(Killed):
+            shards(DyingEngine(order, seed, life), folder, settings)
+    assert shards(ShuffledEngine(9, seed), folder, settings) == whole
+    for left, right in zip(sorted(folder.glob("*")), sorted(undisturbed.glob("*")), strict=True):
+        assert left.read_bytes() == right.read_bytes()
+
+
+@pytest.mark.parametrize("schedule", ["waves", "events"])
+def test_nothing_that_was_given_is_asked_for_again(schedule: str, tmp_path: Path) -> None:
+    settings = JUDGED.model_copy(update={"schedule": schedule})
+    undisturbed = AutomatonEngine(6)
+    shards(undisturbed, tmp_path / "whole", settings)
+    dying, last = DyingEngine(0, 6, 60), AutomatonEngine(6)
+    with pytest.raises(Killed):
+        shards(dying, tmp_path / "shards", settings)
+    shards(last, tmp_path / "shards", settings)
+    seeds = {request.id: request.seed for request in dying.requests if request.choices is None}
+    sampled = {seeds[completion.id] for completion in dying.given if completion.samples}
+    again = {request.seed for request in last.requests if request.choices is None}
+    assert len(sampled) > 5
+    assert not sampled & again
+    assert sampled | again == {request.seed for request in undisturbed.requests if request.choices is None}
+
+
+@hypothesis_settings(max_examples=25, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+@given(any_settings, st.integers(0, 1000), st.integers(0, 60))
+def test_with_several_leaves_out_a_resumed_search_is_sound_and_complete(
+    tmp_path_factory: pytest.TempPathFactory, settings: SearchSettings, seed: int, life: int
+) -> None:
+    settings = settings.model_copy(update={"schedule": "events", "alive": 9, "budget": None})
+    folder = tmp_path_factory.mktemp("shards")
+    with suppress(Killed):
+        shards(DyingEngine(1, seed, life), folder, settings)
+    for forest in shards(ShuffledEngine(2, seed), folder, settings):
+        assert_sound(forest, settings)
+        for tree in forest.trees:
+            assert tree.status == "exhausted" or tree.simulations == settings.simulations
+
+
+def test_replay_rebuilds_the_forest_row_by_row(tmp_path: Path) -> None:
+    """Not only the trees: every row of the forest that was in memory, in the order in which it grew."""
+    from mcts_dpo.search.events import run_events
+    from mcts_dpo.search.journal import identity
+    from mcts_dpo.search.simulation import start
+
+    settings = JUDGED.model_copy(update={"schedule": "events", "parallel_leaves": 3, "alive": 9})
+    forests = []
+    for engine in (ShuffledEngine(5), DyingEngine(0, 6, 0)):
+        task = start(PROBLEMS, engine, PROMPT, settings, "train")
+        task.journal = Journal(tmp_path / "journal", identity(task.forest, PROBLEMS, "train", ""))
+        run_events([task], engine, settings)
+        task.journal.close()
+        forests.append(task.forest)
+    assert forests[0] == forests[1], "the second engine gave nothing: everything came from the journal"
+    assert len(forests[0]) > 50
+
+
+@pytest.mark.parametrize("schedule", ["waves", "events"])
+def test_a_torn_tail_is_dropped(schedule: str, tmp_path: Path) -> None:
+    settings = JUDGED.model_copy(update={"schedule": schedule})
+    whole = shards(AutomatonEngine(6), tmp_path / "whole", settings)
+    folder = tmp_path / "shards"
+    with pytest.raises(Killed):
+        shards(DyingEngine(0, 6, 40), folder, settings)
+    journals = {path: path.read_bytes() for path in folder.glob("*.journal")}
+    rng = random.Random(0)
+    for _ in range(8):
+        for path, data in journals.items():
+            cut = rng.randrange(len(data))
+            torn = data[:cut] + bytes(rng.randrange(256) for _ in range(rng.choice([0, 5, 40])))
+            path.write_bytes(torn)
+        for shard in folder.glob("*.parquet"):
+            if shard.with_suffix(".journal") in journals:
+                shard.unlink()
+        assert shards(ShuffledEngine(1), folder, settings) == whole
+
+
+def test_a_journal_of_another_search_is_refused_in_one_line(tmp_path: Path) -> None:
+    with pytest.raises(Killed):
+        shards(DyingEngine(0, 6, 10), tmp_path, WIDE, policy="a")
+    other = WIDE.model_copy(update={"seed": 1})
+    for settings, policy, what in (
+        (other, "a", "search settings"),
+        (WIDE, "b", "policy"),
+        (other, "b", "search settings, policy"),
+    ):
+        with pytest.raises(
+            InputError, match=rf"shard-0000.journal: the journal of another search \({what} differ\); give"
+        ) as caught:
+            shards(AutomatonEngine(6), tmp_path, settings, policy=policy)
+        assert "\n" not in str(caught.value)
+    shards(AutomatonEngine(6), tmp_path, WIDE, policy="a")
+
+
+def test_a_file_that_is_no_journal_is_refused(tmp_path: Path) -> None:
+    journal = Journal(tmp_path / "shard-0000.journal", {})
+    journal._append({"kind": "settled", "simulations": []})
+    journal.close()
+    data = (tmp_path / "shard-0000.journal").read_bytes()
+    (tmp_path / "shard-0000.journal").write_bytes(data[8 + int.from_bytes(data[:4], "little") :])
+    with pytest.raises(InputError, match="not a journal of format 1; delete it"):
+        shards(AutomatonEngine(6), tmp_path, WIDE)
+
+
+def test_two_searches_do_not_share_a_shard(tmp_path: Path) -> None:
+    journal = Journal(tmp_path / "shard-0000.journal", {})
+    with pytest.raises(InputError, match="another process is searching this shard"):
+        shards(AutomatonEngine(6), tmp_path, WIDE)
+    journal.close()
+
+
+def test_a_refused_request_is_remembered_as_refused(tmp_path: Path) -> None:
+    class Refusing(DyingEngine):
+        def __init__(self, life: int) -> None:
+            super().__init__(0, 6, life)
+            self._refused = PIECES.index("b")
+
+    for schedule in ("waves", "events"):
+        settings = JUDGED.model_copy(update={"schedule": schedule})
+        whole = shards(Refusing(10_000), tmp_path / schedule / "whole", settings)
+        with pytest.raises(Killed):
+            shards(Refusing(12), tmp_path / schedule / "shards", settings)
+        assert shards(Refusing(10_000), tmp_path / schedule / "shards", settings) == whole
+        assert any(tree.status == "failed" for forest in whole for tree in forest.trees)
+
+
+class SlowEngine(ShuffledEngine):
+    def poll(self) -> list[Completion]:
+        time.sleep(0.002)
+        return super().poll()
+
+
+def search_in_a_child(folder: Path, settings: SearchSettings) -> int:
+    """Fork a process that searches into `folder` and ends; returns its id."""
+    child = os.fork()
+    if child == 0:
+        code = 1
+        try:
+            search_shards(MANY, lambda: SlowEngine(0), folder, shard_size=4, prompt=PROMPT, settings=settings)
+            code = 0
+        finally:
+            os._exit(code)
+    return child
+
+
+@pytest.mark.parametrize("schedule", ["waves", "events"])
+def test_kill_9_at_random_moments(schedule: str, tmp_path: Path) -> None:
+    """A real process, really killed, again and again; the last one gets through."""
+    settings = JUDGED.model_copy(update={"schedule": schedule, "simulations": 16})
+    search_shards(MANY, lambda: AutomatonEngine(6), tmp_path / "whole", shard_size=4, prompt=PROMPT, settings=settings)
+    folder, rng, kills = tmp_path / "shards", random.Random(schedule), 0
+
+    def written() -> int:
+        return sum(path.stat().st_size for path in folder.glob("shard-*")) if folder.exists() else 0
+
+    for attempt in range(7):
+        child = search_in_a_child(folder, settings)
+        target, deadline = written() + rng.randrange(1, 12_000), time.monotonic() + 60
+        ended = 0
+        while not ended and (attempt == 6 or written() < target):
+            assert time.monotonic() < deadline
+            ended, status = os.waitpid(child, os.WNOHANG)
+            time.sleep(0.0005)
+        if not ended:
+            os.kill(child, signal.SIGKILL)
+            _, status = os.waitpid(child, 0)
+        if os.WIFEXITED(status):
+            assert os.WEXITSTATUS(status) == 0
+            break
+        kills += 1
+    assert kills >= 3
+    assert {path.name for path in folder.iterdir()} == {"shard-0000.parquet", "shard-0001.parquet"}
+    for path in (tmp_path / "whole").iterdir():
+        assert (folder / path.name).read_bytes() == path.read_bytes()
+
+
+def test_search_itself_keeps_no_journal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    search(PROBLEMS, AutomatonEngine(6), prompt=PROMPT, settings=WIDE)
+    assert not list(tmp_path.iterdir())
