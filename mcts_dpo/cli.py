@@ -452,6 +452,19 @@ def tree(
             out_console.print(render_tree(forest, index, max_depth=depth, max_children=children))
 
 
+@app.command(
+    name="lm-eval",
+    context_settings={"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []},
+)
+def lm_eval(context: typer.Context) -> None:
+    """lm-evaluation-harness with `--model mcts-dpo` known to it (extra lm-eval); all arguments are the harness's."""
+    try:
+        from mcts_dpo.integrations.lm_eval import run_harness
+    except ModuleNotFoundError as error:
+        raise InputError(f"{error.name} is not installed; pip install 'mcts-dpo[lm-eval]'") from None
+    run_harness(context.args)
+
+
 @app.callback()
 def _options(
     context: typer.Context, debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks.")] = False

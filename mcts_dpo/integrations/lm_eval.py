@@ -1,0 +1,198 @@
+"""lm-evaluation-harness: a model whose texts are found by any of our strategies at a budget of tokens.
+
+    mcts-dpo lm-eval run --model mcts-dpo --model_args pretrained=MODEL,strategy=mcts,budget=512 --tasks gsm8k
+
+In: the harness's requests (its prompts are passed on as they are). Out: texts and log-likelihoods. The harness finds
+the answers and scores them by itself; nothing of a reference answer is seen here. Needs the extra `lm-eval`. The
+harness (0.4.13) reads no entry points: the model is registered when this module is imported, which `mcts-dpo lm-eval`
+does first.
+
+Sources: Gao et al., "A framework for few-shot language model evaluation", https://github.com/EleutherAI/lm-evaluation-harness.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections import defaultdict
+from typing import TYPE_CHECKING, Any
+
+from lm_eval.api.model import TemplateLM
+from lm_eval.api.registry import register_model
+
+from mcts_dpo.engines import load_engine
+from mcts_dpo.files import InputError
+from mcts_dpo.models import load_model, load_tokenizer
+from mcts_dpo.problems import Problem
+from mcts_dpo.prompts import PromptSettings
+from mcts_dpo.search.settings import SearchSettings
+from mcts_dpo.search.strategies import Attempt, solve, strategy_named
+from mcts_dpo.settings import load_settings, nearest
+
+if TYPE_CHECKING:
+    from lm_eval.api.instance import Instance
+
+MAX_GEN_TOKENS = 256
+"""Tokens of a solution where the task says nothing (the harness's own default)."""
+SECTIONS = {"search": SearchSettings, "prompt": PromptSettings}
+
+
+@register_model("mcts-dpo")
+class SearchLM(TemplateLM):  # type: ignore[misc]
+    """`--model mcts-dpo`. Arguments, by name:
+
+    pretrained: a hub name, a Hugging Face directory or a .gguf file.
+    strategy:   greedy, majority, best-of-n, weighted, beam, dvts, mcts.
+    budget:     generated tokens per request; not for greedy, whose budget is the task's own limit.
+    engine_NAME, search_NAME, prompt_NAME: single settings, e.g. `search_temperature=0.7`, `engine_slots=32`,
+                `prompt_answer_style=gsm8k` (how an answer is recognised in a solution, for votes and trees).
+    """
+
+    def __init__(
+        self,
+        pretrained: str = "",
+        strategy: str = "greedy",
+        budget: int | str | None = None,
+        batch_size: int | str | None = None,
+        max_batch_size: int | None = None,
+        device: str | None = None,
+        **settings: Any,
+    ) -> None:
+        super().__init__()
+        if not pretrained:
+            raise InputError("model_args: pretrained is missing (a hub name, a directory or a .gguf file)")
+        self.strategy = strategy_named(strategy)
+        if self.strategy != "greedy" and budget is None:
+            raise InputError(f"model_args: strategy {strategy!r} needs a budget in tokens, e.g. budget=512")
+        self.budget = None if budget is None else int(budget)
+        parts = _sections(settings)
+        self.pretrained = pretrained
+        self.search = load_settings(SearchSettings, parts["search"])
+        # The harness has rendered the prompt: what is left to say is how steps end and how an answer is recognised.
+        self.prompt = load_settings(PromptSettings, {"style": "plain", "template": "{question}"} | parts["prompt"])
+        self.tokenizer = load_tokenizer(pretrained)
+        self.engine = load_engine(pretrained, **parts["engine"])
+        self._scorer: Any = None
+
+    # --- texts -------------------------------------------------------------------------------------------
+
+    def generate_until(self, requests: list[Instance], disable_tqdm: bool = False) -> list[str]:
+        """One text per request, in order; all requests of the same generation settings are searched together."""
+        groups: dict[tuple[Any, ...], list[int]] = defaultdict(list)
+        for index, request in enumerate(requests):
+            groups[_generation(request.args[1])].append(index)
+        texts = [""] * len(requests)
+        for (until, max_tokens, temperature), members in groups.items():
+            found = self._solve([requests[index].args[0] for index in members], until, max_tokens, temperature)
+            for index, attempt in zip(members, found, strict=True):
+                texts[index] = _cut(attempt.text, until)
+                self.cache_hook.add_partial("generate_until", requests[index].args, texts[index])
+        return texts
+
+    def _solve(
+        self, contexts: list[str], until: tuple[str, ...], max_tokens: int, temperature: float | None
+    ) -> list[Attempt]:
+        bos = self.tokenizer.bos_token
+        # The tokenizer writes its own mark before a text; the harness's chat templates have written it already.
+        bare = [text.removeprefix(bos) if bos else text for text in contexts]
+        problems = [Problem(f"{index}", text) for index, text in enumerate(bare)]
+        search = self.search.model_copy(
+            update={"max_tokens": max_tokens} | ({"temperature": temperature} if temperature else {})
+        )
+        prompt = self.prompt.model_copy(update={"stop": until})
+        wanted = (self.strategy, self.budget or max_tokens)
+        return solve(problems, self.engine, [wanted], prompt=prompt, search=search)[wanted]
+
+    # --- log-likelihoods: the policy's own, whatever the strategy -----------------------------------------
+
+    def loglikelihood(self, requests: list[Instance], disable_tqdm: bool = False) -> list[tuple[float, bool]]:
+        """(log-likelihood, whether it is the greedy continuation) of each continuation under the policy."""
+        found: list[tuple[float, bool]] = self._policy().loglikelihood(requests, disable_tqdm=disable_tqdm)
+        return found
+
+    def loglikelihood_rolling(self, requests: list[Instance], disable_tqdm: bool = False) -> list[float]:
+        """Log-likelihood of whole texts under the policy."""
+        found: list[float] = self._policy().loglikelihood_rolling(requests, disable_tqdm=disable_tqdm)
+        return found
+
+    def _loglikelihood_tokens(self, requests: Any, **kwargs: Any) -> list[tuple[float, bool]]:
+        found: list[tuple[float, bool]] = self._policy()._loglikelihood_tokens(requests, **kwargs)
+        return found
+
+    def _policy(self) -> Any:
+        """The harness's own wrapper of the same weights, loaded when a task first asks for likelihoods."""
+        if self._scorer is None:
+            from lm_eval.models.huggingface import HFLM
+
+            model = load_model(self.pretrained, "auto", "cpu")
+            self._scorer = HFLM(pretrained=model, tokenizer=self.tokenizer, batch_size=8)
+        return self._scorer
+
+    # --- what the harness asks of every model -------------------------------------------------------------
+
+    @property
+    def eot_token_id(self) -> int:
+        """The end-of-sequence token."""
+        return int(self.tokenizer.eos_token_id)
+
+    @property
+    def tokenizer_name(self) -> str:
+        """For the harness's cache of rendered requests."""
+        return self.pretrained.replace("/", "__")
+
+    def tok_encode(self, string: str, add_special_tokens: bool | None = None, **kwargs: Any) -> list[int]:
+        """The ids of a text."""
+        return list(self.tokenizer(string, add_special_tokens=bool(add_special_tokens))["input_ids"])
+
+    def apply_chat_template(self, chat_history: list[dict[str, str]], add_generation_prompt: bool = True) -> str:
+        """A chat as the policy's own template writes it."""
+        return str(
+            self.tokenizer.apply_chat_template(
+                chat_history,
+                tokenize=False,
+                add_generation_prompt=add_generation_prompt,
+                continue_final_message=not add_generation_prompt,
+            )
+        )
+
+
+def run_harness(arguments: list[str]) -> None:
+    """The harness's own command line with these arguments, `mcts-dpo` among its models."""
+    from lm_eval.__main__ import cli_evaluate
+
+    before = sys.argv
+    sys.argv = ["lm-eval", *arguments]
+    try:
+        cli_evaluate()
+    finally:
+        sys.argv = before
+
+
+def _sections(settings: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """`search_temperature` etc. by section. Raises InputError for a name of no section."""
+    parts: dict[str, dict[str, Any]] = {"engine": {}, "search": {}, "prompt": {}}
+    for name, value in settings.items():
+        section, _, rest = name.partition("_")
+        if section not in parts or not rest:
+            close = nearest(name, ("pretrained", "strategy", "budget"))
+            hint = f"; did you mean {close!r}?" if close else ""
+            raise InputError(
+                f"model_args: {name!r} is not one{hint} (accepted: pretrained, strategy, budget, "
+                "engine_NAME, search_NAME, prompt_NAME)"
+            )
+        parts[section][rest] = value
+    return parts
+
+
+def _generation(given: dict[str, Any]) -> tuple[tuple[str, ...], int, float | None]:
+    """(stop strings, most tokens, temperature) of a request; the temperature None where the task decodes greedily."""
+    until = given.get("until") or ()
+    stops = (until,) if isinstance(until, str) else tuple(until)
+    most = int(given.get("max_gen_toks") or given.get("max_new_tokens") or given.get("max_tokens") or MAX_GEN_TOKENS)
+    temperature = float(given.get("temperature") or 0.0)
+    return tuple(stop for stop in stops if stop), most, temperature if given.get("do_sample") and temperature else None
+
+
+def _cut(text: str, until: tuple[str, ...]) -> str:
+    """The text before the first stop string, as the harness expects it."""
+    ends = [at for at in (text.find(stop) for stop in until) if at >= 0]
+    return text[: min(ends)] if ends else text
