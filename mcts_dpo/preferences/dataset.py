@@ -34,7 +34,7 @@ class Pairs(Columns):
     chosen_visits, rejected_visits, chosen_samples, rejected_samples: int32, evidence counted in two ways.
     smoothing:       float64 in [0, 0.5), the probability that the label is the wrong way round (0: none).
     weight:          float64 > 0, the pair's share in the mean.
-    chosen_logprob, rejected_logprob: float64 ≤ 0 nats, the sampling policy's, summed over the step.
+    chosen_logprob, rejected_logprob: float64 ≤ 0 nats, the sampling policy's, summed over the step; nan if unknown.
 
     Source of the columns: Xie et al. 2024, arXiv 2405.00451, section 2.2.
     """
@@ -75,7 +75,9 @@ class Pairs(Columns):
         self._check_tokens(where, "prefix_tokens", empty=True)
         self._check_observed(where, "chosen", "rejected")
         self._check_observed(where, "prefix", prefix=True)
-        self._check_finite(where, "chosen_q", "rejected_q", "margin", "chosen_logprob", "rejected_logprob")
+        self._check_finite(where, "chosen_q", "rejected_q", "margin")
+        for column in ("chosen_logprob", "rejected_logprob"):
+            self._refuse(where, column, np.isinf(self.numbers(column)), "a finite number, or nan for unknown")
         self._check_positive(where, "weight")
         smoothing = self.numbers("smoothing")
         self._refuse(where, "smoothing", ~((smoothing >= 0) & (smoothing < 0.5)), "from 0 to below 0.5")

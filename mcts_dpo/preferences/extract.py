@@ -37,6 +37,8 @@ class PreferenceSettings(Settings):
                      of the tree; "boundary": the policy least decided; "margin": the largest gap in Q.
     smoothing:       label noise α of a pair: "visits": 1 / (N(chosen) / N(rejected) + 1), the conservative loss of
                      Xie et al. 2024 (arXiv 2405.00451, section 3.2); "none": 0.
+    weight:          of a pair in the mean: "one"; "samples": by evidence, the harmonic mean of how often either step
+                     was sampled (of a list: its best and its worst). Revisits add visits and no samples.
     smoothing_limit: α is clipped to it. It must stay below 0.5: above, the label would be reversed wherever the
                      rejected step was visited more.
     """
@@ -49,6 +51,7 @@ class PreferenceSettings(Settings):
     max_pairs: int | None = Field(None, ge=1)
     first: Order = "tree"
     smoothing: Literal["visits", "none"] = "visits"
+    weight: Literal["one", "samples"] = "one"
     smoothing_limit: float = Field(0.45, ge=0, lt=0.5)
 
 
@@ -140,6 +143,12 @@ def _forest_pairs(forest: Forest, settings: PreferenceSettings) -> Pairs:
     return Pairs.from_columns(columns, forest_tokenizer(forest))
 
 
+def evidence(forest: Forest, best: int, worst: int) -> float:
+    """Harmonic mean of how often either step was sampled: as much as is known of the one known less, at most twice."""
+    a, b = max(1, int(forest.samples[best])), max(1, int(forest.samples[worst]))
+    return 2 * a * b / (a + b)
+
+
 def _margin(forest: Forest, chosen: int, rejected: int, settings: PreferenceSettings) -> float:
     return shrunk_q(forest, chosen, settings.shrinkage) - shrunk_q(forest, rejected, settings.shrinkage)
 
@@ -186,7 +195,7 @@ def _pair_row(
         "chosen_samples": int(forest.samples[chosen]),
         "rejected_samples": int(forest.samples[rejected]),
         "smoothing": smoothing,
-        "weight": 1.0,
+        "weight": evidence(forest, chosen, rejected) if settings.weight == "samples" else 1.0,
         "chosen_logprob": float(forest.logprob[chosen]),
         "rejected_logprob": float(forest.logprob[rejected]),
     }

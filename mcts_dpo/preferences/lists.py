@@ -14,6 +14,7 @@ from mcts_dpo.preferences.dataset import Siblings
 from mcts_dpo.preferences.extract import (
     PreferenceSettings,
     best_path,
+    evidence,
     forest_tokenizer,
     ranked_children,
     shrunk_q,
@@ -56,6 +57,7 @@ def _list(forest: Forest, tree: int, parent: int, settings: PreferenceSettings) 
     values = [shrunk_q(forest, node, settings.shrinkage) for node in children.values()]
     if len(values) < 2 or values[0] == values[-1] or values[0] - values[-1] < settings.min_gap:
         return []
+    nodes = list(children.values())
     info, value = forest.trees[tree], float(forest.v[parent])
     shared = {
         "problem_id": info.problem_id,
@@ -65,7 +67,7 @@ def _list(forest: Forest, tree: int, parent: int, settings: PreferenceSettings) 
         "prompt_tokens": info.prompt_tokens,
         "prefix_tokens": forest.solution_tokens(parent),
         "parent_value": value,
-        "weight": 1.0,
+        "weight": evidence(forest, nodes[0], nodes[-1]) if settings.weight == "samples" else 1.0,
     }
     return [
         shared

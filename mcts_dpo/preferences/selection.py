@@ -38,7 +38,7 @@ def certainty(better: float, better_visits: int, worse: float, worse_visits: int
     step's share of right outcomes, (Q + 1) / 2, has a Beta posterior from a uniform prior, n visits strong; the
     difference of the two is taken as normal.
 
-    Uncertain pairs are left out in the spirit of UPO (Wang et al. 2024, arXiv 2409.11212, section 3: pairs are weighed
+    Uncertain pairs are left out in the spirit of UPO (Wang et al. 2024, arXiv 2409.11212: pairs are chosen
     by an estimator's uncertainty); there the estimator is a network with dropout, here the tree's own counts are.
     """
     mean, variance = 0.0, 0.0

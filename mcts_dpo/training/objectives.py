@@ -187,8 +187,11 @@ def totals(lessons: Lessons, rows: NDArray[np.int64]) -> Totals:
     return Totals(len(rows), float(lessons.weight[rows].sum()), float(scored @ data.imitation[which]), int(steps.sum()))
 
 
-def names(objective: Objective) -> tuple[str, ...]:
+def names(objective: Objective, *, start_known: bool = True) -> tuple[str, ...]:
     """The figures that `loss_of` returns for this objective, in order.
+
+    start_known: whether the lessons know the steps' log-probabilities under the policy that sampled them ("start").
+    Without them, and without a reference, the figures from chosen_displacement on are left out.
 
     Means over the update's rows, unweighted; nll and preference_loss with the weights that they are trained with. Of a
     list, the chosen step is the best sibling and the rejected one the worst.
@@ -206,12 +209,11 @@ def names(objective: Objective) -> tuple[str, ...]:
         *(() if objective == "step_rft" else ("preference_loss",)),
         "chosen_logprob",
         "rejected_logprob",
-        "chosen_displacement",
-        "rejected_displacement",
-        "accuracy",
-        "margin",
-        "kl",
+        *(_MOVEMENT if start_known or needs_reference(objective) else ()),
     )
+
+
+_MOVEMENT = ("chosen_displacement", "rejected_displacement", "accuracy", "margin", "kl")
 
 
 def loss_of(
@@ -233,7 +235,7 @@ def loss_of(
     nll = losses.negative_log_likelihood(scores.tokens, batch.imitation, total.imitation)
     if settings.objective == "rft":
         return nll, torch.stack([nll, nll]).detach()
-    start = targets.of_step["start"].to(scores.steps.dtype) if reference is None else reference
+    start = targets.of_step.get("start") if reference is None else reference
     if settings.objective == "step_rft":
         parts = [nll, nll]
     else:
@@ -241,7 +243,7 @@ def loss_of(
         loss = settings.nll_weight * nll + preference_weight(settings) * value
         parts = [loss, nll, value]
     with torch.no_grad():
-        return parts[0], torch.cat([torch.stack(parts), _movement(scores.steps, start, targets, total, settings)])
+        return parts[0], torch.cat([torch.stack(parts), _watched(scores.steps, start, targets, total, settings)])
 
 
 def _losses(steps: Tensor, reference: Tensor | None, targets: Targets, settings: TrainingSettings) -> Tensor:
@@ -256,10 +258,14 @@ def _losses(steps: Tensor, reference: Tensor | None, targets: Targets, settings:
     return function(_Steps(steps, reference, targets, settings))
 
 
-def _movement(steps: Tensor, start: Tensor, targets: Targets, total: Totals, settings: TrainingSettings) -> Tensor:
-    """[7]: the figures from chosen_logprob on, of this pass; see `names`."""
+def _watched(
+    steps: Tensor, start: Tensor | None, targets: Targets, total: Totals, settings: TrainingSettings
+) -> Tensor:
+    """The figures from chosen_logprob on, of this pass; see `names`."""
     first, last = targets.first, targets.last
-    rise = steps - start
+    if start is None:
+        return torch.stack([steps[first], steps[last]]).sum(1) / total.rows
+    rise = steps - start.to(steps.dtype)
     gap = rise[first] - rise[last]
     # sign is 1, 0 or −1: (sign + 1) / 2 counts a tie, such as every pair before the first update, as half.
     sums = [steps[first], steps[last], rise[first], rise[last], (gap.sign() + 1) / 2, settings.beta * gap]

@@ -102,7 +102,7 @@ class PolicyTask:
     @property
     def names(self) -> tuple[str, ...]:
         """See `objectives.names`."""
-        return names(self.settings.objective)
+        return names(self.settings.objective, start_known="start" in self.lessons.of_step)
 
     @property
     def needs_reference(self) -> bool:

@@ -158,6 +158,11 @@ def test_a_token_column_may_come_as_an_arena() -> None:
         ),
         ("prefix_observed", [[], [1, 1], []], r"row 1: prefix_observed is \[1, 1\] \(accepted: rising"),
         ("rejected_observed", [[], [0], []], r"row 1: rejected_observed is \[0\] \(accepted: not every token"),
+        (
+            "chosen_logprob",
+            [-1.0, -math.inf, math.nan],
+            r"row 1: chosen_logprob is -inf \(accepted: .* nan for unknown",
+        ),
         ("chozen", [1, 2, 3], "unknown column 'chozen'"),
     ],
 )

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mcts_dpo.files import InputError
-from mcts_dpo.preferences import PreferenceSettings, best_path, extract_pairs, extract_solutions
+from mcts_dpo.preferences import PreferenceSettings, best_path, extract_pairs, extract_siblings, extract_solutions
 from mcts_dpo.search import FINISHES, Forest
 
 END, LENGTH = FINISHES.index("end"), FINISHES.index("length")
@@ -122,6 +122,17 @@ def test_a_row_holds_what_the_trainer_needs() -> None:
     assert pairs.numbers("chosen_logprob")[row] == -2.5
     # α = 1 / (3 / 1 + 1), and 1 / (4 / 3 + 1) for the other pair.
     assert pairs.numbers("smoothing").tolist() == pytest.approx([3 / 7, 1 / 4])
+
+
+def test_weight_by_evidence_counts_samples() -> None:
+    forest = small_forest()
+    forest.samples[:] = [0, 6, 1, 2, 3, 1, 1]
+    pairs = extract_pairs([forest], PreferenceSettings(weight="samples"))
+    # a (6 samples) over c (2), right (3) over wrong (1).
+    assert pairs.numbers("weight").tolist() == [3.0, 1.5]
+    lists = extract_siblings([forest], PreferenceSettings(weight="samples"))
+    # The list's worst is b (1 sample): of equals the one visited less comes last.
+    assert lists.numbers("weight").tolist() == pytest.approx([12 / 7] * 3 + [1.5] * 2)
 
 
 def test_smoothing_never_reverses_a_label() -> None:

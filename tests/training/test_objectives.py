@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any, get_args
 
@@ -281,6 +282,23 @@ def test_displacement_without_a_reference_is_measured_from_the_table() -> None:
         # `pairs_of` says that every chosen step was sampled at −3 nats and every rejected one at −4.
         assert figures["chosen_displacement"] == pytest.approx(figures["chosen_logprob"] + 3, rel=1e-5)
         assert figures["rejected_displacement"] == pytest.approx(figures["rejected_logprob"] + 4, rel=1e-5)
+
+
+def test_without_any_start_nothing_is_said_of_displacement() -> None:
+    unknown = pairs_of(ROWS, chosen_logprob=[math.nan] * len(ROWS))
+    for objective in ("step_rft", "orpo", "step_dpo"):
+        settings = TrainingSettings(objective=objective)
+        lessons = load_lessons(unknown, settings)
+        rows = np.arange(len(ROWS))
+        batch = make_batch(lessons.sequences, lessons.sequences.of_rows(rows))
+        scores = score(tiny_model(), batch)
+        reference = scores.steps.detach() if objective == "step_dpo" else None
+        _, figures = loss_of(scores, batch, lessons.targets(rows), reference, totals(lessons, rows), settings)
+        told = names(objective, start_known=False)
+        assert len(figures) == len(told)
+        assert ("chosen_displacement" in told) == (objective == "step_dpo")
+        assert "chosen_logprob" in told
+        assert figures.isfinite().all()
 
 
 def test_a_sibling_at_its_parents_value_is_neither_desirable_nor_undesirable() -> None:

@@ -51,8 +51,8 @@ def length_normalised(logprobs: Tensor, lengths: Tensor) -> Tensor:
 
     logprobs: sums over steps; lengths: the same shape, tokens ≥ 1.
 
-    Source: Meng et al. 2024, arXiv 2405.14734, equation 3; for DPO, Lambert et al. 2024 (Tülu 3), arXiv 2411.15124,
-    section 5.1.
+    Source: Meng et al. 2024, arXiv 2405.14734, equation 3; for DPO, Lambert et al. 2024 (Tülu 3), arXiv 2411.15124
+    (length-normalised DPO).
     """
     return logprobs / lengths.to(logprobs.dtype)
 

@@ -38,8 +38,9 @@ def lambda_loss(
     step_weights: w ≥ 0, TPO's adaptive step reward (None: all 1, which is LiPO): 1 + the cosine similarity of the
     step to the list's best one. Ranks and Δ are constants to the gradient.
 
-    Sources: Liu et al. 2024, arXiv 2402.01878, section 3.3 (LiPO-λ: gains 2^ψ − 1, discounts log(1 + τ)); Liao et al.
-    2024, arXiv 2410.12854, section 3 (TPO: the same over the lists of a tree, with adaptive step rewards).
+    Sources: Liu et al. 2024, arXiv 2402.01878 (the LiPO-λ loss, gains 2^ψ − 1, discounts log(1 + τ)); Liao et al. 2024,
+    arXiv 2410.12854 (TPO: preference list ranking over the lists of a tree, with the adaptive step reward; there the
+    similarity is one of hidden states, and weighs all steps of a solution).
     """
     scores = beta * (logprobs - reference)
     if step_weights is not None:
@@ -71,7 +72,7 @@ def sibling_distillation(
     merit is learned, none is made likelier as such, and all may sink together.
 
     Sources: Silver et al. 2017, doi 10.1038/nature24270, equation 1 (cross-entropy to the search's own policy);
-    Abdolmaleki et al. 2018, arXiv 1806.06920, section 4 (MPO: samples reweighted by exp(Q / τ), then maximum
+    Abdolmaleki et al. 2018, arXiv 1806.06920 (MPO: samples reweighted by exp(Q / τ), then maximum
     likelihood); Grill et al. 2020, arXiv 2007.12509 (search as regularised policy optimisation).
     """
     target = torch.softmax((counts.log() + values / tau).masked_fill(~present, -math.inf), dim=1)
