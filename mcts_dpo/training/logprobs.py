@@ -1,7 +1,7 @@
-"""Log-probabilities of given tokens under a model: the plain computation, one padded row per sequence.
+"""Log-probabilities of given tokens under a model, whether they come packed or one padded row per sequence.
 
-In: a Hugging Face causal language model and a `Batch`. Out: one log-probability per scored token and one sum
-per step. The head is applied only where a scored token is predicted, in pieces that bound the memory of its
+In: a Hugging Face causal language model and a `Packed` or a `Batch`. Out: one log-probability per scored token and one
+sum per step. The head is applied only where a scored token is predicted, in pieces that bound the memory of its
 logits. Knows nothing of pairs, losses or what is done with the numbers.
 """
 
@@ -16,7 +16,9 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from mcts_dpo.files import InputError
+from mcts_dpo.training import attention
 from mcts_dpo.training.batches import Batch
+from mcts_dpo.training.packing import Packed
 
 LOGITS_AT_ONCE = 1 << 24
 """Elements of logits that exist at one time (64 MiB in float32): rows of a piece = this // vocabulary."""
@@ -26,7 +28,7 @@ LOGITS_AT_ONCE = 1 << 24
 class Scores:
     """Natural log-probabilities, float32 (float64 for a float64 model), differentiable.
 
-    tokens: [T] ≤ 0, of each scored token given all before it, in the batch's order.
+    tokens: [T] ≤ 0, of each scored token given all before it, in the batch's order; of a pack, [U], each once.
     steps:  [B], the sum over each sequence's step.
     """
 
@@ -34,17 +36,40 @@ class Scores:
     steps: Tensor
 
 
-def score(model: Any, batch: Batch, *, logits_at_once: int = LOGITS_AT_ONCE) -> Scores:
+def score(model: Any, batch: Batch | Packed, *, logits_at_once: int = LOGITS_AT_ONCE) -> Scores:
     """Log-probabilities of the batch's scored tokens under `model`.
 
-    model: a transformers causal language model (`check_readable`), whose dropout must be off (evaluation mode).
+    model: a transformers causal language model (`check_readable`; for a pack also `check_packable`), whose dropout
+           must be off (evaluation mode). Scoring a pack sets its attention to `attention.NAME`, for good: the layers
+           that gradient checkpointing computes again must find it still.
     logits_at_once: bound on logits held at one time, in elements; it changes memory and time, not the result.
     """
-    states = model.base_model(input_ids=batch.input_ids, use_cache=False).last_hidden_state
+    if isinstance(batch, Packed):
+        states = _packed_states(model, batch)
+    else:
+        states = model.base_model(input_ids=batch.input_ids, use_cache=False).last_hidden_state
     states = states.reshape(-1, states.shape[-1]).index_select(0, batch.positions)
     tokens = _readout(states, model.get_output_embeddings(), batch.targets, logits_at_once)
+    if isinstance(batch, Packed):
+        unique = tokens.new_zeros(batch.steps).index_add(0, batch.step_owner, tokens[batch.step_tokens])
+        return Scores(tokens, unique[batch.step_of])
     steps = tokens.new_zeros(len(batch.input_ids)).index_add(0, batch.owner, tokens * batch.in_step)
     return Scores(tokens, steps)
+
+
+def _packed_states(model: Any, packed: Packed) -> Tensor:
+    """[1, L, width]: the model's last states of a pack."""
+    if model.config._attn_implementation != attention.NAME:
+        model.set_attn_implementation(attention.NAME)
+    states: Tensor = model.base_model(
+        input_ids=packed.input_ids,
+        position_ids=packed.position_ids,
+        # A mask of four dimensions is handed through untouched: transformers builds none of its own.
+        attention_mask=packed.end[None, None, None],
+        tree=attention.Tree(packed.end, packed.position_ids[0]),
+        use_cache=False,
+    ).last_hidden_state
+    return states
 
 
 def check_readable(model: Any, tokens: Tensor) -> None:
@@ -62,6 +87,55 @@ def check_readable(model: Any, tokens: Tensor) -> None:
             raise InputError(f"{name}: not a causal language model that can be trained ({error})") from None
     if ours.shape != theirs.shape or not torch.allclose(ours.float(), theirs.float(), rtol=1e-3, atol=1e-3):
         raise InputError(f"{name}: its logits are not a linear readout of its last states; training does not know it")
+
+
+ATTENTIVE = {"full_attention", "sliding_attention"}
+"""Kinds of layers (`layer_types` of a configuration) in which a token meets others by attention alone."""
+
+
+def check_packable(model: Any, tokens: Tensor) -> None:
+    """Raise InputError unless a token of a pack sees what it would see in its sequence alone.
+
+    tokens: [1, ≥ 1] int64 ids to try it on. Refuses models that carry a state from token to token (linear attention,
+    state spaces, convolutions), that attend in chunks, or whose attention is not transformers' exchangeable one; and
+    whatever else turns out to give other states for two branches in a pack than for each alone.
+    """
+    name = type(model).__name__
+    config = model.config.get_text_config()
+    strange = sorted(set(getattr(config, "layer_types", None) or ()) - ATTENTIVE)
+    if strange or getattr(model, "_is_stateful", False):
+        kind = f"{strange[0]} layers" if strange else "a state that runs from token to token"
+        raise InputError(
+            f"training.packing: {name} has {kind}, which would mix the branches of a tree (accepted: false)"
+        )
+    if not getattr(model, "_supports_attention_backend", False):
+        raise InputError(f"training.packing: {name} does not let its attention be exchanged (accepted: false)")
+    ids = tokens[0].repeat(3)
+    stem, size = len(tokens[0]), len(ids)
+    one, other = ids[: 2 * stem], torch.cat([ids[:stem], ids[2 * stem :].flip(0)])
+    end = torch.full((size,), size, device=ids.device)
+    end[stem : 2 * stem] = 2 * stem
+    places = torch.arange(size, device=ids.device)
+    packed = Packed(
+        input_ids=torch.cat([one, other[stem:]])[None],
+        position_ids=torch.where(places < 2 * stem, places, places - stem)[None],
+        end=end,
+        positions=places,
+        targets=ids,
+        imitation=torch.zeros(size, device=ids.device),
+        step_tokens=places,
+        step_owner=torch.zeros_like(places),
+        step_of=places[:1] * 0,
+        steps=1,
+    )
+    with torch.no_grad():
+        together = _packed_states(model, packed)[0]
+        alone = [model.base_model(input_ids=each[None], use_cache=False).last_hidden_state[0] for each in (one, other)]
+    expected = torch.cat([alone[0], alone[1][stem:]])
+    # Half precision rounds by its own measure, and differently in packs of different sizes.
+    tolerance = 1e-3 if expected.dtype in {torch.float32, torch.float64} else 0.1
+    if (together - expected).abs().max() > tolerance * expected.abs().max():
+        raise InputError(f"training.packing: {name} gives other states in a pack than alone (accepted: false)")
 
 
 def _readout(states: Tensor, head: Any, targets: Tensor, logits_at_once: int) -> Tensor:
