@@ -185,24 +185,67 @@ def make_batch(data: Sequences, which: NDArray[np.int64]) -> Batch:
     )
 
 
+LOOK_AHEAD = 16
+"""Trees among which one is looked for that fits into the rest of an update."""
+
+
 def plan_updates(
-    rows: int, *, batch_size: int, epochs: int, max_updates: int | None, seed: int
+    rows: int,
+    *,
+    batch_size: int,
+    epochs: int,
+    max_updates: int | None,
+    seed: int,
+    tree: NDArray[np.int64] | None = None,
 ) -> list[list[NDArray[np.int64]]]:
     """Which rows each update learns from: per epoch, a list of [≤ batch_size] int64 row indices per update.
 
     Each epoch visits every row once in an order of its own, drawn from `seed` and the epoch's number alone, and is cut
     into as few updates as `batch_size` allows, their sizes as equal as can be: no update is a small remainder that
     would move the weights as far as a full one.
+
+    tree: [rows] int64, or None. Rows with the same number are kept in one update where it is big enough, because they
+    share tokens. The order is then one of trees instead of rows. Every row still comes once per epoch, in an update
+    of the same size as all others, so that what is learned on average is the same; an update sees fewer prompts, and
+    its gradient varies more for it.
     """
     plan: list[list[NDArray[np.int64]]] = []
     left = max_updates if max_updates is not None else epochs * rows
     for epoch in range(epochs):
-        order = np.random.default_rng([seed, epoch]).permutation(rows).astype(np.int64)
-        updates = np.array_split(order, -(-rows // batch_size))[:left]
+        generator = np.random.default_rng([seed, epoch])
+        sizes = [len(part) for part in np.array_split(np.arange(rows), -(-rows // batch_size))]
+        if tree is None:
+            order = generator.permutation(rows).astype(np.int64)
+            updates = np.split(order, np.cumsum(sizes)[:-1])
+        else:
+            updates = _by_trees(tree, sizes, generator)
+        updates = updates[:left]
         left -= len(updates)
         if updates:
             plan.append(updates)
     return plan
+
+
+def _by_trees(tree: NDArray[np.int64], sizes: list[int], generator: np.random.Generator) -> list[NDArray[np.int64]]:
+    """Updates of exactly these sizes from trees in random order, as many of them whole as fill the sizes."""
+    by_tree = np.argsort(tree, kind="stable")
+    trees = np.split(by_tree, np.flatnonzero(np.diff(tree[by_tree])) + 1)
+    waiting = [trees[place] for place in generator.permutation(len(trees)).tolist()]
+    updates = []
+    for size in sizes:
+        taken: list[NDArray[np.int64]] = []
+        room = size
+        while room:
+            # The first in the queue always comes next or is cut, so that no tree waits because it is large.
+            near = waiting[:LOOK_AHEAD] if taken else waiting[:1]
+            place = next((place for place, one in enumerate(near) if len(one) <= room), 0)
+            one = waiting.pop(place)
+            if len(one) > room:
+                waiting.insert(0, one[room:])
+            taken.append(one[:room])
+            room -= len(taken[-1])
+        updates.append(np.concatenate(taken))
+    return updates
 
 
 def forward_passes(data: Sequences, rows: NDArray[np.int64], max_tokens: int) -> list[NDArray[np.int64]]:

@@ -18,6 +18,7 @@ from mcts_dpo.training import losses
 from mcts_dpo.training.batches import Batch
 from mcts_dpo.training.lessons import Lessons, Targets
 from mcts_dpo.training.logprobs import Scores
+from mcts_dpo.training.packing import Packed
 from mcts_dpo.training.settings import Objective, TrainingSettings
 
 PREFERENCE_WEIGHTS: Mapping[Objective, float] = {
@@ -218,7 +219,7 @@ _MOVEMENT = ("chosen_displacement", "rejected_displacement", "accuracy", "margin
 
 def loss_of(
     scores: Scores,
-    batch: Batch,
+    batch: Batch | Packed,
     targets: Targets,
     reference: Tensor | None,
     total: Totals,

@@ -70,8 +70,12 @@ class TrainingSettings(Settings):
     lr, schedule, warmup: peak learning rate; its decay to zero; share of updates that rise linearly to the peak.
     epochs, max_updates:  passes over the data; a cap on updates (the schedule follows the true number).
     batch_size:           pairs, solutions or lists per update, at most; an epoch is cut into updates of equal size.
-    max_batch_tokens:     padded tokens per forward pass. An update accumulates over as many as it needs, normalised by
-                          the whole update's totals, so that this sets memory and speed and not what is learned.
+    packing:              compute every token once that several sequences of an update share with the same prefix: a
+                          tree is one sequence in which a token sees its own ancestors (`packing.py`). false: each
+                          sequence by itself, padded; for models whose attention cannot be exchanged.
+    max_batch_tokens:     tokens per forward pass (packed: unique ones; else with padding). An update accumulates over
+                          as many as it needs, normalised by the whole update's totals, so that this sets memory and
+                          speed and not what is learned.
     weight_decay:         AdamW's, on matrices only. max_grad_norm: clip the global gradient norm to it (null: never).
     dtype:                of the weights that are computed with; updates always go to float32 copies. "auto": what the
                           policy is stored in for LoRA, float32 for full training.
@@ -108,6 +112,7 @@ class TrainingSettings(Settings):
     epochs: Positive = 1
     max_updates: Positive | None = None
     batch_size: Positive = 32
+    packing: bool = True
     max_batch_tokens: Positive = 4096
     weight_decay: float = Field(0.0, ge=0)
     max_grad_norm: Annotated[float, Field(gt=0)] | None = 1.0

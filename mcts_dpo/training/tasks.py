@@ -13,10 +13,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from mcts_dpo.training.batches import forward_passes, make_batch
+from mcts_dpo.training.batches import Batch, forward_passes, make_batch
 from mcts_dpo.training.lessons import Lessons
 from mcts_dpo.training.logprobs import score
 from mcts_dpo.training.objectives import loss_of, names, needs_reference, totals
+from mcts_dpo.training.packing import Packed, pack, packed_passes
 from mcts_dpo.training.settings import TrainingSettings
 
 Rows = NDArray[np.int64]
@@ -27,7 +28,8 @@ class Share(NamedTuple):
 
     loss:    scalar; over all passes of an update the parts add up to its loss.
     figures: [names], detached; they add up likewise.
-    tokens:  real tokens; positions: computed ones, padding included; scored: those whose log-probability was wanted.
+    tokens:  real tokens that went through the model, a packed one once; positions: computed ones, padding included;
+             scored: those whose log-probability was wanted.
     """
 
     loss: Tensor
@@ -52,6 +54,11 @@ class Task(Protocol):
     @property
     def sequences(self) -> int:
         """How many sequences the rows have."""
+        ...
+
+    @property
+    def trees(self) -> NDArray[np.int64] | None:
+        """[rows] int64: rows with the same number are better off in the same update. None: no matter."""
         ...
 
     @property
@@ -100,6 +107,11 @@ class PolicyTask:
         return len(self.lessons.sequences)
 
     @property
+    def trees(self) -> NDArray[np.int64] | None:
+        """Rows under one prompt, which a pack computes once."""
+        return self.lessons.sequences.tree if self.settings.packing else None
+
+    @property
     def names(self) -> tuple[str, ...]:
         """See `objectives.names`."""
         return names(self.settings.objective, start_known="start" in self.lessons.of_step)
@@ -111,7 +123,8 @@ class PolicyTask:
 
     def passes(self, rows: Rows, max_tokens: int) -> list[Rows]:
         """See `Task`."""
-        return forward_passes(self.lessons.sequences, rows, max_tokens)
+        divide = packed_passes if self.settings.packing else forward_passes
+        return divide(self.lessons.sequences, rows, max_tokens)
 
     def longest(self, rows: Rows) -> int:
         """See `Task`."""
@@ -120,16 +133,14 @@ class PolicyTask:
 
     def reference(self, model: Any, *, rows: Rows) -> tuple[Tensor, Tensor, int]:
         """Step log-probabilities. See `Task`."""
-        data = self.lessons.sequences
-        which = data.of_rows(rows)
-        steps = score(model, make_batch(data, which).to(self.device)).steps
-        return torch.from_numpy(which).to(self.device), steps, int(data.lengths[which].sum())
+        which = self.lessons.sequences.of_rows(rows)
+        batch, tokens = self._batch(which)
+        return torch.from_numpy(which).to(self.device), score(model, batch).steps, tokens
 
     def share(self, model: Any, *, rows: Rows, update: Rows, reference: Tensor | None) -> Share:
         """See `Task`."""
-        data = self.lessons.sequences
-        which = data.of_rows(rows)
-        batch = make_batch(data, which).to(self.device)
+        which = self.lessons.sequences.of_rows(rows)
+        batch, tokens = self._batch(which)
         loss, figures = loss_of(
             score(model, batch),
             batch,
@@ -138,4 +149,12 @@ class PolicyTask:
             totals(self.lessons, update),
             self.settings,
         )
-        return Share(loss, figures, int(data.lengths[which].sum()), batch.input_ids.numel(), len(batch.targets))
+        return Share(loss, figures, tokens, batch.input_ids.numel(), len(batch.targets))
+
+    def _batch(self, which: Rows) -> tuple[Batch | Packed, int]:
+        """The given sequences as one forward pass, and its real tokens."""
+        data = self.lessons.sequences
+        if self.settings.packing:
+            packed = pack(data, which).to(self.device)
+            return packed, packed.input_ids.numel()
+        return make_batch(data, which).to(self.device), int(data.lengths[which].sum())

@@ -29,7 +29,7 @@ from mcts_dpo.training.batches import plan_updates
 from mcts_dpo.training.checkpoints import Trainable, load_trainable, save_policy, shard, unsharded
 from mcts_dpo.training.distributed import ALONE, World, joined
 from mcts_dpo.training.lessons import Lessons, Table, load_lessons
-from mcts_dpo.training.logprobs import check_readable
+from mcts_dpo.training.logprobs import check_packable, check_readable
 from mcts_dpo.training.memory import out_of_memory, release
 from mcts_dpo.training.optimisation import clip, make_optimizer, schedule
 from mcts_dpo.training.settings import TrainingSettings
@@ -59,7 +59,8 @@ class TrainingSummary:
     objective, rows, updates: what was learned from, and in how many updates.
     epochs:       passes over the rows, as a fraction where updates were capped.
     parameters:   trained weights (adapters only under LoRA).
-    tokens:       real tokens through forward and backward passes; reference_tokens: through the reference's forward.
+    tokens:       real tokens through forward and backward passes, those that sequences share in a pack counted once;
+                  reference_tokens: through the reference's forward.
     padding:      share of computed positions that were padding, in [0, 1).
     scored_tokens: tokens whose log-probability was computed with gradient.
     clipped:      share of updates whose gradient norm was clipped.
@@ -136,7 +137,7 @@ def train(
             stack.enter_context(_threads(settings.threads))
         world = stack.enter_context(joined())
         trained = load_trainable(policy, settings)
-        _check_fit(lessons, trained.model)
+        _check_fit(lessons, trained.model, settings)
         identity = Identity(weights_digest(trained.model), data_digest(lessons), settings)
         if settings.sharding and world.size > 1:
             trained = shard(trained)
@@ -176,6 +177,7 @@ def fit(
         epochs=settings.epochs,
         max_updates=settings.max_updates,
         seed=settings.seed,
+        tree=task.trees,
     )
     updates = [update for epoch in epochs for update in epoch]
     optimizer = make_optimizer(trained.masters, settings)
@@ -421,7 +423,7 @@ def _threads(count: int) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def _check_fit(lessons: Lessons, model: Any) -> None:
+def _check_fit(lessons: Lessons, model: Any, settings: TrainingSettings) -> None:
     data = lessons.sequences
     vocabulary = model.get_input_embeddings().num_embeddings
     if int(data.tokens.max()) >= vocabulary:
@@ -439,4 +441,7 @@ def _check_fit(lessons: Lessons, model: Any) -> None:
             f"(accepted: up to {context}, the policy's context)"
         )
     short = data.tokens[: min(8, int(data.offsets[1]))].astype(np.int64)
-    check_readable(model, torch.from_numpy(short)[None].to(model.device))
+    ids = torch.from_numpy(short)[None].to(model.device)
+    check_readable(model, ids)
+    if settings.packing:
+        check_packable(model, ids)

@@ -85,6 +85,32 @@ def test_every_epoch_visits_every_row_once_in_even_updates(rows: int, batch: int
         assert max(sizes) - min(sizes) <= 1
 
 
+@given(st.lists(st.integers(0, 9), min_size=1, max_size=60), st.integers(1, 12), st.integers(0, 5))
+@settings(max_examples=80, deadline=None)
+def test_trees_stay_whole_without_changing_the_size_of_updates(tree: list[int], batch: int, seed: int) -> None:
+    options = {"batch_size": batch, "epochs": 2, "max_updates": None, "seed": seed}
+    plan = plan_updates(len(tree), tree=np.array(tree), **options)
+    plain = plan_updates(len(tree), **options)
+    for updates, others in zip(plan, plain, strict=True):
+        assert [len(update) for update in updates] == [len(update) for update in others]
+        assert sorted(np.concatenate(updates).tolist()) == list(range(len(tree)))
+        # Each update cuts at most one tree, at its end: of all pieces, at most one more per update than there are trees.
+        pieces = sum(len({tree[row] for row in update}) for update in updates)
+        assert pieces <= len(set(tree)) + len(updates) - 1
+    alone = plan_updates(len(tree), tree=np.arange(len(tree)), **options)
+    assert [[one.tolist() for one in epoch] for epoch in alone] == [[one.tolist() for one in epoch] for epoch in plain]
+
+
+def test_a_large_tree_is_not_put_off_for_small_ones() -> None:
+    tree = np.array([0] * 20 + list(range(1, 41)))
+    firsts = []
+    for seed in range(40):
+        ((*updates,),) = plan_updates(60, batch_size=6, epochs=1, max_updates=None, seed=seed, tree=tree)
+        firsts.append(next(place for place, update in enumerate(updates) if (tree[update] == 0).any()))
+    # It begins anywhere among the ten updates with room for it: on average near the middle of the first seven.
+    assert 2 < np.mean(firsts) < 5
+
+
 def test_the_order_depends_on_seed_and_epoch_alone() -> None:
     def orders(**changes: int) -> list[list[int]]:
         options = {"batch_size": 8, "epochs": 2, "seed": 3} | changes

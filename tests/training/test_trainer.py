@@ -136,6 +136,23 @@ def test_the_forward_budget_changes_nothing_but_rounding(policy: Path, tmp_path:
         assert few["gradient_norm"] == pytest.approx(many["gradient_norm"], rel=1e-3)
 
 
+def test_packing_changes_nothing_but_the_tokens_computed(policy: Path, tmp_path: Path) -> None:
+    rows = [([3, 4, 5, prompt], [6, 7], [8, prompt], [9, step]) for prompt in (10, 11, 12) for step in (4, 5, 6)]
+    table = pairs_of(rows, digest_of(policy), smoothing=[0.1] * 9, weight=[1, 2, 3] * 3)
+    summaries = []
+    for packing in (False, True):
+        settings = TrainingSettings(lr=1e-3, batch_size=9, epochs=4, packing=packing)
+        summaries.append(train(policy, table, tmp_path / str(packing), settings))
+    plain, packed = summaries
+    assert packed.first == pytest.approx(plain.first, rel=1e-4, abs=1e-6)
+    assert packed.last == pytest.approx(plain.last, rel=1e-3, abs=1e-5)
+    assert plain.tokens == 4 * 9 * (8 + 8)
+    # 3 tokens of all prompts; under each its own token, the prefix, the chosen step, 9 and what follows it.
+    assert packed.tokens == 4 * (3 + 3 * (1 + 2 + 2 + 1 + 3))
+    assert packed.reference_tokens == packed.tokens // 4
+    assert packed.padding == 0
+
+
 def test_gradient_checkpointing_changes_nothing(policy: Path, tmp_path: Path) -> None:
     table = pairs_of(random_rows(12), digest_of(policy))
     results = []
