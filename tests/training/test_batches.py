@@ -94,7 +94,7 @@ def test_trees_stay_whole_without_changing_the_size_of_updates(tree: list[int], 
     for updates, others in zip(plan, plain, strict=True):
         assert [len(update) for update in updates] == [len(update) for update in others]
         assert sorted(np.concatenate(updates).tolist()) == list(range(len(tree)))
-        # Each update cuts at most one tree, at its end: of all pieces, at most one more per update than there are trees.
+        # Each update but the last cuts at most one tree, at its end.
         pieces = sum(len({tree[row] for row in update}) for update in updates)
         assert pieces <= len(set(tree)) + len(updates) - 1
     alone = plan_updates(len(tree), tree=np.arange(len(tree)), **options)

@@ -1,0 +1,471 @@
+"""Packed step-DPO beside TRL's DPOTrainer and beside our own unpacked path: time, exactness, memory, share of the limit.
+
+    python -m benchmarks.training [--json FILE] [--report FILE] [--peer PYTHON] [--real-model DIRECTORY] [--repeats N]
+
+The same model, the same pairs, one thread, float32, in one run: policy forward, backward and reference forward of every
+pair, CPU seconds, repeats of the sides in turn, the median of each. TRL gets the batch size that is fastest for it on
+each shape. That both compute the same is checked: their gradients are compared. It is never run by tests.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from tokenizers import Tokenizer, models
+from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+from transformers.models.llama.modeling_llama import LlamaRMSNorm
+
+from mcts_dpo.training.batches import sequences
+from mcts_dpo.training.lessons import Lessons
+from mcts_dpo.training.packing import make_trie
+from mcts_dpo.training.settings import TrainingSettings
+from mcts_dpo.training.tasks import PolicyTask
+
+Ids = list[int]
+Pair = tuple[Ids, Ids, Ids]
+PROMPT = 122
+STEP = (26, 58)
+BATCHES = (1, 2, 4, 8)
+
+
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """Pairs of (prompt with the steps so far, chosen step, rejected step)."""
+
+    name: str
+    kind: str
+    pairs: list[Pair]
+
+    @property
+    def naive_tokens(self) -> int:
+        return sum(2 * len(before) + len(chosen) + len(rejected) for before, chosen, rejected in self.pairs)
+
+    @property
+    def unique_tokens(self) -> int:
+        return len(make_trie([np.array(before + step, np.int32) for before, *two in self.pairs for step in two]))
+
+
+class Words:
+    """Random ids below the vocabulary, of random lengths."""
+
+    def __init__(self, vocabulary: int, seed: int) -> None:
+        self.generator, self.vocabulary = np.random.default_rng(seed), vocabulary
+
+    def __call__(self, low: int, high: int | None = None) -> Ids:
+        size = low if high is None else int(self.generator.integers(low, high))
+        found: Ids = self.generator.integers(3, self.vocabulary, size).tolist()
+        return found
+
+
+def spine(
+    words: Words, depth: int, children: tuple[int, int], *, every: bool = False, prompt: int = PROMPT
+) -> list[Pair]:
+    """A path whose every state has siblings: the first is the best and goes on, the last the worst."""
+    before, pairs = words(prompt), []
+    for _ in range(depth):
+        steps = [words(*STEP) for _ in range(int(words.generator.integers(children[0], children[1] + 1)))]
+        two = [(a, b) for a in range(len(steps)) for b in range(a + 1, len(steps))] if every else [(0, len(steps) - 1)]
+        pairs += [(before, steps[a], steps[b]) for a, b in two]
+        before = before + steps[0]
+    return pairs
+
+
+def grown(words: Words, depth: int, children: int, expanded: int, *, every: bool = False) -> list[Pair]:
+    """A tree of which a search has expanded so many states, always one of those that are there, not below `depth`."""
+    pairs: list[Pair] = []
+    open_states = [(words(PROMPT), 0)]
+    while open_states and expanded:
+        before, level = open_states.pop(int(words.generator.integers(len(open_states))))
+        steps = [words(*STEP) for _ in range(children)]
+        two = [(a, b) for a in range(children) for b in range(a + 1, children)] if every else [(0, children - 1)]
+        pairs += [(before, steps[a], steps[b]) for a, b in two]
+        if level + 1 < depth:
+            open_states += [(before + step, level + 1) for step in steps]
+        expanded -= 1
+    return pairs
+
+
+def flat(words: Words, pairs: int, prompt: tuple[int, int], completion: tuple[int, int]) -> list[Pair]:
+    return [(words(*prompt), words(*completion), words(*completion)) for _ in range(pairs)]
+
+
+def shapes(vocabulary: int) -> list[Shape]:
+    def words(seed: int) -> Words:
+        return Words(vocabulary, seed)
+
+    return [
+        Shape("spine depth 6, 2 children", "best/worst", spine(words(0), 6, (2, 2))),
+        Shape("MCTS depth 4, 3 children", "best/worst", grown(words(1), 4, 3, 15)),
+        Shape("full depth 3, 2 children", "best/worst", grown(words(2), 3, 2, 7)),
+        Shape("wide depth 3, 5 children", "best/worst", spine(words(3), 3, (5, 5))),
+        Shape("wide depth 3, 5 children, all pairs", "all pairs", spine(words(3), 3, (5, 5), every=True)),
+        Shape("MCTS depth 4, 3 children, all pairs", "more", grown(words(1), 4, 3, 15, every=True)),
+        Shape("flat, short prompts", "flat", flat(words(5), 12, (40, 100), (60, 180))),
+        Shape("flat, long prompts", "long", flat(words(6), 8, (400, 700), (50, 150))),
+    ]
+
+
+def lessons_of(pairs: list[Pair]) -> Lessons:
+    parts = [(np.array(before, np.int32), np.array(step, np.int32)) for before, *two in pairs for step in two]
+    begin = np.array([len(before) for before, *two in pairs for _ in two])
+    imitation = np.tile([1.0, 0.0], len(pairs))  # with weight 0 in the loss, as TRL has no NLL
+    data = sequences(parts, begin, begin, imitation, 2)
+    zeros = {"smoothing": np.zeros(len(pairs)), "margin": np.zeros(len(pairs))}
+    return Lessons(data, np.ones(len(pairs)), zeros, {"start": np.zeros(len(parts))}, "", "pairs")
+
+
+def task_of(pairs: list[Pair], packing: bool, **changes: Any) -> PolicyTask:
+    settings = TrainingSettings(beta=0.1, nll_weight=0, preference_weight=1, packing=packing, **changes)
+    return PolicyTask(lessons_of(pairs), settings, torch.device("cpu"))
+
+
+def epoch(model: Any, task: PolicyTask) -> None:
+    """Reference forward, policy forward and backward of all pairs; the gradient is left in the model."""
+    model.zero_grad()
+    everything = np.arange(task.rows)
+    passes = task.passes(everything, task.settings.max_batch_tokens)
+    weights = next(model.parameters())
+    reference = torch.zeros(task.sequences, dtype=weights.dtype)
+    with torch.no_grad():
+        for rows in passes:
+            which, values, _ = task.reference(model, rows=rows)
+            reference[which] = values
+    for rows in passes:
+        torch.autograd.backward(task.share(model, rows=rows, update=everything, reference=reference).loss)
+
+
+def gradient(model: Any) -> torch.Tensor:
+    return torch.cat([one.grad.flatten() for one in model.parameters()])
+
+
+def clock(work: Callable[[], object]) -> float:
+    begin = time.process_time()
+    work()
+    return time.process_time() - begin
+
+
+class Peer:
+    """TRL in a process of its own."""
+
+    def __init__(self, python: str, model: Path) -> None:
+        command = [python, "-m", "benchmarks.training_peer", str(model)]
+        self.process = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+        )
+
+    def __call__(self, pairs: list[Pair], batch: int, repeats: int, *, want_gradient: bool = False) -> dict[str, Any]:
+        assert self.process.stdin is not None
+        assert self.process.stdout is not None
+        command = {"pairs": pairs, "batch": batch, "repeats": repeats, "gradient": want_gradient}
+        print(json.dumps(command), file=self.process.stdin, flush=True)
+        found: dict[str, Any] = json.loads(self.process.stdout.readline())
+        return found
+
+    def close(self) -> None:
+        assert self.process.stdin is not None
+        self.process.stdin.close()
+        self.process.wait()
+
+
+def compare(model: Any, shape: Shape, peer: Peer, repeats: int) -> dict[str, Any]:
+    """One line of the table: the three sides in turn, each side's median."""
+    packed, naive = task_of(shape.pairs, True), task_of(shape.pairs, False)
+    epoch(model, packed)
+    ours = gradient(model)
+    # The first epoch of each peer's run warms it up. Its best batch size is looked for once.
+    tried = {batch: peer(shape.pairs, batch, 2)["seconds"][-1] for batch in BATCHES if batch <= len(shape.pairs)}
+    best = min(tried, key=lambda batch: tried[batch])
+    whole = peer(shape.pairs, best, 1, want_gradient=True)
+    theirs = torch.load(whole["gradient"])
+    seconds: dict[str, list[float]] = {"packed": [], "naive": [], "trl": []}
+    # The naive path, too, gets the pass size that suits it: as many padded tokens as TRL's best batch, or its default.
+    for _ in range(repeats):
+        seconds["packed"] += [clock(lambda: epoch(model, packed))]
+        seconds["naive"] += [clock(lambda: epoch(model, naive))]
+        seconds["trl"] += peer(shape.pairs, best, 2)["seconds"][1:]
+    figures = {name: statistics.median(values) for name, values in seconds.items()}
+    return {
+        "shape": shape.name,
+        "kind": shape.kind,
+        "pairs": len(shape.pairs),
+        "unique": shape.unique_tokens,
+        "naive_tokens": shape.naive_tokens,
+        "trl_batch": best,
+        "difference_to_trl": float((ours - theirs).norm() / theirs.norm()),
+        "seconds": figures,
+        "spread": {name: (max(values) - min(values)) / figures[name] for name, values in seconds.items()},
+        "vs_trl": figures["trl"] / figures["packed"],
+        "vs_naive": figures["naive"] / figures["packed"],
+    }
+
+
+def exactness(vocabulary: int = 512) -> dict[str, float]:
+    """Relative error of the packed gradient against one unpadded sequence per step, with norms in the model's dtype."""
+
+    def wide(self: Any, states: torch.Tensor) -> torch.Tensor:
+        return self.weight * states * torch.rsqrt(states.square().mean(-1, keepdim=True) + self.variance_epsilon)
+
+    pairs = grown(Words(vocabulary, 8), 3, 2, 7)
+    found = {}
+    before, LlamaRMSNorm.forward = LlamaRMSNorm.forward, wide
+    try:
+        for name, dtype in (("fp64", torch.float64), ("fp32", torch.float32)):
+            model = small_llama(vocabulary, layers=3).to(dtype)
+            epoch(model, task_of(pairs, True))
+            packed = gradient(model)
+            epoch(model, task_of(pairs, False, max_batch_tokens=1))  # a pair per pass, padded at the right
+            unpadded = gradient(model)
+            found[name] = float((packed - unpadded).norm() / unpadded.norm())
+    finally:
+        LlamaRMSNorm.forward = before
+    return found
+
+
+def scaling(model: Any, vocabulary: int, repeats: int) -> list[dict[str, float]]:
+    """Milliseconds per unique token in packs of growing size, of trees alike."""
+    found = []
+    for trees in (1, 2, 4, 7):
+        pairs = [pair for seed in range(trees) for pair in grown(Words(vocabulary, 20 + seed), 3, 2, 7)]
+        task = task_of(pairs, True, max_batch_tokens=10**9)
+        tokens = len(make_trie([task.lessons.sequences.of(i) for i in range(task.sequences)]))
+        epoch(model, task)
+        seconds = statistics.median(clock(lambda task=task: epoch(model, task)) for _ in range(repeats))  # type: ignore[misc]
+        found.append({"tokens": tokens, "ms_per_token": 1e3 * seconds / tokens})
+    return found
+
+
+def matmul_rate(size: int = 1536) -> float:
+    """FLOP/s of a float32 matrix product on this thread, best of five."""
+    a, b = torch.randn(2, size, size)
+    torch.mm(a, b)
+    return 2 * size**3 / min(clock(lambda: torch.mm(a, b)) for _ in range(5))
+
+
+def needed_flops(model: Any, pairs: list[Pair]) -> float:
+    """Of one epoch over the unique tokens: reference and policy forward, and twice the forward for the backward.
+
+    Linear layers for every token, attention over visible keys only, the head at unique scored positions only.
+    """
+    trie = make_trie([np.array(before + step, np.int32) for before, *two in pairs for step in two])
+    scored: set[int] = set()
+    for path, length in zip(trie.paths, [len(step) for _, *two in pairs for step in two], strict=True):
+        scored |= set(path[-length:].tolist())
+    layers = [one for name, one in model.named_modules() if isinstance(one, torch.nn.Linear) and "lm_head" not in name]
+    config = model.config
+    width = config.num_attention_heads * (
+        getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+    )
+    visible = float((trie.depths + 1).sum())
+    linear = 2.0 * len(trie) * sum(one.weight.numel() for one in layers)
+    attention = 4.0 * width * config.num_hidden_layers * visible
+    head = 2.0 * len(scored) * config.vocab_size * config.hidden_size
+    return 4 * (linear + attention + head)
+
+
+GROUPS = {
+    "matrix products": ("aten::mm", "aten::addmm", "aten::bmm", "aten::baddbmm"),
+    "tree attention, own operations": ("_Tiled", "_TiledBackward"),
+    "gather and scatter": (
+        "aten::index_select",
+        "aten::index_add",
+        "aten::index_add_",
+        "aten::index",
+        "aten::embedding",
+        "aten::embedding_dense_backward",
+        "aten::_index_put_impl_",
+        "aten::gather",
+        "aten::scatter_add_",
+    ),
+    "softmax": ("aten::_softmax", "aten::_log_softmax", "aten::_log_softmax_backward_data", "aten::logsumexp"),
+    "copies, sums of gradients": ("aten::copy_", "aten::add_", "aten::cat", "aten::zero_", "aten::fill_"),
+}
+
+
+def where_time_goes(model: Any, pairs: list[Pair]) -> dict[str, float]:
+    """Shares of an epoch's CPU time by kind of operation; the rest is element by element."""
+    task = task_of(pairs, True)
+    epoch(model, task)
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profile:
+        epoch(model, task)
+    spent = {event.key: event.self_cpu_time_total for event in profile.key_averages()}
+    total = sum(spent.values())
+    shares = {name: sum(spent.get(key, 0) for key in keys) / total for name, keys in GROUPS.items()}
+    return shares | {"element by element (norms, SiLU, rotary, residuals), overhead": 1 - sum(shares.values())}
+
+
+def peak(work: Callable[[], object]) -> float:
+    """MiB above what is resident now, while it runs."""
+    from benchmarks.training_peer import memory, reset_peak
+
+    before = reset_peak()
+    work()
+    return (memory("VmHWM") - before) / 1024
+
+
+def small_llama(vocabulary: int, *, layers: int = 6) -> Any:
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        vocab_size=vocabulary,
+        hidden_size=384,
+        intermediate_size=1024,
+        num_hidden_layers=layers,
+        num_attention_heads=6,
+        num_key_value_heads=2,
+        max_position_embeddings=8192,
+        tie_word_embeddings=True,
+    )
+    return LlamaForCausalLM(config).eval()
+
+
+def save_small(folder: Path, vocabulary: int) -> Path:
+    small_llama(vocabulary).save_pretrained(folder)
+    words = Tokenizer(models.WordLevel({f"w{i}": i for i in range(vocabulary)}, unk_token="w0"))
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=words, unk_token="w0", eos_token="w1", pad_token="w2")
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+def load(folder: Path) -> Any:
+    return AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
+
+
+def geometric(values: list[float]) -> float:
+    return math.exp(statistics.fmean(math.log(value) for value in values))
+
+
+def run(python: str, real_model: Path | None, repeats: int) -> dict[str, Any]:
+    with tempfile.TemporaryDirectory() as scratch:
+        vocabulary = 8192
+        folder = save_small(Path(scratch) / "small", vocabulary)
+        model, peer = load(folder), Peer(python, folder)
+        lines = []
+        for shape in shapes(vocabulary):
+            lines.append(compare(model, shape, peer, repeats))
+            show(lines[-1])
+        middle = shapes(vocabulary)[1]
+        memory = {
+            "packed": peak(lambda: epoch(model, task_of(middle.pairs, True))),
+            "naive": peak(lambda: epoch(model, task_of(middle.pairs, False))),
+            "trl": {batch: peer(middle.pairs, batch, 1)["peak"] for batch in BATCHES},
+        }
+        peer.close()
+        growth = scaling(model, vocabulary, repeats)
+        rate = matmul_rate()
+        flops = needed_flops(model, middle.pairs)
+        seconds = statistics.median(clock(lambda: epoch(model, task_of(middle.pairs, True))) for _ in range(repeats))
+        limit = {
+            "rate": rate,
+            "flops": flops,
+            "share": flops / seconds / rate,
+            "shares": where_time_goes(model, middle.pairs),
+        }
+        if real_model is not None:
+            model, peer = load(real_model), Peer(python, real_model)
+            real = Shape(
+                "SmolLM2-135M, depth 5, 2–4 children", "best/worst", spine(Words(49000, 4), 5, (2, 4), prompt=60)
+            )
+            lines.insert(4, compare(model, real, peer, max(2, repeats // 2)) | {"model": "SmolLM2-135M"})
+            show(lines[4])
+            seconds = lines[4]["seconds"]["packed"]
+            limit["real_share"] = needed_flops(model, real.pairs) / seconds / matmul_rate()
+            limit["real_shares"] = where_time_goes(model, real.pairs)
+            peer.close()
+    errors = exactness()
+    of = {
+        kind: [line for line in lines if line["kind"] == kind] for kind in ("best/worst", "all pairs", "flat", "long")
+    }
+    per_token = [line["ms_per_token"] for line in growth]
+    return {
+        "speedup_vs_trl_best_worst": geometric([line["vs_trl"] for line in of["best/worst"]]),
+        "speedup_vs_trl_all_pairs": geometric([line["vs_trl"] for line in of["all pairs"]]),
+        "speedup_vs_naive": geometric([line["vs_naive"] for line in of["best/worst"] + of["all pairs"]]),
+        "flat_speedup_vs_trl": of["flat"][0]["vs_trl"],
+        "flat_long_prompts_speedup_vs_trl": of["long"][0]["vs_trl"],
+        "grad_rel_error_fp64": errors["fp64"],
+        "grad_rel_error_fp32": errors["fp32"],
+        "time_per_token_spread": max(per_token) / min(per_token) - 1,
+        "limit": limit,
+        "peak_memory_mib": memory,
+        "scaling": growth,
+        "lines": lines,
+    }
+
+
+def show(line: dict[str, Any]) -> None:
+    print(row(line), f"| same gradient to {line['difference_to_trl']:.1e}", flush=True)
+
+
+def row(line: dict[str, Any]) -> str:
+    tokens = f"{line['unique']:,} / {line['naive_tokens']:,}"
+    seconds = " / ".join(f"{line['seconds'][side]:.2f}" for side in ("packed", "naive", "trl"))
+    return f"| {line['shape']} | {line['pairs']} | {tokens} | {seconds} | {line['vs_naive']:.1f} × | {line['vs_trl']:.1f} × |"
+
+
+def report(found: dict[str, Any]) -> str:
+    limit, memory = found["limit"], found["peak_memory_mib"]
+    lines = [
+        "| tree | pairs | tokens unique / naive | seconds packed / unpacked / TRL | against unpacked | against TRL |",
+        "|---|---|---|---|---|---|",
+        *map(row, found["lines"]),
+        "",
+        f"Geometric means: best/worst pairs {found['speedup_vs_trl_best_worst']:.2f} × TRL, all pairs "
+        f"{found['speedup_vs_trl_all_pairs']:.2f} × TRL; {found['speedup_vs_naive']:.2f} × our own unpacked path.",
+        "",
+        f"Gradient against one sequence at a time: {found['grad_rel_error_fp64']:.1e} in float64, "
+        f"{found['grad_rel_error_fp32']:.1e} in float32. Against TRL's own gradient, float32: at most "
+        f"{max(line['difference_to_trl'] for line in found['lines']):.1e}.",
+        "",
+        "Milliseconds per unique token by size of the pack: "
+        + ", ".join(f"{line['ms_per_token']:.3f} at {line['tokens']:,}" for line in found["scaling"])
+        + f" (spread {found['time_per_token_spread']:.0%}).",
+        "",
+        f"Peak memory above the model, MCTS tree, MiB: packed {memory['packed']:.0f}, unpacked {memory['naive']:.0f}, TRL "
+        + ", ".join(f"{value:.0f} at batch {batch}" for batch, value in memory["trl"].items())
+        + ".",
+        "",
+        f"Float32 matrix products run at {limit['rate'] / 1e9:.0f} GFLOP/s here; the FLOPs that the unique tokens need, "
+        f"by the time taken: {limit['share']:.0%} of that"
+        + (f", SmolLM2-135M {limit['real_share']:.0%}" if "real_share" in limit else "")
+        + ". Where the time goes (small Llama"
+        + ("; SmolLM2-135M):" if "real_share" in limit else "):"),
+        "",
+        *(
+            f"- {name}: {share:.0%}" + (f"; {limit['real_shares'][name]:.0%}" if "real_share" in limit else "")
+            for name, share in limit["shares"].items()
+        ),
+    ]
+    return "\n".join(lines)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--json", type=Path)
+    parser.add_argument("--report", type=Path)
+    parser.add_argument("--peer", default=sys.executable, help="interpreter that has TRL (default: this one)")
+    parser.add_argument("--real-model", type=Path, help="SmolLM2-135M as `python -m tests.real_model` makes it")
+    parser.add_argument("--repeats", type=int, default=5)
+    given = parser.parse_args()
+    torch.set_num_threads(1)
+    found = run(given.peer, given.real_model, given.repeats)
+    print(report(found))
+    if given.json:
+        given.json.write_text(json.dumps(found, indent=2) + "\n")
+    if given.report:
+        given.report.write_text(report(found) + "\n")
+
+
+if __name__ == "__main__":
+    main()
