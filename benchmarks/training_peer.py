@@ -1,11 +1,11 @@
-"""TRL's DPOTrainer on given pairs, as a process of its own: started by `benchmarks.training`, one line in, one line out.
+"""TRL's DPOTrainer on given pairs, a process of its own: started by `benchmarks.training`, one line in, one line out.
 
     python -m benchmarks.training_peer MODEL < commands
 
-Each line in is JSON: {"pairs": [[prompt, chosen, rejected], …] as token ids, "batch": pairs per forward pass, "repeats",
-"gradient": true for its vector too, as a file}. Each line out: CPU seconds of each repeat (reference forward, policy
-forward, backward, as `training_step` does them; neither tokenisation nor the optimiser), peak memory above what stood
-before, in MiB. Imports nothing of this project.
+Each line in is JSON: {"pairs": [[prompt, chosen, rejected], …] as token ids, "batch": pairs per forward pass,
+"repeats", "gradient": true for its vector too, as a file}. Each line out: CPU seconds of each repeat (reference
+forward, policy forward, backward, as `training_step` does them; neither tokenisation nor the optimiser), peak memory
+above what stood before, in MiB. Imports nothing of this project.
 """
 
 from __future__ import annotations
