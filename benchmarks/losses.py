@@ -40,6 +40,7 @@ from mcts_dpo.statistics import bootstrap_mean, mean_t
 from mcts_dpo.toy.demo import demo_config, prepare
 from mcts_dpo.training import TrainingSettings, table_of, train
 from mcts_dpo.training.lessons import load_lessons
+from mcts_dpo.training.objectives import beta_of, preference_weight
 from mcts_dpo.training.settings import Objective
 
 TRAIN_PROBLEMS = 400
@@ -64,6 +65,7 @@ ARMS: dict[str, Arm] = {
     **{name: Arm(name, {}) for name in (*CONTROLS, *OBJECTIVES)},
     "step_dpo, no smoothing": Arm("step_dpo", {}, "plain"),
     "step_dpo, length-normalised": Arm("step_dpo", {"length_normalised": True}),
+    "ipo, β 1": Arm("ipo", {"beta": 1.0, "preference_weight": 0.01}),
     "sibling_distillation, renormalised": Arm("sibling_distillation", {"renormalise": True}),
     **{f"{name}, no NLL": Arm(name, ALONE) for name in OBJECTIVES},
     "step_dpo, no NLL, β 0.1": Arm("step_dpo", ALONE | {"beta": 0.1}),
@@ -72,8 +74,10 @@ ARMS: dict[str, Arm] = {
 
 def settings_of(base: TrainingSettings, arm: Arm, seed: int) -> TrainingSettings:
     """The arm's training: the benchmark's optimiser, the objective's own defaults, the arm's changes."""
-    common = {"objective": arm.objective, "lr": base.lr, "seed": seed_from("losses", seed) % 2**32}
-    return base.model_copy(update=common | dict(arm.changes))
+    common = {"objective": arm.objective, "seed": seed_from("losses", seed) % 2**32}
+    settings = base.model_copy(update=common | dict(arm.changes))
+    # Written out, so that an arm on disk says what it was trained with, whatever the defaults will be.
+    return settings.model_copy(update={"beta": beta_of(settings), "preference_weight": preference_weight(settings)})
 
 
 def grow(folder: Path, config: RunConfig, test: Sequence[Problem], seed: int) -> None:

@@ -28,7 +28,7 @@ PREFERENCE_WEIGHTS: Mapping[Objective, float] = {
     "mmpo": 0.02,
     "lipo": 0.02,
     "tpo": 0.02,
-    "ipo": 0.01,
+    "ipo": 0.0025,
     "hinge": 0.01,
     "kto": 0.04,
     "simpo": 0.1,
@@ -37,9 +37,14 @@ PREFERENCE_WEIGHTS: Mapping[Objective, float] = {
     "tree_policy_gradient": 0.05,
 }
 """What ℓ is weighed with where `preference_weight` is null. DPO's slope at the start is β / 2 on either step: 0.02 is
-the value that small policies were tried with. IPO's and hinge's slope is twice that, KTO's half. SimPO's and ORPO's
+the value that small policies were tried with. Hinge's slope is twice that, KTO's half, IPO's 1 / β. SimPO's and ORPO's
 are divided by the step's tokens (0.1 is also ORPO's own λ). Distillation is likelihood: 0.1 on a step's sum is as much
 as the NLL's 1 on the mean of ten tokens."""
+
+
+BETAS: Mapping[Objective, float] = {"ipo": 0.25}
+"""β where `beta` is null; 1 for all others. IPO pulls the gap towards 1 / (2 β) nats from both sides: 2 nats, about
+where likelihood alone leaves it on small policies; at 0.5 nats (β = 1) it held the policy back there."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +98,7 @@ def _kto(steps: _Steps) -> Tensor:
         reference,
         advantage > 0,
         drift[:, None],
-        beta=steps.settings.beta,
+        beta=beta_of(steps.settings),
         desirable_weight=steps.settings.desirable_weight,
         undesirable_weight=steps.settings.undesirable_weight,
     )
@@ -103,7 +108,7 @@ def _kto(steps: _Steps) -> Tensor:
 def _ranking(steps: _Steps, weights: Tensor | None) -> Tensor:
     policy, reference = steps.lists
     value, present = steps.siblings("value"), steps.targets.present
-    return losses.lambda_loss(policy, reference, value, present, beta=steps.settings.beta, step_weights=weights)
+    return losses.lambda_loss(policy, reference, value, present, beta=beta_of(steps.settings), step_weights=weights)
 
 
 def _distillation(steps: _Steps) -> Tensor:
@@ -131,15 +136,17 @@ def _policy_gradient(steps: _Steps) -> Tensor:
 
 
 _WITH_REFERENCE: Mapping[Objective, Callable[[_Steps], Tensor]] = {
-    "step_dpo": lambda s: losses.step_dpo(*s.pairs, beta=s.settings.beta, smoothing=s.row("smoothing")).losses,
-    "robust_dpo": lambda s: losses.robust_dpo(*s.pairs, beta=s.settings.beta, flip_rate=s.settings.flip_rate).losses,
-    "ipo": lambda s: losses.ipo(*s.pairs, beta=s.settings.beta).losses,
-    "hinge": lambda s: losses.hinge(*s.pairs, beta=s.settings.beta, delta=s.settings.target_margin).losses,
+    "step_dpo": lambda s: losses.step_dpo(*s.pairs, beta=beta_of(s.settings), smoothing=s.row("smoothing")).losses,
+    "robust_dpo": lambda s: (
+        losses.robust_dpo(*s.pairs, beta=beta_of(s.settings), flip_rate=s.settings.flip_rate).losses
+    ),
+    "ipo": lambda s: losses.ipo(*s.pairs, beta=beta_of(s.settings)).losses,
+    "hinge": lambda s: losses.hinge(*s.pairs, beta=beta_of(s.settings), delta=s.settings.target_margin).losses,
     "odpo": lambda s: (
-        losses.odpo(*s.pairs, beta=s.settings.beta, offset=s.settings.margin_scale * s.row("margin")).losses
+        losses.odpo(*s.pairs, beta=beta_of(s.settings), offset=s.settings.margin_scale * s.row("margin")).losses
     ),
     "mmpo": lambda s: (
-        losses.mmpo(*s.pairs, beta=s.settings.beta, margin=s.row("margin"), gamma=s.settings.margin_scale).losses
+        losses.mmpo(*s.pairs, beta=beta_of(s.settings), margin=s.row("margin"), gamma=s.settings.margin_scale).losses
     ),
     "kto": _kto,
     "lipo": lambda s: _ranking(s, None),
@@ -147,7 +154,7 @@ _WITH_REFERENCE: Mapping[Objective, Callable[[_Steps], Tensor]] = {
     "tree_policy_gradient": _policy_gradient,
 }
 _WITHOUT_REFERENCE: Mapping[Objective, Callable[[_Steps], Tensor]] = {
-    "simpo": lambda s: losses.simpo(*s.likelihoods, beta=s.settings.beta, gamma=s.settings.target_margin).losses,
+    "simpo": lambda s: losses.simpo(*s.likelihoods, beta=beta_of(s.settings), gamma=s.settings.target_margin).losses,
     "orpo": lambda s: losses.orpo(*s.likelihoods).losses,
     "sibling_distillation": _distillation,
 }
@@ -158,6 +165,11 @@ _OWN_LENGTHS = ("simpo", "orpo", "sibling_distillation", "tree_policy_gradient")
 def needs_reference(objective: Objective) -> bool:
     """Whether `loss_of` wants the reference's log-probabilities."""
     return objective in _WITH_REFERENCE
+
+
+def beta_of(settings: TrainingSettings) -> float:
+    """β: as set, or the objective's own."""
+    return BETAS.get(settings.objective, 1.0) if settings.beta is None else settings.beta
 
 
 def preference_weight(settings: TrainingSettings) -> float:
@@ -269,5 +281,5 @@ def _watched(
     rise = steps - start.to(steps.dtype)
     gap = rise[first] - rise[last]
     # sign is 1, 0 or −1: (sign + 1) / 2 counts a tie, such as every pair before the first update, as half.
-    sums = [steps[first], steps[last], rise[first], rise[last], (gap.sign() + 1) / 2, settings.beta * gap]
+    sums = [steps[first], steps[last], rise[first], rise[last], (gap.sign() + 1) / 2, beta_of(settings) * gap]
     return torch.cat([torch.stack(sums).sum(1) / total.rows, -rise.sum()[None] / total.step_tokens])

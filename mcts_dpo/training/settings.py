@@ -51,8 +51,9 @@ class TrainingSettings(Settings):
                           preference_weight · ℓ, ℓ from `mcts_dpo.training.losses`: on pairs "step_dpo", "robust_dpo",
                           "ipo", "hinge", "odpo", "mmpo", and without a reference "simpo", "orpo"; on lists of siblings
                           "kto", "lipo", "tpo", "tree_policy_gradient", without a reference "sibling_distillation".
-    beta:                 inverse temperature of the implicit reward, > 0 (1 suits steps of a few nats; the paper: 0.1;
-                          SimPO's own range is 2 to 10; IPO's target is a gap of 1 / (2 beta) nats).
+    beta:                 inverse temperature of the implicit reward, > 0. null: the objective's own
+                          (`objectives.BETAS`): 1, which suits steps of a few nats (the paper: 0.1; SimPO's range: 2 to
+                          10), and 0.25 for IPO, whose target is a gap of 1 / (2 beta) nats.
     nll_weight:           of the NLL of the solution up to and with the chosen (a list's best) step; 0 leaves it out.
     preference_weight:    of the preference loss ℓ. null: the objective's own (`objectives.PREFERENCE_WEIGHTS`), chosen
                           so that each begins with about the pull of step_dpo at 0.02.
@@ -93,7 +94,7 @@ class TrainingSettings(Settings):
     """
 
     objective: Objective = "step_dpo"
-    beta: float = Field(1.0, gt=0)
+    beta: Annotated[float, Field(gt=0)] | None = None
     nll_weight: float = Field(1.0, ge=0)
     preference_weight: Annotated[float, Field(ge=0)] | None = None
     length_normalised: bool = False

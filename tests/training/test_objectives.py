@@ -13,7 +13,7 @@ from mcts_dpo.training import losses
 from mcts_dpo.training.batches import forward_passes, make_batch
 from mcts_dpo.training.lessons import LISTS, Lessons, load_lessons
 from mcts_dpo.training.logprobs import score
-from mcts_dpo.training.objectives import loss_of, names, needs_reference, preference_weight, totals
+from mcts_dpo.training.objectives import beta_of, loss_of, names, needs_reference, preference_weight, totals
 from mcts_dpo.training.settings import Objective, TrainingSettings
 from tests.training.world import naive_logprobs, pairs_of, random_rows, siblings_of, solutions_of, tiny_model
 
@@ -64,6 +64,7 @@ def naive_step_dpo(model: Any, before: Any, settings: TrainingSettings) -> torch
     chosen, rejected = naive_steps(model, solutions)
     with torch.no_grad():
         ref_chosen, ref_rejected = naive_steps(before, naive_solutions(before))
+    assert settings.beta is not None
     z = settings.beta * ((chosen - ref_chosen) - (rejected - ref_rejected))
     losses = -(1 - alpha) * torch.sigmoid(z).log() - alpha * torch.sigmoid(-z).log()
     token_weights = torch.cat([w * torch.ones_like(one) for w, one in zip(weight, solutions, strict=True)])
@@ -282,6 +283,17 @@ def test_displacement_without_a_reference_is_measured_from_the_table() -> None:
         # `pairs_of` says that every chosen step was sampled at −3 nats and every rejected one at −4.
         assert figures["chosen_displacement"] == pytest.approx(figures["chosen_logprob"] + 3, rel=1e-5)
         assert figures["rejected_displacement"] == pytest.approx(figures["rejected_logprob"] + 4, rel=1e-5)
+
+
+def test_every_preference_objective_has_a_weight_and_a_beta_of_its_own_unless_set() -> None:
+    for objective in get_args(Objective):
+        plain = TrainingSettings(objective=objective)
+        likelihood = objective in ("rft", "step_rft")
+        assert (preference_weight(plain) == 0) == likelihood
+        assert beta_of(plain) == (0.25 if objective == "ipo" else 1.0)
+        changed = TrainingSettings(objective=objective, beta=0.3, preference_weight=0.7)
+        assert beta_of(changed) == 0.3
+        assert preference_weight(changed) == (0.0 if likelihood else 0.7)
 
 
 def test_without_any_start_nothing_is_said_of_displacement() -> None:
