@@ -7,6 +7,7 @@ interrupted (what was finished stays finished). `--debug` before the command sho
 from __future__ import annotations
 
 import json
+import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
@@ -73,6 +74,11 @@ def _problems(config: StageConfig, given: str | None, section: str) -> list[Prob
             f"no problems: give --problems (a file or a hub data set) or a run's --config with `{section}`"
         )
     return load_problems(source)
+
+
+def _main_process() -> bool:
+    """Whether this process speaks for all that `torchrun` started together."""
+    return int(os.environ.get("RANK", "0")) == 0
 
 
 def _print(data: Any) -> None:
@@ -257,7 +263,12 @@ def pairs(
 
 @app.command()
 def train(
-    data: Annotated[Path, typer.Option("--data", "-d", help="pairs.parquet, siblings.parquet or solutions.parquet.")],
+    data: Annotated[
+        str,
+        typer.Option(
+            "--data", "-d", help="Our pairs, siblings or solutions (Parquet), or TRL-style data: a file or a hub name."
+        ),
+    ],
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder for the new policy (Hugging Face format).")],
     overrides: Overrides = None,
     model: ModelOption = None,
@@ -281,7 +292,8 @@ def train(
             board=out.parent / f"{out.name}.tensorboard",
             progress=progress,
         )
-    _print(summary.as_dict())
+    if _main_process():
+        _print(summary.as_dict())
 
 
 @app.command(name="eval")

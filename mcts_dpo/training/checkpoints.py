@@ -140,6 +140,7 @@ def shard(trained: Trainable) -> Trainable:
     for module in root.modules():
         if isinstance(module, FSDPModule):
             module.set_gradient_divide_factor(1.0)
+            module.set_force_sum_reduction_for_comms(True)  # gloo knows no scaled sum
     weights = [parameter for parameter in trained.model.parameters() if parameter.requires_grad]
     masters: list[Tensor] = []
     for weight in weights:

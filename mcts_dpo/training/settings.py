@@ -90,6 +90,8 @@ class TrainingSettings(Settings):
                           It costs three float32 copies of the trained weights on disk; no result depends on it.
     evaluate_every:       updates between calls of the evaluation that `train` was given (null: after the last only).
     trackers:             who follows the figures besides the log: "tensorboard" (where installed), "wandb", "trackio".
+    split, append_eos:    of TRL-style data: which split of a data set on the hub; whether its completions end the
+                          answer (false for single steps).
     sharding:             under torchrun, each process holds a share of every weight (FSDP2) instead of all of them.
     """
 
@@ -129,4 +131,6 @@ class TrainingSettings(Settings):
     checkpoint_updates: Positive | None = None
     evaluate_every: Positive | None = None
     trackers: tuple[Literal["tensorboard", "wandb", "trackio"], ...] = ("tensorboard",)
+    split: str = "train"
+    append_eos: bool = True
     sharding: bool = False

@@ -45,6 +45,7 @@ FREE = (
     "on_alarm",
     "chosen_alarm",
     "rejected_alarm",
+    "sharding",
 )
 """Settings that may differ between a run and its continuation: no weight depends on them."""
 

@@ -5,7 +5,7 @@ In: lessons. Out: what the loop in `trainer` needs to know of them, and nothing 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -114,12 +114,16 @@ class PolicyTask:
     @property
     def names(self) -> tuple[str, ...]:
         """See `objectives.names`."""
-        return names(self.settings.objective, start_known="start" in self.lessons.of_step)
+        return names(self.settings.objective)
 
     @property
     def needs_reference(self) -> bool:
-        """Whether the loss compares with the policy as it starts."""
-        return needs_reference(self.settings.objective)
+        """Whether the loss compares with the policy as it starts, or nobody has told where the steps start."""
+        return needs_reference(self.settings.objective) or self._start_unknown
+
+    @property
+    def _start_unknown(self) -> bool:
+        return self.settings.objective != "rft" and "start" not in self.lessons.of_step
 
     def passes(self, rows: Rows, max_tokens: int) -> list[Rows]:
         """See `Task`."""
@@ -141,11 +145,15 @@ class PolicyTask:
         """See `Task`."""
         which = self.lessons.sequences.of_rows(rows)
         batch, tokens = self._batch(which)
+        targets = self.lessons.targets(rows, self.device)
+        start = None if reference is None else reference[torch.from_numpy(which)]
+        if start is not None and not needs_reference(self.settings.objective):
+            targets, start = replace(targets, of_step={**targets.of_step, "start": start}), None
         loss, figures = loss_of(
             score(model, batch),
             batch,
-            self.lessons.targets(rows, self.device),
-            None if reference is None else reference[torch.from_numpy(which)],
+            targets,
+            start,
             totals(self.lessons, update),
             self.settings,
         )

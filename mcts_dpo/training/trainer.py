@@ -13,7 +13,7 @@ import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -24,9 +24,11 @@ from torch import Tensor
 
 from mcts_dpo.files import InputError, whole, write_json
 from mcts_dpo.models import load_tokenizer, tokenizer_digest
+from mcts_dpo.preferences.columns import Columns
 from mcts_dpo.progress import Progress, silent
 from mcts_dpo.training.batches import plan_updates
 from mcts_dpo.training.checkpoints import Trainable, load_trainable, save_policy, shard, unsharded
+from mcts_dpo.training.datasets import is_ours, load_table
 from mcts_dpo.training.distributed import ALONE, World, joined
 from mcts_dpo.training.lessons import Lessons, Table, load_lessons
 from mcts_dpo.training.logprobs import check_packable, check_readable
@@ -91,7 +93,7 @@ class TrainingSummary:
 
 def train(
     policy: str | Path,
-    data: Path | Table,
+    data: str | Path | Table,
     out: Path,
     settings: TrainingSettings,
     *,
@@ -104,7 +106,8 @@ def train(
     """Train `policy` on `data` and write the result to `out`, whole or not at all.
 
     policy: a hub name, a Hugging Face directory, an adapter's directory or a .gguf file (see `mcts_dpo.models`).
-    data:   a table or its Parquet file: pairs, siblings or solutions, as the objective wants (`lessons.table_of`).
+    data:   a table or its Parquet file: pairs, siblings or solutions, as the objective wants (`lessons.table_of`);
+            or TRL-style data: a .jsonl or .parquet file or the name of a data set (see `datasets`).
     out:    becomes a plain Hugging Face directory in the policy's own dtype, with the tokenizer, `training.json`
             (settings and summary), and under LoRA `adapter/`, the adapters by themselves.
     log:    appears at the end, one JSON line per update: the figures of the objective, and update, lr,
@@ -128,8 +131,8 @@ def train(
     """
     out = Path(out)
     folder = unfinished_at or out.parent / f"{out.name}.unfinished"
-    lessons = load_lessons(data, settings)
     tokenizer = load_tokenizer(policy)
+    lessons = _lessons(data, tokenizer, settings)
     if lessons.tokenizer != tokenizer_digest(tokenizer):
         raise InputError(f"{lessons.source}: made with another tokenizer than that of the policy {policy}")
     with ExitStack() as stack:
@@ -154,6 +157,12 @@ def train(
                 write_json(scratch / "training.json", {**record, "tokenizer": lessons.tokenizer})
         world.wait()
     return summary
+
+
+def _lessons(data: str | Path | Table, tokenizer: Any, settings: TrainingSettings) -> Lessons:
+    if isinstance(data, Columns) or is_ours(Path(data)):
+        return load_lessons(data if isinstance(data, Columns) else Path(data), settings)
+    return replace(load_lessons(load_table(data, tokenizer, settings), settings), source=str(data))
 
 
 def fit(

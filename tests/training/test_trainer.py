@@ -247,3 +247,64 @@ def test_an_earlier_policy_is_replaced_only_by_a_whole_one(policy: Path, tmp_pat
     train(policy, table, tmp_path / "out", TrainingSettings(lr=1e-2))
     assert contents(tmp_path / "out").keys() == first.keys()
     assert contents(tmp_path / "out") != first
+
+
+def test_an_alarm_stops_the_training_where_asked_and_a_warning_goes_on_from_there(policy: Path, tmp_path: Path) -> None:
+    table = pairs_of(random_rows(24, seed=5), digest_of(policy))
+    settings = TrainingSettings(
+        lr=0.1, epochs=10, batch_size=8, nll_weight=0.0, preference_weight=1.0, on_alarm="stop", rejected_alarm=1e9
+    )
+    for _ in range(2):  # the same command again stops again, at once
+        with pytest.raises(InputError, match=r"training\.on_alarm: stopped after update \d+: displacement: .*on_alarm"):
+            train(policy, table, tmp_path / "out", settings)
+        assert sorted(path.name for path in tmp_path.iterdir()) == ["out.unfinished"]
+    train(policy, table, tmp_path / "out", settings.model_copy(update={"on_alarm": "warn"}), log=tmp_path / "log")
+    undisturbed = settings.model_copy(update={"on_alarm": "warn"})
+    train(policy, table, tmp_path / "plain", undisturbed, log=tmp_path / "plain.log")
+    assert (tmp_path / "log").read_bytes() == (tmp_path / "plain.log").read_bytes()
+
+
+@pytest.mark.parametrize("objective", ["ipo", "odpo"])
+def test_preference_objectives_without_likelihood_are_watched_too(policy: Path, tmp_path: Path, objective: Any) -> None:
+    rows, start = random_rows(24, seed=5), load_model(policy, "float32")
+    logprobs = [[step_logprob(start, row, list(row[side])) for row in rows] for side in (2, 3)]
+    table = pairs_of(rows, digest_of(policy), chosen_logprob=logprobs[0], rejected_logprob=logprobs[1])
+    settings = TrainingSettings(
+        objective=objective, lr=0.1, epochs=10, batch_size=8, nll_weight=0.0, preference_weight=1.0
+    )
+    alarms = train(policy, table, tmp_path / "out", settings).alarms
+    assert any("the chosen steps'" in alarm for alarm in alarms)
+
+
+def test_an_evaluation_is_called_and_its_figures_are_kept(policy: Path, tmp_path: Path) -> None:
+    table = pairs_of(lesson_rows(), digest_of(policy))
+    called: list[int] = []
+
+    def evaluate(update: int, model: Any) -> dict[str, float]:
+        called.append(update)
+        assert not model.training
+        return {"held_out": step_logprob(model, ([9, 8], [7]), [5, 6])}
+
+    settings = LEARNING.model_copy(update={"evaluate_every": 10})
+    summary = train(policy, table, tmp_path / "out", settings, log=tmp_path / "log", evaluate=evaluate)
+    assert called == [10, 20, 24]
+    found = {line["update"]: line["eval_held_out"] for line in lines(tmp_path / "log") if "eval_held_out" in line}
+    assert list(found) == called
+    assert found[24] > found[10]
+    after = load_model(tmp_path / "out", "float32")
+    assert found[24] == pytest.approx(step_logprob(after, ([9, 8], [7]), [5, 6]), abs=1e-4)
+    assert "eval_held_out" not in summary.last
+    plain = train(policy, table, tmp_path / "plain", LEARNING)
+    assert plain == summary, "looking changes nothing"
+
+
+def test_progress_shows_what_a_person_wants_to_see(policy: Path, tmp_path: Path) -> None:
+    seen: list[dict[str, float]] = []
+
+    def watch(stage: str, done: int, total: int, **figures: float) -> None:
+        if stage == "train":
+            seen.append(figures)
+
+    train(policy, pairs_of(lesson_rows(), digest_of(policy)), tmp_path / "out", LEARNING, progress=watch)
+    assert list(seen[0]) == ["loss", "margin", "accuracy", "chosen", "rejected", "tok/s"]
+    assert all(figures["tok/s"] > 0 for figures in seen)

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from tokenizers import Tokenizer, models, pre_tokenizers
+from tokenizers import AddedToken, Tokenizer, models, pre_tokenizers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from mcts_dpo.models import load_tokenizer, tokenizer_digest
@@ -20,18 +20,17 @@ Tokens = Sequence[int]
 
 
 def tiny_model(*, tied: bool = True, dtype: torch.dtype = torch.float32, seed: int = 0, **changes: Any) -> Any:
-    config = LlamaConfig(
-        vocab_size=VOCABULARY,
-        hidden_size=16,
-        intermediate_size=24,
-        num_hidden_layers=2,
-        num_attention_heads=2,
-        num_key_value_heads=1,
-        max_position_embeddings=64,
-        initializer_range=0.4,
-        tie_word_embeddings=tied,
-        **changes,
-    )
+    sizes: dict[str, Any] = {
+        "vocab_size": VOCABULARY,
+        "hidden_size": 16,
+        "intermediate_size": 24,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 2,
+        "num_key_value_heads": 1,
+        "max_position_embeddings": 64,
+        "initializer_range": 0.4,
+    }
+    config = LlamaConfig(**{**sizes, **changes}, tie_word_embeddings=tied)
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         return LlamaForCausalLM(config).to(dtype).eval()
@@ -42,7 +41,8 @@ def tiny_policy(folder: Path, **options: Any) -> Path:
     words = Tokenizer(models.WordLevel({f"w{i}": i for i in range(VOCABULARY)}, unk_token="w0"))
     words.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
     tiny_model(**options).save_pretrained(folder)
-    PreTrainedTokenizerFast(tokenizer_object=words, unk_token="w0", eos_token="w1").save_pretrained(folder)
+    end = AddedToken("w1", single_word=True, special=True)  # as it is, and not the beginning of w10
+    PreTrainedTokenizerFast(tokenizer_object=words, unk_token="w0", eos_token=end).save_pretrained(folder)
     return folder
 
 

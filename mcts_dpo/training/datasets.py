@@ -1,0 +1,342 @@
+"""TRL-style preference data as our tables: `prompt` / `chosen` / `rejected` (or `completion`), text or messages.
+
+In: a JSONL or Parquet file, or the name of a data set on the hub. Out: `Pairs` (or `Solutions`) of token ids, each
+conversation rendered once, whole, by the policy's chat template; where the prompt ends is found by comparing ids, so
+that what is trained on is what the policy would have read and sampled. Knows no objective and no model.
+
+The formats: https://huggingface.co/docs/trl/dataset_formats (standard and conversational; explicit and implicit
+prompt; prompt-completion).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from mcts_dpo.files import InputError, read_table
+from mcts_dpo.models import tokenizer_digest
+from mcts_dpo.preferences.dataset import Pairs, Solutions
+from mcts_dpo.training.lessons import table_of
+from mcts_dpo.training.settings import TrainingSettings
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+Text = str | list[dict[str, Any]]
+"""A text, or a conversation: messages with `role` and `content`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One row of a data set: its values by field, and where it stands ("file, line 3"), for messages."""
+
+    values: Mapping[str, Any]
+    where: str
+
+    def text(self, field: str) -> Text:
+        """A field that must hold text or messages, and not be empty."""
+        value = self.values.get(field)
+        if value is None:
+            known = ", ".join(sorted(self.values)) or "none"
+            raise InputError(f"{self.where}: {field}: is missing (accepted: text or messages; found fields: {known})")
+        if isinstance(value, str):
+            if not value:
+                raise InputError(f"{self.where}: {field}: is empty (accepted: text or messages)")
+            return value
+        if not isinstance(value, Sequence) or not value:
+            raise InputError(f"{self.where}: {field}: {_short(value)} (accepted: text or a list of messages)")
+        for place, message in enumerate(value):
+            if not isinstance(message, Mapping):
+                accepted = "accepted: an object with role and content"
+                raise InputError(f"{self.where}: {field}[{place}]: {_short(message)} ({accepted})")
+            for key in ("role", "content"):
+                if not isinstance(message.get(key), str):
+                    found = _short(message[key]) if key in message else "is missing"
+                    raise InputError(f"{self.where}: {field}[{place}].{key}: {found} (accepted: text)")
+        return [{key: item for key, item in message.items() if item is not None} for message in value]
+
+    def number(self, field: str, default: float) -> float:
+        """An optional field that must hold a number."""
+        value = self.values.get(field)
+        if value is None:
+            return default
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            raise InputError(f"{self.where}: {field}: {_short(value)} (accepted: a number)")
+        return float(value)
+
+
+def is_ours(path: Path) -> bool:
+    """Whether a file is a table of ours (it holds token ids), by its Parquet footer."""
+    if path.suffix.lower() != ".parquet" or not path.is_file():
+        return False
+    try:
+        schema = pq.read_schema(path)
+    except (pa.ArrowInvalid, OSError):
+        return False
+    return "prompt_tokens" in schema.names
+
+
+def load_table(source: str | Path, tokenizer: PreTrainedTokenizerBase, settings: TrainingSettings) -> Pairs | Solutions:
+    """TRL-style data as the table that the objective learns from.
+
+    Raises InputError also for an objective that learns from lists of siblings, which such data does not have.
+    """
+    wanted = table_of(settings.objective)
+    options: dict[str, Any] = {"split": settings.split, "append_eos": settings.append_eos}
+    if wanted is Solutions:
+        return load_completions(source, tokenizer, **options)
+    if wanted is not Pairs:
+        raise InputError(
+            f"training.objective: {settings.objective!r} learns from lists of siblings; {source} is no table of them "
+            "(accepted: siblings.parquet, or an objective on pairs)"
+        )
+    return load_preferences(source, tokenizer, **options)
+
+
+def load_preferences(
+    source: str | Path, tokenizer: PreTrainedTokenizerBase, *, split: str = "train", append_eos: bool = True
+) -> Pairs:
+    """Preference pairs from TRL-style data.
+
+    source:     a .jsonl (or .json, one object per line) or .parquet file, or a name that `datasets.load_dataset` knows,
+                with its configuration behind a colon ("name:config"); split: which of its splits.
+    append_eos: whether a completion ends the answer, so that the end of sequence belongs to it, and nothing that a
+                chat template writes after it. False for single steps: they are taken as they are.
+
+    Fields: `chosen` and `rejected`; `prompt`, without which it is what the two begin with alike; optionally `weight`
+    (> 0, else 1) and `margin`, or `score_chosen` and `score_rejected` whose difference it is.
+
+    Raises InputError naming the file, the line and the field for a row that cannot be a pair.
+    """
+    kept: list[tuple[Row, _Rendered, float, float]] = []
+    for row in rows_of(source, split):
+        prompt, chosen, rejected = _split_prompt(row)
+        rendered = _render(row, tokenizer, prompt, {"chosen": chosen, "rejected": rejected}, append_eos)
+        if rendered.completions[0] == rendered.completions[1]:
+            shown = _short(chosen if isinstance(chosen, str) else chosen[-1]["content"])
+            raise InputError(f"{row.where}: rejected: equals chosen ({shown}); a pair needs two answers")
+        margin = row.number("margin", row.number("score_chosen", 0.0) - row.number("score_rejected", 0.0))
+        weight = row.number("weight", 1.0)
+        if not 0 < weight < float("inf"):
+            raise InputError(f"{row.where}: weight: {weight:g} (accepted: a finite number above 0)")
+        kept.append((row, rendered, weight, margin))
+    if not kept:
+        raise InputError(f"{source}: no rows; there is nothing to learn from")
+    n = len(kept)
+    columns: dict[str, Any] = {
+        "problem_id": [row.where for row, *_ in kept],
+        "prompt": [one.texts[0] for _, one, *_ in kept],
+        "chosen": [one.texts[1] for _, one, *_ in kept],
+        "rejected": [one.texts[2] for _, one, *_ in kept],
+        "prompt_tokens": [one.prompt for _, one, *_ in kept],
+        "prefix_tokens": [[]] * n,
+        "chosen_tokens": [one.completions[0] for _, one, *_ in kept],
+        "rejected_tokens": [one.completions[1] for _, one, *_ in kept],
+        "weight": [weight for *_, weight, _ in kept],
+        "margin": [margin for *_, margin in kept],
+        "chosen_q": [row.number("score_chosen", 1.0) for row, *_ in kept],
+        "rejected_q": [row.number("score_rejected", -1.0) for row, *_ in kept],
+    }
+    columns |= {"smoothing": [0.0] * n, "chosen_logprob": [float("nan")] * n, "rejected_logprob": [float("nan")] * n}
+    columns |= {name: list(range(n)) for name in ("tree", "parent", "chosen_node", "rejected_node")}
+    columns |= {name: [1] * n for name in ("chosen_visits", "rejected_visits", "chosen_samples", "rejected_samples")}
+    return Pairs.from_columns(columns, tokenizer_digest(tokenizer))
+
+
+def load_completions(
+    source: str | Path, tokenizer: PreTrainedTokenizerBase, *, split: str = "train", append_eos: bool = True
+) -> Solutions:
+    """Solutions to imitate from TRL-style data: `prompt` with `completion` or `chosen`. See `load_preferences`."""
+    kept: list[tuple[Row, _Rendered, float]] = []
+    for row in rows_of(source, split):
+        if "completion" in row.values:
+            prompt, completion = row.text("prompt"), row.text("completion")
+            rendered = _render(row, tokenizer, prompt, {"completion": completion}, append_eos)
+        else:
+            prompt, chosen, _ = _split_prompt(row)
+            rendered = _render(row, tokenizer, prompt, {"chosen": chosen}, append_eos)
+        kept.append((row, rendered, row.number("weight", 1.0)))
+    if not kept:
+        raise InputError(f"{source}: no rows; there is nothing to learn from")
+    columns: dict[str, Any] = {
+        "problem_id": [row.where for row, *_ in kept],
+        "tree": list(range(len(kept))),
+        "leaf": [0] * len(kept),
+        "prompt": [one.texts[0] for _, one, _ in kept],
+        "completion": [one.texts[1] for _, one, _ in kept],
+        "prompt_tokens": [one.prompt for _, one, _ in kept],
+        "completion_tokens": [one.completions[0] for _, one, _ in kept],
+        "q": [1.0] * len(kept),
+        "weight": [weight for *_, weight in kept],
+    }
+    return Solutions.from_columns(columns, tokenizer_digest(tokenizer))
+
+
+def rows_of(source: str | Path, split: str = "train") -> Iterator[Row]:
+    """The rows of a file, or of a data set by name. Raises InputError naming what cannot be read."""
+    path = Path(source)
+    suffix = path.suffix.lower()
+    if suffix in (".jsonl", ".json"):
+        yield from _json_rows(path)
+    elif suffix == ".parquet":
+        for number, values in enumerate(read_table(path).to_pylist(), 1):
+            yield Row(values, f"{source}, row {number}")
+    elif path.is_file():
+        raise InputError(f"{source}: not preference data (accepted: a .jsonl or .parquet file, or a data set's name)")
+    elif str(source).startswith(("/", ".", "~")) and not path.exists():
+        raise InputError(f"{source}: no such file")
+    else:
+        yield from _hub_rows(str(source), split)
+
+
+def _json_rows(path: Path) -> Iterator[Row]:
+    try:
+        with path.open(encoding="utf-8") as lines:
+            for number, line in enumerate(lines, 1):
+                where = f"{path}, line {number}"
+                if not line.strip():
+                    continue
+                try:
+                    values = json.loads(line)
+                except json.JSONDecodeError as error:
+                    raise InputError(f"{where}: not JSON ({error.msg})") from None
+                if not isinstance(values, dict):
+                    raise InputError(f"{where}: {_short(values)} (accepted: one object per line)")
+                yield Row(values, where)
+    except FileNotFoundError:
+        raise InputError(f"{path}: no such file") from None
+    except UnicodeDecodeError:
+        raise InputError(f"{path}: not UTF-8 text") from None
+
+
+def _hub_rows(name: str, split: str) -> Iterator[Row]:
+    from datasets import load_dataset
+
+    path, _, configuration = name.partition(":")
+    try:
+        data = load_dataset(path, configuration or None, split=split)
+    except Exception as error:  # whatever the hub's client of the day raises
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise InputError(f"{name}: no such file, and no such data set on the hub ({reason})") from None
+    for number, values in enumerate(data, 1):
+        yield Row(values, f"{name}, row {number}")
+
+
+@dataclass(frozen=True, slots=True)
+class _Rendered:
+    """Token ids of a prompt and of its completions, and the texts of all of them."""
+
+    prompt: list[int]
+    completions: tuple[list[int], ...]
+    texts: tuple[str, ...]
+
+
+def _split_prompt(row: Row) -> tuple[Text, Text, Text]:
+    """Prompt, chosen and rejected; without a prompt, it is what the other two begin with alike."""
+    chosen, rejected = row.text("chosen"), row.text("rejected")
+    if type(chosen) is not type(rejected):
+        raise InputError(
+            f"{row.where}: rejected: is of another kind than chosen (accepted: both text or both messages)"
+        )
+    if row.values.get("prompt") is not None:
+        return row.text("prompt"), chosen, rejected
+    same = 0
+    while same < min(len(chosen), len(rejected)) and chosen[same] == rejected[same]:
+        same += 1
+    if same == 0 or same in (len(chosen), len(rejected)):
+        raise InputError(
+            f"{row.where}: prompt: is missing, and chosen and rejected do not begin alike and then differ "
+            "(accepted: a field prompt, or conversations that share their beginning)"
+        )
+    return chosen[:same], chosen[same:], rejected[same:]
+
+
+def _render(
+    row: Row, tokenizer: PreTrainedTokenizerBase, prompt: Text, completions: Mapping[str, Text], append_eos: bool
+) -> _Rendered:
+    end = tokenizer.eos_token_id
+    if isinstance(prompt, str):
+        for field, completion in completions.items():
+            if not isinstance(completion, str):
+                raise InputError(f"{row.where}: {field}: messages after a prompt that is text (accepted: text)")
+        texts = [prompt + str(completion) for completion in completions.values()]
+        ids = [_ids(tokenizer, text, special=True) for text in texts]
+        ids = [[*one, end] if append_eos and end is not None and one[-1] != end else one for one in ids]
+        start = _ids(tokenizer, prompt, special=True)
+    else:
+        texts = [_conversation(row, field, tokenizer, prompt, completion) for field, completion in completions.items()]
+        ids = [_ids(tokenizer, text, special=False) for text in texts]
+        opening = _template(row, "prompt", tokenizer, prompt, add_generation_prompt=True)
+        start = _ids(tokenizer, opening, special=False)
+    # A token may reach over the border between prompt and completion; then it belongs to the completion.
+    border = _common([start, *ids])
+    if border == 0:
+        raise InputError(f"{row.where}: prompt: renders to no token that its completions begin with")
+    if not isinstance(prompt, str):
+        ids = [[*one[:border], *_closed(one[border:], end if append_eos else None)] for one in ids]
+    for field, one in zip(completions, ids, strict=True):
+        if len(one) == border:
+            raise InputError(f"{row.where}: {field}: renders to no token after the prompt (accepted: an answer)")
+    shown = [tokenizer.decode(part) for part in (ids[0][:border], *(one[border:] for one in ids))]
+    return _Rendered(ids[0][:border], tuple(one[border:] for one in ids), tuple(map(str, shown)))
+
+
+def _conversation(
+    row: Row, field: str, tokenizer: PreTrainedTokenizerBase, prompt: list[dict[str, Any]], completion: Text
+) -> str:
+    if isinstance(completion, str):
+        # The answer as text after a conversation: what the assistant says.
+        completion = [{"role": "assistant", "content": completion}]
+    return _template(row, field, tokenizer, [*prompt, *completion], add_generation_prompt=False)
+
+
+def _template(
+    row: Row,
+    field: str,
+    tokenizer: PreTrainedTokenizerBase,
+    messages: list[dict[str, Any]],
+    *,
+    add_generation_prompt: bool,
+) -> str:
+    if tokenizer.chat_template is None:
+        raise InputError(f"{row.where}: {field}: messages, but the policy has no chat template (accepted: text)")
+    try:
+        rendered = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=add_generation_prompt)
+    except Exception as error:  # a template raises what it likes: roles that do not alternate, say
+        raise InputError(f"{row.where}: {field}: the policy's chat template refuses it ({error})") from None
+    return str(rendered)
+
+
+def _ids(tokenizer: PreTrainedTokenizerBase, text: str, *, special: bool) -> list[int]:
+    found: list[int] = tokenizer(text, add_special_tokens=special)["input_ids"]
+    return found
+
+
+def _closed(answer: list[int], end: int | None) -> list[int]:
+    """An answer up to its end of sequence: what a template writes after it, no policy ever samples."""
+    if end is None or not answer:
+        return answer
+    if end not in answer:
+        return [*answer, end]
+    return answer[: len(answer) - answer[::-1].index(end)]
+
+
+def _common(sequences: Sequence[Sequence[int]]) -> int:
+    """How many ids all sequences begin with alike."""
+    count = 0
+    for ids in zip(*sequences, strict=False):
+        if len(set(ids)) > 1:
+            break
+        count += 1
+    return count
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."
