@@ -42,9 +42,9 @@ class Lessons:
     weight:    [rows] float64 > 0, a row's share in every mean.
     of_row:    by name, [rows] float64: "smoothing" in [0, 0.5) and "margin" (the gap in Q) of a pair.
     of_step:   by name, [sequences] float64: "start", the step's log-probability under the policy that sampled it (pairs
-               and lists; left out where the table does not know it); "value" (Q'), "advantage" (Q − V of the parent),
-               "count" (samples ≥ 1) and "likeness" (cosine of token counts to the list's best step, in [0, 1]) of a
-               sibling.
+               and lists; left out where the table does not know it: then the trainer measures it); "value" (Q'),
+               "advantage" (Q − V of the parent), "count" (samples ≥ 1) and "likeness" (cosine of token counts to the
+               list's best step, in [0, 1]) of a sibling.
     tokenizer: digest of the tokenizer that the ids belong to.
     source:    the file or kind of table, for messages.
     """

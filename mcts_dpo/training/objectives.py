@@ -200,11 +200,8 @@ def totals(lessons: Lessons, rows: NDArray[np.int64]) -> Totals:
     return Totals(len(rows), float(lessons.weight[rows].sum()), float(scored @ data.imitation[which]), int(steps.sum()))
 
 
-def names(objective: Objective, *, start_known: bool = True) -> tuple[str, ...]:
+def names(objective: Objective) -> tuple[str, ...]:
     """The figures that `loss_of` returns for this objective, in order.
-
-    start_known: whether the lessons know the steps' log-probabilities under the policy that sampled them ("start").
-    Without them, and without a reference, the figures from chosen_displacement on are left out.
 
     Means over the update's rows, unweighted; nll and preference_loss with the weights that they are trained with. Of a
     list, the chosen step is the best sibling and the rejected one the worst.
@@ -222,11 +219,12 @@ def names(objective: Objective, *, start_known: bool = True) -> tuple[str, ...]:
         *(() if objective == "step_rft" else ("preference_loss",)),
         "chosen_logprob",
         "rejected_logprob",
-        *(_MOVEMENT if start_known or needs_reference(objective) else ()),
+        "chosen_displacement",
+        "rejected_displacement",
+        "accuracy",
+        "margin",
+        "kl",
     )
-
-
-_MOVEMENT = ("chosen_displacement", "rejected_displacement", "accuracy", "margin", "kl")
 
 
 def loss_of(
@@ -239,8 +237,9 @@ def loss_of(
 ) -> tuple[Tensor, Tensor]:
     """One forward pass's share of the update's loss and of its figures: over all passes, both add up to the update's.
 
-    targets: of the pass's rows. reference: [B], step log-probabilities under the reference (None unless
-    `needs_reference`). Returns a scalar to differentiate, and [len(names(objective))] detached.
+    targets: of the pass's rows; without a reference they must know the steps' "start", for the figures alone.
+    reference: [B], step log-probabilities under the reference (None unless `needs_reference`). Returns a scalar to
+    differentiate, and [len(names(objective))] detached.
 
     total = nll_weight · NLL + preference_weight · ℓ: the sum of Pang et al. 2024, arXiv 2404.19733, equation 1, on
     steps; the NLL alone for rft and step_rft.
@@ -248,7 +247,7 @@ def loss_of(
     nll = losses.negative_log_likelihood(scores.tokens, batch.imitation, total.imitation)
     if settings.objective == "rft":
         return nll, torch.stack([nll, nll]).detach()
-    start = targets.of_step.get("start") if reference is None else reference
+    start = targets.of_step["start"].to(scores.steps.dtype) if reference is None else reference
     if settings.objective == "step_rft":
         parts = [nll, nll]
     else:
@@ -271,14 +270,10 @@ def _losses(steps: Tensor, reference: Tensor | None, targets: Targets, settings:
     return function(_Steps(steps, reference, targets, settings))
 
 
-def _watched(
-    steps: Tensor, start: Tensor | None, targets: Targets, total: Totals, settings: TrainingSettings
-) -> Tensor:
+def _watched(steps: Tensor, start: Tensor, targets: Targets, total: Totals, settings: TrainingSettings) -> Tensor:
     """The figures from chosen_logprob on, of this pass; see `names`."""
     first, last = targets.first, targets.last
-    if start is None:
-        return torch.stack([steps[first], steps[last]]).sum(1) / total.rows
-    rise = steps - start.to(steps.dtype)
+    rise = steps - start
     gap = rise[first] - rise[last]
     # sign is 1, 0 or −1: (sign + 1) / 2 counts a tie, such as every pair before the first update, as half.
     sums = [steps[first], steps[last], rise[first], rise[last], (gap.sign() + 1) / 2, beta_of(settings) * gap]

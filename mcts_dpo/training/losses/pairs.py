@@ -99,7 +99,7 @@ def hinge(
     beta:  > 0, as in `step_dpo`. delta: > 0, the margin asked for; with zeros for both references, and δ in nats,
     this is SLiC's own calibration loss.
 
-    Sources: Zhao et al. 2023, arXiv 2305.10425, equation 1 (SLiC-HF); Liu et al. 2023, arXiv 2309.06657 (RSO's
+    Sources: Zhao et al. 2023, arXiv 2305.10425 (SLiC-HF's calibration loss); Liu et al. 2023, arXiv 2309.06657 (RSO's
     hinge-norm loss: with the reference).
     """
     chosen_rewards = beta * (chosen - reference_chosen)

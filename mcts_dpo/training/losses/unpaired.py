@@ -32,7 +32,7 @@ def kto(
     passes through it. beta: > 0. desirable_weight, undesirable_weight: λ_D, λ_U > 0; the paper wants the two classes'
     summed weights within a ratio of 1 to 4/3.
 
-    Source: Ethayarajh et al. 2024, arXiv 2402.01306, equation 8.
+    Source: Ethayarajh et al. 2024, arXiv 2402.01306, equation 7.
     """
     gain = beta * (logprobs - reference - kl.detach())
     weight = torch.where(desirable, desirable_weight, undesirable_weight).to(gain.dtype)
@@ -47,7 +47,7 @@ def sibling_kl(logprobs: Tensor, reference: Tensor, counts: Tensor, present: Ten
     that it cannot explode as the plain average of (π / π_ref) log(π / π_ref) does. It does not see mass that moved to
     steps never sampled, and so is too small where all siblings sink.
 
-    KTO's paper estimates one z₀ per batch from completions paired with other prompts (section 4.2), which would need
+    KTO's paper estimates one z₀ per batch from completions paired with other prompts (section 4.1), which would need
     forward passes of its own; this needs none, and depends on no other list of the batch.
 
     All arguments: [lists, width]; see `lists` for `present`, and `shares` for counts.
