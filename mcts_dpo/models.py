@@ -12,16 +12,17 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import torch
 from huggingface_hub import model_info, try_to_load_from_cache
-from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, GenerationConfig, GgufConfig
 from transformers.utils import logging as transformers_logging
 
-from mcts_dpo.files import InputError, digest, read_json
+from mcts_dpo.files import InputError, digest, read_json, whole
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -142,13 +143,53 @@ def load_model(
         first = torch.float32 if source.kind == "gguf" else wanted
         loaded = _attempt("causal language model", model, lambda: _from_pretrained(source, first))
     if wanted == "auto":
-        small = sum(parameter.numel() for parameter in loaded.parameters()) < _SMALL
-        wanted = torch.float32 if small and torch.device(device).type == "cpu" else torch.bfloat16
+        wanted = default_dtype(sum(parameter.numel() for parameter in loaded.parameters()), device)
     loaded.to(device=device)
     for parameter in loaded.parameters():
         # Weights only: a rotary embedding's frequencies are float32 buffers, and rounded they turn far positions.
         parameter.data = parameter.data.to(wanted)
     return loaded.eval()
+
+
+def as_directory(model: str | Path, scratch: Path, dtype: Dtype | torch.dtype = "auto") -> str:
+    """What a program that knows neither GGUF files nor adapters can load: a directory's path, or a hub name.
+
+    A `.gguf` file or an adapter is saved once as a Hugging Face directory at `scratch` (which must not exist), its
+    weights as `load_model(model, dtype)` gives them. Raises InputError when there is no such model.
+    """
+    source = _locate(model)
+    if source.kind in {"directory", "hub"}:
+        return source.name
+    tokenizer = load_tokenizer(model)
+    loaded = load_model(model, dtype)
+    with whole(scratch) as partial:
+        loaded.save_pretrained(partial)
+        tokenizer.save_pretrained(partial)
+    return str(scratch)
+
+
+def load_skeleton(model: str | Path) -> PreTrainedModel:
+    """The model without its weights (they are on the "meta" device): configuration, shapes, generation settings.
+
+    model: a directory or a hub name. Raises InputError when there is no such model or it is not a causal one.
+    """
+    source = _locate(model)
+
+    def load() -> PreTrainedModel:
+        config = AutoConfig.from_pretrained(source.name, **source.options)
+        with torch.device("meta"):
+            skeleton = AutoModelForCausalLM.from_config(config)
+        with suppress(OSError):  # a model need not come with generation settings
+            skeleton.generation_config = GenerationConfig.from_pretrained(source.name, **source.options)
+        return skeleton
+
+    return _attempt("causal language model", model, load)
+
+
+def default_dtype(parameters: int, device: str | torch.device) -> torch.dtype:
+    """What the data type "auto" means for a model of that size on that device."""
+    small = parameters < _SMALL and torch.device(device).type == "cpu"
+    return torch.float32 if small else torch.bfloat16
 
 
 def _from_pretrained(source: _Source, dtype: torch.dtype | str) -> PreTrainedModel:

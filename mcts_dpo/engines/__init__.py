@@ -32,6 +32,10 @@ def load_engine(model: str | Path, settings: EngineSettings | None = None, **ove
     given = (settings or EngineSettings()).model_dump()
     chosen = load_settings(EngineSettings, given | overrides)
     # Imported here: torch and the model classes take seconds, and many users of `Request` never run a model.
+    if chosen.kind == "vllm":
+        from mcts_dpo.engines.vllm import VllmEngine
+
+        return VllmEngine(model, chosen)
     import torch
 
     from mcts_dpo.engines.transformers import TransformersEngine

@@ -10,20 +10,35 @@ from mcts_dpo.settings import Settings
 
 
 class EngineSettings(Settings):
-    """How the policy is run.
+    """How the policy is run. In brackets: the kinds of engine that read a field; the others ignore it.
 
-    engine:  which engine: "transformers" runs in this process, on a CPU or on the first CUDA device.
-    slots:   sequences decoded together (≥ 1).
+    kind:    "transformers" runs in this process, on a CPU or on the first CUDA device; "vllm" likewise, over vLLM;
+             "openai" asks a server at `url` that speaks OpenAI's completions protocol.
+    slots:   sequences decoded together (≥ 1); for a server, requests sent to it at a time. [all]
     dtype:   of weights and of keys and values; "auto": float32 on a CPU below 50M parameters, else bfloat16.
-    threads: CPU threads (process-wide, as torch counts them); None leaves torch's own choice.
-    context: longest prefix + continuation, in tokens; None: what the model was made for.
-    memory:  GiB for keys and values, running sequences and remembered prefixes together. Never less than one
-             sequence of `context` tokens needs, never more than `slots` (or 16, if more) of them could use.
+             [transformers, vllm]
+    threads: CPU threads (process-wide, as torch counts them); None leaves torch's own choice. [transformers, vllm]
+    context: longest prefix + continuation, in tokens; None: what the model was made for (for a server: what it
+             says of itself). [all]
+    memory:  GiB for keys and values, running sequences and remembered prefixes together. transformers: never less
+             than one sequence of `context` tokens needs, never more than `slots` (or 16, if more) of them could use.
+             vllm: exactly this, reserved at the start. [transformers, vllm]
+    block:   tokens per block of keys and values; a prefix is shared in whole blocks, so smaller is better. None: 32
+             on a CPU (there a multiple of 32 is accepted), 16 on CUDA. [vllm]
+    url:     of the server, up to and including the version, e.g. "http://localhost:8000/v1". [openai]
+    served:  the model's name on the server; None: the only one it lists. [openai]
+    timeout: seconds that the server may take for one answer, before it is asked again. [openai]
+    retries: how often a request is repeated after a lost connection, a time-out, 429 or 5xx (≥ 0). [openai]
     """
 
-    engine: Literal["transformers"] = "transformers"
+    kind: Literal["transformers", "vllm", "openai"] = "transformers"
     slots: int = Field(default=64, ge=1)
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
     threads: int | None = Field(default=None, ge=1)
     context: int | None = Field(default=None, ge=2)
     memory: float = Field(default=2.0, gt=0)
+    block: int | None = Field(default=None, ge=1)
+    url: str | None = None
+    served: str | None = None
+    timeout: float = Field(default=120.0, gt=0)
+    retries: int = Field(default=5, ge=0)
