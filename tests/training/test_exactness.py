@@ -65,8 +65,7 @@ def wide_norms(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def small_tiles(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Tiles also for the small packs of these tests."""
-    monkeypatch.setattr(attention, "DENSE_UP_TO", 0)
+    """Several tiles also for the small packs of these tests."""
     monkeypatch.setattr(attention, "BLOCK", 8)
 
 
