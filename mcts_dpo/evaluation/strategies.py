@@ -108,7 +108,9 @@ class StrategyComparison:
         A search is also held against the best of the sampling strategies at its budget: best-of-n and the weighted
         vote hear the same self-evaluation without any search. Choosing the best of them afterwards favours them.
         """
-        lines, paid, compared = [], [], 0
+        lines: list[str] = []
+        compared = 0
+        paid: dict[str, list[str]] = {BASELINE: [], "the best sampling strategy": []}
         for result in self.results:
             paired = self.against_baseline(result)
             if paired is None:
@@ -117,17 +119,20 @@ class StrategyComparison:
             if result.strategy not in SEARCHES:
                 continue
             compared += 1
-            if paired.difference.low > 0:
-                paid.append(f"{result.strategy} at {result.budget}")
             best = max(
                 (r for r in self.results if r.strategy not in SEARCHES and r.budget == result.budget), key=_right
             )
+            against_best = compare_paired(best.correct, result.correct).difference
             if best.strategy != BASELINE:
-                lines.append(_sentence(result, best.strategy, compare_paired(best.correct, result.correct).difference))
+                lines.append(_sentence(result, best.strategy, against_best))
+            for found, difference in zip(paid.values(), (paired.difference, against_best), strict=True):
+                if difference.low > 0:
+                    found.append(f"{result.strategy} at {result.budget}")
+        for against, found in paid.items() if compared else ():
+            pays = f"pays against {against}: {', '.join(found)}." if found else f"does not pay against {against}"
+            lines.append(f"Search {pays}" + ("" if found else f": in 0 of {compared} comparisons."))
         if compared:
-            against = f"against {BASELINE} (95 % intervals, one comparison each, not corrected for their number)"
-            where = f"Search pays {against}: {', '.join(paid)}."
-            lines.append(where if paid else f"Search does not pay {against}: in 0 of {compared} comparisons.")
+            lines.append("(Intervals of 95 %, each comparison for itself: not corrected for their number.)")
         elif not any(result.strategy == BASELINE for result in self.results):
             lines.append(f"{BASELINE} was not run, so nothing is compared; add it to --strategy.")
         lines += [

@@ -132,7 +132,9 @@ def evaluation_table(metrics: dict[str, Any]) -> Table:
 def strategies_table(comparison: StrategyComparison) -> RenderableType:
     """Strategies at equal budgets: a row per strategy and budget, then in words what the differences say."""
     count = len(comparison.problem_ids)
-    table = Table(title=f"{count} problems (95 % intervals)", box=box.SIMPLE_HEAD, pad_edge=False)
+    # Narrow enough for a terminal of 80 columns.
+    title = f"{count} problems (95 % intervals)"
+    table = Table(title=title, box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
     for heading in ("strategy", "budget", "tokens", "accuracy", "− majority", "+/−"):
         table.add_column(heading, justify="left" if heading == "strategy" else "right", no_wrap=True)
     for row in comparison.rows():

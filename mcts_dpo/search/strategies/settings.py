@@ -21,7 +21,7 @@ class StrategySettings(Settings):
                      as n = B / L solutions; what is spent is counted, not planned.
     width:           beam, dvts: N, the candidates of one level. None: n.
     children:        beam, dvts: M, the candidates under one kept prefix; mcts: the samples of one expansion. None: √n,
-                     between 2 and 4.
+                     between 2 and 4; 1 where the budget is planned as one solution.
     depth:           beam, dvts, mcts: steps in a solution, the last sampled to its end. None: `max_depth`.
     simulations:     mcts: expansions. None: as many as the budget pays.
     """
@@ -49,7 +49,7 @@ def plan(budget: int, settings: StrategySettings, search: SearchSettings) -> Pla
     solutions = max(1, budget // length)
     return Plan(
         width=settings.width or solutions,
-        children=settings.children or min(4, max(2, round(sqrt(solutions)))),
+        children=settings.children or (min(4, max(2, round(sqrt(solutions)))) if solutions > 1 else 1),
         depth=settings.depth or search.max_depth,
         simulations=settings.simulations or budget,
     )

@@ -103,7 +103,7 @@ def test_a_refused_problem_is_told_and_the_others_go_on() -> None:
 def test_what_follows_from_the_budget_and_what_is_set() -> None:
     search = SearchSettings(max_tokens=128)
     plans = [plan(budget, StrategySettings(), search) for budget in (16, 256, 512, 1024, 2048)]
-    assert [(p.width, p.children) for p in plans] == [(1, 2), (4, 2), (8, 3), (16, 4), (32, 4)]
+    assert [(p.width, p.children) for p in plans] == [(1, 1), (4, 2), (8, 3), (16, 4), (32, 4)]
     assert {p.depth for p in plans} == {search.max_depth}
     assert plan(2048, StrategySettings(solution_tokens=256), search) == replace(
         plan(512, StrategySettings(), search), simulations=2048
