@@ -5,11 +5,12 @@ Knows neither training nor run directories; runs without torch of its own.
 
 from mcts_dpo.search.answers import TreeAnswer, tree_answer
 from mcts_dpo.search.desk import SearchClock
+from mcts_dpo.search.faithful import FaithfulSettings
 from mcts_dpo.search.forest import FINISHES, LENGTH, NONE, Forest, TreeInfo
 from mcts_dpo.search.journal import policy_fingerprint
 from mcts_dpo.search.mcts import search
 from mcts_dpo.search.render import render_text, render_tree
-from mcts_dpo.search.settings import SearchSettings, SelfEvaluationSettings
+from mcts_dpo.search.settings import GumbelSettings, SearchSettings, SelfEvaluationSettings
 from mcts_dpo.search.shards import search_shards
 from mcts_dpo.search.solving import SolvedQuestion, solve_question
 from mcts_dpo.search.statistics import search_statistics
@@ -18,7 +19,9 @@ __all__ = [
     "FINISHES",
     "LENGTH",
     "NONE",
+    "FaithfulSettings",
     "Forest",
+    "GumbelSettings",
     "SearchClock",
     "SearchSettings",
     "SelfEvaluationSettings",

@@ -13,12 +13,10 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
-import numpy as np
-
 from mcts_dpo.engines.base import Completion, Engine, Request, Sample
 from mcts_dpo.search import kernels
 from mcts_dpo.search.desk import Desk, SearchClock
-from mcts_dpo.search.forest import NONE
+from mcts_dpo.search.ending import end_if_done
 from mcts_dpo.search.journal import Record, Sampled, Settled
 from mcts_dpo.search.rewards import Outcome
 from mcts_dpo.search.settings import SearchSettings
@@ -28,11 +26,12 @@ from mcts_dpo.search.simulation import (
     Task,
     Tree,
     ask,
-    end_if_done,
     grow,
     is_last,
     judge,
     plan,
+    room_for,
+    select,
     settle,
 )
 
@@ -174,19 +173,11 @@ def _send(one: Running, desk: Desk[Owner], crowd: int, alive: int) -> None:
     able = [tree for tree in dict.fromkeys(moved) if tree.living and tree.flying < share]
     if not able:
         return
-    wanted = [min(share - tree.flying, settings.simulations - tree.started) for tree in able]
-    leaves = kernels.select(
-        task.forest,
-        np.array([tree.index for tree in able]),
-        np.array(wanted),
-        kernels.PUCT if settings.selection == "puct" else kernels.UCT,
-        settings.c_puct,
-    )
-    for tree, row in zip(able, leaves.tolist(), strict=True):
+    wanted = [min(share - tree.flying, room_for(task, tree)) for tree in able]
+    for tree, row in zip(able, select(task, able, wanted), strict=True):
         for leaf in row:
-            if leaf != NONE:
-                expansion, request = plan(task, tree, leaf)
-                desk.send(request, (one, expansion, leaf))
+            expansion, request = plan(task, tree, leaf)
+            desk.send(request, (one, expansion, leaf))
 
 
 def _receive(one: Running, what: Expansion | Asked, node: int, completion: Completion, desk: Desk[Owner]) -> None:

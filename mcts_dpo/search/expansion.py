@@ -73,6 +73,28 @@ def attach(forest: Forest, leaf: int, samples: Sequence[Sequence[Step]], penalty
     return new, ends
 
 
+def attach_unsampled(forest: Forest, leaf: int, steps: Sequence[Step]) -> tuple[list[int], list[int]]:
+    """Hang a chain of steps under `leaf` that nobody sampled (a reference solution), merging what is there already.
+
+    It counts no sample; its prior mass is the mean of its siblings', 1 without any. Returns (new nodes, the chain).
+    """
+    new: list[int] = []
+    chain: list[int] = []
+    parent = leaf
+    for step in steps:
+        siblings = forest.children(parent)
+        key = (normalised(step.text), _ending(step.finish))
+        known = {(normalised(forest.texts[n]), _ending(int(forest.finish[n]))): n for n in siblings}
+        node = known.get(key)
+        if node is None:
+            node = forest.add_child(parent, step.tokens, step.logprobs, step.text, step.finish)
+            forest.mass[node] = sum(float(forest.mass[n]) for n in siblings) / len(siblings) if siblings else 1.0
+            new.append(node)
+        chain.append(node)
+        parent = node
+    return new, chain
+
+
 def _ending(finish: int) -> int:
     """0: goes on; 1: cut; 2: ended, in whichever way."""
     return 0 if finish == 0 else 1 if finish == LENGTH else 2

@@ -52,6 +52,7 @@ NODE_FIELDS = (
     Field("depth", "int32", 0, "steps from the root (0)"),
     Field("visits", "int32", 0, "N: samples drawn through this node, plus revisits; for the root, of the whole tree"),
     Field("samples", "int32", 0, "times this step was generated; 0 for a root. Revisits are no samples"),
+    Field("expansions", "int32", 0, "simulations that drew samples at this node or below it"),
     Field("q", "float64", 0.0, "Q(s, a) of the edge to this node; 0 for a root, which no edge leads to"),
     Field("v", "float64", 0.0, "V(s) of this node: the visit-weighted mean of its children's q; 0 without children"),
     Field("prior", "float64", 0.0, "p(a|s) as selection sees it (see `SearchSettings.prior`); 0 for a root"),
@@ -80,9 +81,11 @@ class TreeInfo:
     prompt_tokens: the question as the policy reads it.
     prompt_text:   the same, decoded, special tokens included.
     mode:          "train" (outcomes were verified) or "solve" (no reference answer was there).
-    status:        why the search ended: "simulations", "budget", "exhausted" (every path is terminal),
+    status:        why the search ended: "simulations", "budget", "exhausted" (every path is terminal), "decided" (its
+                   choice could no longer change), "advanced" (the steps taken lead to the end of a solution),
                    "failed" (see `reason`); "running" before.
     reason:        why it failed, one line; "" otherwise.
+    moves:         with `advance: step`, the nodes that the search moved to, from the root on.
     notes:         what a reader of the results should know, one line each; e.g. a reference answer that
                    cannot be parsed.
     generated:     tokens sampled (self-evaluations as in `SearchSettings.budget`).
@@ -99,6 +102,7 @@ class TreeInfo:
     mode: str = "train"
     status: str = "running"
     reason: str = ""
+    moves: list[int] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     generated: int = 0
     simulations: int = 0
@@ -120,6 +124,7 @@ class Forest:
     depth: NDArray[np.int32]  # [N]
     visits: NDArray[np.int32]  # [N]
     samples: NDArray[np.int32]  # [N]
+    expansions: NDArray[np.int32]  # [N]
     q: NDArray[np.float64]  # [N]
     v: NDArray[np.float64]  # [N]
     prior: NDArray[np.float64]  # [N]
@@ -303,7 +308,10 @@ class Forest:
             {"tokens": self.tokens[gather], "logprobs": self.logprobs[gather]},
             [self.texts[node] for node in order],
             [self.answers[node] for node in order],
-            [replace(tree, root=int(place[tree.root])) for tree in self.trees],
+            [
+                replace(tree, root=int(place[tree.root]), moves=[int(place[node]) for node in tree.moves])
+                for tree in self.trees
+            ],
         )
         return ordered
 

@@ -8,6 +8,7 @@ kernels know no tokens, texts, engines or rewards; each call treats any number o
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -15,11 +16,12 @@ from numba import njit
 from numpy.typing import NDArray
 
 from mcts_dpo.search.forest import EXHAUSTED, IN_FLIGHT, NONE, OPEN
+from mcts_dpo.search.gumbel import gumbel_child
 
 if TYPE_CHECKING:
     from mcts_dpo.search.forest import Forest
 
-PUCT, UCT = 0, 1
+PUCT, UCT, GUMBEL = 0, 1, 2
 PAPER, MEAN = 0, 1
 VIRTUAL_VALUE = -1.0
 """What each expansion in flight counts for until its result is known: one visit that ended wrong."""
@@ -29,19 +31,45 @@ Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
 
 
-def select(forest: Forest, trees: Ints, wanted: Ints, rule: int, c: float) -> NDArray[np.int64]:
+@dataclass(frozen=True, slots=True)
+class Gumbel:
+    """What selection by GUMBEL needs (see gumbel.py): a seed for each tree, [T] ints below 2⁶³; the most children of a
+    root that are considered; the simulations shared out among them; c_visit and c_scale of σ."""
+
+    seeds: Ints
+    considered: int
+    simulations: int
+    c_visit: float
+    c_scale: float
+
+
+def select(
+    forest: Forest,
+    trees: Ints,
+    wanted: Ints,
+    rule: int,
+    c: float,
+    *,
+    roots: Ints | None = None,
+    gumbel: Gumbel | None = None,
+    root_twice: bool = False,
+) -> NDArray[np.int64]:
     """For each tree up to `wanted` leaves to expand, best first; each carries a virtual loss and is in flight.
 
-    trees: [T] tree indices, each at most once. wanted: [T] ≥ 0. rule: PUCT or UCT with constant c ≥ 0.
+    trees: [T] tree indices, each at most once. wanted: [T] ≥ 0. rule: PUCT, UCT or GUMBEL (then with `gumbel`: at the
+    root; below it PUCT), with constant c ≥ 0. roots: [T] where to start, None: at the trees' roots. root_twice: the
+    root counts one visit more (see `FaithfulSettings`).
     Returns [T, max(wanted)] node ids, padded with -1 where a tree has no further leaf that is neither exhausted
     nor in flight. Ties go to the child that was sampled first.
     """
-    roots = np.array([forest.trees[tree].root for tree in trees], np.int64)
-    chosen = np.full((len(roots), int(wanted.max(initial=0))), NONE, np.int64)
+    starts = np.array([forest.trees[tree].root for tree in trees] if roots is None else roots, np.int64)
+    chosen = np.full((len(starts), int(wanted.max(initial=0))), NONE, np.int64)
+    g = gumbel or Gumbel(np.zeros(len(starts), np.int64), 1, 1, 0.0, 0.0)
     f = forest
     _select(
-        roots, np.asarray(wanted, np.int64), rule, c, chosen,
-        f.parent, f.first_child, f.next_sibling, f.visits, f.q, f.prior, f.expanded, f.closed, f.virtual,
+        starts, np.asarray(wanted, np.int64), rule, c, chosen, root_twice,
+        np.asarray(g.seeds, np.int64), g.considered, g.simulations, g.c_visit, g.c_scale,
+        f.parent, f.first_child, f.next_sibling, f.visits, f.expansions, f.q, f.prior, f.expanded, f.closed, f.virtual,
     )  # fmt: skip
     return chosen
 
@@ -53,23 +81,39 @@ def hold(forest: Forest, leaf: int) -> None:
 
 
 def release(forest: Forest, leaves: Ints, expanded: bool = True) -> None:
-    """Take the virtual losses of `leaves` [L] back; mark them expanded (or, after a failure, not) and open or close
-    the paths above them accordingly."""
+    """Take the virtual losses of `leaves` [L] back; mark them expanded (or, after a failure, not), count that upwards,
+    and open or close the paths above them accordingly."""
     f = forest
-    _release(np.asarray(leaves, np.int64), expanded, f.parent, f.first_child, f.next_sibling, f.terminal, f.expanded,
-             f.closed, f.virtual)  # fmt: skip
+    _release(np.asarray(leaves, np.int64), expanded, f.parent, f.first_child, f.next_sibling, f.terminal, f.expansions,
+             f.expanded, f.closed, f.virtual)  # fmt: skip
 
 
-def back_up(forest: Forest, ends: Ints, rule: int, gamma: float) -> None:
+def back_up(
+    forest: Forest,
+    ends: Ints,
+    rule: int,
+    gamma: float,
+    *,
+    root_twice: bool = False,
+    unvisited_as_one: bool = False,
+) -> None:
     """One visit for each entry of `ends` [E] (a node may occur more than once), all the way to its root.
 
     PAPER: Q(s,a) = R(s') + γ V(s'), V(s) = Σ N(s,a) Q(s,a) / Σ N(s,a), from the children as they now are; after
     the call this holds wherever an entry passed. MEAN: Q(s,a) = mean over the visits of the edge of the return
     G = R(s') + γ G' seen by each, with G' = 0 beyond the last node; V as above. Rewards are read, not made.
+    root_twice, unvisited_as_one: see `FaithfulSettings`.
     """
     f = forest
-    _back_up(np.asarray(ends, np.int64), rule, gamma, f.parent, f.first_child, f.next_sibling, f.reward, f.visits,
-             f.q, f.v, f.returns)  # fmt: skip
+    _back_up(np.asarray(ends, np.int64), rule, gamma, root_twice, unvisited_as_one, f.parent, f.first_child,
+             f.next_sibling, f.reward, f.visits, f.q, f.v, f.returns)  # fmt: skip
+
+
+def refresh(forest: Forest, nodes: Ints, rule: int, gamma: float, *, unvisited_as_one: bool = False) -> None:
+    """V and Q from `nodes` [N] up to their roots as the children now are, without a visit (rules as in `back_up`)."""
+    f = forest
+    _refresh(np.asarray(nodes, np.int64), rule, gamma, unvisited_as_one, f.parent, f.first_child, f.next_sibling,
+             f.reward, f.visits, f.q, f.v)  # fmt: skip
 
 
 def set_priors(forest: Forest, parents: Ints, normalised: bool) -> None:
@@ -89,9 +133,9 @@ def _score(
     n = visits + virtual
     if virtual > 0:
         q = (visits * q + virtual * VIRTUAL_VALUE) / n
-    if rule == PUCT:
+    if rule != UCT:
         return q + c * prior * math.sqrt(parent_visits) / (1.0 + n)
-    return q + c * math.sqrt(math.log(parent_visits) / n)
+    return q + c * math.sqrt(math.log(parent_visits) / n) if n > 0 else np.inf
 
 
 @njit(cache=True)
@@ -113,17 +157,25 @@ def _closure(
 
 @njit(cache=True)
 def _select(
-    roots: Ints, wanted: Ints, rule: int, c: float, chosen: Ints,
-    parent: Ints, first_child: Ints, next_sibling: Ints, visits: Ints, q: Floats, prior: Floats, expanded: Bools,
-    closed: Ints, virtual: Ints,
+    roots: Ints, wanted: Ints, rule: int, c: float, chosen: Ints, root_twice: bool,
+    seeds: Ints, considered: int, simulations: int, c_visit: float, c_scale: float,
+    parent: Ints, first_child: Ints, next_sibling: Ints, visits: Ints, expansions: Ints, q: Floats, prior: Floats,
+    expanded: Bools, closed: Ints, virtual: Ints,
 ) -> None:  # fmt: skip  # pragma: no cover  (compiled)
     for row in range(len(roots)):
         for slot in range(wanted[row]):
             node = roots[row]
             if closed[node] != OPEN:
                 break
+            if rule == GUMBEL and expanded[node]:
+                node = gumbel_child(
+                    node, seeds[row], considered, simulations, c_visit, c_scale,
+                    first_child, next_sibling, expansions, virtual, q, prior, closed,
+                )  # fmt: skip
             while expanded[node]:
                 total = float(visits[node] + virtual[node])
+                if root_twice and parent[node] == NONE:
+                    total += 1.0
                 best, best_score = NONE, -np.inf
                 child = first_child[node]
                 while child != NONE:
@@ -160,43 +212,48 @@ def _hold(
 
 @njit(cache=True)
 def _release(
-    leaves: Ints, done: bool, parent: Ints, first_child: Ints, next_sibling: Ints, terminal: Bools, expanded: Bools,
-    closed: Ints, virtual: Ints,
+    leaves: Ints, done: bool, parent: Ints, first_child: Ints, next_sibling: Ints, terminal: Bools, expansions: Ints,
+    expanded: Bools, closed: Ints, virtual: Ints,
 ) -> None:  # fmt: skip  # pragma: no cover  (compiled)
     for leaf in leaves:
         expanded[leaf] = done
         node = leaf
         while node != NONE:
             virtual[node] -= 1
+            expansions[node] += done
             closed[node] = _closure(node, first_child, next_sibling, terminal, expanded, closed)
             node = parent[node]
 
 
 @njit(cache=True)
 def _value(
-    node: int, first_child: Ints, next_sibling: Ints, visits: Ints, q: Floats
+    node: int, least: int, first_child: Ints, next_sibling: Ints, visits: Ints, q: Floats
 ) -> float:  # pragma: no cover  (compiled)
-    """V(s) = Σ N(s,a) Q(s,a) / Σ N(s,a); 0 without visited children."""
+    """V(s) = Σ N(s,a) Q(s,a) / Σ N(s,a), with N no less than `least`; 0 if that leaves nothing."""
     weighted, total = 0.0, 0
     child = first_child[node]
     while child != NONE:
-        weighted += visits[child] * q[child]
-        total += visits[child]
+        n = max(least, visits[child])
+        weighted += n * q[child]
+        total += n
         child = next_sibling[child]
     return weighted / total if total > 0 else 0.0
 
 
 @njit(cache=True)
 def _back_up(
-    ends: Ints, rule: int, gamma: float, parent: Ints, first_child: Ints, next_sibling: Ints, reward: Floats,
-    visits: Ints, q: Floats, v: Floats, returns: Floats,
+    ends: Ints, rule: int, gamma: float, root_twice: bool, unvisited_as_one: bool,
+    parent: Ints, first_child: Ints, next_sibling: Ints, reward: Floats, visits: Ints, q: Floats, v: Floats,
+    returns: Floats,
 ) -> None:  # fmt: skip  # pragma: no cover  (compiled)
     for end in ends:
         node = end
         seen = 0.0
         while node != NONE:
             visits[node] += 1
-            v[node] = _value(node, first_child, next_sibling, visits, q)
+            if root_twice and parent[node] == NONE:
+                visits[node] += 1
+            v[node] = _value(node, 1 if unvisited_as_one else 0, first_child, next_sibling, visits, q)
             if parent[node] != NONE:
                 if rule == MEAN:
                     seen = reward[node] + gamma * seen
@@ -204,6 +261,20 @@ def _back_up(
                     q[node] = returns[node] / visits[node]
                 else:
                     q[node] = reward[node] + gamma * v[node]
+            node = parent[node]
+
+
+@njit(cache=True)
+def _refresh(
+    nodes: Ints, rule: int, gamma: float, unvisited_as_one: bool,
+    parent: Ints, first_child: Ints, next_sibling: Ints, reward: Floats, visits: Ints, q: Floats, v: Floats,
+) -> None:  # fmt: skip  # pragma: no cover  (compiled)
+    for start in nodes:
+        node = start
+        while node != NONE:
+            v[node] = _value(node, 1 if unvisited_as_one else 0, first_child, next_sibling, visits, q)
+            if parent[node] != NONE and (rule == PAPER or visits[node] == 0):
+                q[node] = reward[node] + gamma * v[node]
             node = parent[node]
 
 

@@ -6,6 +6,7 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
+from mcts_dpo.search.faithful import FaithfulSettings
 from mcts_dpo.settings import Settings
 
 
@@ -24,6 +25,18 @@ class SelfEvaluationSettings(Settings):
     hint: bool = False
 
 
+class GumbelSettings(Settings):
+    """Constants of `selection: gumbel` (Danihelka et al. 2022).
+
+    considered: children of the root that simulations are shared out among (the best by g + log p).
+    c_visit, c_scale: σ(q) = (c_visit + max N) · c_scale · q, q brought to [0, 1] over the root's children.
+    """
+
+    considered: int = Field(default=16, ge=1)
+    c_visit: float = Field(default=50.0, ge=0.0, allow_inf_nan=False)
+    c_scale: float = Field(default=0.1, ge=0.0, allow_inf_nan=False)
+
+
 class SearchSettings(Settings):
     """One tree search per problem.
 
@@ -40,7 +53,14 @@ class SearchSettings(Settings):
     max_step_tokens: limit of one step, for `expand: step`.
     max_tokens:      limit of a whole solution. A solution that reaches it unfinished is wrong.
     max_depth:       steps in a solution; the last of them is sampled to the end of the solution.
-    selection:       "puct" (Q + c · p · √N(s) / (1 + N(s,a))) or "uct" (Q + c · √(ln N(s) / N(s,a))); c is `c_puct`.
+    selection:       "puct" (Q + c · p · √N(s) / (1 + N(s,a))) or "uct" (Q + c · √(ln N(s) / N(s,a))); c is `c_puct`;
+                     "gumbel": Gumbel with sequential halving at the root (see gumbel.py), "puct" below it.
+    gumbel:          its constants.
+    advance:         "none": the budget is spent from the root; "step": `simulations` are spent, then the search moves
+                     to the most visited child (then of higher Q), keeps its subtree and spends as many there, until it
+                     comes to the end of a solution (the reference; `budget` still bounds the whole tree).
+    stop:            "budget", or "decided": also as soon as the most visited child of the root (of the node moved to)
+                     can no longer be overtaken in what is left.
     prior:           p "normalised" over siblings, or "raw" as the reference implementation has it.
     length_penalty:  λ in p ∝ exp(Σ log π / |a|^λ).
     gamma:           γ, the discount of one step.
@@ -52,6 +72,7 @@ class SearchSettings(Settings):
                      the engine busy. With one parallel leaf the trees are the same as far as the engine's own
                      arithmetic is (an engine's last digits may depend on what it runs together).
     alive:           trees searched at a time with "events"; None: twice as many as the engine runs sequences.
+    faithful:        departures of the released MCTS-DPO code from its paper, all off.
     seed:            a problem's samples depend on it, on the problem's id and on the simulation's index alone.
     """
 
@@ -64,7 +85,10 @@ class SearchSettings(Settings):
     max_step_tokens: int = Field(default=64, ge=1)
     max_tokens: int = Field(default=256, ge=1)
     max_depth: int = Field(default=16, ge=1)
-    selection: Literal["puct", "uct"] = "puct"
+    selection: Literal["puct", "uct", "gumbel"] = "puct"
+    gumbel: GumbelSettings = GumbelSettings()
+    advance: Literal["none", "step"] = "none"
+    stop: Literal["budget", "decided"] = "budget"
     c_puct: float = Field(default=1.0, ge=0.0, allow_inf_nan=False)
     prior: Literal["normalised", "raw"] = "normalised"
     length_penalty: float = Field(default=1.25, ge=0.0, allow_inf_nan=False)
@@ -74,6 +98,7 @@ class SearchSettings(Settings):
     parallel_leaves: int = Field(default=1, ge=1)
     schedule: Literal["waves", "events"] = "waves"
     alive: int | None = Field(default=None, ge=1)
+    faithful: FaithfulSettings = FaithfulSettings()
     seed: int = Field(default=0, ge=0)
 
     @model_validator(mode="after")
@@ -82,5 +107,9 @@ class SearchSettings(Settings):
             raise ValueError(
                 f"max_step_tokens {self.max_step_tokens} exceeds max_tokens {self.max_tokens}; "
                 "accepted: a step no longer than the solution"
+            )
+        if self.selection == "gumbel" and (self.advance, self.stop) != ("none", "budget"):
+            raise ValueError(
+                "selection: gumbel shares its budget out at the root; accepted with it: advance: none, stop: budget"
             )
         return self

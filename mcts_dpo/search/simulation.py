@@ -8,19 +8,22 @@ when they are called: waves.py and events.py decide that.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import accumulate
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
 from mcts_dpo.engines.base import Completion, Engine, Request
-from mcts_dpo.files import seed_from
+from mcts_dpo.files import InputError, seed_from
 from mcts_dpo.problems import Problem
 from mcts_dpo.prompts import PromptSettings, prompt_tokens
 from mcts_dpo.search import kernels
-from mcts_dpo.search.expansion import Step, attach, step_texts, whole_solution
-from mcts_dpo.search.forest import EXHAUSTED, FINISHES, LENGTH, Forest, TreeInfo
+from mcts_dpo.search.expansion import Step, attach, attach_unsampled, step_texts, whole_solution
+from mcts_dpo.search.faithful import confidence_value, outcome_value, reference_steps
+from mcts_dpo.search.forest import FINISHES, LENGTH, NONE, Forest, TreeInfo
 from mcts_dpo.search.journal import Journal
 from mcts_dpo.search.rewards import Outcome, Question, outcome, probability_of_yes, question, readable, states_answer
 from mcts_dpo.search.settings import SearchSettings
@@ -44,6 +47,11 @@ class Tree:
     promised: in mode "solve" with a budget: the most tokens that samples under way may take, questions included.
     lost:    indices of simulations that a killed process had begun and not finished; they are taken up again first.
     solved:  a right solution has been found.
+    position: the node from which it is searched: the root, or where `advance: step` has come to. base: simulations that
+             had been started when it came there. resting: no further simulation starts before those under way are in.
+    noise:   seed of the root's Gumbel draws.
+    steps, reference: of the reference solution (with `faithful.reference_child`), and of each node on its path
+             the number of the step that comes next.
     """
 
     index: int
@@ -57,6 +65,12 @@ class Tree:
     promised: int = 0
     lost: list[int] = field(default_factory=list)
     solved: bool = False
+    position: int = 0
+    base: int = 0
+    resting: bool = False
+    noise: int = 0
+    steps: list[tuple[int, ...]] = field(default_factory=list)
+    reference: dict[int, int] = field(default_factory=dict)
 
     @property
     def living(self) -> bool:
@@ -122,6 +136,10 @@ def start(
     """Plant a root for every problem. Mode "solve" takes the reference answers away first."""
     from mcts_dpo.models import tokenizer_digest  # not before a model is there: it brings torch along
 
+    if mode == "solve" and settings.faithful.reference_child:
+        raise InputError(
+            "search.faithful.reference_child: true, but a solving search cannot see a reference; accepted: false"
+        )
     about = {"search": settings.model_dump(mode="json"), "prompt": prompt.model_dump(mode="json")}
     task = Task(Forest(about, tokenizer_digest(engine.tokenizer)), [], engine, prompt, settings)
     for problem in problems:
@@ -138,6 +156,11 @@ def _plant(task: Task, problem: Problem, mode: Mode) -> None:
     asked = question(problem, engine.tokenizer, prompt, settings.self_evaluation)
     room = engine.context - len(tokens) - (asked.room if asked else 0)
     tree = Tree(index, problem, info, min(settings.max_tokens, room), asked)
+    tree.position = info.root
+    tree.noise = seed_from(settings.seed, "gumbel", problem.id)
+    if settings.faithful.reference_child:
+        tree.steps = reference_steps(problem, engine.tokenizer, prompt)
+        tree.reference[info.root] = 0
     task.trees.append(tree)
     if mode == "train" and problem.answer is None:
         info.notes.append("no reference answer: outcomes are not known")
@@ -145,6 +168,37 @@ def _plant(task: Task, problem: Problem, mode: Mode) -> None:
         info.notes.append(f"the reference answer {problem.answer!r} cannot be parsed: outcomes are not known")
     if room < 1:
         fail(task, tree, f"a prompt of {len(tokens)} tokens leaves no room in a context of {engine.context}")
+
+
+def room_for(task: Task, tree: Tree) -> int:
+    """Simulations that may still be started from where a tree is searched now."""
+    return 0 if tree.resting or not tree.living else task.settings.simulations - (tree.started - tree.base)
+
+
+def select(task: Task, trees: Sequence[Tree], wanted: Sequence[int]) -> list[list[int]]:
+    """For each tree up to so many leaves to expand, by the settings' rule; see `kernels.select`."""
+    settings = task.settings
+    gumbel = None
+    if settings.selection == "gumbel":
+        constants = settings.gumbel
+        gumbel = kernels.Gumbel(
+            seeds=np.array([tree.noise for tree in trees], np.int64),
+            considered=constants.considered,
+            simulations=settings.simulations - 1,  # one goes into the root itself
+            c_visit=constants.c_visit,
+            c_scale=constants.c_scale,
+        )
+    leaves = kernels.select(
+        task.forest,
+        np.array([tree.index for tree in trees], np.int64),
+        np.array(wanted, np.int64),
+        {"puct": kernels.PUCT, "uct": kernels.UCT, "gumbel": kernels.GUMBEL}[settings.selection],
+        settings.c_puct,
+        roots=np.array([tree.position for tree in trees], np.int64),
+        gumbel=gumbel,
+        root_twice=settings.faithful.root_twice,
+    )
+    return [[leaf for leaf in row if leaf != NONE] for row in leaves.tolist()]
 
 
 def plan(task: Task, tree: Tree, leaf: int) -> tuple[Expansion, Request]:
@@ -217,13 +271,41 @@ def grow(task: Task, expansion: Expansion, samples: Sequence[Sample], error: str
     else:
         steps = [[_one_step(task, tree, expansion, sample, before)] for sample in samples]
     new, ends = attach(forest, expansion.leaf, steps, settings.length_penalty)
+    new += _add_reference(task, tree, expansion.leaf, before)
     tokens = sum(len(sample.tokens) for sample in samples)
     tree.longest = max(tree.longest, *(len(sample.tokens) for sample in samples))
     tree.info.generated += tokens
     tree.info.simulations += 1
     task.tally.tokens += tokens
-    task.tally.simulations += tree.living
+    task.tally.simulations += tree.living and tree.info.simulations <= settings.simulations
     return Growth(expansion.tree, expansion.leaf, expansion.index, new, ends)
+
+
+def _add_reference(task: Task, tree: Tree, leaf: int, before: Sequence[int]) -> list[int]:
+    """Where a leaf lies on the reference solution's path, what comes next there becomes a child. Returns new nodes."""
+    place = tree.reference.get(leaf)
+    if place is None or place >= len(tree.steps):
+        return []
+    settings, forest = task.settings, task.forest
+    room = settings.max_depth - int(forest.depth[leaf])
+    chain = tree.steps[place:]
+    if len(chain) > room:
+        chain = [*chain[: room - 1], tuple(token for step in chain[room - 1 :] for token in step)]
+    whole = len(chain)
+    if settings.expand == "step":
+        chain = chain[:1]
+    if sum(map(len, chain)) > tree.limit - len(before):
+        return []
+    ends = list(accumulate(map(len, chain)))
+    texts = step_texts(before, [token for step in chain for token in step], ends, task.engine.tokenizer)
+    last = FINISHES.index("end" if tree.steps[-1][-1] == task.engine.tokenizer.eos_token_id else "answer")
+    steps = [
+        Step(tokens, (math.nan,) * len(tokens), text, last if turn == whole else 0)
+        for turn, (tokens, text) in enumerate(zip(chain, texts, strict=True), 1)
+    ]
+    new, nodes = attach_unsampled(forest, leaf, steps)
+    tree.reference.update((node, place + turn) for turn, node in enumerate(nodes, 1))
+    return new
 
 
 def judge(task: Task, growth: Growth, known: Sequence[Outcome] | None = None) -> list[Outcome]:
@@ -295,19 +377,34 @@ def settle(task: Task, growths: Sequence[Growth], answers: dict[int, Completion]
     for growth in growths:
         task.trees[growth.tree].flying -= 1
         for node in growth.new:
-            forest.reward[node] = float(forest.outcome[node])
+            text = task.prompt.prefill + forest.solution_text(node) if forest.outcome[node] > 0 else ""
+            problem = task.trees[growth.tree].problem
+            forest.reward[node] = outcome_value(settings.faithful, int(forest.outcome[node]), text, problem)
             answer = answers.get(node)
             if answer is not None and answer.error is not None:
                 fail(task, task.trees[growth.tree], answer.error)
             elif answer is not None:
                 forest.confidence[node] = probability_of_yes(answer.probabilities)
-                forest.reward[node] += settings.self_evaluation.weight * forest.confidence[node]
+                depth = int(forest.depth[node])
+                confidence = confidence_value(settings.faithful, float(forest.confidence[node]), depth)
+                forest.reward[node] += settings.self_evaluation.weight * confidence
     ends = [end for growth in growths for end in growth.ends]
     # Every parent on the path of a sample, down from the leaf, has a child whose mass has grown.
-    touched = {int(forest.parent[node]) for growth in growths for node in _below(forest, growth)}
+    touched = {int(forest.parent[node]) for growth in growths for node in {*_below(forest, growth), *growth.new}}
     kernels.set_priors(forest, np.array(sorted(touched), np.int64), settings.prior == "normalised")
     rule = kernels.PAPER if settings.backup == "paper" else kernels.MEAN
-    kernels.back_up(forest, np.array(ends, np.int64), rule, settings.gamma)
+    faithful = settings.faithful
+    unsampled = [node for growth in growths for node in growth.new[::-1] if not forest.samples[node]]
+    if unsampled:
+        kernels.refresh(forest, np.array(unsampled), rule, settings.gamma, unvisited_as_one=faithful.unvisited_as_one)
+    kernels.back_up(
+        forest,
+        np.array(ends, np.int64),
+        rule,
+        settings.gamma,
+        root_twice=faithful.root_twice,
+        unvisited_as_one=faithful.unvisited_as_one,
+    )
     done = [growth.leaf for growth in growths if growth.ends]
     kernels.release(forest, np.array(done, np.int64))
     refused = [growth.leaf for growth in growths if not growth.ends]
@@ -326,32 +423,15 @@ def _below(forest: Forest, growth: Growth) -> set[int]:
     return found
 
 
-def end_if_done(task: Task, tree: Tree) -> None:
-    """End a tree that is exhausted or has spent what it may."""
-    settings, info = task.settings, tree.info
-    if not tree.living:
-        return
-    if task.forest.closed[info.root] == EXHAUSTED:
-        _end(task, tree, "exhausted")
-    elif tree.started >= settings.simulations:
-        _end(task, tree, "simulations")
-    elif settings.budget is not None and info.generated + _keep(tree) >= settings.budget:
-        _end(task, tree, "budget")
-
-
-def _keep(tree: Tree) -> int:
-    """What a solving tree does not start another simulation for: no more than one question costs."""
-    return tree.question.cost if tree.info.mode == "solve" and tree.question else 0
-
-
 def fail(task: Task, tree: Tree, reason: str) -> None:
     """Give a tree up, for a reason of one line; what it has stays."""
     if tree.living:
-        _end(task, tree, "failed")
+        end(task, tree, "failed")
     tree.info.status = "failed"
     tree.info.reason = tree.info.reason or reason
 
 
-def _end(task: Task, tree: Tree, status: str) -> None:
-    task.tally.simulations += task.settings.simulations - tree.info.simulations
+def end(task: Task, tree: Tree, status: str) -> None:
+    """The search of a tree is over."""
+    task.tally.simulations += max(0, task.settings.simulations - tree.info.simulations)
     tree.info.status = status

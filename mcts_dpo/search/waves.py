@@ -9,15 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-import numpy as np
-
 from mcts_dpo.engines.base import Completion, Request
 from mcts_dpo.files import InputError
-from mcts_dpo.search import kernels
 from mcts_dpo.search.desk import Desk, SearchClock
-from mcts_dpo.search.forest import NONE
+from mcts_dpo.search.ending import end_if_done
 from mcts_dpo.search.journal import Sampled, Settled
-from mcts_dpo.search.simulation import Expansion, Task, ask, end_if_done, grow, judge, plan, settle
+from mcts_dpo.search.simulation import Expansion, Task, ask, grow, judge, plan, room_for, select, settle
 
 
 def run_waves(task: Task, clock: SearchClock | None, told: Callable[[Task], None]) -> None:
@@ -34,14 +31,9 @@ def _wave(task: Task, desk: Desk[int]) -> bool:
     living = [tree for tree in task.trees if tree.living]
     if not living:
         return False
-    settings = task.settings
-    wanted = [min(settings.parallel_leaves, settings.simulations - tree.started) for tree in living]
-    rule = kernels.PUCT if settings.selection == "puct" else kernels.UCT
-    indices = np.array([tree.index for tree in living])
-    leaves = kernels.select(task.forest, indices, np.array(wanted), rule, settings.c_puct)
-    planned = [
-        plan(task, tree, int(leaf)) for tree, row in zip(living, leaves, strict=True) for leaf in row if leaf != NONE
-    ]
+    wanted = [min(task.settings.parallel_leaves, room_for(task, tree)) for tree in living]
+    leaves = select(task, living, wanted)
+    planned = [plan(task, tree, leaf) for tree, row in zip(living, leaves, strict=True) for leaf in row]
     growths = [
         grow(task, expansion, completion.samples, completion.error)
         for (expansion, _), completion in zip(planned, _sample(task, desk, planned), strict=True)

@@ -15,7 +15,7 @@ from mcts_dpo.files import seed_from
 from mcts_dpo.problems import Problem
 from mcts_dpo.prompts import PromptSettings, prompt_tokens, self_evaluation
 from mcts_dpo.search import SearchSettings
-from tests.reference.engine import EOS, PIECES
+from tests.reference.engine import EOS, PIECES, TOKENIZER
 from verifiers import extract_answer, verify
 
 MARKS = {"gsm8k": ("gsm8k",), "math": ("boxed", "gsm8k", "answer_is"), "last_number": ("boxed", "gsm8k", "answer_is")}
@@ -29,6 +29,9 @@ class Node:
     logprobs: list[float] = field(default_factory=list)
     finish: str = ""
     masses: list[float] = field(default_factory=list)  # one per sample that generated this step
+    given: float | None = None  # prior mass of a step of the reference solution that nobody sampled first
+    value: float = 0.0  # R
+    expansions: int = 0
     children: list[Node] = field(default_factory=list)
     expanded: bool = False
     outcome: int = 0
@@ -66,6 +69,17 @@ class ReferenceTree:
     generated: int = 0
     simulations: int = 0
     status: str = ""
+    moves: list[Node] = field(default_factory=list)
+    position: Node | None = None
+    noise: int = 0
+
+    @property
+    def here(self) -> Node:
+        return self.position or self.root
+
+    def counted(self, node: Node) -> int:
+        """Visits, where the root may count twice."""
+        return self.visits(node) * (2 if self.settings.faithful.root_twice and node is self.root else 1)
 
     def visits(self, node: Node) -> int:
         return sum(node in path for path in self.seen)
@@ -76,18 +90,19 @@ class ReferenceTree:
     def reward(self, node: Node) -> float:
         if node is self.root:
             return 0.0
-        return node.outcome + self.settings.self_evaluation.weight * (node.confidence or 0.0)
+        return node.value
 
     def v(self, node: Node) -> float:
-        counts = [self.visits(child) for child in node.children]
+        least = 1 if self.settings.faithful.unvisited_as_one else 0
+        counts = [max(least, self.visits(child)) for child in node.children]
         if sum(counts) == 0:
             return 0.0
         return sum(n * self.q(child) for n, child in zip(counts, node.children, strict=True)) / sum(counts)
 
     def q(self, node: Node) -> float:
-        if node is self.root or self.visits(node) == 0:
+        if node is self.root:
             return 0.0
-        if self.settings.backup == "paper":
+        if self.settings.backup == "paper" or self.visits(node) == 0:
             return self.reward(node) + self.settings.gamma * self.v(node)
         returns = []
         for path in self.seen:
@@ -103,10 +118,12 @@ class ReferenceTree:
         if node is self.root:
             return 0.0
         assert node.parent is not None
-        mass = sum(node.masses)
         if self.settings.prior == "raw":
-            return mass
-        return mass / sum(sum(sibling.masses) for sibling in node.parent.children)
+            return self.mass(node)
+        return self.mass(node) / sum(self.mass(sibling) for sibling in node.parent.children)
+
+    def mass(self, node: Node) -> float:
+        return (node.given or 0.0) + sum(node.masses)
 
     def exhausted(self, node: Node) -> bool:
         if node.finish:
@@ -120,27 +137,135 @@ class ReferenceTree:
 
     def score(self, node: Node) -> float:
         assert node.parent is not None
-        above = self.visits(node.parent) + self.virtual(node.parent)
+        above = self.counted(node.parent) + self.virtual(node.parent)
+        if self.settings.faithful.root_twice and node.parent is self.root:
+            above += 1
         n, out = self.visits(node), self.virtual(node)
-        q = (n * self.q(node) - out) / (n + out)  # each expansion in flight counts as one visit of value -1
-        if self.settings.selection == "puct":
+        # Each expansion in flight counts as one visit of value -1.
+        q = (n * self.q(node) - out) / (n + out) if out else self.q(node)
+        if self.settings.selection == "uct" and n + out == 0:
+            return math.inf
+        if self.settings.selection != "uct":
             return q + self.settings.c_puct * self.prior(node) * math.sqrt(above) / (1 + n + out)
         return q + self.settings.c_puct * math.sqrt(math.log(above) / (n + out))
 
     def select(self) -> Node | None:
-        if not self.selectable(self.root):
+        if not self.selectable(self.here):
             return None
-        node = self.root
+        node = self.here
+        if self.settings.selection == "gumbel" and node.expanded:
+            node = self.gumbel_child()
         while node.expanded:
             node = max((child for child in node.children if self.selectable(child)), key=self.score)
         return node
+
+    def gumbel_child(self) -> Node:
+        """Sequential halving, played through from the start for the number of simulations that have been made."""
+        constants, children = self.settings.gumbel, self.root.children
+        counts = [child.expansions + self.virtual(child) for child in children]
+        values = [self.q(child) for child in children]
+        spread = max(max(values) - min(values), 1e-8)
+        scores = [
+            _gumbel(self.noise, place)
+            + math.log(self.prior(child))
+            + (constants.c_visit + max(counts)) * constants.c_scale * (value - min(values)) / spread
+            for place, (child, value) in enumerate(zip(children, values, strict=True))
+        ]
+        wanted = _halving(min(constants.considered, len(children)), self.settings.simulations - 1, sum(counts) + 1)[-1]
+        able = [place for place, child in enumerate(children) if self.selectable(child)]
+        fitting = [place for place in able if counts[place] == wanted]
+        return children[max(fitting or able, key=lambda place: scores[place])]
+
+    def move_or_end(self, started: int, base: int, spent: bool) -> int:
+        """After a wave: the status, or a step down; returns the new base."""
+        settings = self.settings
+        while not self.status:
+            here = self.here
+            if self.exhausted(here):
+                why = "exhausted"
+            elif started - base >= settings.simulations:
+                why = "simulations"
+            elif spent:
+                why = "budget"
+            elif settings.stop == "decided" and self.decided(settings.simulations - (started - base)):
+                why = "decided"
+            else:
+                return base
+            if settings.advance == "none" or why == "budget":
+                self.status = why
+                return base
+            best = max(self.visits(child) for child in here.children)
+            leaders = [child for child in here.children if self.visits(child) == best]
+            self.position = max(leaders, key=self.q)
+            self.moves.append(self.position)
+            base = started
+            if self.position.finish:
+                self.status = "advanced"
+        return base
+
+    def decided(self, simulations: int) -> bool:
+        children = self.here.children
+        if not self.here.expanded:
+            return False
+        most = max(self.visits(child) for child in children)
+        leader = next(child for child in children if self.visits(child) == most)
+        visits = simulations * self.settings.children
+        if self.settings.budget is not None:
+            visits = min(visits, max(0, self.settings.budget - self.generated) + self.settings.children)
+        return all(
+            self.visits(child) + visits < most
+            for child in children
+            if child is not leader and not self.exhausted(child)
+        )
+
+
+def _gumbel(seed: int, place: int) -> float:
+    """-log(-log u), u from the splitmix64 sequence of `seed`."""
+    mask = 2**64 - 1
+    z = (seed + (place + 1) * 0x9E3779B97F4A7C15) & mask
+    z = ((z ^ (z >> 30)) * 0xBF58476D1CE4E5B9) & mask
+    z = ((z ^ (z >> 27)) * 0x94D049BB133111EB) & mask
+    z ^= z >> 31
+    return -math.log(-math.log(((z >> 11) + 0.5) / 2**53))
+
+
+def _halving(children: int, simulations: int, length: int) -> list[int]:
+    """How often a child must have been simulated to be the next one, for the first `length` simulations."""
+    if children == 1:
+        return list(range(length))
+    phases = 0
+    while 2**phases < children:
+        phases += 1
+    wanted: list[int] = []
+    survivors, visits = children, 0
+    while len(wanted) < length:
+        rounds = simulations // (phases * survivors) or 1
+        for _ in range(rounds):
+            wanted += [visits] * survivors
+            visits += 1
+        survivors = survivors // 2 if survivors > 3 else 2
+    return wanted[:length]
+
+
+def _reference_steps(problem: Problem, prompt: PromptSettings) -> list[list[int]]:
+    """Token ids of the steps of the reference solution, which end with the end of sequence."""
+    text = (problem.solution or "").strip()
+    if extract_answer(prompt.prefill + text, prompt.answer_style) is None:
+        text += f"\nThe answer is {problem.answer}."
+    ids = TOKENIZER(text, add_special_tokens=False)["input_ids"]
+    steps = [[ids[index] for index in piece] for piece in _split(ids, prompt.step_end)]
+    steps[-1] = [*steps[-1], EOS]
+    return steps
 
 
 def reference_search(
     problem: Problem, engine: Engine, prompt: PromptSettings, settings: SearchSettings, mode: str = "train"
 ) -> ReferenceTree:
     """Search one problem; `problem` has a reference answer, which mode "solve" ignores."""
-    tree = ReferenceTree(settings)
+    tree = ReferenceTree(settings, noise=seed_from(settings.seed, "gumbel", problem.id))
+    solution = _reference_steps(problem, prompt) if settings.faithful.reference_child else []
+    along = {tree.root: 0} if solution else {}
+    base = 0
     start = list(prompt_tokens(problem, engine.tokenizer, prompt))
     judged = settings.self_evaluation
     suffix: tuple[int, ...] = ()
@@ -157,7 +282,7 @@ def reference_search(
         # Select and ask.
         requests = []
         promised = 0
-        for _ in range(min(settings.parallel_leaves, settings.simulations - started)):
+        for _ in range(min(settings.parallel_leaves, settings.simulations - (started - base))):
             leaf = tree.select()
             if leaf is None:
                 break
@@ -208,6 +333,29 @@ def reference_search(
                     node = twin or step
                 visits.append(node)
             tree.simulations += 1
+            for above in leaf.path:
+                above.expansions += 1
+            place = along.get(leaf, len(solution))
+            chain = solution[place:]
+            most = settings.max_depth - (len(leaf.path) - 1)
+            if len(chain) > most:
+                chain = [*chain[: most - 1], [token for step in chain[most - 1 :] for token in step]]
+            ending = len(chain)
+            if settings.expand == "step":
+                chain = chain[:1]
+            if sum(map(len, chain)) > limit - len(leaf.solution):
+                chain = []
+            node = leaf
+            for number, tokens in enumerate(chain, 1):
+                step = Node(node, tokens, [math.nan] * len(tokens), "end" if number == ending else "")
+                twin = next((child for child in node.children if child.key == step.key), None)
+                if twin is None:
+                    others = [tree.mass(child) for child in node.children]
+                    step.given = sum(others) / len(others) if others else 1.0
+                    node.children.append(step)
+                    new.append(step)
+                node = twin or step
+                along[node] = place + number
         # Judge.
         for node in new:
             if node.finish:
@@ -217,22 +365,25 @@ def reference_search(
                     node.outcome = -1
                 elif mode == "train":
                     node.outcome = 1 if verify(problem.answer, node.answer) else -1
+            node.value = float(node.outcome)
+            copied = (problem.solution or "").strip().startswith((prompt.prefill + node.solution_text).strip())
+            if settings.faithful.new_solution_bonus and node.outcome > 0 and not copied:
+                node.value = 1.25
             if judged.weight > 0 and (node.finish or judged.at == "all"):
                 said = [token for token in node.solution if token != EOS]
                 (answer,) = complete(engine, [Request(id=0, prefix=(*start, *said, *suffix), choices=choices)])
                 node.confidence = answer.probabilities[0]
+                above = len(node.path) - 2  # the depth of its parent
+                penalty = above - 3 if settings.faithful.depth_penalty and above > 4 else 1
+                node.value += judged.weight * node.confidence / penalty
                 tree.generated += longest
         # Back up.
         for leaf in tree.flying:
             leaf.expanded = True
         tree.flying.clear()
         tree.seen += [end.path for end in visits]
-        if tree.exhausted(tree.root):
-            tree.status = "exhausted"
-        elif started >= settings.simulations:
-            tree.status = "simulations"
-        elif settings.budget is not None and tree.generated + (longest if strict else 0) >= settings.budget:
-            tree.status = "budget"
+        spent = settings.budget is not None and tree.generated + (longest if strict else 0) >= settings.budget
+        base = tree.move_or_end(started, base, spent)
     return tree
 
 

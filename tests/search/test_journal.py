@@ -19,7 +19,7 @@ from mcts_dpo.files import InputError
 from mcts_dpo.search import Forest, SearchSettings, SelfEvaluationSettings, search, search_shards
 from mcts_dpo.search.journal import Journal
 from tests.reference.engine import PIECES, AutomatonEngine
-from tests.search.support import PROBLEMS, PROMPT, assert_sound
+from tests.search.support import PROBLEMS, PROMPT, assert_sound, every_rule
 from tests.search.support import settings as any_settings
 from tests.search.test_events import MANY, ShuffledEngine
 
@@ -64,7 +64,7 @@ def shards(engine: Engine, folder: Path, settings: SearchSettings, **options: ob
 
 @hypothesis_settings(max_examples=30, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
 @given(
-    any_settings,
+    every_rule,
     st.integers(0, 1000),
     st.sampled_from(["waves", "events"]),
     st.lists(st.integers(0, 60), min_size=1, max_size=3),

@@ -15,7 +15,7 @@ from mcts_dpo.problems import Problem
 from mcts_dpo.search import FINISHES, LENGTH, Forest, SearchSettings, SelfEvaluationSettings, search, search_shards
 from mcts_dpo.search.expansion import normalised
 from tests.reference.engine import EOS, PIECES, TOKENIZER, AutomatonEngine
-from tests.search.support import PROBLEMS, PROMPT, assert_sound
+from tests.search.support import PROBLEMS, PROMPT, assert_sound, every_rule
 from tests.search.support import settings as any_settings
 from verifiers import verify
 
@@ -78,8 +78,13 @@ def test_a_tree_does_not_depend_on_the_other_problems(settings: SearchSettings) 
 
 
 @hypothesis_settings(max_examples=40, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
-@given(any_settings, st.integers(0, 1000), st.sampled_from(["1", "2", "3", "77", "", "not a number"]))
+@given(any_settings | every_rule, st.integers(0, 1000), st.sampled_from(["1", "2", "3", "77", "", "not a number"]))
 def test_solving_never_sees_the_hidden_answer(settings: SearchSettings, seed: int, hidden: str) -> None:
+    if settings.faithful.reference_child:
+        with pytest.raises(InputError, match="reference_child: true, but a solving search cannot see a reference"):
+            grow(settings, seed=seed, mode="solve")
+        blind = settings.faithful.model_copy(update={"reference_child": False})
+        settings = settings.model_copy(update={"faithful": blind})
     other = [replace(problem, answer=hidden, solution=hidden) for problem in PROBLEMS]
     forest = grow(settings, seed=seed, mode="solve")
     assert grow(settings, other, seed=seed, mode="solve") == forest

@@ -13,7 +13,7 @@ from mcts_dpo.prompts import PromptSettings
 from mcts_dpo.search import FINISHES, Forest, SearchSettings, search
 from tests.reference.engine import AutomatonEngine
 from tests.reference.search import Node, ReferenceTree, reference_search
-from tests.search.support import PROBLEMS, PROMPT, assert_sound, prompts
+from tests.search.support import PROBLEMS, PROMPT, assert_sound, every_rule, prompts
 from tests.search.support import settings as any_settings
 
 
@@ -32,7 +32,8 @@ def assert_equal(forest: Forest, tree: int, reference: ReferenceTree) -> int:
         assert forest.texts[node] == twin.text, where
         assert FINISHES[forest.finish[node]] == twin.finish, where
         assert forest.terminal[node] == bool(twin.finish), where
-        assert forest.visits[node] == reference.visits(twin), where
+        assert forest.visits[node] == reference.counted(twin), where
+        assert forest.expansions[node] == twin.expansions, where
         assert forest.samples[node] == len(twin.masses), where
         assert forest.expanded[node] == twin.expanded, where
         assert forest.outcome[node] == twin.outcome, where
@@ -40,9 +41,9 @@ def assert_equal(forest: Forest, tree: int, reference: ReferenceTree) -> int:
         assert (forest.closed[node] == 2) == reference.exhausted(twin), where
         assert forest.virtual[node] == 0, where
         assert forest.depth[node] == len(twin.path) - 1, where
-        assert forest.logprob[node] == pytest.approx(sum(twin.logprobs), abs=1e-12), where
-        assert forest.step_logprobs(node) == pytest.approx(twin.logprobs, rel=1e-6), where
-        assert forest.mass[node] == pytest.approx(sum(twin.masses), rel=1e-12), where
+        assert forest.logprob[node] == pytest.approx(sum(twin.logprobs), abs=1e-12, nan_ok=True), where
+        assert forest.step_logprobs(node) == pytest.approx(twin.logprobs, rel=1e-6, nan_ok=True), where
+        assert forest.mass[node] == pytest.approx(reference.mass(twin), rel=1e-12), where
         assert forest.prior[node] == pytest.approx(reference.prior(twin), rel=1e-12), where
         assert forest.reward[node] == pytest.approx(reference.reward(twin), abs=1e-12), where
         assert forest.q[node] == pytest.approx(reference.q(twin), abs=1e-12), where
@@ -55,6 +56,8 @@ def assert_equal(forest: Forest, tree: int, reference: ReferenceTree) -> int:
         assert len(children) == len(twin.children), where
         pairs += zip(children, twin.children, strict=True)
     assert len(pairs) == len(forest.nodes(tree))
+    twins = dict(pairs)
+    assert [twins[node] for node in info.moves] == reference.moves
     return len(pairs)
 
 
@@ -79,6 +82,18 @@ def test_equals_the_reference_under_any_settings(
     settings: SearchSettings, prompt: PromptSettings, model_seed: int, mode: str
 ) -> None:
     compare(settings, prompt, model_seed, mode)
+
+
+@hypothesis_settings(
+    max_examples=200,
+    deadline=None,
+    derandomize=True,
+    suppress_health_check=list(HealthCheck),
+    phases=[Phase.explicit, Phase.generate, Phase.shrink],
+)
+@given(every_rule, prompts, st.integers(0, 10_000))
+def test_equals_the_reference_in_every_rule(settings: SearchSettings, prompt: PromptSettings, model_seed: int) -> None:
+    compare(settings, prompt, model_seed)
 
 
 @pytest.mark.parametrize("expand", ["rollout", "step"])

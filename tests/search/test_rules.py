@@ -1,0 +1,174 @@
+"""The rules beside PUCT from the root: Gumbel, stepwise advance, early stop, the switches of the released code."""
+
+from __future__ import annotations
+
+import math
+import re
+from itertools import pairwise
+
+import numpy as np
+import pytest
+
+from mcts_dpo.files import InputError
+from mcts_dpo.problems import Problem
+from mcts_dpo.search import FaithfulSettings, Forest, SearchSettings, SelfEvaluationSettings, search
+from mcts_dpo.search.faithful import confidence_value, outcome_value, reference_steps
+from mcts_dpo.search.gumbel import considered_visits, gumbel_noise
+from mcts_dpo.search.invariants import violations
+from mcts_dpo.settings import load_settings
+from tests.reference.engine import TOKENIZER, AutomatonEngine
+from tests.search.support import PROBLEMS, PROMPT
+
+WIDE = SearchSettings(simulations=24, children=4, max_tokens=40, max_step_tokens=10, max_depth=6, expand="step")
+
+
+def grow(seed: int = 6, **changes: object) -> Forest:
+    settings = WIDE.model_copy(update=changes)
+    forest = search(PROBLEMS, AutomatonEngine(seed), prompt=PROMPT, settings=settings)
+    assert violations(forest, settings) == []
+    return forest
+
+
+@pytest.mark.parametrize(
+    ("considered", "simulations", "expected"),
+    [
+        # 16 among 4: 2 phases, 2 rounds of 4, then the rest between two (Danihelka et al. 2022, figure 1).
+        (4, 16, [0, 0, 0, 0, 1, 1, 1, 1, 2, 2, 3, 3, 4, 4, 5, 5]),
+        (2, 5, [0, 0, 1, 1, 2]),
+        (1, 3, [0, 1, 2]),
+        (8, 8, [0, 0, 0, 0, 0, 0, 0, 0]),
+    ],
+)
+def test_sequential_halving(considered: int, simulations: int, expected: list[int]) -> None:
+    assert [considered_visits(done, considered, simulations) for done in range(simulations)] == expected
+
+
+def test_the_noise_is_gumbel() -> None:
+    draws = np.array([gumbel_noise(7, place) for place in range(20_000)])
+    assert draws.mean() == pytest.approx(0.5772, abs=0.03)
+    assert draws.std() == pytest.approx(math.pi / math.sqrt(6), abs=0.03)
+    assert gumbel_noise(7, 3) != gumbel_noise(8, 3)
+
+
+def test_gumbel_shares_the_budget_out_among_a_few_children_and_then_fewer() -> None:
+    gumbel = WIDE.gumbel.model_copy(update={"considered": 3})
+    seen = 0
+    for seed in range(40):
+        forest = grow(seed, selection="gumbel", gumbel=gumbel, children=5)
+        for tree in forest.trees:
+            children = forest.children(tree.root)
+            counts = sorted((int(forest.expansions[child]) for child in children), reverse=True)
+            if len(counts) > 3 and not (forest.closed[children] == 2).any():
+                assert sum(counts) == WIDE.simulations - 1
+                assert counts[3] == 0
+                assert counts[0] - counts[1] <= 1
+                assert counts[2] == 3
+                seen += 1
+    assert seen
+
+
+def test_advance_goes_step_by_step_to_the_end_of_a_solution() -> None:
+    forest = grow(advance="step", simulations=4)
+    for tree in forest.trees:
+        assert tree.status == "advanced"
+        path = [tree.root, *tree.moves]
+        assert all(forest.parent[child] == parent for parent, child in pairwise(path))
+        assert forest.terminal[tree.moves[-1]]
+        for parent, child in pairwise(path):
+            assert forest.visits[child] == max(forest.visits[forest.children(parent)])
+    assert any(tree.simulations > 4 for tree in forest.trees), "each step has a budget of its own"
+
+
+def test_a_decided_search_ends_early_with_the_choice_of_the_whole_one() -> None:
+    early = 0
+    for seed in range(12):
+        whole, short = grow(seed), grow(seed, stop="decided")
+        for one, other in zip(whole.trees, short.trees, strict=True):
+            assert other.simulations <= one.simulations
+            early += other.status == "decided"
+            leaders = []
+            for forest, tree in ((whole, one), (short, other)):
+                children = forest.children(tree.root)
+                leaders.append(forest.texts[max(children, key=lambda node: int(forest.visits[node]))])
+            assert leaders[0] == leaders[1]
+    assert early > 5
+
+
+def test_gumbel_keeps_to_the_root() -> None:
+    for override in ("advance=step", "stop=decided"):
+        with pytest.raises(InputError, match="selection: gumbel shares its budget out at the root"):
+            load_settings(SearchSettings, None, ["selection=gumbel", override])
+
+
+def test_the_switches_one_by_one() -> None:
+    problem = Problem("p", "?", "4", "2 + 2 = 4\n#### 4")
+    on = FaithfulSettings(new_solution_bonus=True, depth_penalty=True)
+    off = FaithfulSettings()
+    assert outcome_value(on, 1, "It is 4.\n#### 4", problem) == 1.25
+    assert outcome_value(on, 1, " 2 + 2 = 4\n#### 4\n", problem) == 1.0
+    assert outcome_value(on, -1, "#### 5", problem) == -1.0
+    assert outcome_value(on, 1, "B", Problem("c", "?", "B", "so B", choices=("1", "2"))) == 1.0
+    assert outcome_value(on, 1, "#### 4", Problem("p", "?", "4")) == 1.0
+    assert outcome_value(off, 1, "#### 4", problem) == 1.0
+    assert [confidence_value(on, 0.6, depth) for depth in (1, 4, 5, 6, 9)] == pytest.approx([0.6, 0.6, 0.6, 0.3, 0.12])
+    assert confidence_value(off, 0.6, 9) == 0.6
+
+
+def test_the_root_counts_twice() -> None:
+    once, twice = grow(simulations=1), grow(simulations=1, faithful=FaithfulSettings(root_twice=True))
+    for tree in once.trees:
+        assert twice.visits[tree.root] == 2 * once.visits[tree.root] == 2 * WIDE.children
+
+
+@pytest.mark.parametrize("expand", ["step", "rollout"])
+def test_the_reference_solution_stands_among_the_children(expand: str) -> None:
+    judged = SelfEvaluationSettings(weight=0.5, at="all")
+    faithful = FaithfulSettings(reference_child=True, unvisited_as_one=True)
+    forest = grow(expand=expand, faithful=faithful, self_evaluation=judged, simulations=6)
+    for tree, problem in zip(forest.trees, PROBLEMS, strict=True):
+        first = reference_steps(problem, TOKENIZER, PROMPT)[0]
+        children = forest.children(tree.root)
+        (child,) = [
+            node for node in children if forest.texts[node] == TOKENIZER.decode(first, skip_special_tokens=True)
+        ]
+        assert not math.isnan(forest.confidence[child])
+        if forest.samples[child] == 0 and forest.visits[child] == 0:
+            assert math.isnan(forest.logprob[child])
+            others = [node for node in children if node != child]
+            assert forest.mass[child] == pytest.approx(np.mean([forest.mass[node] for node in others]))
+            every = np.maximum(forest.visits[children], 1)
+            assert forest.v[tree.root] == pytest.approx((every * forest.q[children]).sum() / every.sum())
+    given = np.flatnonzero((forest.samples == 0) & (forest.depth > 0))
+    assert len(given)
+    if expand == "rollout":
+        ends = [node for node in given if forest.terminal[node]]
+        assert ends
+        assert all(forest.outcome[node] == 1 for node in ends)
+
+
+def test_a_solution_that_states_no_answer_is_told_it() -> None:
+    steps = reference_steps(Problem("p", "?", "3", "a\nb"), TOKENIZER, PROMPT)
+    assert len(steps) == 3
+    assert reference_steps(Problem("p", "?", "3"), TOKENIZER, PROMPT) == []
+
+
+def test_the_invariants_notice_what_is_broken() -> None:
+    for name, value, what in (
+        ("visits", 10_000, "more visits below|fewer visits|V is not"),
+        ("q", 7.0, "Q out of range"),
+        ("virtual", 1, "a virtual loss remains"),
+        ("virtual", -1, "below zero"),
+        ("parent", 999, "a parent comes after"),
+        ("closed", 1, "still in flight"),
+        ("length", 0, "without tokens"),
+        ("outcome", 1, "an outcome where no solution ends"),
+        ("prior", 0.9, "priors do not sum"),
+        ("reward", 0.9, "Q is not R"),
+        ("samples", 0, "nobody sampled"),
+        ("terminal", True, "terminal without a reason"),
+    ):
+        forest = grow()
+        node = int(np.flatnonzero((forest.depth == 1) & ~forest.terminal & forest.expanded)[0])
+        getattr(forest, name)[node] = value
+        found = violations(forest, WIDE)
+        assert any(re.search(what, line) for line in found), (name, found)
