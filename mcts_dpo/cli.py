@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 
 from mcts_dpo.console import live_progress
 from mcts_dpo.files import InputError, write_json
@@ -462,6 +463,30 @@ def tree(
         else:
             out_console.print(f"[dim]{where}[/dim]")
             out_console.print(render_tree(forest, index, max_depth=depth, max_children=children))
+
+
+@app.command()
+def doctor(
+    overrides: Overrides = None,
+    model: ModelOption = None,
+    config: ConfigOption = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """Say what is installed, which engine runs and why, whether a model's memory suffices, and what to install."""
+    from mcts_dpo.doctor import diagnose
+
+    settings = _stage_config(config, overrides)
+    found = diagnose(settings, model or getattr(settings, "model", None))
+    if as_json:
+        _print([finding.as_dict() for finding in found])
+        return
+    marks = {"ok": "[green]✓[/green]", "note": "[dim]·[/dim]", "missing": "[red]✗[/red]"}
+    for finding in found:
+        out_console.print(
+            f"{marks[finding.level]} [bold]{finding.topic}[/bold]  {escape(finding.text)}", highlight=False
+        )
+        if finding.remedy:
+            out_console.print(f"    → {escape(finding.remedy)}", style="dim", highlight=False)
 
 
 @app.command(

@@ -190,6 +190,39 @@ def default_dtype(parameters: int, device: str | torch.device) -> torch.dtype:
     """What the data type "auto" means for a model of that size on that device."""
     small = parameters < _SMALL and torch.device(device).type == "cpu"
     return torch.float32 if small else torch.bfloat16
+@dataclass(frozen=True, slots=True)
+class ModelSize:
+    """What a model needs, counted from its configuration.
+
+    parameters:     weights, tied ones once.
+    cache_elements: numbers of keys and values per token, all layers.
+    context:        tokens that the model was made for.
+    linear_width:   Σ (inputs + outputs) over its linear layers but the head: LoRA adds that many weights per rank.
+    """
+
+    parameters: int
+    cache_elements: int
+    context: int
+    linear_width: int
+
+
+def model_size(model: str | Path) -> ModelSize:
+    """The size of a model without loading its weights. Raises InputError as `load_model` does."""
+    source = _locate(model)
+    if source.kind == "adapter":
+        return model_size(_adapter_base(Path(source.name)))
+    built = load_skeleton(model)
+    text = built.config.get_text_config()
+    heads = getattr(text, "num_key_value_heads", None) or text.num_attention_heads
+    width = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
+    head = built.get_output_embeddings()
+    linear = [m for m in built.modules() if isinstance(m, torch.nn.Linear) and m is not head]
+    return ModelSize(
+        parameters=sum(parameter.numel() for parameter in built.parameters()),
+        cache_elements=2 * text.num_hidden_layers * heads * width,
+        context=int(text.max_position_embeddings),
+        linear_width=sum(layer.in_features + layer.out_features for layer in linear),
+    )
 
 
 def _from_pretrained(source: _Source, dtype: torch.dtype | str) -> PreTrainedModel:
