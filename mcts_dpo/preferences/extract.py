@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from mcts_dpo.files import InputError
+from mcts_dpo.files import InputError, seed_from
 from mcts_dpo.preferences.columns import OBSERVED
 from mcts_dpo.preferences.dataset import Pairs, Solutions
 from mcts_dpo.preferences.selection import Order, certainty, kept_first, two_sigma_below
@@ -27,6 +27,9 @@ class PreferenceSettings(Settings):
                      "two_sigma": at every parent, the best child over the one nearest to two standard deviations below
                      the mean (`selection.two_sigma_below`);
                      "all": at every parent, every child over every worse sibling.
+    rejected:        with "best_path" and "best_worst": the "worst" sibling, or a "random" one of all but the best, as
+                     the released code of MCTS-DPO takes it (`--choose_random` there is true whatever is given;
+                     mcts/trainer.py, `tsrl_step`); the same for the same problem and parent.
     min_gap:         least difference of Q, in units of value (right minus wrong is 2).
     min_visits:      least visits N of either step.
     shrinkage:       s ≥ 0 pseudo-samples that say "wrong": Q' = (n · Q − s) / (n + s), n the step's visits, is
@@ -44,6 +47,7 @@ class PreferenceSettings(Settings):
     """
 
     select: Literal["best_path", "best_worst", "two_sigma", "all"] = "best_worst"
+    rejected: Literal["worst", "random"] = "worst"
     min_gap: float = Field(0.5, ge=0, allow_inf_nan=False)
     min_visits: int = Field(1, ge=1)
     shrinkage: float = Field(0.0, ge=0, allow_inf_nan=False)
@@ -113,6 +117,11 @@ def _candidates(
         elif settings.select == "two_sigma":
             values = [shrunk_q(forest, node, settings.shrinkage) for node in ranked]
             yield ranked[0], ranked[two_sigma_below(values, [max(1, int(forest.samples[node])) for node in ranked])]
+        elif settings.rejected == "random":
+            turn = seed_from(
+                "rejected", forest.trees[int(forest.tree[parent])].problem_id, forest.solution_tokens(parent)
+            )
+            yield ranked[0], ranked[1 + turn % (len(ranked) - 1)]
         else:
             # The worst by Q; among equals the most visited one, whose value is known best.
             lowest = shrunk_q(forest, ranked[-1], settings.shrinkage)

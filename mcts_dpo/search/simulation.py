@@ -33,6 +33,8 @@ if TYPE_CHECKING:
 
 Mode = Literal["train", "solve"]
 
+NOTHING = "samples without a token were dropped"
+
 
 @dataclass(slots=True, eq=False)
 class Tree:
@@ -257,12 +259,20 @@ def _left(task: Task, tree: Tree) -> int:
 
 
 def grow(task: Task, expansion: Expansion, samples: Sequence[Sample], error: str | None = None) -> Growth:
-    """Hang samples under their leaf. A refused request (`error`) fails the tree and adds nothing."""
+    """Hang samples under their leaf. A refused request (`error`) fails the tree and adds nothing, and so do samples
+    none of which has a token; if some have, the others are dropped and noted."""
     tree, forest, settings = task.trees[expansion.tree], task.forest, task.settings
     tree.promised -= expansion.promised
+    kept = [sample for sample in samples if sample.tokens]
+    if error is None and not kept:
+        error = "the engine gave no sample that has a token"
     if error is not None:
         fail(task, tree, error)
         return Growth(expansion.tree, expansion.leaf, expansion.index, [], [])
+    if len(kept) < len(samples):
+        samples = kept
+        if NOTHING not in tree.info.notes:
+            tree.info.notes.append(NOTHING)
     before = forest.solution_tokens(expansion.leaf)
     if settings.expand == "rollout":
         room = settings.max_depth - int(forest.depth[expansion.leaf])

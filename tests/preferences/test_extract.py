@@ -51,6 +51,18 @@ def test_best_path_follows_the_highest_q() -> None:
     assert names(forest, select="best_path") == [("a\n", "c\n"), ("right", "wrong")]
 
 
+def test_a_random_rejected_is_any_but_the_best_and_the_same_each_time() -> None:
+    met = set()
+    for problem in range(20):
+        forest = small_forest()
+        forest.trees[0].problem_id = f"p-{problem}"
+        found = names(forest, select="best_path", rejected="random")
+        assert found == names(forest, select="best_path", rejected="random")
+        assert [chosen for chosen, _ in found] == ["a\n", "right"]
+        met.add(found[0][1])
+    assert met == {"b\n", "c\n"}
+
+
 def test_all_pairs_skip_ties() -> None:
     assert names(small_forest(), select="all", min_gap=0.0) == [("a\n", "c\n"), ("a\n", "b\n"), ("right", "wrong")]
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,6 +11,7 @@ from hypothesis import HealthCheck, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
+from mcts_dpo.engines.base import Request, Sample
 from mcts_dpo.files import InputError
 from mcts_dpo.problems import Problem
 from mcts_dpo.search import FINISHES, LENGTH, Forest, SearchSettings, SelfEvaluationSettings, search, search_shards
@@ -219,6 +221,45 @@ def test_a_tree_that_fails_half_way_keeps_what_it_has() -> None:
     assert forest.visits[[tree.root for tree in forest.trees]].tolist() == [
         4 * tree.simulations for tree in forest.trees
     ]
+
+
+class MuteEngine(AutomatonEngine):
+    """Every sample whose turn comes up in `mute` has no token, as servers give them for an immediate stop."""
+
+    def __init__(self, mute: set[int]) -> None:
+        super().__init__(6)
+        self._mute = mute
+
+    def _sample(self, request: Request, index: int) -> Sample:
+        return Sample((), "", (), "stop") if index in self._mute else super()._sample(request, index)
+
+
+@pytest.mark.parametrize("schedule", ["waves", "events"])
+def test_samples_without_a_token_are_dropped(schedule: str) -> None:
+    settings = STEPS.model_copy(update={"schedule": schedule})
+    forest = search(PROBLEMS, MuteEngine({1, 2}), prompt=PROMPT, settings=settings)
+    assert {tree.status for tree in forest.trees} <= {"simulations", "exhausted"}
+    assert all(tree.notes == ["samples without a token were dropped"] for tree in forest.trees)
+    assert (forest.length[forest.depth > 0] >= 1).all()
+    assert forest.visits[forest.trees[0].root] == 2 * forest.trees[0].simulations
+    nothing = search(PROBLEMS, MuteEngine({0, 1, 2, 3}), prompt=PROMPT, settings=settings)
+    assert {(tree.status, tree.reason) for tree in nothing.trees} == {
+        ("failed", "the engine gave no sample that has a token")
+    }
+    assert (nothing.virtual == 0).all()
+
+
+def test_a_model_that_never_ends_is_cut_and_wrong() -> None:
+    class Endless(AutomatonEngine):
+        def log_probabilities(self, prefix: Sequence[int]) -> np.ndarray:
+            return np.where(np.arange(len(PIECES)) == PIECES.index("a"), 0.0, -60.0)
+
+    for expand in ("step", "rollout"):
+        forest = search(PROBLEMS, Endless(6), prompt=PROMPT, settings=WIDE.model_copy(update={"expand": expand}))
+        assert {tree.status for tree in forest.trees} == {"exhausted"}, "nothing is generated twice for nothing"
+        ends = forest.terminal
+        assert (forest.outcome[ends] == -1).all()
+        assert (forest.finish[ends] == FINISHES.index("length")).all()
 
 
 def test_a_prompt_that_leaves_no_room_fails() -> None:
