@@ -10,8 +10,8 @@ the visit-count smoothing of the pairs (conservative DPO); "no smoothing" is pla
 whole, so an interrupted benchmark continues.
 
 Prints one Markdown table: greedy accuracy and the mean over samples, the difference to rft paired per problem, how far
-the chosen and rejected steps' log-probabilities have moved at the end of training (nats), tokens read, and CPU seconds
-of training. A difference counts as one only if both of its 95 % intervals exclude zero: the bootstrap over problems
+the log-probabilities of the chosen and rejected steps of all pairs have moved (nats), tokens read, and CPU seconds of
+training. A difference counts as one only if both of its 95 % intervals exclude zero: the bootstrap over problems
 (within these seeds) and Student's t over seeds. Anything else is called a tie.
 """
 
@@ -28,6 +28,8 @@ from pathlib import Path
 from typing import Any, get_args
 
 import numpy as np
+import torch
+from transformers import AutoModelForCausalLM
 
 from mcts_dpo.config import RunConfig
 from mcts_dpo.engines import load_engine
@@ -39,7 +41,9 @@ from mcts_dpo.search import Forest, search
 from mcts_dpo.statistics import bootstrap_mean, mean_t
 from mcts_dpo.toy.demo import demo_config, prepare
 from mcts_dpo.training import TrainingSettings, table_of, train
+from mcts_dpo.training.batches import forward_passes, make_batch
 from mcts_dpo.training.lessons import load_lessons
+from mcts_dpo.training.logprobs import score
 from mcts_dpo.training.objectives import beta_of, preference_weight
 from mcts_dpo.training.settings import Objective
 
@@ -68,6 +72,7 @@ ARMS: dict[str, Arm] = {
     "ipo, β 1": Arm("ipo", {"beta": 1.0, "preference_weight": 0.01}),
     "sibling_distillation, renormalised": Arm("sibling_distillation", {"renormalise": True}),
     **{f"{name}, no NLL": Arm(name, ALONE) for name in OBJECTIVES},
+    "step_dpo, no smoothing, no NLL": Arm("step_dpo", ALONE, "plain"),
     "step_dpo, no NLL, β 0.1": Arm("step_dpo", ALONE | {"beta": 0.1}),
 }
 
@@ -170,22 +175,38 @@ def collect(folder: Path, seeds: Sequence[int], arms: Sequence[str]) -> dict[str
 
 def _arm(folder: Path, seeds: Sequence[int], name: str, controls: Mapping[int, Evaluation]) -> dict[str, Any]:
     found = {seed: _evaluation(folder, seed, name) for seed in seeds}
-    records = [read_json(folder / f"seed-{seed}" / "arms" / name.replace(" ", "_") / "arm.json") for seed in seeds]
+    places = [folder / f"seed-{seed}" / "arms" / name.replace(" ", "_") for seed in seeds]
+    records = [read_json(place / "arm.json") for place in places]
+    moved = [displacement(place / "policy", place.parents[1] / "shared" / "pairs.parquet") for place in places]
     differences = [np.subtract(found[seed].correct, controls[seed].correct, dtype=np.float64) for seed in seeds]
     last = [record["summary"]["last"] for record in records]
     return {
         "greedy": [_mean(found[seed].correct) for seed in seeds],
         "sampled": [_sampled(found[seed]) for seed in seeds],
         "difference_to_rft": difference(differences) if name != "rft" else None,
-        **{
-            figure: [one[figure] for one in last] if all(figure in one for one in last) else None
-            for figure in ("chosen_displacement", "rejected_displacement", "accuracy", "margin", "nll")
-        },
+        "chosen_displacement": [chosen for chosen, _ in moved],
+        "rejected_displacement": [rejected for _, rejected in moved],
+        "nll": [one["nll"] for one in last],
         "updates": [record["summary"]["updates"] for record in records],
         "tokens": [record["summary"]["tokens"] for record in records],
         "cpu_seconds": [record["cpu_seconds"] for record in records],
         "alarms": [record["summary"]["alarms"] for record in records],
     }
+
+
+def displacement(policy: Path, pairs: Path) -> tuple[float, float]:
+    """Nats by which the policy's log-probability of the chosen and of the rejected steps is above the start's, means
+    over all pairs: the same pairs for every arm, whatever it was trained on.
+    """
+    model = AutoModelForCausalLM.from_pretrained(policy, dtype=torch.float32).eval()
+    lessons = load_lessons(pairs, TrainingSettings(nll_weight=0.0))
+    data, start = lessons.sequences, lessons.of_step["start"]
+    rises = np.empty(len(data))
+    with torch.no_grad():
+        for rows in forward_passes(data, np.arange(data.rows), 8192):
+            which = data.of_rows(rows)
+            rises[which] = score(model, make_batch(data, which)).steps.numpy() - start[which]
+    return float(rises[::2].mean()), float(rises[1::2].mean())
 
 
 def difference(per_seed: Sequence[np.ndarray[Any, np.dtype[np.float64]]]) -> dict[str, Any]:
@@ -228,8 +249,8 @@ def table(results: Mapping[str, Any]) -> str:
     problems = results["problems"]
     lines.append(
         f"\n{len(seeds)} seeds, one round of {problems['train']} training problems, {problems['test']} test problems "
-        "each; means over seeds; intervals at 95 %, over problems and over seeds. Displacement: mean of the last ten "
-        "updates."
+        "each; means over seeds; intervals at 95 %, over problems and over seeds. Chosen, rejected: nats above the "
+        "start's log-probability, over the same pairs for every arm."
     )
     return "\n".join(lines)
 
@@ -250,8 +271,8 @@ def _average(values: Sequence[float]) -> str:
     return f"{np.mean(values):.3f}"
 
 
-def _signed(values: Sequence[float] | None) -> str:
-    return "" if values is None else f"{np.mean(values):+.2f}"
+def _signed(values: Sequence[float]) -> str:
+    return f"{np.mean(values):+.2f}"
 
 
 def main() -> None:
