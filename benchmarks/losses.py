@@ -11,8 +11,9 @@ whole, so an interrupted benchmark continues.
 
 Prints one Markdown table: greedy accuracy and the mean over samples, the difference to rft paired per problem, how far
 the log-probabilities of the chosen and rejected steps of all pairs have moved (nats), tokens read, and CPU seconds of
-training. A difference counts as one only if both of its 95 % intervals exclude zero: the bootstrap over problems
-(within these seeds) and Student's t over seeds. Anything else is called a tie.
+training. A difference has two 95 % intervals: the bootstrap over problems (within these seeds) and Student's t over
+seeds. It is "better" or "worse" if both exclude zero, "better here" or "worse here" if only that over problems does
+(so few seeds do not settle it for others), and a tie otherwise.
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ from mcts_dpo.files import InputError, read_json, seed_from, whole, write_json
 from mcts_dpo.preferences import Pairs, extract_pairs, extract_siblings, extract_solutions
 from mcts_dpo.problems import Problem, load_problems
 from mcts_dpo.search import Forest, search
-from mcts_dpo.statistics import bootstrap_mean, mean_t
+from mcts_dpo.statistics import Floats, bootstrap_mean, mean_t
 from mcts_dpo.toy.demo import demo_config, prepare
 from mcts_dpo.training import TrainingSettings, table_of, train
 from mcts_dpo.training.batches import forward_passes, make_batch
@@ -166,8 +167,8 @@ def collect(folder: Path, seeds: Sequence[int], arms: Sequence[str]) -> dict[str
         "seeds": list(seeds),
         "problems": {"train": TRAIN_PROBLEMS, "test": TEST_PROBLEMS},
         "start": {
-            "greedy": [_mean(starts[seed].correct) for seed in seeds],
-            "sampled": [_sampled(starts[seed]) for seed in seeds],
+            "greedy": [float(_greedy(starts[seed]).mean()) for seed in seeds],
+            "sampled": [float(_sampled(starts[seed]).mean()) for seed in seeds],
         },
         "arms": {name: _arm(folder, seeds, name, controls) for name in arms},
     }
@@ -178,12 +179,15 @@ def _arm(folder: Path, seeds: Sequence[int], name: str, controls: Mapping[int, E
     places = [folder / f"seed-{seed}" / "arms" / name.replace(" ", "_") for seed in seeds]
     records = [read_json(place / "arm.json") for place in places]
     moved = [displacement(place / "policy", place.parents[1] / "shared" / "pairs.parquet") for place in places]
-    differences = [np.subtract(found[seed].correct, controls[seed].correct, dtype=np.float64) for seed in seeds]
+    gaps = {
+        measure: difference([of(found[seed]) - of(controls[seed]) for seed in seeds])
+        for measure, of in (("greedy", _greedy), ("sampled", _sampled))
+    }
     last = [record["summary"]["last"] for record in records]
     return {
-        "greedy": [_mean(found[seed].correct) for seed in seeds],
-        "sampled": [_sampled(found[seed]) for seed in seeds],
-        "difference_to_rft": difference(differences) if name != "rft" else None,
+        "greedy": [float(_greedy(found[seed]).mean()) for seed in seeds],
+        "sampled": [float(_sampled(found[seed]).mean()) for seed in seeds],
+        "difference_to_rft": gaps if name != "rft" else None,
         "chosen_displacement": [chosen for chosen, _ in moved],
         "rejected_displacement": [rejected for _, rejected in moved],
         "nll": [one["nll"] for one in last],
@@ -209,40 +213,36 @@ def displacement(policy: Path, pairs: Path) -> tuple[float, float]:
     return float(rises[::2].mean()), float(rises[1::2].mean())
 
 
-def difference(per_seed: Sequence[np.ndarray[Any, np.dtype[np.float64]]]) -> dict[str, Any]:
-    """Mean of paired differences ([problems] in {−1, 0, 1} per seed), both intervals, and whether it is a tie."""
+def difference(per_seed: Sequence[Floats]) -> dict[str, Any]:
+    """Mean of paired differences ([problems] in [−1, 1] per seed), both intervals, and the verdict in words."""
     means = [float(one.mean()) for one in per_seed]
     problems = bootstrap_mean(np.concatenate(per_seed))
     result: dict[str, Any] = {"per_seed": means, "mean": float(np.mean(means)), "over_problems": problems.as_dict()}
-    if len(means) < 2:
-        return result | {"over_seeds": None, "verdict": "one seed"}
-    seeds = mean_t(means)
-    apart = all(interval.low > 0 or interval.high < 0 for interval in (problems, seeds))
-    word = "better" if result["mean"] > 0 else "worse"
-    return result | {"over_seeds": seeds.as_dict(), "verdict": word if apart else "a tie"}
+    seeds = mean_t(means) if len(means) > 1 else None
+    if problems.low <= 0 <= problems.high:
+        verdict = "a tie"
+    else:
+        verdict = "better" if problems.value > 0 else "worse"
+        if seeds is None or seeds.low <= 0 <= seeds.high:
+            verdict += " here"
+    return result | {"over_seeds": seeds and seeds.as_dict(), "verdict": verdict}
 
 
 def table(results: Mapping[str, Any]) -> str:
     """The results as a Markdown table, then how to read it."""
-    seeds = results["seeds"]
+    seeds, start = results["seeds"], results["start"]
     lines = [
-        "| objective | greedy | mean sample | greedy − rft [problems] [seeds] | | chosen, nats | rejected, nats "
-        "| tokens | updates | CPU s |",
-        "|---|---|---|---|---|---|---|---|---|---|",
-        f"| start | {_average(results['start']['greedy'])} | {_average(results['start']['sampled'])} | | | | | | | |",
+        "| objective | greedy | greedy − rft [problems] [seeds] | | mean sample | sample − rft [problems] [seeds] | "
+        "| chosen, nats | rejected, nats | tokens | updates | CPU s |",
+        "|---|---|---|---|---|---|---|---|---|---|---|---|",
+        f"| start | {np.mean(start['greedy']):.3f} | | | {np.mean(start['sampled']):.3f} | | | | | | | |",
     ]
     for name, arm in results["arms"].items():
-        gap = arm["difference_to_rft"]
-        cells = [name, _average(arm["greedy"]), _average(arm["sampled"])]
-        if gap is None:
-            cells += ["", "control"]
-        else:
-            over = gap["over_seeds"]
-            spread = f" [{over['low']:+.3f}, {over['high']:+.3f}]" if over else ""
-            problems = gap["over_problems"]
-            cells.append(f"{gap['mean']:+.4f} [{problems['low']:+.3f}, {problems['high']:+.3f}]{spread}")
-            cells.append(gap["verdict"])
-        cells += [_signed(arm["chosen_displacement"]), _signed(arm["rejected_displacement"])]
+        cells = [name]
+        for measure in ("greedy", "sampled"):
+            gaps = arm["difference_to_rft"]
+            cells += [f"{np.mean(arm[measure]):.3f}", *(_gap(gaps[measure]) if gaps else ("", "control"))]
+        cells += [f"{np.mean(arm[f'{kind}_displacement']):+.2f}" for kind in ("chosen", "rejected")]
         cells += [f"{np.mean(arm['tokens']):,.0f}", f"{np.mean(arm['updates']):.0f}"]
         cells.append(f"{np.mean(arm['cpu_seconds']):.1f}")
         lines.append("| " + " | ".join(cells) + " |")
@@ -255,24 +255,24 @@ def table(results: Mapping[str, Any]) -> str:
     return "\n".join(lines)
 
 
+def _gap(gap: Mapping[str, Any]) -> tuple[str, str]:
+    intervals = [gap[kind] for kind in ("over_problems", "over_seeds") if gap[kind]]
+    spread = " ".join(f"[{one['low']:+.3f}, {one['high']:+.3f}]" for one in intervals)
+    return f"{gap['mean']:+.4f} {spread}", str(gap["verdict"])
+
+
 def _evaluation(folder: Path, seed: int, name: str) -> Evaluation:
     return Evaluation.load(folder / f"seed-{seed}" / "arms" / name.replace(" ", "_") / "evaluation.parquet")
 
 
-def _sampled(evaluation: Evaluation) -> float:
-    return _mean([right for outcome in evaluation.outcomes for right in outcome.sample_correct])
+def _greedy(evaluation: Evaluation) -> Floats:
+    """[problems] 1 where the greedy solution is right, else 0."""
+    return np.array(evaluation.correct, dtype=np.float64)
 
 
-def _mean(values: Sequence[bool]) -> float:
-    return float(np.mean(values))
-
-
-def _average(values: Sequence[float]) -> str:
-    return f"{np.mean(values):.3f}"
-
-
-def _signed(values: Sequence[float]) -> str:
-    return f"{np.mean(values):+.2f}"
+def _sampled(evaluation: Evaluation) -> Floats:
+    """[problems] share of the samples that are right."""
+    return np.array([np.mean(outcome.sample_correct) for outcome in evaluation.outcomes])
 
 
 def main() -> None:
