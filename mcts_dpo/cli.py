@@ -274,6 +274,7 @@ def train(
     overrides: Overrides = None,
     model: ModelOption = None,
     config: ConfigOption = None,
+    value: Annotated[bool, typer.Option("--value", help="Train a value model on the policy's trunk instead.")] = False,
 ) -> None:
     """Train a policy (settings: training.objective=step_dpo|rft|…; README says which table each learns from).
 
@@ -281,18 +282,16 @@ def train(
     was killed; then OUT and OUT.training.jsonl appear. Under torchrun all processes train one policy together.
     """
     from mcts_dpo.training import train as train_policy
+    from mcts_dpo.training import train_value
 
     settings = _stage_config(config, overrides)
+    policy = _model(settings, model)
+    log, board = out.parent / f"{out.name}.training.jsonl", out.parent / f"{out.name}.tensorboard"
     with live_progress(err_console) as progress:
-        summary = train_policy(
-            _model(settings, model),
-            data,
-            out,
-            settings.training,
-            log=out.parent / f"{out.name}.training.jsonl",
-            board=out.parent / f"{out.name}.tensorboard",
-            progress=progress,
-        )
+        if value:
+            summary = train_value(policy, Path(data), out, settings.training, log=log, board=board, progress=progress)
+        else:
+            summary = train_policy(policy, data, out, settings.training, log=log, board=board, progress=progress)
     if _main_process():
         _print(summary.as_dict())
 

@@ -10,6 +10,7 @@ What cannot be loaded raises InputError with one line.
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Callable
 from contextlib import suppress
@@ -262,3 +263,12 @@ def tokenizer_digest(tokenizer: PreTrainedTokenizerBase) -> str:
     body = backend.to_str() if backend is not None else sorted(tokenizer.get_vocab().items())
     special = {name: str(token) for name, token in sorted(tokenizer.special_tokens_map.items())}
     return digest(body, special, tokenizer.chat_template)
+
+
+def weights_digest(model: torch.nn.Module) -> str:
+    """SHA-256 (hex) over names, shapes, dtypes and bytes of all parameters."""
+    found = hashlib.sha256()
+    for name, parameter in sorted(model.named_parameters()):
+        found.update(f"{name} {tuple(parameter.shape)} {parameter.dtype}".encode())
+        found.update(parameter.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
+    return found.hexdigest()

@@ -17,11 +17,13 @@ from typing import TYPE_CHECKING
 
 from mcts_dpo.problems import Problem
 from mcts_dpo.prompts import PromptSettings, self_evaluation
-from mcts_dpo.search.settings import SelfEvaluationSettings
+from mcts_dpo.search.settings import SelfEvaluationSettings, ValueRewardSettings
 from verifiers import Verdict, extract_answer, verify, verify_choice
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
+
+    from mcts_dpo.values import ValueModel
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,6 +102,15 @@ def question(
     hint = (problem.solution or problem.answer) if settings.hint else None
     suffix, (yes, no) = self_evaluation(tokenizer, prompt, hint)
     return Question(tuple(suffix), (tuple(yes), tuple(no)))
+
+
+def value_model(settings: ValueRewardSettings | None, tokenizer: PreTrainedTokenizerBase) -> ValueModel | None:
+    """The value model to ask; None if none has weight. Raises InputError if it cannot be loaded, or has other ids."""
+    if settings is None or settings.weight == 0.0:
+        return None
+    from mcts_dpo.values import value_model_for  # not before it is wanted: it brings torch along
+
+    return value_model_for(settings.path, tokenizer)
 
 
 def probability_of_yes(probabilities: Sequence[float]) -> float:

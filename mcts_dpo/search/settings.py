@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Literal
 
 from pydantic import Field, model_validator
@@ -35,6 +36,18 @@ class GumbelSettings(Settings):
     considered: int = Field(default=16, ge=1)
     c_visit: float = Field(default=50.0, ge=0.0, allow_inf_nan=False)
     c_scale: float = Field(default=0.1, ge=0.0, allow_inf_nan=False)
+
+
+class ValueRewardSettings(Settings):
+    """A value model's judgement as a reward, beside self-evaluation: R gains weight · (V + 1) / 2, cut to [0, 1].
+
+    path:   what `mcts-dpo train --value` wrote. weight: ≥ 0; 0 asks nothing.
+    at:     "terminal": only whole solutions are judged; "all": every new step is (R then adds up along a path).
+    """
+
+    path: Path
+    weight: float = Field(default=1.0, ge=0.0, allow_inf_nan=False)
+    at: Literal["terminal", "all"] = "terminal"
 
 
 class SearchSettings(Settings):
@@ -95,6 +108,7 @@ class SearchSettings(Settings):
     gamma: float = Field(default=1.0, ge=0.0, le=1.0)
     backup: Literal["paper", "mean"] = "paper"
     self_evaluation: SelfEvaluationSettings = SelfEvaluationSettings()
+    value_model: ValueRewardSettings | None = None
     parallel_leaves: int = Field(default=1, ge=1)
     schedule: Literal["waves", "events"] = "waves"
     alive: int | None = Field(default=None, ge=1)

@@ -25,11 +25,21 @@ from mcts_dpo.search.expansion import Step, attach, attach_unsampled, step_texts
 from mcts_dpo.search.faithful import confidence_value, outcome_value, reference_steps
 from mcts_dpo.search.forest import FINISHES, LENGTH, NONE, Forest, TreeInfo
 from mcts_dpo.search.journal import Journal
-from mcts_dpo.search.rewards import Outcome, Question, outcome, probability_of_yes, question, readable, states_answer
+from mcts_dpo.search.rewards import (
+    Outcome,
+    Question,
+    outcome,
+    probability_of_yes,
+    question,
+    readable,
+    states_answer,
+    value_model,
+)
 from mcts_dpo.search.settings import SearchSettings
 
 if TYPE_CHECKING:
     from mcts_dpo.engines.base import Sample
+    from mcts_dpo.values import ValueModel
 
 Mode = Literal["train", "solve"]
 
@@ -91,7 +101,8 @@ class Tally:
 
 @dataclass(slots=True)
 class Task:
-    """A search under way: the forest, the trees' states, and what they share. journal: None keeps none."""
+    """A search under way: the forest, the trees' states, and what they share. journal: None keeps none. values: None
+    asks none."""
 
     forest: Forest
     trees: list[Tree]
@@ -100,6 +111,7 @@ class Task:
     settings: SearchSettings
     tally: Tally = field(default_factory=Tally)
     journal: Journal | None = None
+    values: ValueModel | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,6 +156,7 @@ def start(
         )
     about = {"search": settings.model_dump(mode="json"), "prompt": prompt.model_dump(mode="json")}
     task = Task(Forest(about, tokenizer_digest(engine.tokenizer)), [], engine, prompt, settings)
+    task.values = value_model(settings.value_model, engine.tokenizer)
     for problem in problems:
         _plant(task, problem.without_answer() if mode == "solve" else problem, mode)
     return task
@@ -398,6 +411,7 @@ def settle(task: Task, growths: Sequence[Growth], answers: dict[int, Completion]
                 depth = int(forest.depth[node])
                 confidence = confidence_value(settings.faithful, float(forest.confidence[node]), depth)
                 forest.reward[node] += settings.self_evaluation.weight * confidence
+        _value(task, growth)
     ends = [end for growth in growths for end in growth.ends]
     # Every parent on the path of a sample, down from the leaf, has a child whose mass has grown.
     touched = {int(forest.parent[node]) for growth in growths for node in {*_below(forest, growth), *growth.new}}
@@ -420,6 +434,17 @@ def settle(task: Task, growths: Sequence[Growth], answers: dict[int, Completion]
     refused = [growth.leaf for growth in growths if not growth.ends]
     if refused:
         kernels.release(forest, np.array(refused, np.int64), expanded=False)
+
+
+def _value(task: Task, growth: Growth) -> None:
+    """Add what the value model says of the new nodes to their rewards."""
+    settings, forest = task.settings.value_model, task.forest
+    if task.values is None or settings is None:
+        return
+    judged = [node for node in growth.new if settings.at == "all" or forest.terminal[node]]
+    prompt = task.trees[growth.tree].info.prompt_tokens
+    found = task.values.confidences([(*prompt, *forest.solution_tokens(node)) for node in judged])
+    forest.reward[judged] += settings.weight * found
 
 
 def _below(forest: Forest, growth: Growth) -> set[int]:

@@ -3,5 +3,6 @@
 from mcts_dpo.training.lessons import table_of
 from mcts_dpo.training.settings import LoraSettings, TrainingSettings
 from mcts_dpo.training.trainer import TrainingSummary, train
+from mcts_dpo.training.value_model import train_value
 
-__all__ = ["LoraSettings", "TrainingSettings", "TrainingSummary", "table_of", "train"]
+__all__ = ["LoraSettings", "TrainingSettings", "TrainingSummary", "table_of", "train", "train_value"]

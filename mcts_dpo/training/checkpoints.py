@@ -225,7 +225,7 @@ def save_policy(trained: Trainable, tokenizer: Any, folder: Path) -> None:
             weight.data = master.data.detach()
     model = trained.model
     if trained.adapters is not None:
-        _save_adapters(trained.adapters, folder / "adapter")
+        save_adapters(trained.adapters, folder / "adapter")
         model = _merge(trained.adapters, trained.stored)
     for parameter in model.parameters():
         parameter.data = parameter.data.to(trained.stored)
@@ -259,7 +259,8 @@ def _add_adapters(model: Any, lora: LoraSettings, seed: int) -> Any:
         ) from None
 
 
-def _save_adapters(adapters: Any, folder: Path) -> None:
+def save_adapters(adapters: Any, folder: Path) -> None:
+    """Write the adapters by themselves to `folder` (made), as PEFT reads them."""
     from peft import get_peft_model_state_dict
     from safetensors.torch import save_file
 

@@ -44,17 +44,22 @@ def score(model: Any, batch: Batch | Packed, *, logits_at_once: int = LOGITS_AT_
            that gradient checkpointing computes again must find it still.
     logits_at_once: bound on logits held at one time, in elements; it changes memory and time, not the result.
     """
-    if isinstance(batch, Packed):
-        states = _packed_states(model, batch)
-    else:
-        states = model.base_model(input_ids=batch.input_ids, use_cache=False).last_hidden_state
-    states = states.reshape(-1, states.shape[-1]).index_select(0, batch.positions)
+    states = states_of(model, batch)
     tokens = _readout(states, model.get_output_embeddings(), batch.targets, logits_at_once)
     if isinstance(batch, Packed):
         unique = tokens.new_zeros(batch.steps).index_add(0, batch.step_owner, tokens[batch.step_tokens])
         return Scores(tokens, unique[batch.step_of])
     steps = tokens.new_zeros(len(batch.input_ids)).index_add(0, batch.owner, tokens * batch.in_step)
     return Scores(tokens, steps)
+
+
+def states_of(model: Any, batch: Batch | Packed) -> Tensor:
+    """[T, width]: the last states from which the batch's scored tokens are predicted, in the batch's order."""
+    if isinstance(batch, Packed):
+        states = _packed_states(model, batch)
+    else:
+        states = model.base_model(input_ids=batch.input_ids, use_cache=False).last_hidden_state
+    return states.reshape(-1, states.shape[-1]).index_select(0, batch.positions)
 
 
 def _packed_states(model: Any, packed: Packed) -> Tensor:

@@ -92,6 +92,7 @@ class TrainingSettings(Settings):
     trackers:             who follows the figures besides the log: "tensorboard" (where installed), "wandb", "trackio".
     split, append_eos:    of TRL-style data: which split of a data set on the hub; whether its completions end the
                           answer (false for single steps).
+    regression_weight, ranking_weight: of a value model's two losses, regression to Q and pairwise ranking.
     sharding:             under torchrun, each process holds a share of every weight (FSDP2) instead of all of them.
     """
 
@@ -131,6 +132,8 @@ class TrainingSettings(Settings):
     checkpoint_updates: Positive | None = None
     evaluate_every: Positive | None = None
     trackers: tuple[Literal["tensorboard", "wandb", "trackio"], ...] = ("tensorboard",)
+    regression_weight: float = Field(1.0, ge=0)
+    ranking_weight: float = Field(1.0, ge=0)
     split: str = "train"
     append_eos: bool = True
     sharding: bool = False

@@ -117,15 +117,6 @@ class Identity:
             )
 
 
-def weights_digest(model: torch.nn.Module) -> str:
-    """SHA-256 (hex) over names, shapes, dtypes and bytes of all parameters."""
-    found = hashlib.sha256()
-    for name, parameter in sorted(model.named_parameters()):
-        found.update(f"{name} {tuple(parameter.shape)} {parameter.dtype}".encode())
-        found.update(parameter.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
-    return found.hexdigest()
-
-
 def data_digest(data: Any) -> str:
     """SHA-256 (hex) over every field of a dataclass of arrays, strings and numbers; `source` fields apart."""
     found = hashlib.sha256()

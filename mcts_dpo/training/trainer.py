@@ -23,7 +23,7 @@ import torch
 from torch import Tensor
 
 from mcts_dpo.files import InputError, whole, write_json
-from mcts_dpo.models import load_tokenizer, tokenizer_digest
+from mcts_dpo.models import load_tokenizer, tokenizer_digest, weights_digest
 from mcts_dpo.preferences.columns import Columns
 from mcts_dpo.progress import Progress, silent
 from mcts_dpo.training.batches import plan_updates
@@ -42,7 +42,6 @@ from mcts_dpo.training.state import (
     data_digest,
     explained_disk,
     unfinished,
-    weights_digest,
 )
 from mcts_dpo.training.tasks import PolicyTask, Rows, Task
 from mcts_dpo.training.trackers import Tracker, trackers
@@ -136,11 +135,10 @@ def train(
     if lessons.tokenizer != tokenizer_digest(tokenizer):
         raise InputError(f"{lessons.source}: made with another tokenizer than that of the policy {policy}")
     with ExitStack() as stack:
-        if settings.threads is not None:
-            stack.enter_context(_threads(settings.threads))
+        stack.enter_context(threads_of(settings))
         world = stack.enter_context(joined())
         trained = load_trainable(policy, settings)
-        _check_fit(lessons, trained.model, settings)
+        check_fit(lessons, trained.model, settings)
         identity = Identity(weights_digest(trained.model), data_digest(lessons), settings)
         if settings.sharding and world.size > 1:
             trained = shard(trained)
@@ -423,16 +421,18 @@ def _shown(line: Mapping[str, Any]) -> dict[str, float]:
 
 
 @contextmanager
-def _threads(count: int) -> Iterator[None]:
+def threads_of(settings: TrainingSettings) -> Iterator[None]:
+    """Torch's threads as set, while the block runs."""
     before = torch.get_num_threads()
-    torch.set_num_threads(count)
+    torch.set_num_threads(settings.threads or before)
     try:
         yield
     finally:
         torch.set_num_threads(before)
 
 
-def _check_fit(lessons: Lessons, model: Any, settings: TrainingSettings) -> None:
+def check_fit(lessons: Lessons, model: Any, settings: TrainingSettings) -> None:
+    """Raise InputError unless the model can read the lessons: ids, lengths, and its kind (see `check_readable`)."""
     data = lessons.sequences
     vocabulary = model.get_input_embeddings().num_embeddings
     if int(data.tokens.max()) >= vocabulary:

@@ -1,0 +1,227 @@
+"""Training a value model: a scalar head on the policy's trunk learns what the search found out about its steps.
+
+In: a policy and a table of pairs or lists of siblings, with the Q of each step. Out: a directory that
+`mcts_dpo.values` reads. The sequences, packs, checkpoints and processes are those of `trainer`; only the loss is not.
+
+Loss per row: regression (V − Q)², mean over its steps, and pairwise ranking −log σ(V_i − V_j), mean over its pairs of
+steps with Q_i > Q_j. Source: Chen et al. 2024, arXiv 2406.10858 (SVPO: a value model on the steps of search trees,
+trained by regression to Q and by ranking); its ranking loss is a margin loss, ours the logistic one.
+"""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from mcts_dpo.files import InputError, whole
+from mcts_dpo.models import load_tokenizer, tokenizer_digest, weights_digest
+from mcts_dpo.preferences.columns import Columns
+from mcts_dpo.preferences.dataset import Pairs, Siblings
+from mcts_dpo.progress import Progress, silent
+from mcts_dpo.training.batches import Sequences, forward_passes, make_batch, sequences
+from mcts_dpo.training.checkpoints import Trainable, load_trainable, save_adapters
+from mcts_dpo.training.distributed import joined
+from mcts_dpo.training.lessons import Lessons, load_lessons
+from mcts_dpo.training.logprobs import states_of
+from mcts_dpo.training.packing import Packed, pack, packed_passes
+from mcts_dpo.training.settings import TrainingSettings
+from mcts_dpo.training.state import Identity, data_digest, explained_disk, unfinished
+from mcts_dpo.training.tasks import Rows, Share
+from mcts_dpo.training.trainer import TrainingSummary, check_fit, fit, threads_of
+from mcts_dpo.values import relative_policy, save
+
+
+def train_value(
+    policy: str | Path,
+    data: Path | Pairs | Siblings,
+    out: Path,
+    settings: TrainingSettings,
+    *,
+    log: Path | None = None,
+    unfinished_at: Path | None = None,
+    board: Path | None = None,
+    progress: Progress = silent,
+) -> TrainingSummary:
+    """Train a value model on `policy`'s trunk and write it to `out`, whole or not at all.
+
+    data:     pairs or lists of siblings (a table or its file): every step in them is a prefix with a Q.
+    settings: `regression_weight`, `ranking_weight`; with `lora` the trunk is adapted too, without it the head alone is
+              trained. lr wants to be about 1e-2 for a head alone, 1e-4 with adapters.
+
+    All else, and what is raised, as in `trainer.train`.
+    """
+    out = Path(out)
+    folder = unfinished_at or out.parent / f"{out.name}.unfinished"
+    table = data if isinstance(data, Columns) else _load(Path(data))
+    lessons, values = value_lessons(table, str(data) if isinstance(data, Path) else table.what)
+    tokenizer = load_tokenizer(policy)
+    if lessons.tokenizer != tokenizer_digest(tokenizer):
+        raise InputError(f"{lessons.source}: made with another tokenizer than that of the policy {policy}")
+    with ExitStack() as stack:
+        stack.enter_context(threads_of(settings))
+        world = stack.enter_context(joined())
+        trained, weights = _trainable(policy, settings)
+        check_fit(lessons, trained.model.trunk, settings)
+        identity = Identity(weights, data_digest((lessons.sequences, values)), settings)
+        stack.enter_context(explained_disk(folder))
+        run = stack.enter_context(unfinished(folder, identity, world, out=out, log=log))
+        task = ValueTask(lessons.sequences, values, lessons.weight, settings, trained.device)
+        summary = fit(trained, task, settings, world=world, run=run, board=board, progress=progress)
+        summary = replace(summary, objective="value")
+        if world.main:
+            head = trained.model.head
+            with whole(out) as scratch:
+                scratch.mkdir()
+                if trained.adapters is not None:
+                    with torch.no_grad():
+                        for weight, master in zip(trained.weights, trained.masters, strict=True):
+                            weight.data = master.data.detach()
+                    save_adapters(trained.adapters, scratch / "adapter")
+                about = {"settings": settings.model_dump(mode="json"), "summary": summary.as_dict()}
+                save(
+                    scratch,
+                    head.weight.detach()[0],
+                    head.bias.detach()[0],
+                    policy=relative_policy(policy, out),
+                    weights=weights,
+                    tokenizer=lessons.tokenizer,
+                    about=about,
+                )
+        world.wait()
+    return summary
+
+
+def value_lessons(table: Pairs | Siblings, source: str) -> tuple[Lessons, NDArray[np.float64]]:
+    """Every step of the table as a prefix whose last state is wanted, and the Q of each.
+
+    A token is put behind each prefix and called the scored one: the state that would predict it is the prefix's last.
+    """
+    known = load_lessons(table, TrainingSettings(objective="step_dpo" if isinstance(table, Pairs) else "lipo"))
+    data = known.sequences
+    parts = [(data.of(place), np.zeros(1, np.int32)) for place in range(len(data))]
+    ends = data.lengths
+    sizes = np.diff(data.row_offsets)
+    found = sequences(parts, ends, ends, np.zeros(len(data)), per_row=sizes)
+    if isinstance(table, Pairs):
+        values = np.stack([table.numbers("chosen_q"), table.numbers("rejected_q")], axis=1).ravel()
+    else:
+        values = table.numbers("q")
+    return replace(known, sequences=replace(found, tree=data.tree), source=source), values
+
+
+@dataclass(frozen=True, slots=True)
+class ValueTask:
+    """A head that learns the Q of sequences' last tokens. See `tasks.Task`.
+
+    data: sequences as `value_lessons` makes them. values: [sequences] float64. weight: [rows] float64 > 0.
+    """
+
+    data: Sequences
+    values: NDArray[np.float64]
+    weight: NDArray[np.float64]
+    settings: TrainingSettings
+    device: torch.device
+
+    @property
+    def rows(self) -> int:
+        """Pairs or lists."""
+        return self.data.rows
+
+    @property
+    def sequences(self) -> int:
+        """Of all rows."""
+        return len(self.data)
+
+    @property
+    def trees(self) -> NDArray[np.int64] | None:
+        """Rows under one prompt."""
+        return self.data.tree if self.settings.packing else None
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """accuracy: share of pairs of steps in a row that V orders as Q does (a tie: half)."""
+        return ("loss", "regression", "ranking", "accuracy")
+
+    @property
+    def needs_reference(self) -> bool:
+        """Never."""
+        return False
+
+    def passes(self, rows: Rows, max_tokens: int) -> list[Rows]:
+        """See `Task`."""
+        return (packed_passes if self.settings.packing else forward_passes)(self.data, rows, max_tokens)
+
+    def longest(self, rows: Rows) -> int:
+        """See `Task`."""
+        return int(self.data.lengths[self.data.of_rows(rows)].max())
+
+    def reference(self, model: Any, *, rows: Rows) -> tuple[Tensor, Tensor, int]:
+        """There is none."""
+        raise NotImplementedError
+
+    def share(self, model: Any, *, rows: Rows, update: Rows, reference: Tensor | None) -> Share:
+        """See `Task`."""
+        which = self.data.of_rows(rows)
+        batch = (pack if self.settings.packing else make_batch)(self.data, which).to(self.device)
+        found = model.head(states_of(model.trunk, batch).float()).squeeze(-1)
+        if isinstance(batch, Packed):
+            # One scored token per unique step, and steps in the order of their numbers.
+            found = found[batch.step_tokens][batch.step_of]
+        wanted = torch.from_numpy(self.values[which]).to(found)
+        row = torch.from_numpy(np.repeat(np.arange(len(rows)), np.diff(self.data.row_offsets)[rows])).to(self.device)
+        weight = torch.from_numpy(self.weight[rows] / self.weight[update].sum()).to(found)
+        better = (row[:, None] == row) & (wanted[:, None] > wanted)
+        per_row = found.new_zeros(len(rows))
+        steps = per_row.index_add(0, row, torch.ones_like(found))
+        pairs = per_row.index_add(0, row, better.sum(1).to(found)).clamp(min=1)
+        gap = found[:, None] - found
+        regression = (weight / steps)[row] @ (found - wanted).square()
+        ranking = (weight / pairs)[row] @ (better * -F.logsigmoid(gap)).sum(1)
+        loss = self.settings.regression_weight * regression + self.settings.ranking_weight * ranking
+        with torch.no_grad():
+            right = (weight / pairs)[row] @ (better * (gap.sign() + 1) / 2).sum(1)
+            figures = torch.stack([loss, regression, ranking, right])
+        return Share(loss, figures, int(batch.input_ids.numel()), int(batch.input_ids.numel()), len(which))
+
+
+class _Scored(nn.Module):
+    """A trunk and its head as one module, whose trained parameters are found together."""
+
+    def __init__(self, trunk: Any, head: nn.Linear) -> None:
+        super().__init__()
+        self.trunk = trunk
+        self.head = head
+
+
+def _trainable(policy: str | Path, settings: TrainingSettings) -> tuple[Trainable, str]:
+    """The policy's trunk (adapted or frozen) under a new head that says 0 to everything, and its weights' digest."""
+    frozen = load_trainable(policy, settings.model_copy(update={"lora": None, "dtype": "float32"}))
+    digest = weights_digest(frozen.model)
+    trained = load_trainable(policy, settings) if settings.lora else frozen
+    if settings.lora is None:
+        trained.model.requires_grad_(False)
+    head = nn.Linear(trained.model.config.get_text_config().hidden_size, 1, device=trained.device)
+    nn.init.zeros_(head.weight)
+    nn.init.zeros_(head.bias)
+    weights = [*head.parameters(), *(trained.weights if settings.lora else [])]
+    masters: list[Tensor] = [*head.parameters(), *(trained.masters if settings.lora else [])]
+    return replace(trained, model=_Scored(trained.model, head).eval(), weights=weights, masters=masters), digest
+
+
+def _load(path: Path) -> Pairs | Siblings:
+    """Pairs or siblings by what the file holds."""
+    import pyarrow.parquet as pq
+
+    if path.suffix != ".parquet" or not path.is_file():
+        raise InputError(
+            f"{path}: no such table (accepted: pairs.parquet or siblings.parquet, which know the steps' Q)"
+        )
+    return Siblings.load(path) if "step_tokens" in pq.read_schema(path).names else Pairs.load(path)
