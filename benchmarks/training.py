@@ -368,7 +368,9 @@ def run(python: str, real_model: Path | None, repeats: int) -> dict[str, Any]:
         growth = scaling(model, vocabulary, max(3, repeats))
         rate = matmul_rate()
         flops = needed_flops(model, middle.pairs)
-        seconds = statistics.median(clock(lambda: epoch(model, task_of(middle.pairs, True))) for _ in range(max(3, repeats)))
+        seconds = statistics.median(
+            clock(lambda: epoch(model, task_of(middle.pairs, True))) for _ in range(max(3, repeats))
+        )
         limit = {
             "rate": rate,
             "flops": flops,
