@@ -40,7 +40,10 @@ def violations(forest: Forest, settings: SearchSettings, *, finished: bool = Tru
         close: NDArray[np.bool_] = np.abs(left - right) < 1e-9
         return close
 
-    settled = finished | (visits > 0)
+    # While a search is under way, new nodes have no visits yet, and their parents no priors that hold.
+    fresh = np.zeros(len(forest), np.bool_)
+    fresh[above[step & (forest.visits == 0)]] = not finished
+    settled = (finished | (visits > 0)) & ~fresh
     rules = {
         "a child in another tree, or not one step deeper": ~step
         | ((forest.tree == forest.tree[above]) & (forest.depth == forest.depth[above] + 1)),
@@ -53,7 +56,7 @@ def violations(forest: Forest, settings: SearchSettings, *, finished: bool = Tru
         | (settings.expand == "step")
         | (below == visits)
         | ((forest.depth > 0) & ~settled),
-        "fewer visits than samples": ~step | ~settled | (visits >= forest.samples),
+        "fewer visits than samples": ~step | (not finished) | (visits >= forest.samples),
         "a step that nobody sampled": ~step | (forest.samples >= 1) | faithful.reference_child,
         "Q out of range": (forest.q >= -1.0 - 1e-9) & (forest.q <= highest + 1e-9),
         "V is not the mean of the children's Q": ~parents

@@ -12,12 +12,15 @@ import pytest
 from mcts_dpo.files import InputError
 from mcts_dpo.problems import Problem
 from mcts_dpo.search import FaithfulSettings, Forest, SearchSettings, SelfEvaluationSettings, search
+from mcts_dpo.search.events import run_events
 from mcts_dpo.search.faithful import confidence_value, outcome_value, reference_steps
 from mcts_dpo.search.gumbel import considered_visits, gumbel_noise
 from mcts_dpo.search.invariants import violations
+from mcts_dpo.search.simulation import Task, start
 from mcts_dpo.settings import load_settings
 from tests.reference.engine import TOKENIZER, AutomatonEngine
 from tests.search.support import PROBLEMS, PROMPT
+from tests.search.test_events import ShuffledEngine
 
 WIDE = SearchSettings(simulations=24, children=4, max_tokens=40, max_step_tokens=10, max_depth=6, expand="step")
 
@@ -172,3 +175,22 @@ def test_the_invariants_notice_what_is_broken() -> None:
         getattr(forest, name)[node] = value
         found = violations(forest, WIDE)
         assert any(re.search(what, line) for line in found), (name, found)
+
+
+@pytest.mark.parametrize("expand", ["step", "rollout"])
+def test_the_invariants_hold_at_any_moment(expand: str) -> None:
+    judged = SelfEvaluationSettings(weight=0.5, at="all")
+    changes = {"expand": expand, "self_evaluation": judged, "parallel_leaves": 3, "alive": 9, "schedule": "events"}
+    settings = WIDE.model_copy(update=changes)
+    moments = in_flight = 0
+
+    def look(task: Task) -> None:
+        nonlocal moments, in_flight
+        moments += 1
+        in_flight += bool((task.forest.virtual > 0).any())
+        assert violations(task.forest, settings, finished=False) == []
+
+    engine = ShuffledEngine(4)
+    run_events([start(PROBLEMS, engine, PROMPT, settings, "train")], engine, settings, told=look)
+    assert moments > 20
+    assert in_flight > 10
