@@ -41,7 +41,7 @@ SETTINGS = SearchSettings(
 def run(model: Path, problems: Path, count: int, slots: int, engine_name: str) -> dict[str, Any]:
     """Search `count` problems; figures of time and tokens."""
     items = load_problems(problems, limit=count + 8)
-    engine = load_engine(model, engine=engine_name, slots=slots, threads=1)
+    engine = load_engine(model, kind=engine_name, slots=slots, threads=1)
     search(items[count:], engine, prompt=PROMPT, settings=SETTINGS.model_copy(update={"simulations": 2}))
     sizes = (1, max(1, slots // 4), slots)
     before = measure(engine, batch_sizes=sizes, repeats=2)

@@ -129,13 +129,16 @@ def set_priors(forest: Forest, parents: Ints, normalised: bool) -> None:
 def _score(
     rule: int, c: float, parent_visits: float, visits: float, virtual: float, q: float, prior: float
 ) -> float:  # pragma: no cover  (compiled)
-    """PUCT or UCT of one child. Expansions in flight count as visits of VIRTUAL_VALUE each."""
+    """PUCT or UCT of one child. Expansions in flight count as visits of VIRTUAL_VALUE each.
+
+    parent_visits: what is taken of N(s) once for all its children: its root for PUCT, its logarithm for UCT.
+    """
     n = visits + virtual
     if virtual > 0:
         q = (visits * q + virtual * VIRTUAL_VALUE) / n
     if rule != UCT:
-        return q + c * prior * math.sqrt(parent_visits) / (1.0 + n)
-    return q + c * math.sqrt(math.log(parent_visits) / n) if n > 0 else np.inf
+        return q + c * prior * parent_visits / (1.0 + n)
+    return q + c * math.sqrt(parent_visits / n) if n > 0 else np.inf
 
 
 @njit(cache=True)
@@ -176,6 +179,7 @@ def _select(
                 total = float(visits[node] + virtual[node])
                 if root_twice and parent[node] == NONE:
                     total += 1.0
+                total = math.log(total) if rule == UCT else math.sqrt(total)
                 best, best_score = NONE, -np.inf
                 child = first_child[node]
                 while child != NONE:
