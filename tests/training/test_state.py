@@ -92,7 +92,7 @@ def test_no_kill_changes_a_byte(folder: Path, tmp_path: Path, settings: Settings
     kills = 0
     while True:
         process = start(folder, disturbed / "out", settings)
-        process.join(rng.uniform(0.1, 1.0) if kills < 8 else None)
+        process.join(rng.uniform(0.1, 1.0) if kills < 6 else None)
         if process.exitcode is not None:
             break
         os.kill(process.pid, signal.SIGKILL)
