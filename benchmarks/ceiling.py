@@ -14,6 +14,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -78,22 +79,22 @@ def measure(
     Raises RuntimeError when the engine cannot serve such requests.
     """
     sizes = tuple(sorted(set(batch_sizes)))
-    passages = _passages(engine, sizes[-1], prefix)
-    reading = min(_read(engine, passages, clock) for _ in range(repeats + 1))
-    steps = [min(_decode(engine, passages[:size], tokens, reading, clock) for _ in range(repeats)) for size in sizes]
+    texts = passages(engine.tokenizer, sizes[-1], prefix)
+    reading = min(_read(engine, texts, clock) for _ in range(repeats + 1))
+    steps = [min(_decode(engine, texts[:size], tokens, reading, clock) for _ in range(repeats)) for size in sizes]
     engine.reset()
     return Ceiling(sizes, tuple(steps), 1 / reading, prefix + tokens // 2)
 
 
-def _passages(engine: Engine, count: int, length: int) -> list[tuple[int, ...]]:
+def passages(tokenizer: Any, count: int, length: int) -> list[tuple[int, ...]]:
     """`count` different passages of `length` tokens, none a prefix of another."""
     words = _TEXT.split()
-    passages = []
+    found = []
     for i in range(count):
         turned = words[i * 7 % len(words) :] + words
         text = f"{i + 1}. " + " ".join(turned * (1 + length // len(turned)))
-        passages.append(tuple(engine.tokenizer(text)["input_ids"][:length]))
-    return passages
+        found.append(tuple(tokenizer(text)["input_ids"][:length]))
+    return found
 
 
 def _read(engine: Engine, passages: Sequence[tuple[int, ...]], clock: Callable[[], float]) -> float:

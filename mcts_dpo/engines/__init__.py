@@ -36,6 +36,10 @@ def load_engine(model: str | Path, settings: EngineSettings | None = None, **ove
         from mcts_dpo.engines.vllm import VllmEngine
 
         return VllmEngine(model, chosen)
+    if chosen.kind == "openai":
+        from mcts_dpo.engines.openai import OpenAIEngine
+
+        return OpenAIEngine(model, chosen)
     import torch
 
     from mcts_dpo.engines.transformers import TransformersEngine

@@ -30,6 +30,7 @@ import torch
 
 from mcts_dpo.engines import vllm_core
 from mcts_dpo.engines.base import Completion, Finish, Request, Sample, Usage
+from mcts_dpo.engines.choices import probabilities, questions
 from mcts_dpo.engines.hosting import end_tokens, longest_sequence, weight_shapes
 from mcts_dpo.engines.requests import choice_tokens, unservable
 from mcts_dpo.engines.settings import EngineSettings
@@ -125,7 +126,7 @@ class VllmEngine:
             job.samples = [None] * request.n
             parts = [_Part(job, sample) for sample in range(request.n)]
         else:
-            parts = list(_questions(job, request.choices))
+            parts = [_Part(job, after=after, scored=tokens) for after, tokens in questions(request.choices, _CHOICES)]
         job.waiting = len(parts)
         self._send(parts)
 
@@ -326,25 +327,11 @@ class VllmEngine:
         self._ready.append(completion)
 
 
-def _questions(job: _Job, choices: tuple[tuple[int, ...], ...]) -> Iterable[_Part]:
-    """What has to be read for choices of any length: after every beginning that some share, their next tokens."""
-    following: dict[tuple[int, ...], set[int]] = {}
-    for choice in choices:
-        for i, token in enumerate(choice):
-            following.setdefault(choice[:i], set()).add(token)
-    for after, tokens in following.items():
-        ordered = sorted(tokens)
-        for start in range(0, len(ordered), _CHOICES):
-            yield _Part(job, after=after, scored=tuple(ordered[start : start + _CHOICES]))
-
-
 def _completion(job: _Job) -> Completion:
     choices = job.request.choices
     if choices is None:
         return Completion(job.request.id, samples=tuple(sample for sample in job.samples if sample is not None))
-    totals = np.array([sum(job.scores[choice[: i + 1]] for i in range(len(choice))) for choice in choices])
-    shares = np.exp(totals - totals.max())
-    return Completion(job.request.id, probabilities=tuple((shares / shares.sum()).tolist()))
+    return Completion(job.request.id, probabilities=probabilities(choices, job.scores))
 
 
 def _line(error: Exception) -> str:

@@ -23,8 +23,9 @@ _DEFAULTS = {
     "VLLM_LOGGING_LEVEL": "ERROR",
     "VLLM_NO_USAGE_STATS": "1",
 }
-# Without this the core would run in a process of its own, out of reach of this one's clock and exceptions.
-_REQUIRED = {"VLLM_ENABLE_V1_MULTIPROCESSING": "0"}
+# The core is to run in this process, within reach of its clock and exceptions, by the first of vLLM's two model
+# runners, to which the processor of `vllm_sampling` speaks.
+_REQUIRED = {"VLLM_ENABLE_V1_MULTIPROCESSING": "0", "VLLM_USE_V2_MODEL_RUNNER": "0"}
 
 
 def eagerly() -> Any:

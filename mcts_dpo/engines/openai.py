@@ -1,0 +1,254 @@
+"""The engine that asks a server which speaks OpenAI's completions protocol: vLLM's, or any that returns token ids.
+
+Requests in, completions out (see `base`). Every sample is one HTTP request with token ids as its prompt and a seed of
+its own; up to `slots` are out at a time, on an asyncio loop in a thread. The `openai` client repeats what meets a lost
+connection, a time-out, 429 or 5xx, waiting longer each time, with jitter; what fails for good fails its request alone.
+
+What the protocol leaves open, and what is asked for beyond it (the names are vLLM's): `return_token_ids`, without which
+no engine of this project can work; `logprob_token_ids`, for choices; `stop_token_ids`. Log-probabilities are the
+server's: vLLM's are those of the untempered policy. A seed is only as good as the server's promise. The server keeps
+its weights and its cache: `reload` is refused, `reset` changes nothing. Knows no problems, trees or rewards.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import os
+import queue
+import threading
+import weakref
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from mcts_dpo.engines.base import Completion, Finish, Request, Sample, Usage
+from mcts_dpo.engines.choices import probabilities, questions
+from mcts_dpo.engines.hosting import end_tokens, longest_sequence
+from mcts_dpo.engines.requests import choice_tokens, unservable
+from mcts_dpo.engines.sampling import uniforms
+from mcts_dpo.engines.settings import EngineSettings
+from mcts_dpo.engines.text import StopStrings
+from mcts_dpo.files import InputError
+from mcts_dpo.models import load_skeleton, load_tokenizer
+
+if TYPE_CHECKING:
+    from openai import AsyncOpenAI
+
+_CHOICES = 128  # next tokens that are scored in one request at most
+_KEY = "OPENAI_API_KEY"  # the environment variable that holds the server's key, if it wants one
+
+
+class _Failed(Exception):
+    """Why a request cannot be served, in one line."""
+
+
+class OpenAIEngine:
+    """See the module. Made by `load_engine`; its protocol is `Engine`. `close` ends its thread and connections."""
+
+    def __init__(self, model: str | Path, settings: EngineSettings) -> None:
+        """Connect to the server at `settings.url`.
+
+        model: where the tokenizer and the configuration of the served model are (a directory, hub name or .gguf file).
+        Raises InputError when the server cannot be reached, serves no such model, or returns no token ids or
+        log-probabilities.
+        """
+        if settings.url is None:
+            raise InputError("engine.url: missing (accepted: a server's address, e.g. http://localhost:8000/v1)")
+        try:
+            from openai import AsyncOpenAI
+        except ImportError:
+            raise InputError("engine.kind: 'openai' needs the package openai: pip install 'mcts-dpo[openai]'") from None
+        self.settings = settings
+        self.tokenizer = load_tokenizer(model)
+        skeleton = load_skeleton(model)
+        config = skeleton.config.get_text_config()
+        self._vocabulary = int(config.vocab_size)
+        self._ends = frozenset(np.flatnonzero(end_tokens(skeleton, self.tokenizer, self._vocabulary)).tolist())
+        self._text = StopStrings(self.tokenizer, self._vocabulary)
+        self.usage = Usage()
+        self._done: queue.SimpleQueue[Completion] = queue.SimpleQueue()
+        self._under_way: set[int] = set()
+        self._loop = asyncio.new_event_loop()
+        thread = threading.Thread(target=self._loop.run_forever, name="mcts-dpo-openai", daemon=True)
+        thread.start()
+        self._client: AsyncOpenAI = AsyncOpenAI(
+            base_url=settings.url,
+            api_key=os.environ.get(_KEY, "none"),
+            timeout=settings.timeout,
+            max_retries=settings.retries,
+        )
+        self._slots = asyncio.Semaphore(settings.slots)
+        self.close = weakref.finalize(self, _close, self._loop, self._client, thread)
+        try:
+            self._served, says = self._await(self._find_model())
+            self.context = longest_sequence(config, settings.context or says)
+            self._await(self._sample(Request(0, (min(self._ends, default=0),), max_tokens=1, temperature=0.0), 0))
+        except _Failed as failure:
+            self.close()
+            raise InputError(f"engine.url: {settings.url}: {failure}") from None
+        self.usage = Usage()  # the question of whether it works is not counted
+
+    def submit(self, request: Request) -> None:
+        """Send one request. What cannot be served is answered by `poll` with Completion.error.
+
+        Raises ValueError when a request of the same id is under way.
+        """
+        if request.id in self._under_way:
+            raise ValueError(f"request {request.id} is already under way")
+        self._under_way.add(request.id)
+        problem = unservable(request, self._vocabulary, self.context, self.context * self.settings.slots)
+        if not self.close.alive:
+            problem = "the engine is closed"
+        if problem is not None:
+            self._done.put(Completion(request.id, error=problem))
+            return
+        self.usage.prompt_tokens += len(request.prefix) + choice_tokens(request)
+        asyncio.run_coroutine_threadsafe(self._serve(request), self._loop)
+
+    def poll(self) -> list[Completion]:
+        """Wait until at least one request is done. [] if none is under way."""
+        ready: list[Completion] = []
+        while self._under_way and (not ready or not self._done.empty()):
+            completion = self._done.get()
+            self._under_way.discard(completion.id)
+            ready.append(completion)
+        return ready
+
+    def reset(self) -> None:
+        """Nothing: what the server remembers is the server's. Raises RuntimeError while requests are under way."""
+        if self._under_way:
+            raise RuntimeError(f"reset while {len(self._under_way)} requests are under way")
+
+    def reload(self, checkpoint: Path) -> None:
+        """Raises InputError: the weights are the server's."""
+        raise InputError(
+            f"{checkpoint}: the server at {self.settings.url} keeps its weights; training round after round needs "
+            "engine.kind 'transformers' or 'vllm'"
+        )
+
+    def _await(self, coroutine: Any) -> Any:
+        return asyncio.run_coroutine_threadsafe(coroutine, self._loop).result()
+
+    async def _find_model(self) -> tuple[str, int | None]:
+        """The served model's name, and the context that the server says it has."""
+        listed = (await self._call(self._client.models.list())).data
+        names = [model.id for model in listed]
+        wanted = self.settings.served or (names[0] if len(names) == 1 else None)
+        if wanted is None or wanted not in names:
+            raise _Failed(f"engine.served: {self.settings.served!r} (accepted: {', '.join(names) or 'nothing'})")
+        says = getattr(next(model for model in listed if model.id == wanted), "max_model_len", None)
+        return wanted, says
+
+    async def _serve(self, request: Request) -> None:
+        """One request from beginning to end; its parts go out side by side."""
+        try:
+            if request.choices is None:
+                samples = await asyncio.gather(*(self._sample(request, j) for j in range(request.n)))
+                completion = Completion(request.id, samples=tuple(samples))
+            else:
+                asked = questions(request.choices, _CHOICES)
+                scores = await asyncio.gather(*(self._score(request, after, tokens) for after, tokens in asked))
+                known = {place: score for part in scores for place, score in part.items()}
+                completion = Completion(request.id, probabilities=probabilities(request.choices, known))
+        except _Failed as failure:
+            completion = Completion(request.id, error=str(failure))
+        except Exception as error:  # an answer that makes no sense is the server's fault, and no reason to wait forever
+            completion = Completion(request.id, error=f"the server's answer cannot be read ({error!r})")
+        self._done.put(completion)
+
+    async def _call(self, question: Any) -> Any:
+        """Ask, with the client's own repetitions. Raises _Failed with a line that says what went wrong for good."""
+        from openai import APIConnectionError, APIError, APIStatusError, APITimeoutError
+
+        try:
+            return await question
+        except APITimeoutError:
+            raise _Failed(f"no answer within {self.settings.timeout:g} s, {self._tries()}") from None
+        except APIConnectionError as error:
+            raise _Failed(f"cannot be reached, {self._tries()} ({error.__cause__ or error})") from None
+        except APIStatusError as error:
+            again = f", {self._tries()}" if error.status_code == 429 or error.status_code >= 500 else ""
+            raise _Failed(f"the server answers {error.status_code}{again}: {_line(error.message)}") from None
+        except APIError as error:
+            raise _Failed(f"the server's answer cannot be read ({_line(error.message)})") from None
+
+    def _tries(self) -> str:
+        return f"tried {self.settings.retries + 1} times"
+
+    async def _ask(self, prompt: list[int], **options: Any) -> Any:
+        """One completion of token ids; counts what it cost. Returns its only choice."""
+        extra = {"return_token_ids": True, "return_tokens_as_token_ids": True, **options.pop("extra", {})}
+        async with self._slots:
+            answer = await self._call(
+                self._client.completions.create(model=self._served, prompt=prompt, extra_body=extra, **options)
+            )
+        details = getattr(answer.usage, "prompt_tokens_details", None)
+        self.usage.prefill_tokens += len(prompt) - (getattr(details, "cached_tokens", None) or 0)
+        if len(answer.choices) != 1:
+            raise _Failed(f"the server gave {len(answer.choices)} completions for one")
+        return answer.choices[0]
+
+    async def _sample(self, request: Request, j: int) -> Sample:
+        # A 31-bit seed for each sample: servers differ in what they accept, and sample 1 of seed 5 is not 0 of seed 6.
+        mixed = uniforms(np.array([request.seed], np.uint64), np.array([j]), np.array([0]))[0]
+        choice = await self._ask(
+            list(request.prefix),
+            max_tokens=min(request.max_tokens, self.context - len(request.prefix)),
+            temperature=request.temperature,
+            top_p=request.top_p,
+            stop=list(request.stop) or None,
+            seed=int(mixed * 2**31),
+            logprobs=1,
+            extra={"stop_token_ids": sorted(self._ends)},
+        )
+        tokens = getattr(choice, "token_ids", None)
+        if tokens is None:
+            raise _Failed("the server returns no token ids (it does not know `return_token_ids`; vLLM does)")
+        logprobs = choice.logprobs.token_logprobs if choice.logprobs else None
+        if logprobs is None or len(logprobs) != len(tokens):
+            raise _Failed("the server returns no log-probability for each sampled token")
+        if not tokens:
+            raise _Failed("the server returned a continuation of no tokens")
+        if not all(logprob is not None and math.isfinite(logprob) for logprob in logprobs):
+            raise _Failed(f"the model's logits after {len(request.prefix)} tokens or later are NaN or infinite")
+        self.usage.sampled_tokens += len(tokens)
+        finish: Finish = "end" if tokens[-1] in self._ends else "stop" if choice.finish_reason == "stop" else "length"
+        return Sample(tuple(tokens), self._text.decode(tokens), tuple(map(float, logprobs)), finish)
+
+    async def _score(
+        self, request: Request, after: tuple[int, ...], tokens: tuple[int, ...]
+    ) -> dict[tuple[int, ...], float]:
+        """log π(token | prefix, after) of each of `tokens`, by (*after, token)."""
+        choice = await self._ask(
+            [*request.prefix, *after],
+            max_tokens=1,
+            temperature=0.0,
+            logprobs=1,
+            extra={"logprob_token_ids": list(tokens)},
+        )
+        top = (choice.logprobs.top_logprobs or [{}])[0] if choice.logprobs else {}
+        found = {}
+        for token in tokens:
+            logprob = top.get(f"token_id:{token}")
+            if logprob is None:
+                raise _Failed("the server cannot score given tokens (it does not know `logprob_token_ids`; vLLM does)")
+            if not math.isfinite(logprob):
+                raise _Failed(f"the model's logits after {len(request.prefix) + len(after)} tokens are NaN or infinite")
+            found[(*after, token)] = float(logprob)
+        return found
+
+
+def _close(loop: asyncio.AbstractEventLoop, client: AsyncOpenAI, thread: threading.Thread) -> None:
+    """Close the connections and end the thread; what is still under way is lost."""
+    if loop.is_running():
+        asyncio.run_coroutine_threadsafe(client.close(), loop).result(timeout=10)
+        loop.call_soon_threadsafe(loop.stop)
+        thread.join(timeout=10)
+        loop.close()
+
+
+def _line(text: str) -> str:
+    """The first line of an error's message."""
+    return next((line.strip() for line in text.splitlines() if line.strip()), "no reason given")
