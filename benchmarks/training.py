@@ -17,7 +17,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -310,11 +310,16 @@ def where_time_goes(model: Any, pairs: list[Pair]) -> dict[str, float]:
 
 def peak(work: Callable[[], object]) -> float:
     """MiB above what is resident now, while it runs."""
-    from benchmarks.training_peer import memory, reset_peak
-
-    before = reset_peak()
+    before = resident("VmRSS")
+    Path("/proc/self/clear_refs").write_text("5")  # forget the peak so far
     work()
-    return (memory("VmHWM") - before) / 1024
+    return (resident("VmHWM") - before) / 1024
+
+
+def resident(name: str) -> int:
+    """VmRSS or VmHWM of this process in KiB."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith(name))
 
 
 def small_llama(vocabulary: int, *, layers: int = 4) -> Any:
@@ -348,7 +353,26 @@ def geometric(values: list[float]) -> float:
     return math.exp(statistics.fmean(math.log(value) for value in values))
 
 
-def run(python: str, real_model: Path | None, repeats: int) -> dict[str, Any]:
+def limits(model: Any, pairs: list[Pair]) -> dict[str, Any]:
+    """FLOPs needed by time taken, as a share of the rate of matrix products measured at once; and where time goes."""
+    task = task_of(pairs, True)
+    epoch(model, task)
+    seconds = statistics.median(clock(lambda: epoch(model, task)) for _ in range(3))
+    rate, flops = matmul_rate(), needed_flops(model, pairs)
+    return {"rate": rate, "share": flops / seconds / rate, "shares": where_time_goes(model, pairs)}
+
+
+def memory(model: Any, peer: Peer, pairs: list[Pair]) -> dict[str, Any]:
+    """Peaks above the loaded models, in MiB; TRL's by pairs per forward pass."""
+    return {
+        "packed": peak(lambda: epoch(model, task_of(pairs, True))),
+        "naive": peak(lambda: epoch(model, task_of(pairs, False))),
+        "trl": {size: peer(pairs, size, 1)["peak"] for size in (1, 4)},
+    }
+
+
+def run(python: str, real_model: Path | None, repeats: int) -> Iterator[dict[str, Any]]:
+    """What has been found so far, after each stage."""
     with tempfile.TemporaryDirectory() as scratch:
         vocabulary = 8192
         folder = save_small(Path(scratch) / "small", vocabulary)
@@ -358,53 +382,42 @@ def run(python: str, real_model: Path | None, repeats: int) -> dict[str, Any]:
         for shape in every:
             lines.append(compare(model, shape, peer, batch, repeats))
             show(lines[-1])
-        middle = every[1]
-        memory = {
-            "packed": peak(lambda: epoch(model, task_of(middle.pairs, True))),
-            "naive": peak(lambda: epoch(model, task_of(middle.pairs, False))),
-            "trl": {size: peer(middle.pairs, size, 1)["peak"] for size in (1, 4)},
+        errors = exactness()
+        growth = scaling(model, vocabulary, max(3, repeats))
+        found = {
+            "grad_rel_error_fp64": errors["fp64"],
+            "grad_rel_error_fp32": errors["fp32"],
+            "time_per_token_spread": max(x["ms_per_token"] for x in growth) / min(x["ms_per_token"] for x in growth)
+            - 1,
+            "scaling": growth,
+            "limit": {"small Llama": limits(model, every[1].pairs)},
+            "peak_memory_mib": memory(model, peer, every[1].pairs),
         }
         peer.close()
-        growth = scaling(model, vocabulary, max(3, repeats))
-        rate = matmul_rate()
-        flops = needed_flops(model, middle.pairs)
-        seconds = statistics.median(
-            clock(lambda: epoch(model, task_of(middle.pairs, True))) for _ in range(max(3, repeats))
-        )
-        limit = {
-            "rate": rate,
-            "flops": flops,
-            "share": flops / seconds / rate,
-            "shares": where_time_goes(model, middle.pairs),
-        }
+        yield speedups(lines) | found
         if real_model is not None:
             model, peer = load(real_model), Peer(python, real_model)
-            real = Shape(
-                "SmolLM2-135M, depth 5, 2–4 children", "best/worst", spine(Words(49000, 4), 5, (2, 4), prompt=60)
-            )
-            lines.insert(4, compare(model, real, peer, batch, repeats) | {"model": "SmolLM2-135M"})
-            show(lines[4])
-            seconds = lines[4]["seconds"]["packed"]
-            limit["real_share"] = needed_flops(model, real.pairs) / seconds / matmul_rate()
-            limit["real_shares"] = where_time_goes(model, real.pairs)
+            pairs = spine(Words(49000, 4), 5, (2, 4), prompt=60)
+            real = Shape("SmolLM2-135M, depth 5, 2–4 children", "best/worst", pairs)
+            lines.append(compare(model, real, peer, batch, repeats))
+            show(lines[-1])
+            found["limit"]["SmolLM2-135M"] = limits(model, pairs)
             peer.close()
-    errors = exactness()
-    of = {
-        kind: [line for line in lines if line["kind"] == kind] for kind in ("best/worst", "all pairs", "flat", "long")
-    }
-    per_token = [line["ms_per_token"] for line in growth]
+            yield speedups(lines) | found
+
+
+def speedups(lines: list[dict[str, Any]]) -> dict[str, Any]:
+    """Geometric means over the shapes; of the flat data sets, each by itself."""
+
+    def mean(name: str, *kinds: str) -> float:
+        return geometric([line[name] for line in lines if line["kind"] in kinds])
+
     return {
-        "speedup_vs_trl_best_worst": geometric([line["vs_trl"] for line in of["best/worst"]]),
-        "speedup_vs_trl_all_pairs": geometric([line["vs_trl"] for line in of["all pairs"]]),
-        "speedup_vs_naive": geometric([line["vs_naive"] for line in of["best/worst"] + of["all pairs"]]),
-        "flat_speedup_vs_trl": of["flat"][0]["vs_trl"],
-        "flat_long_prompts_speedup_vs_trl": of["long"][0]["vs_trl"],
-        "grad_rel_error_fp64": errors["fp64"],
-        "grad_rel_error_fp32": errors["fp32"],
-        "time_per_token_spread": max(per_token) / min(per_token) - 1,
-        "limit": limit,
-        "peak_memory_mib": memory,
-        "scaling": growth,
+        "speedup_vs_trl_best_worst": mean("vs_trl", "best/worst"),
+        "speedup_vs_trl_all_pairs": mean("vs_trl", "all pairs"),
+        "speedup_vs_naive": mean("vs_naive", "best/worst", "all pairs"),
+        "flat_speedup_vs_trl": mean("vs_trl", "flat"),
+        "flat_long_prompts_speedup_vs_trl": mean("vs_trl", "long"),
         "lines": lines,
     }
 
@@ -421,39 +434,36 @@ def row(line: dict[str, Any]) -> str:
 
 
 def report(found: dict[str, Any]) -> str:
-    limit, memory = found["limit"], found["peak_memory_mib"]
+    """The figures as Markdown."""
+    peaks = found["peak_memory_mib"]
     lines = [
         "| tree | pairs | tokens unique / naive | seconds packed / unpacked / TRL | against unpacked | against TRL |",
         "|---|---|---|---|---|---|",
         *map(row, found["lines"]),
         "",
-        f"Geometric means: best/worst pairs {found['speedup_vs_trl_best_worst']:.2f} × TRL, all pairs "
-        f"{found['speedup_vs_trl_all_pairs']:.2f} × TRL; {found['speedup_vs_naive']:.2f} × our own unpacked path.",
+        f"Geometric means: best/worst pairs {found['speedup_vs_trl_best_worst']:.1f} × TRL, all pairs "
+        f"{found['speedup_vs_trl_all_pairs']:.1f} × TRL; {found['speedup_vs_naive']:.1f} × our own unpacked path.",
         "",
-        f"Gradient against one sequence at a time: {found['grad_rel_error_fp64']:.1e} in float64, "
-        f"{found['grad_rel_error_fp32']:.1e} in float32. Against TRL's own gradient, float32: at most "
+        f"Gradient against one sequence at a time: relative error {found['grad_rel_error_fp64']:.1e} in float64, "
+        f"{found['grad_rel_error_fp32']:.1e} in float32; against TRL's own gradient, float32, at most "
         f"{max(line['difference_to_trl'] for line in found['lines']):.1e}.",
         "",
         "Milliseconds per unique token by size of the pack: "
         + ", ".join(f"{line['ms_per_token']:.3f} at {line['tokens']:,}" for line in found["scaling"])
         + f" (spread {found['time_per_token_spread']:.0%}).",
         "",
-        f"Peak memory above the model, MCTS tree, MiB: packed {memory['packed']:.0f}, "
-        f"unpacked {memory['naive']:.0f}, TRL "
-        + ", ".join(f"{value:.0f} at batch {batch}" for batch, value in memory["trl"].items())
-        + ".",
-        "",
-        f"Float32 matrix products run at {limit['rate'] / 1e9:.0f} GFLOP/s here; the FLOPs that the unique tokens "
-        f"need, by the time taken: {limit['share']:.0%} of that"
-        + (f", SmolLM2-135M {limit['real_share']:.0%}" if "real_share" in limit else "")
-        + ". Where the time goes (small Llama"
-        + ("; SmolLM2-135M):" if "real_share" in limit else "):"),
-        "",
-        *(
-            f"- {name}: {share:.0%}" + (f"; {limit['real_shares'][name]:.0%}" if "real_share" in limit else "")
-            for name, share in limit["shares"].items()
-        ),
+        f"Peak memory above the loaded models, MCTS tree, MiB: packed {peaks['packed']:.0f}, unpacked "
+        f"{peaks['naive']:.0f}, TRL "
+        + ", ".join(f"{v:.0f} at {size} pairs a pass" for size, v in peaks["trl"].items()),
     ]
+    for name, limit in found["limit"].items():
+        lines += [
+            "",
+            f"{name}: the FLOPs that the unique tokens need, by the time taken, are {limit['share']:.0%} of what "
+            f"float32 matrix products reach here ({limit['rate'] / 1e9:.0f} GFLOP/s). Where the time goes:",
+            "",
+            *(f"- {kind}: {share:.0%}" for kind, share in limit["shares"].items()),
+        ]
     return "\n".join(lines)
 
 
@@ -466,12 +476,14 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=3)
     given = parser.parse_args()
     torch.set_num_threads(1)
-    found = run(given.peer, given.real_model, given.repeats)
+    found = None
+    for found in run(given.peer, given.real_model, given.repeats):
+        if given.json:
+            given.json.write_text(json.dumps(found, indent=2) + "\n")
+        if given.report:
+            given.report.write_text(report(found) + "\n")
+    assert found is not None
     print(report(found))
-    if given.json:
-        given.json.write_text(json.dumps(found, indent=2) + "\n")
-    if given.report:
-        given.report.write_text(report(found) + "\n")
 
 
 if __name__ == "__main__":
