@@ -10,6 +10,7 @@ the first shape. That both compute the same is checked: their gradients are comp
 from __future__ import annotations
 
 import argparse
+import ctypes
 import json
 import math
 import statistics
@@ -310,6 +311,7 @@ def where_time_goes(model: Any, pairs: list[Pair]) -> dict[str, float]:
 
 def peak(work: Callable[[], object]) -> float:
     """MiB above what is resident now, while it runs."""
+    ctypes.CDLL(None).malloc_trim(0)  # what earlier work has freed would hide what this work takes
     before = resident("VmRSS")
     Path("/proc/self/clear_refs").write_text("5")  # forget the peak so far
     work()
