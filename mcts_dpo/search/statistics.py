@@ -29,7 +29,6 @@ def search_statistics(forests: Iterable[Forest]) -> dict[str, float | int]:
     sample_accuracy: share of right ones among the finished samples;
     unanswered, unverified: terminal nodes (see `TreeInfo`);
     value_low, value_high: the scale of Q that was met: [-1, 1] for outcomes, widened by weighted confidence;
-    value_low, value_high: the scale of Q that was met (outcome in [-1, 1] plus weighted confidence);
     mean_confidence_right, mean_confidence_wrong: mean C over terminals, where it was asked (else left out).
     """
     counts = dict.fromkeys(
@@ -72,10 +71,9 @@ def search_statistics(forests: Iterable[Forest]) -> dict[str, float | int]:
         "coverage": covered / trees,
         "mixed": mixed / trees,
         "sample_accuracy": right_samples / max(1, ended_samples),
-        "value_low": float(low) if np.isfinite(low) else 0.0,
-        "value_high": float(high) if np.isfinite(high) else 0.0,
     }
     named = {"mean_confidence_right": confidence[1], "mean_confidence_wrong": confidence[-1]}
     judged = {name: float(np.mean(found)) for name, found in named.items() if found}
-    scale = {"value_low": low, "value_high": high} if low <= high else {"value_low": 0.0, "value_high": 0.0}
+    met = (float(low), float(high)) if low <= high else (0.0, 0.0)
+    scale = dict(zip(("value_low", "value_high"), met, strict=True))
     return {**counts, **shares, **scale, **judged}

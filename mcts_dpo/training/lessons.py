@@ -6,6 +6,7 @@ In: `Pairs`, `Siblings` or `Solutions`. Out: `Lessons`, and for one forward pass
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -112,15 +113,27 @@ def load_lessons(data: Path | Table, settings: TrainingSettings) -> Lessons:
     """
     wanted = table_of(settings.objective)
     source = data.what if isinstance(data, Columns) else str(data)
-    table = data if isinstance(data, Columns) else wanted.load(Path(data))
+    table = data if isinstance(data, Columns) else _read(Path(data), wanted)
     if not isinstance(table, wanted):
-        raise InputError(f"training.objective: {settings.objective!r} learns from {wanted.what}, not {table.what}")
+        what = f"{settings.objective!r} learns from {wanted.what}, not {table.what}"
+        raise InputError(f"{source}: training.objective: {what}")
     if not len(table):
         why = "" if wanted is Solutions else " (no parent had two children that differ enough: see preferences.min_gap)"
         raise InputError(f"{source}: no rows; there is nothing to learn from{why}")
     if isinstance(table, Solutions):
         return _solutions(table, source)
     return _lists(table, settings, source) if isinstance(table, Siblings) else _pairs(table, settings, source)
+
+
+def _read(path: Path, wanted: type[Pairs] | type[Siblings] | type[Solutions]) -> Table:
+    """The table in a file: of the wanted kind, or of the kind that it turns out to be."""
+    try:
+        return wanted.load(path)
+    except InputError:
+        for kind in (Pairs, Siblings, Solutions):
+            with suppress(InputError):
+                return kind.load(path)
+        raise
 
 
 def _solutions(table: Solutions, source: str) -> Lessons:

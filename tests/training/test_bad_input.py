@@ -101,7 +101,7 @@ def test_files_that_are_no_tables(policy: Path, refused: Callable[..., str], tmp
     (tmp_path / "c.jsonl").write_text("")
     assert "c.jsonl: no rows; there is nothing to learn from" in refused(tmp_path / "c.jsonl")
     pairs_of(random_rows(2), digest_of(policy)).save(tmp_path / "d.parquet")
-    assert "column 'leaf' is missing" in refused(tmp_path / "d.parquet", "training.objective=rft")
+    assert "'rft' learns from solutions, not pairs" in refused(tmp_path / "d.parquet", "training.objective=rft")
     assert "training.lr: -1 is out of range" in refused(tmp_path / "d.parquet", "training.lr=-1")
 
 

@@ -175,7 +175,7 @@ def test_a_table_of_the_wrong_kind_or_without_rows_is_refused(tmp_path: Path) ->
     with pytest.raises(InputError, match=r"pairs\.parquet: no rows"):
         load_lessons(tmp_path / "pairs.parquet", TrainingSettings())
     solutions.save(tmp_path / "solutions.parquet")
-    with pytest.raises(InputError, match=r"solutions\.parquet: column 'parent' is missing"):
+    with pytest.raises(InputError, match=r"solutions\.parquet: .* 'step_dpo' learns from pairs, not solutions"):
         load_lessons(tmp_path / "solutions.parquet", TrainingSettings())
 
 
