@@ -81,7 +81,7 @@ function draw() {
   svg.replaceChildren();
   const shown = shownNodes(tree, view.all ? Infinity : LIMIT);
   const labelled = shown.size <= LABELLED;
-  const { x, y, width, height } = layout(tree, shown, labelled ? 210 : 110, labelled ? 44 : 34);
+  const { x, y, width, height } = layout(tree, shown, labelled ? 150 : 110, labelled ? 60 : 34);
   const steps = tree.q.filter((_, node) => node > 0);
   const low = Math.min(...steps), high = Math.max(...steps);
   const marks = new Map();
@@ -105,7 +105,7 @@ function draw() {
     mark.setAttribute("data-node", node);
     mark.append(shape("title", {}, `${tree.text[node] || "(question)"}\nN ${tree.visits[node]}  Q ${short(tree.q[node])}`));
     nodes.append(mark);
-    if (labelled && node) nodes.append(shape("text", { x: cx, y: cy + size + 13, "text-anchor": "middle" }, brief(tree.text[node], 30)));
+    if (labelled && node) nodes.append(shape("text", { x: cx, y: cy + size + 13, "text-anchor": "middle" }, brief(tree.text[node], 24)));
   }
   svg.append(edges, nodes);
   view.home = { x: -90, y: -40, w: width + 180, h: height + 90 };
