@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Literal
 
 from mcts_dpo.config import StageConfig
-from mcts_dpo.models import ModelSize, model_size
+from mcts_dpo.models import ModelSize, default_dtype, model_size
 
 Level = Literal["ok", "note", "missing"]
 GIB = 2**30
@@ -102,10 +102,12 @@ def _installed(package: str) -> bool:
 def _weights(size: ModelSize, config: StageConfig) -> Finding:
     import torch
 
-    small = size.parameters < 50_000_000 and not torch.cuda.is_available()
-    dtype = config.engine.dtype if config.engine.dtype != "auto" else ("float32" if small else "bfloat16")
-    need = size.parameters * (4 if dtype == "float32" else 2)
-    text = f"{size.parameters / 1e6:,.0f} M parameters, {need / GIB:.2f} GiB as {dtype}, context {size.context:,}"
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    auto = config.engine.dtype == "auto"
+    dtype = default_dtype(size.parameters, device) if auto else getattr(torch, config.engine.dtype)
+    need = size.parameters * dtype.itemsize
+    name = str(dtype).removeprefix("torch.")
+    text = f"{size.parameters / 1e6:,.0f} M parameters, {need / GIB:.2f} GiB as {name}, context {size.context:,}"
     return _fits("model", text, need, "a smaller model, or a machine with more memory")
 
 

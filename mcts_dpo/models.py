@@ -12,8 +12,8 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
@@ -228,17 +228,24 @@ def model_size(model: str | Path) -> ModelSize:
     )
 
 
+@contextmanager
+def without_bars() -> Iterator[None]:
+    """transformers draws no progress bars of its own while the block runs."""
+    bars = transformers_logging.is_progress_bar_enabled()
+    transformers_logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if bars:
+            transformers_logging.enable_progress_bar()
+
+
 def _from_pretrained(source: _Source, dtype: torch.dtype | str) -> PreTrainedModel:
     options: dict[str, Any] = dict(source.options)
     if source.kind == "gguf":
         options["quantization_config"] = GgufConfig(dequantize=True)
-    bars = transformers_logging.is_progress_bar_enabled()
-    transformers_logging.disable_progress_bar()
-    try:
+    with without_bars():
         loaded = AutoModelForCausalLM.from_pretrained(source.name, dtype=dtype, **options)
-    finally:
-        if bars:
-            transformers_logging.enable_progress_bar()
     if source.kind == "gguf":
         # The weights are plain now; a policy saved from them must not claim to be quantised.
         if hasattr(loaded.config, "quantization_config"):

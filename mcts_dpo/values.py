@@ -24,7 +24,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from mcts_dpo.files import InputError, read_json, write_json
-from mcts_dpo.models import Dtype, load_model, tokenizer_digest, weights_digest
+from mcts_dpo.models import load_model, tokenizer_digest, weights_digest
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +41,7 @@ class ValueModel:
     tokenizer: str
 
     @classmethod
-    def load(cls, path: str | Path, dtype: Dtype = "float32") -> ValueModel:
+    def load(cls, path: str | Path) -> ValueModel:
         """Read a directory that `save` wrote; the policy is loaded from where its `value.json` says.
 
         Raises InputError for what is no value model, and where the policy's weights are no longer those it was
@@ -62,9 +62,6 @@ class ValueModel:
             from peft import PeftModel
 
             trunk = PeftModel.from_pretrained(trunk, str(folder / "adapter")).merge_and_unload()
-        if dtype == "bfloat16":
-            for parameter in trunk.parameters():
-                parameter.data = parameter.data.to(torch.bfloat16)
         try:
             head = load_file(folder / "value.safetensors", device=str(trunk.device))
             return cls(trunk.eval().requires_grad_(False), head["weight"], head["bias"], about["tokenizer"])

@@ -5,6 +5,7 @@ Models in; limits, tables and one-line refusals out. Knows no requests.
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -44,6 +45,19 @@ def host(model: PreTrainedModel) -> PreTrainedModel:
 def weight_shapes(model: PreTrainedModel) -> dict[str, tuple[int, ...]]:
     """The shape of every weight by name."""
     return {name: tuple(weight.shape) for name, weight in model.state_dict().items()}
+
+
+def refuse_other_shapes(
+    here: dict[str, tuple[int, ...]], there: dict[str, tuple[int, ...]], checkpoint: str | Path
+) -> None:
+    """Raise InputError, naming a weight, unless an engine with weights of these shapes can take the checkpoint's."""
+    for name in sorted(here.keys() | there.keys()):
+        ours, theirs = here.get(name), there.get(name)
+        if ours != theirs:
+            raise InputError(
+                f"{checkpoint}: another architecture than the engine's: {name} is {theirs or 'missing'}, "
+                f"in the engine it is {ours or 'missing'}"
+            )
 
 
 def longest_sequence(config: PretrainedConfig, asked: int | None) -> int:

@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from mcts_dpo.engines import attention
 from mcts_dpo.engines.base import Completion, Finish, Request, Sample, Usage
 from mcts_dpo.engines.batch import Batch
-from mcts_dpo.engines.hosting import end_tokens, host, longest_sequence, weight_shapes
+from mcts_dpo.engines.hosting import end_tokens, host, longest_sequence, refuse_other_shapes, weight_shapes
 from mcts_dpo.engines.prefixes import Node, Positions, PrefixTree
 from mcts_dpo.engines.requests import Job, choice_tokens, unservable
 from mcts_dpo.engines.sampling import sample_tokens, uniforms
@@ -134,14 +134,7 @@ class TransformersEngine:
         fresh = load_model(checkpoint, self._dtype, self._device)
         if type(fresh) is not type(self._model):
             raise InputError(f"{checkpoint}: a {type(fresh).__name__}; the engine runs a {type(self._model).__name__}")
-        shapes = weight_shapes(fresh)
-        for name in sorted(self._shapes.keys() | shapes.keys()):
-            ours, theirs = self._shapes.get(name), shapes.get(name)
-            if ours != theirs:
-                raise InputError(
-                    f"{checkpoint}: another architecture than the engine's: {name} is {theirs or 'missing'}, "
-                    f"in the engine it is {ours or 'missing'}"
-                )
+        refuse_other_shapes(self._shapes, weight_shapes(fresh), checkpoint)
         if tokenizer_digest(load_tokenizer(checkpoint)) != tokenizer_digest(self.tokenizer):
             raise InputError(f"{checkpoint}: another tokenizer than the engine's")
         self._model = host(fresh)

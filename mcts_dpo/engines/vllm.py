@@ -31,7 +31,7 @@ import torch
 from mcts_dpo.engines import vllm_core
 from mcts_dpo.engines.base import Completion, Finish, Request, Sample, Usage
 from mcts_dpo.engines.choices import probabilities, questions
-from mcts_dpo.engines.hosting import end_tokens, longest_sequence, weight_shapes
+from mcts_dpo.engines.hosting import end_tokens, longest_sequence, refuse_other_shapes, weight_shapes
 from mcts_dpo.engines.requests import choice_tokens, unservable
 from mcts_dpo.engines.settings import EngineSettings
 from mcts_dpo.engines.text import StopStrings
@@ -39,7 +39,7 @@ from mcts_dpo.files import InputError
 from mcts_dpo.models import as_directory, default_dtype, load_skeleton, load_tokenizer, tokenizer_digest
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedModel
+    pass
 
 _log = logging.getLogger(__name__)
 _CHOICES = 128  # next tokens that vLLM scores in one request at most
@@ -158,7 +158,7 @@ class VllmEngine:
         """
         self._refuse_if_busy("reload")
         directory = self._directory(checkpoint)
-        self._refuse_another(load_skeleton(directory), checkpoint)
+        refuse_other_shapes(self._shapes, weight_shapes(load_skeleton(directory)), checkpoint)
         if tokenizer_digest(load_tokenizer(checkpoint)) != tokenizer_digest(self.tokenizer):
             raise InputError(f"{checkpoint}: another tokenizer than the engine's")
         if self._dead is not None:
@@ -185,16 +185,6 @@ class VllmEngine:
         """`model` as vLLM can load it; a GGUF file or an adapter is saved beside this engine's other scratch."""
         self._saved += 1
         return as_directory(model, Path(self._scratch.name) / str(self._saved), self.settings.dtype)
-
-    def _refuse_another(self, skeleton: PreTrainedModel, checkpoint: Path) -> None:
-        shapes = weight_shapes(skeleton)
-        for name in sorted(self._shapes.keys() | shapes.keys()):
-            ours, theirs = self._shapes.get(name), shapes.get(name)
-            if ours != theirs:
-                raise InputError(
-                    f"{checkpoint}: another architecture than the engine's: {name} is {theirs or 'missing'}, "
-                    f"in the engine it is {ours or 'missing'}"
-                )
 
     def _refuse_if_busy(self, what: str) -> None:
         if self._jobs:

@@ -17,6 +17,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from mcts_dpo.preferences import Pairs
@@ -51,7 +53,7 @@ def gather(rounds: Iterable[tuple[int, Sequence[Path], Path]], *, max_tokens: in
     found = Trees()
     waiting: list[dict[str, Any]] = []
     shards = [(number, file, pairs_file) for number, files, pairs_file in rounds for file in files]
-    sizes = [len(Forest.load(file).tokens) for _, file, _ in shards]
+    sizes = [_tokens_in(file) for _, file, _ in shards]
     found.tokens = sum(sizes) <= max_tokens
     for number, file, pairs_file in shards:
         forest = Forest.load(file)
@@ -139,6 +141,11 @@ def _pairs_by_problem(path: Path) -> dict[str, list[dict[str, Any]]]:
                 }
             )
     return found
+
+
+def _tokens_in(file: Path) -> int:
+    """Tokens of all steps in a tree file, from the one column that says so."""
+    return int(pc.sum(pq.read_table(file, columns=["length"])["length"]).as_py() or 0)
 
 
 def _question(prompt: str) -> str:

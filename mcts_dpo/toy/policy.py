@@ -19,12 +19,12 @@ import torch
 from numpy.typing import NDArray
 from pydantic import Field
 from transformers import GenerationConfig, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
-from transformers.utils import logging as transformers_logging
 
 from mcts_dpo.engines import Engine, EngineSettings, Request, complete
 from mcts_dpo.engines.transformers import TransformersEngine
 from mcts_dpo.evaluation import EvaluationSettings, evaluate
 from mcts_dpo.files import InputError, seed_from, whole
+from mcts_dpo.models import without_bars
 from mcts_dpo.problems import Problem
 from mcts_dpo.progress import Progress, silent
 from mcts_dpo.prompts import PromptSettings, prompt_tokens, self_evaluation
@@ -285,11 +285,6 @@ def _accuracy(problems: Sequence[Problem], engine: Engine, prompt: PromptSetting
 
 
 def _save(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, folder: Path) -> None:
-    bars = transformers_logging.is_progress_bar_enabled()
-    transformers_logging.disable_progress_bar()
-    try:
+    with without_bars():
         model.save_pretrained(folder)
-    finally:
-        if bars:
-            transformers_logging.enable_progress_bar()
     tokenizer.save_pretrained(folder)

@@ -18,10 +18,9 @@ from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
 from torch.distributed.tensor import DTensor, distribute_tensor
 from transformers.modeling_layers import GradientCheckpointingLayer
-from transformers.utils import logging as transformers_logging
 
 from mcts_dpo.files import InputError, read_json
-from mcts_dpo.models import load_model
+from mcts_dpo.models import default_dtype, load_model, without_bars
 from mcts_dpo.training.distributed import local_device
 from mcts_dpo.training.settings import LoraSettings, TrainingSettings
 
@@ -210,8 +209,7 @@ def stored_dtype(policy: str | Path, model: Any) -> torch.dtype:
         found = getattr(torch, str(name).removeprefix("torch."), None)
         if isinstance(found, torch.dtype):
             return found
-    small = sum(parameter.numel() for parameter in model.parameters()) < 50_000_000
-    return torch.float32 if small else torch.bfloat16
+    return default_dtype(sum(parameter.numel() for parameter in model.parameters()), "cpu")
 
 
 def save_policy(trained: Trainable, tokenizer: Any, folder: Path) -> None:
@@ -229,13 +227,8 @@ def save_policy(trained: Trainable, tokenizer: Any, folder: Path) -> None:
         model = _merge(trained.adapters, trained.stored)
     for parameter in model.parameters():
         parameter.data = parameter.data.to(trained.stored)
-    bars = transformers_logging.is_progress_bar_enabled()
-    transformers_logging.disable_progress_bar()
-    try:
+    with without_bars():
         model.save_pretrained(folder)
-    finally:
-        if bars:
-            transformers_logging.enable_progress_bar()
     tokenizer.save_pretrained(folder)
 
 

