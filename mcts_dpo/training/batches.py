@@ -152,6 +152,11 @@ class Batch:
     in_step: Tensor
     imitation: Tensor
 
+    @property
+    def places(self) -> Tensor:
+        """[T] int64 in [0, B·L): where each scored token itself stands in the flattened [B·L]."""
+        return self.positions + 1
+
     def to(self, device: torch.device) -> Batch:
         """The same batch on another device."""
         return Batch(

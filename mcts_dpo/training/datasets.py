@@ -1,8 +1,8 @@
 """TRL-style preference data as our tables: `prompt` / `chosen` / `rejected` (or `completion`), text or messages.
 
 In: a JSONL or Parquet file, or the name of a data set on the hub. Out: `Pairs` (or `Solutions`) of token ids, each
-conversation rendered once, whole, by the policy's chat template; where the prompt ends is found by comparing ids, so
-that what is trained on is what the policy would have read and sampled. Knows no objective and no model.
+conversation rendered once, whole (rendering.py), so that what is trained on is what the policy would have read and
+sampled. Knows no objective and no model.
 
 The formats: https://huggingface.co/docs/trl/dataset_formats (standard and conversational; explicit and implicit
 prompt; prompt-completion).
@@ -11,8 +11,7 @@ prompt; prompt-completion).
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,52 +22,11 @@ from mcts_dpo.files import InputError, read_table
 from mcts_dpo.models import tokenizer_digest
 from mcts_dpo.preferences.dataset import Pairs, Solutions
 from mcts_dpo.training.lessons import table_of
+from mcts_dpo.training.rendering import Rendered, Row, Text, render, short
 from mcts_dpo.training.settings import TrainingSettings
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
-
-Text = str | list[dict[str, Any]]
-"""A text, or a conversation: messages with `role` and `content`."""
-
-
-@dataclass(frozen=True, slots=True)
-class Row:
-    """One row of a data set: its values by field, and where it stands ("file, line 3"), for messages."""
-
-    values: Mapping[str, Any]
-    where: str
-
-    def text(self, field: str) -> Text:
-        """A field that must hold text or messages, and not be empty."""
-        value = self.values.get(field)
-        if value is None:
-            known = ", ".join(sorted(self.values)) or "none"
-            raise InputError(f"{self.where}: {field}: is missing (accepted: text or messages; found fields: {known})")
-        if isinstance(value, str):
-            if not value:
-                raise InputError(f"{self.where}: {field}: is empty (accepted: text or messages)")
-            return value
-        if not isinstance(value, Sequence) or not value:
-            raise InputError(f"{self.where}: {field}: {_short(value)} (accepted: text or a list of messages)")
-        for place, message in enumerate(value):
-            if not isinstance(message, Mapping):
-                accepted = "accepted: an object with role and content"
-                raise InputError(f"{self.where}: {field}[{place}]: {_short(message)} ({accepted})")
-            for key in ("role", "content"):
-                if not isinstance(message.get(key), str):
-                    found = _short(message[key]) if key in message else "is missing"
-                    raise InputError(f"{self.where}: {field}[{place}].{key}: {found} (accepted: text)")
-        return [{key: item for key, item in message.items() if item is not None} for message in value]
-
-    def number(self, field: str, default: float) -> float:
-        """An optional field that must hold a number."""
-        value = self.values.get(field)
-        if value is None:
-            return default
-        if isinstance(value, bool) or not isinstance(value, int | float):
-            raise InputError(f"{self.where}: {field}: {_short(value)} (accepted: a number)")
-        return float(value)
 
 
 def is_ours(path: Path) -> bool:
@@ -114,12 +72,12 @@ def load_preferences(
 
     Raises InputError naming the file, the line and the field for a row that cannot be a pair.
     """
-    kept: list[tuple[Row, _Rendered, float, float]] = []
+    kept: list[tuple[Row, Rendered, float, float]] = []
     for row in rows_of(source, split):
         prompt, chosen, rejected = _split_prompt(row)
-        rendered = _render(row, tokenizer, prompt, {"chosen": chosen, "rejected": rejected}, append_eos)
+        rendered = render(row, tokenizer, prompt, {"chosen": chosen, "rejected": rejected}, append_eos)
         if rendered.completions[0] == rendered.completions[1]:
-            shown = _short(chosen if isinstance(chosen, str) else chosen[-1]["content"])
+            shown = short(chosen if isinstance(chosen, str) else chosen[-1]["content"])
             raise InputError(f"{row.where}: rejected: equals chosen ({shown}); a pair needs two answers")
         margin = row.number("margin", row.number("score_chosen", 0.0) - row.number("score_rejected", 0.0))
         weight = row.number("weight", 1.0)
@@ -138,6 +96,8 @@ def load_preferences(
         "prefix_tokens": [[]] * n,
         "chosen_tokens": [one.completions[0] for _, one, *_ in kept],
         "rejected_tokens": [one.completions[1] for _, one, *_ in kept],
+        "chosen_observed": [one.observed[0] for _, one, *_ in kept],
+        "rejected_observed": [one.observed[1] for _, one, *_ in kept],
         "weight": [weight for *_, weight, _ in kept],
         "margin": [margin for *_, margin in kept],
         "chosen_q": [row.number("score_chosen", 1.0) for row, *_ in kept],
@@ -153,14 +113,14 @@ def load_completions(
     source: str | Path, tokenizer: PreTrainedTokenizerBase, *, split: str = "train", append_eos: bool = True
 ) -> Solutions:
     """Solutions to imitate from TRL-style data: `prompt` with `completion` or `chosen`. See `load_preferences`."""
-    kept: list[tuple[Row, _Rendered, float]] = []
+    kept: list[tuple[Row, Rendered, float]] = []
     for row in rows_of(source, split):
         if "completion" in row.values:
             prompt, completion = row.text("prompt"), row.text("completion")
-            rendered = _render(row, tokenizer, prompt, {"completion": completion}, append_eos)
+            rendered = render(row, tokenizer, prompt, {"completion": completion}, append_eos)
         else:
             prompt, chosen, _ = _split_prompt(row)
-            rendered = _render(row, tokenizer, prompt, {"chosen": chosen}, append_eos)
+            rendered = render(row, tokenizer, prompt, {"chosen": chosen}, append_eos)
         kept.append((row, rendered, row.number("weight", 1.0)))
     if not kept:
         raise InputError(f"{source}: no rows; there is nothing to learn from")
@@ -172,6 +132,7 @@ def load_completions(
         "completion": [one.texts[1] for _, one, _ in kept],
         "prompt_tokens": [one.prompt for _, one, _ in kept],
         "completion_tokens": [one.completions[0] for _, one, _ in kept],
+        "completion_observed": [one.observed[0] for _, one, _ in kept],
         "q": [1.0] * len(kept),
         "weight": [weight for *_, weight in kept],
     }
@@ -207,7 +168,7 @@ def _json_rows(path: Path) -> Iterator[Row]:
                 except json.JSONDecodeError as error:
                     raise InputError(f"{where}: not JSON ({error.msg})") from None
                 if not isinstance(values, dict):
-                    raise InputError(f"{where}: {_short(values)} (accepted: one object per line)")
+                    raise InputError(f"{where}: {short(values)} (accepted: one object per line)")
                 yield Row(values, where)
     except FileNotFoundError:
         raise InputError(f"{path}: no such file") from None
@@ -228,15 +189,6 @@ def _hub_rows(name: str, split: str) -> Iterator[Row]:
         yield Row(values, f"{name}, row {number}")
 
 
-@dataclass(frozen=True, slots=True)
-class _Rendered:
-    """Token ids of a prompt and of its completions, and the texts of all of them."""
-
-    prompt: list[int]
-    completions: tuple[list[int], ...]
-    texts: tuple[str, ...]
-
-
 def _split_prompt(row: Row) -> tuple[Text, Text, Text]:
     """Prompt, chosen and rejected; without a prompt, it is what the other two begin with alike."""
     chosen, rejected = row.text("chosen"), row.text("rejected")
@@ -255,88 +207,3 @@ def _split_prompt(row: Row) -> tuple[Text, Text, Text]:
             "(accepted: a field prompt, or conversations that share their beginning)"
         )
     return chosen[:same], chosen[same:], rejected[same:]
-
-
-def _render(
-    row: Row, tokenizer: PreTrainedTokenizerBase, prompt: Text, completions: Mapping[str, Text], append_eos: bool
-) -> _Rendered:
-    end = tokenizer.eos_token_id
-    if isinstance(prompt, str):
-        for field, completion in completions.items():
-            if not isinstance(completion, str):
-                raise InputError(f"{row.where}: {field}: messages after a prompt that is text (accepted: text)")
-        texts = [prompt + str(completion) for completion in completions.values()]
-        ids = [_ids(tokenizer, text, special=True) for text in texts]
-        ids = [[*one, end] if append_eos and end is not None and one[-1] != end else one for one in ids]
-        start = _ids(tokenizer, prompt, special=True)
-    else:
-        texts = [_conversation(row, field, tokenizer, prompt, completion) for field, completion in completions.items()]
-        ids = [_ids(tokenizer, text, special=False) for text in texts]
-        opening = _template(row, "prompt", tokenizer, prompt, add_generation_prompt=True)
-        start = _ids(tokenizer, opening, special=False)
-    # A token may reach over the border between prompt and completion; then it belongs to the completion.
-    border = _common([start, *ids])
-    if border == 0:
-        raise InputError(f"{row.where}: prompt: renders to no token that its completions begin with")
-    if not isinstance(prompt, str):
-        ids = [[*one[:border], *_closed(one[border:], end if append_eos else None)] for one in ids]
-    for field, one in zip(completions, ids, strict=True):
-        if len(one) == border:
-            raise InputError(f"{row.where}: {field}: renders to no token after the prompt (accepted: an answer)")
-    shown = [tokenizer.decode(part) for part in (ids[0][:border], *(one[border:] for one in ids))]
-    return _Rendered(ids[0][:border], tuple(one[border:] for one in ids), tuple(map(str, shown)))
-
-
-def _conversation(
-    row: Row, field: str, tokenizer: PreTrainedTokenizerBase, prompt: list[dict[str, Any]], completion: Text
-) -> str:
-    if isinstance(completion, str):
-        # The answer as text after a conversation: what the assistant says.
-        completion = [{"role": "assistant", "content": completion}]
-    return _template(row, field, tokenizer, [*prompt, *completion], add_generation_prompt=False)
-
-
-def _template(
-    row: Row,
-    field: str,
-    tokenizer: PreTrainedTokenizerBase,
-    messages: list[dict[str, Any]],
-    *,
-    add_generation_prompt: bool,
-) -> str:
-    if tokenizer.chat_template is None:
-        raise InputError(f"{row.where}: {field}: messages, but the policy has no chat template (accepted: text)")
-    try:
-        rendered = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=add_generation_prompt)
-    except Exception as error:  # a template raises what it likes: roles that do not alternate, say
-        raise InputError(f"{row.where}: {field}: the policy's chat template refuses it ({error})") from None
-    return str(rendered)
-
-
-def _ids(tokenizer: PreTrainedTokenizerBase, text: str, *, special: bool) -> list[int]:
-    found: list[int] = tokenizer(text, add_special_tokens=special)["input_ids"]
-    return found
-
-
-def _closed(answer: list[int], end: int | None) -> list[int]:
-    """An answer up to its end of sequence: what a template writes after it, no policy ever samples."""
-    if end is None or not answer:
-        return answer
-    if end not in answer:
-        return [*answer, end]
-    return answer[: len(answer) - answer[::-1].index(end)]
-
-
-def _common(sequences: Sequence[Sequence[int]]) -> int:
-    """How many ids all sequences begin with alike."""
-    count = 0
-    for ids in zip(*sequences, strict=False):
-        if len(set(ids)) > 1:
-            break
-        count += 1
-    return count
-
-
-def _short(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= 60 else f"{text[:57]}..."

@@ -44,8 +44,7 @@ class Lessons:
     of_row:    by name, [rows] float64: "smoothing" in [0, 0.5) and "margin" (the gap in Q) of a pair.
     of_step:   by name, [sequences] float64: "start", the step's log-probability under the policy that sampled it (pairs
                and lists; left out where the table does not know it: then the trainer measures it); "value" (Q'),
-               "advantage" (Q − V of the parent), "count" (samples ≥ 1) and "likeness" (cosine of token counts to the
-               list's best step, in [0, 1]) of a sibling.
+               "advantage" (Q − V of the parent) and "count" (samples ≥ 1) of a sibling.
     tokenizer: digest of the tokenizer that the ids belong to.
     source:    the file or kind of table, for messages.
     """
@@ -178,8 +177,6 @@ def _lists(table: Siblings, settings: TrainingSettings, source: str) -> Lessons:
         "advantage": table.numbers("q") - table.numbers("parent_value"),
         "count": table.numbers("samples").astype(np.float64),
     }
-    if settings.objective == "tpo":
-        of_step["likeness"] = _likeness(table)
     unscored = _unscored(prompt, [table.observed("prefix"), table.observed("step")])
     scored = sequences(parts, scored_from, step_from, imitation, per_row=np.diff(table.offsets), unscored=unscored)
     return Lessons(scored, table.numbers("weight")[best], {}, of_step, table.tokenizer, source)
@@ -210,17 +207,3 @@ def _scored_from(
     if settings.objective == "step_rft" or not settings.nll_weight:
         return step_from
     return np.where(imitation > 0, prompt, step_from)
-
-
-def _likeness(table: Siblings) -> NDArray[np.float64]:
-    """[steps] in [0, 1]: cosine similarity of each step's token counts to those of its list's best step."""
-    steps, offsets = table.tokens("step_tokens"), table.offsets
-    found = np.ones(len(table))
-    for first, end in zip(offsets[:-1].tolist(), offsets[1:].tolist(), strict=True):
-        ids = np.unique(steps.values[steps.offsets[first] : steps.offsets[end]])
-        counts = np.array(
-            [np.bincount(np.searchsorted(ids, steps[row]), minlength=len(ids)) for row in range(first, end)]
-        )
-        norms = np.linalg.norm(counts, axis=1)
-        found[first:end] = counts @ counts[0] / (norms * norms[0])
-    return found

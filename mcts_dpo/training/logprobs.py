@@ -30,36 +30,59 @@ class Scores:
 
     tokens: [T] ≤ 0, of each scored token given all before it, in the batch's order; of a pack, [U], each once.
     steps:  [B], the sum over each sequence's step.
+    means:  [B, width], not differentiable: the mean of the last states at each step's own scored tokens; None unless
+            asked for.
     """
 
     tokens: Tensor
     steps: Tensor
+    means: Tensor | None = None
 
 
-def score(model: Any, batch: Batch | Packed, *, logits_at_once: int = LOGITS_AT_ONCE) -> Scores:
+def score(model: Any, batch: Batch | Packed, *, means: bool = False, logits_at_once: int = LOGITS_AT_ONCE) -> Scores:
     """Log-probabilities of the batch's scored tokens under `model`.
 
     model: a transformers causal language model (`check_readable`; for a pack also `check_packable`), whose dropout
            must be off (evaluation mode). Scoring a pack sets its attention to `attention.NAME`, for good: the layers
            that gradient checkpointing computes again must find it still.
+    means: whether the steps' mean states are wanted too.
     logits_at_once: bound on logits held at one time, in elements; it changes memory and time, not the result.
     """
-    states = states_of(model, batch)
-    tokens = _readout(states, model.get_output_embeddings(), batch.targets, logits_at_once)
+    states = _last_states(model, batch)
+    predicting = states.index_select(0, batch.positions)
+    tokens = _readout(predicting, model.get_output_embeddings(), batch.targets, logits_at_once)
+    found = _step_means(states.detach(), batch) if means else None
     if isinstance(batch, Packed):
         unique = tokens.new_zeros(batch.steps).index_add(0, batch.step_owner, tokens[batch.step_tokens])
-        return Scores(tokens, unique[batch.step_of])
+        return Scores(tokens, unique[batch.step_of], found)
     steps = tokens.new_zeros(len(batch.input_ids)).index_add(0, batch.owner, tokens * batch.in_step)
-    return Scores(tokens, steps)
+    return Scores(tokens, steps, found)
 
 
 def states_of(model: Any, batch: Batch | Packed) -> Tensor:
     """[T, width]: the last states from which the batch's scored tokens are predicted, in the batch's order."""
+    return _last_states(model, batch).index_select(0, batch.positions)
+
+
+def _last_states(model: Any, batch: Batch | Packed) -> Tensor:
+    """[places, width]: the model's last states, all sequences one after the other; of a pack, each token once."""
     if isinstance(batch, Packed):
         states = _packed_states(model, batch)
     else:
         states = model.base_model(input_ids=batch.input_ids, use_cache=False).last_hidden_state
-    return states.reshape(-1, states.shape[-1]).index_select(0, batch.positions)
+    return states.reshape(-1, states.shape[-1])
+
+
+def _step_means(states: Tensor, batch: Batch | Packed) -> Tensor:
+    """[B, width]: the mean state of each sequence's step, in float32 at least."""
+    if isinstance(batch, Packed):
+        places, owner, steps = batch.places[batch.step_tokens], batch.step_owner, batch.steps
+    else:
+        places, owner, steps = batch.places[batch.in_step], batch.owner[batch.in_step], len(batch.input_ids)
+    wide = states.index_select(0, places).to(torch.promote_types(states.dtype, torch.float32))
+    sums = wide.new_zeros(steps, states.shape[-1]).index_add(0, owner, wide)
+    means = sums / wide.new_zeros(steps).index_add(0, owner, torch.ones_like(wide[:, 0]))[:, None]
+    return means[batch.step_of] if isinstance(batch, Packed) else means
 
 
 def _packed_states(model: Any, packed: Packed) -> Tensor:
@@ -126,6 +149,7 @@ def check_packable(model: Any, tokens: Tensor) -> None:
         position_ids=torch.where(places < 2 * stem, places, places - stem)[None],
         end=end,
         positions=places,
+        places=places,
         targets=ids,
         imitation=torch.zeros(size, device=ids.device),
         step_tokens=places,

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -52,11 +53,13 @@ class _Steps:
     """The steps of one pass as the losses see them.
 
     policy, reference: [B] log-probabilities, per token where `length_normalised` asks for it; reference: None where the
-    objective has none. targets: their rows. settings: the loss's.
+    objective has none. means: [B, width] mean states, None unless `wants_means`. targets: their rows. settings: the
+    loss's.
     """
 
     policy: Tensor
     reference: Tensor | None
+    means: Tensor | None
     targets: Targets
     settings: TrainingSettings
 
@@ -111,6 +114,13 @@ def _ranking(steps: _Steps, weights: Tensor | None) -> Tensor:
     return losses.lambda_loss(policy, reference, value, present, beta=beta_of(steps.settings), step_weights=weights)
 
 
+def _likeness(steps: _Steps) -> Tensor:
+    """[R, width] in [−1, 1]: the cosine of each sibling's mean state to that of its list's best."""
+    assert steps.means is not None
+    found = F.cosine_similarity(steps.means[steps.targets.places], steps.means[steps.targets.first][:, None], dim=-1)
+    return found.to(steps.policy.dtype)
+
+
 def _distillation(steps: _Steps) -> Tensor:
     return losses.sibling_distillation(
         steps.policy[steps.targets.places],
@@ -150,7 +160,7 @@ _WITH_REFERENCE: Mapping[Objective, Callable[[_Steps], Tensor]] = {
     ),
     "kto": _kto,
     "lipo": lambda s: _ranking(s, None),
-    "tpo": lambda s: _ranking(s, 1 + s.siblings("likeness")),
+    "tpo": lambda s: _ranking(s, 1 + _likeness(s)),
     "tree_policy_gradient": _policy_gradient,
 }
 _WITHOUT_REFERENCE: Mapping[Objective, Callable[[_Steps], Tensor]] = {
@@ -165,6 +175,11 @@ _OWN_LENGTHS = ("simpo", "orpo", "sibling_distillation", "tree_policy_gradient")
 def needs_reference(objective: Objective) -> bool:
     """Whether `loss_of` wants the reference's log-probabilities."""
     return objective in _WITH_REFERENCE
+
+
+def wants_means(objective: Objective) -> bool:
+    """Whether `loss_of` wants the scores to hold the steps' mean states."""
+    return objective == "tpo"
 
 
 def beta_of(settings: TrainingSettings) -> float:
@@ -251,23 +266,23 @@ def loss_of(
     if settings.objective == "step_rft":
         parts = [nll, nll]
     else:
-        value = losses.weighted_mean(_losses(scores.steps, reference, targets, settings), targets.weight, total.weight)
+        value = losses.weighted_mean(_losses(scores, reference, targets, settings), targets.weight, total.weight)
         loss = settings.nll_weight * nll + preference_weight(settings) * value
         parts = [loss, nll, value]
     with torch.no_grad():
         return parts[0], torch.cat([torch.stack(parts), _watched(scores.steps, start, targets, total, settings)])
 
 
-def _losses(steps: Tensor, reference: Tensor | None, targets: Targets, settings: TrainingSettings) -> Tensor:
+def _losses(scores: Scores, reference: Tensor | None, targets: Targets, settings: TrainingSettings) -> Tensor:
     """[R] the objective's ℓ."""
-    objective = settings.objective
+    objective, steps = settings.objective, scores.steps
     if needs_reference(objective) and reference is None:
         raise ValueError(f"{objective} needs the reference's log-probabilities")
     if settings.length_normalised and objective not in _OWN_LENGTHS:
         steps = losses.length_normalised(steps, targets.lengths)
         reference = None if reference is None else losses.length_normalised(reference, targets.lengths)
     function = (_WITH_REFERENCE if needs_reference(objective) else _WITHOUT_REFERENCE)[objective]
-    return function(_Steps(steps, reference, targets, settings))
+    return function(_Steps(steps, reference, scores.means, targets, settings))
 
 
 def _watched(steps: Tensor, start: Tensor, targets: Targets, total: Totals, settings: TrainingSettings) -> Tensor:

@@ -87,6 +87,7 @@ class Packed:
     position_ids: [1, L] int64, depth in tokens: what the position would be in the sequence alone.
     end:          [L] int64 in (k, L]: q sees k ⇔ k ≤ q < end[k].
     positions:    [U] int64 in [0, L): the parent of each scored token, where the state stands that predicts it.
+    places:       [U] int64 in [0, L): where each scored token itself stands.
     targets:      [U] int64, the scored tokens' ids.
     imitation:    [U] float64: the token's weight in the NLL, summed over the sequences that it is scored in.
     step_tokens:  [E] int64 in [0, U): the scored tokens of each unique step, step after step.
@@ -99,6 +100,7 @@ class Packed:
     position_ids: Tensor
     end: Tensor
     positions: Tensor
+    places: Tensor
     targets: Tensor
     imitation: Tensor
     step_tokens: Tensor
@@ -113,6 +115,7 @@ class Packed:
             self.position_ids.to(device),
             self.end.to(device),
             self.positions.to(device),
+            self.places.to(device),
             self.targets.to(device),
             self.imitation.to(device),
             self.step_tokens.to(device),
@@ -154,6 +157,7 @@ def pack(data: Sequences, which: NDArray[np.int64]) -> Packed:
         position_ids=torch.from_numpy(trie.depths)[None],
         end=torch.from_numpy(trie.end),
         positions=torch.from_numpy(parents[found]),
+        places=torch.from_numpy(found),
         targets=torch.from_numpy(trie.tokens[found].astype(np.int64)),
         imitation=torch.from_numpy(imitation[found]),
         step_tokens=torch.from_numpy(rank[np.concatenate(step_nodes)]),

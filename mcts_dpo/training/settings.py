@@ -93,6 +93,7 @@ class TrainingSettings(Settings):
     split, append_eos:    of TRL-style data: which split of a data set on the hub; whether its completions end the
                           answer (false for single steps).
     regression_weight, ranking_weight: of a value model's two losses, regression to Q and pairwise ranking.
+    ranking, ranking_margin: "margin", max(0, ranking_margin − gap), in units of Q; or "logistic", −log σ(gap).
     sharding:             under torchrun, each process holds a share of every weight (FSDP2) instead of all of them.
     """
 
@@ -134,6 +135,8 @@ class TrainingSettings(Settings):
     trackers: tuple[Literal["tensorboard", "wandb", "trackio"], ...] = ("tensorboard",)
     regression_weight: float = Field(1.0, ge=0)
     ranking_weight: float = Field(1.0, ge=0)
+    ranking: Literal["margin", "logistic"] = "margin"
+    ranking_margin: float = Field(0.1, ge=0)
     split: str = "train"
     append_eos: bool = True
     sharding: bool = False

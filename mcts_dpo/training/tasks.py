@@ -16,7 +16,7 @@ from torch import Tensor
 from mcts_dpo.training.batches import Batch, forward_passes, make_batch
 from mcts_dpo.training.lessons import Lessons
 from mcts_dpo.training.logprobs import score
-from mcts_dpo.training.objectives import loss_of, names, needs_reference, totals
+from mcts_dpo.training.objectives import loss_of, names, needs_reference, totals, wants_means
 from mcts_dpo.training.packing import Packed, pack, packed_passes
 from mcts_dpo.training.settings import TrainingSettings
 
@@ -150,7 +150,7 @@ class PolicyTask:
         if start is not None and not needs_reference(self.settings.objective):
             targets, start = replace(targets, of_step={**targets.of_step, "start": start}), None
         loss, figures = loss_of(
-            score(model, batch),
+            score(model, batch, means=wants_means(self.settings.objective)),
             batch,
             targets,
             start,

@@ -3,9 +3,11 @@
 In: a policy and a table of pairs or lists of siblings, with the Q of each step. Out: a directory that
 `mcts_dpo.values` reads. The sequences, packs, checkpoints and processes are those of `trainer`; only the loss is not.
 
-Loss per row: regression (V − Q)², mean over its steps, and pairwise ranking −log σ(V_i − V_j), mean over its pairs of
-steps with Q_i > Q_j. Source: Chen et al. 2024, arXiv 2406.10858 (SVPO: a value model on the steps of search trees,
-trained by regression to Q and by ranking); its ranking loss is a margin loss, ours the logistic one.
+Loss per row: regression (V − Q)², mean over its steps, and pairwise ranking, mean over its pairs of steps with
+Q_i > Q_j: by default max(0, m − (V_i − V_j)), m = `ranking_margin`, which asks for an order and leaves the size of the
+gap to the regression; or −log σ(V_i − V_j), which never stops asking for more. Source: Chen et al. 2024, arXiv
+2406.10858 (SVPO: a value model on the steps of search trees, trained with a squared error to Q and a margin loss
+between steps). The paper's margin was not to be had in print here; 0.1 is ours, a twentieth of the range of Q.
 """
 
 from __future__ import annotations
@@ -184,12 +186,17 @@ class ValueTask:
         pairs = per_row.index_add(0, row, better.sum(1).to(found)).clamp(min=1)
         gap = found[:, None] - found
         regression = (weight / steps)[row] @ (found - wanted).square()
-        ranking = (weight / pairs)[row] @ (better * -F.logsigmoid(gap)).sum(1)
+        ranking = (weight / pairs)[row] @ (better * ranking_loss(gap, self.settings)).sum(1)
         loss = self.settings.regression_weight * regression + self.settings.ranking_weight * ranking
         with torch.no_grad():
             right = (weight / pairs)[row] @ (better * (gap.sign() + 1) / 2).sum(1)
             figures = torch.stack([loss, regression, ranking, right])
         return Share(loss, figures, int(batch.input_ids.numel()), int(batch.input_ids.numel()), len(which))
+
+
+def ranking_loss(gap: Tensor, settings: TrainingSettings) -> Tensor:
+    """The loss of each gap V_i − V_j between a better step and a worse one, of the same shape, ≥ 0."""
+    return F.relu(settings.ranking_margin - gap) if settings.ranking == "margin" else -F.logsigmoid(gap)
 
 
 class _Scored(nn.Module):

@@ -79,6 +79,46 @@ def test_messages_go_through_the_chat_template_and_its_tail_is_not_learned(chat:
         assert table.tokens("rejected_tokens")[row].tolist() == [10, 11, 1]
 
 
+def tool(content: str) -> dict[str, str]:
+    return {"role": "tool", "content": content}
+
+
+def test_of_several_messages_only_the_assistants_are_learned(chat: Any, tmp_path: Path) -> None:
+    """Its words and the end of each of its turns; not the user's, a tool's, a header or a separator."""
+    talk = [assistant("w9 w10"), user("w11"), assistant("w12"), tool("w13 w14"), assistant("w15")]
+    asked = [assistant("w9 w10"), user("w16")]  # the user has the last word
+    rows = [{"prompt": [user("w7")], "chosen": talk, "rejected": asked}]
+    table = load_preferences(jsonl(tmp_path / "data.jsonl", *rows), chat)
+    assert table.tokens("prompt_tokens")[0].tolist() == [2, 3, 7, 1, 5, 2, 4]
+    tokens, given = table.tokens("chosen_tokens")[0], table.observed("chosen")[0]
+    # Someone who is neither has the assistant's header in this template: what counts is the role, not the rendering.
+    assert tokens.tolist() == [9, 10, 1, 5, 2, 3, 11, 1, 5, 2, 4, 12, 1, 5, 2, 4, 13, 14, 1, 5, 2, 4, 15, 1]
+    assert tokens[~given].tolist() == [9, 10, 1, 12, 1, 15, 1]
+    tokens, given = table.tokens("rejected_tokens")[0], table.observed("rejected")[0]
+    assert tokens.tolist() == [9, 10, 1, 5, 2, 3, 16, 1, 5]
+    assert tokens[~given].tolist() == [9, 10, 1]
+    single = load_preferences(tmp_path / "data.jsonl", chat, append_eos=False)
+    assert single.tokens("chosen_tokens")[0].tolist()[-2:] == [1, 5]
+    completions = load_completions(jsonl(tmp_path / "one.jsonl", {"prompt": [user("w7")], "completion": talk}), chat)
+    assert completions.observed("completion")[0].tolist() == table.observed("chosen")[0].tolist()
+
+
+def test_what_the_policy_wrote_must_be_told(chat: Any, tmp_path: Path) -> None:
+    row = {"prompt": [user("w7")], "chosen": [user("w9"), tool("w8")], "rejected": [assistant("w9")]}
+    with pytest.raises(InputError, match=r"line 1: chosen: no message of an assistant \(accepted: at least one\)"):
+        load_preferences(jsonl(tmp_path / "data.jsonl", row), chat)
+    # A template that drops what was thought in earlier turns.
+    chat.chat_template = (
+        "{% for m in messages %}w2 {% if loop.last %}w6 {% endif %}{{ m.content }} w1 {% endfor %}"
+        "{% if add_generation_prompt %}w2 {% endif %}"
+    )
+    row = {"prompt": [user("w7")], "chosen": [assistant("w9"), user("w8"), assistant("w10")]}
+    row |= {"rejected": [assistant("w9")]}
+    with pytest.raises(InputError, match=r"line 1: chosen\[0\]: .*renders this message differently once others follow"):
+        load_preferences(jsonl(tmp_path / "data.jsonl", row), chat)
+    chat.chat_template = TEMPLATE
+
+
 def test_a_template_without_an_end_of_sequence_gets_one_and_keeps_its_answer(chat: Any, tmp_path: Path) -> None:
     """The user's turn ends with the end of sequence, the answer does not: nothing of it may be cut."""
     chat.chat_template = (

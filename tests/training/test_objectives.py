@@ -12,7 +12,15 @@ from mcts_dpo.training import losses
 from mcts_dpo.training.batches import forward_passes, make_batch
 from mcts_dpo.training.lessons import LISTS, Lessons, load_lessons
 from mcts_dpo.training.logprobs import score
-from mcts_dpo.training.objectives import beta_of, loss_of, names, needs_reference, preference_weight, totals
+from mcts_dpo.training.objectives import (
+    beta_of,
+    loss_of,
+    names,
+    needs_reference,
+    preference_weight,
+    totals,
+    wants_means,
+)
 from mcts_dpo.training.settings import Objective, TrainingSettings
 from mcts_dpo.training.tasks import PolicyTask
 from tests.training.world import naive_logprobs, pairs_of, random_rows, siblings_of, solutions_of, tiny_model
@@ -32,7 +40,7 @@ def update(
         which = lessons.sequences.of_rows(one)
         batch = make_batch(lessons.sequences, which)
         loss, figures = loss_of(
-            score(model, batch),
+            score(model, batch, means=wants_means(settings.objective)),
             batch,
             lessons.targets(one),
             None if reference is None else reference[torch.from_numpy(which)],
@@ -234,6 +242,16 @@ def likelihoods(model: Any) -> list[list[float]]:
         ]
 
 
+def likenesses(model: Any, prompt: Any, prefix: Any, steps: Any) -> torch.Tensor:
+    """Cosines of the steps' mean last states to the first step's, one unpadded sequence at a time."""
+    means = []
+    for step in steps:
+        with torch.no_grad():
+            found = model(input_ids=torch.tensor([[*prompt, *prefix, *step]]), output_hidden_states=True)
+        means.append(found.hidden_states[-1][0, -len(step) :].mean(0).numpy())
+    return torch.tensor([m @ means[0] / np.sqrt((m @ m) * (means[0] @ means[0])) for m in means])
+
+
 @pytest.mark.parametrize("objective", LISTS)
 @pytest.mark.parametrize("normalised", [False, True])
 def test_a_list_objective_is_its_loss_on_each_list_by_itself(objective: Objective, normalised: bool) -> None:
@@ -262,9 +280,7 @@ def test_a_list_objective_is_its_loss_on_each_list_by_itself(objective: Objectiv
             clips = {"advantage_clip": 1.0, "ratio_clip": 0.2}
             found.append(float(losses.tree_policy_gradient(pi, ref, q - value, counts, present, **clips)))
         else:
-            bags = [np.bincount(step, minlength=40) for step in LIST_ROWS[row][2]]
-            like = [bag @ bags[0] / (np.linalg.norm(bag) * np.linalg.norm(bags[0])) for bag in bags]
-            weights = 1 + torch.tensor([like]) if objective == "tpo" else None
+            weights = 1 + likenesses(model, *LIST_ROWS[row])[None] if objective == "tpo" else None
             found.append(float(losses.lambda_loss(pi, ref, q, present, beta=0.7, step_weights=weights)))
     assert figures["preference_loss"] == pytest.approx(np.average(found, weights=LIST_WEIGHTS), abs=1e-9)
     solutions = [

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -53,7 +54,8 @@ def test_it_learns_q_and_what_is_saved_says_the_same(policy: Path, tmp_path: Pat
     assert (tmp_path / "value" / "adapter").exists() == (lora is not None)
 
 
-def test_a_pack_gives_the_loss_that_its_definition_gives(policy: Path) -> None:
+@pytest.mark.parametrize("ranking", ["margin", "logistic"])
+def test_a_pack_gives_the_loss_that_its_definition_gives(policy: Path, ranking: Any) -> None:
     """Against one unpadded sequence at a time, and sums written out, for pairs of different weights."""
     rng = np.random.default_rng(0)
     rows = random_rows(6)
@@ -68,7 +70,8 @@ def test_a_pack_gives_the_loss_that_its_definition_gives(policy: Path) -> None:
     model.trunk, model.head = trunk, head
     losses = []
     for packing in (True, False):
-        settings = TrainingSettings(packing=packing, regression_weight=0.7, ranking_weight=1.3)
+        weights = {"regression_weight": 0.7, "ranking_weight": 1.3}
+        settings = TrainingSettings(packing=packing, ranking=ranking, ranking_margin=0.3, **weights)
         task = ValueTask(known.sequences, values, known.weight, settings, torch.device("cpu"))
         losses.append(task.share(model, rows=np.arange(6), update=np.arange(6), reference=None).figures)
     expected = np.zeros(4)
@@ -80,9 +83,9 @@ def test_a_pack_gives_the_loss_that_its_definition_gives(policy: Path) -> None:
         q = values[2 * row : 2 * row + 2]
         regression = ((v[0] - q[0]) ** 2 + (v[1] - q[1]) ** 2) / 2
         gap = (v[0] - v[1]) * np.sign(q[0] - q[1])
-        ranking = np.log1p(np.exp(-gap))
+        ordered = np.log1p(np.exp(-gap)) if ranking == "logistic" else max(0.0, 0.3 - gap)
         share = known.weight[row] / known.weight.sum()
-        expected += share * np.array([0.7 * regression + 1.3 * ranking, regression, ranking, float(gap > 0)])
+        expected += share * np.array([0.7 * regression + 1.3 * ordered, regression, ordered, float(gap > 0)])
     for found in losses:
         assert found.tolist() == pytest.approx(expected.tolist(), rel=1e-4, abs=1e-5)
 

@@ -135,9 +135,7 @@ def _from_one_stream(
     )
     return {
         (rule, budget): [
-            _failed(stream)
-            if isinstance(stream, str)
-            else sampling.answer_from(stream, rule, budget, task.question.cost)
+            _failed(stream) if isinstance(stream, str) else sampling.answer_from(stream, rule, budget, task.cost)
             for task, stream in zip(tasks, streams, strict=True)
         ]
         for rule, budget in wanted

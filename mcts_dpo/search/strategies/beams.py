@@ -1,11 +1,12 @@
-"""Search over steps without a tree: many partial solutions side by side, judged by the policy's self-evaluation.
+"""Search over steps without a tree: many partial solutions side by side, judged as they grow.
 
 `beam`: of all candidates of a level the best prefixes are kept (Xie et al. 2023, arXiv 2305.00633; Snell et al. 2024,
 arXiv 2408.03314, section 5.2). `dvts`, diverse verifier tree search: the prefixes are independent of each other from
 the first step on, each keeping its own best candidate, so that one early favourite cannot crowd out the rest (Beeching,
 Tunstall and Rush 2024, "Scaling test-time compute with open models"). In those works a trained verifier scores the
-steps; here the policy answers for itself, as in the tree search. As in the last of them a prefix scores as its last
-step does, and the answers of all finished solutions are weighed by their scores.
+steps; here the policy answers for itself or a value model speaks (`search.value_model`), or both, as in the tree
+search. As in the last of them a prefix scores as its last step does, and the answers of all finished solutions are
+weighed by their scores.
 
 A level is paid before it is sampled: its candidates share what is left, and are fewer where too little is left for
 steps as long as those before. What is left after one search goes into another with other draws.
@@ -19,8 +20,8 @@ from itertools import count
 
 from mcts_dpo.engines.base import Completion, Request
 from mcts_dpo.search.expansion import normalised, step_texts
-from mcts_dpo.search.rewards import outcome, probability_of_yes, states_answer
-from mcts_dpo.search.strategies.budget import Attempt, Dialogue, Task
+from mcts_dpo.search.rewards import outcome, states_answer
+from mcts_dpo.search.strategies.budget import Attempt, Dialogue, Task, judge
 from mcts_dpo.search.strategies.sampling import Solution, choose
 
 
@@ -65,7 +66,7 @@ def _search(task: Task, budget: int, width: int, children: int, depth: int, dive
         spent, found = yield from _once(task, left, max(1, affordable // each), each, depth, diverse, again)
         finished += found
         left -= spent
-        if spent == 0 or left <= task.question.cost:
+        if spent == 0 or left <= task.cost:
             return choose(finished, "weighted", budget - left)
     raise AssertionError("count() never ends")
 
@@ -74,7 +75,7 @@ def _once(
     task: Task, budget: int, kept: int, children: int, depth: int, diverse: bool, again: int
 ) -> Dialogue[tuple[int, list[Solution]]]:
     """One search from the root: (tokens spent, finished solutions)."""
-    cost = task.question.cost
+    cost = task.cost
     prefixes = [Prefix((), "", group) for group in range(kept)]
     finished: list[Solution] = []
     longest, left = 1, budget
@@ -91,12 +92,12 @@ def _once(
         completions = yield requests
         sampled = [sample for completion in completions for sample in completion.samples]
         left -= sum(len(sample.tokens) for sample in sampled)
-        longest = max(len(sample.tokens) for sample in sampled)
+        longest = max(1, *(len(sample.tokens) for sample in sampled))
         candidates = _merged(_candidates(task, prefixes, completions, last), apart=diverse)
         judged = [candidate for candidate in candidates if not candidate.cut]
-        answers = yield [task.ask(candidate.prefix.tokens, candidate.closed) for candidate in judged]
+        scores = yield from judge(task, [(candidate.prefix.tokens, candidate.closed) for candidate in judged])
         left -= cost * len(judged)
-        scored = [(probability_of_yes(a.probabilities), c) for a, c in zip(answers, judged, strict=True)]
+        scored = list(zip(scores, judged, strict=True))
         finished += [_solution(task, candidate, score) for score, candidate in scored if candidate.ends]
         prefixes = _keep(scored, kept, diverse)
         if len(finished) >= kept * children and not diverse:

@@ -16,11 +16,13 @@ from mcts_dpo.engines.base import Completion, Engine, Request
 from mcts_dpo.files import seed_from
 from mcts_dpo.problems import Problem
 from mcts_dpo.prompts import PromptSettings, prompt_tokens
-from mcts_dpo.search.rewards import Question, question
+from mcts_dpo.search.rewards import Question, probability_of_yes, question, value_model
 from mcts_dpo.search.settings import SearchSettings, SelfEvaluationSettings
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
+
+    from mcts_dpo.values import ValueModel
 
 ResultT = TypeVar("ResultT")
 Dialogue = Generator[Sequence[Request], list[Completion], ResultT]
@@ -50,6 +52,8 @@ class Task:
     """One problem as a strategy sees it: without its reference answer.
 
     prefix: the prompt. limit: longest solution, in tokens; below 1 if the prompt leaves no room.
+    values: the value model of `search.value_model`, if it has weight. weights: of the policy's self-evaluation and of
+    the value model in the judgement of a solution, ≥ 0, not both 0.
     """
 
     problem: Problem
@@ -59,6 +63,13 @@ class Task:
     tokenizer: PreTrainedTokenizerBase
     prompt: PromptSettings
     settings: SearchSettings
+    values: ValueModel | None = None
+    weights: tuple[float, float] = (1.0, 0.0)
+
+    @property
+    def cost(self) -> int:
+        """What one judgement counts for in a budget of generated tokens: the question's answer, if it is asked."""
+        return self.question.cost if self.weights[0] > 0 else 0
 
     def sample(
         self, before: Sequence[int], n: int, max_tokens: int, *seed: int | str, stop: tuple[str, ...]
@@ -82,6 +93,29 @@ class Task:
         return Request(id=0, prefix=(*self.prefix, *shown, *self.question.suffix), choices=self.question.choices)
 
 
+def judge(task: Task, solutions: Sequence[tuple[Sequence[int], bool]]) -> Dialogue[list[float]]:
+    """How good each solution so far is thought to be, in [0, 1]: P(yes) and the value model's (V + 1) / 2, weighed.
+
+    solutions: solution tokens, and whether the last of them is an end-of-sequence token.
+    """
+    of_self, of_values = task.weights
+    found = [0.0] * len(solutions)
+    if of_self > 0:
+        answers = yield [task.ask(tokens, ended) for tokens, ended in solutions]
+        found = [of_self * probability_of_yes(answer.probabilities) for answer in answers]
+    if task.values is not None:
+        believed = task.values.confidences([(*task.prefix, *tokens) for tokens, _ in solutions]).tolist()
+        found = [one + of_values * more for one, more in zip(found, believed, strict=True)]
+    return [one / (of_self + of_values) for one in found]
+
+
+def judgement_weights(settings: SearchSettings) -> tuple[float, float]:
+    """Of self-evaluation and value model, as the search's own; where neither has any, the policy judges by itself."""
+    of_values = settings.value_model.weight if settings.value_model is not None else 0.0
+    of_self = settings.self_evaluation.weight
+    return (of_self, of_values) if of_self + of_values > 0 else (1.0, 0.0)
+
+
 def make_task(problem: Problem, engine: Engine, prompt: PromptSettings, settings: SearchSettings) -> Task:
     """The task of one problem; its reference answer and solution are taken away first."""
     hidden = problem.without_answer()
@@ -89,7 +123,9 @@ def make_task(problem: Problem, engine: Engine, prompt: PromptSettings, settings
     asked = question(hidden, engine.tokenizer, prompt, SelfEvaluationSettings(weight=1.0))
     assert asked is not None  # a weight above 0 asks
     limit = min(settings.max_tokens, engine.context - len(prefix) - asked.room)
-    return Task(hidden, prefix, limit, asked, engine.tokenizer, prompt, settings)
+    values = value_model(settings.value_model, engine.tokenizer)
+    weights = judgement_weights(settings)
+    return Task(hidden, prefix, limit, asked, engine.tokenizer, prompt, settings, values, weights)
 
 
 def run_dialogues(

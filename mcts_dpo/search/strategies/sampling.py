@@ -1,9 +1,10 @@
 """Whole solutions sampled one after the other, and the rules that make one answer of them.
 
 `greedy` takes the one solution of temperature 0. Three rules read the same stream of samples: `majority`
-(self-consistency: Wang et al. 2022, arXiv 2203.11171), `best-of-n` (the solution that the policy itself judges most
-likely right; Cobbe et al. 2021, arXiv 2110.14168, with a trained verifier in its place) and `weighted` (a vote in
-which each solution counts as much as it is believed; Li et al. 2022, arXiv 2206.02336, section 3.2).
+(self-consistency: Wang et al. 2022, arXiv 2203.11171), `best-of-n` (the solution that is judged most likely right;
+Cobbe et al. 2021, arXiv 2110.14168, by a trained verifier) and `weighted` (a vote in which each solution counts as
+much as it is believed; Li et al. 2022, arXiv 2206.02336, section 3.2). The judge is the policy itself, a value model
+(`search.value_model`), or both (`budget.judge`).
 
 One stream serves every budget. Sample j's draws depend on the seed, the problem and j alone, so a budget B sees the
 first samples that fit into B, and of the next one as many tokens as are left: exactly what sampling with B alone would
@@ -17,8 +18,8 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from mcts_dpo.engines.base import Sample
-from mcts_dpo.search.rewards import outcome, probability_of_yes
-from mcts_dpo.search.strategies.budget import Attempt, Dialogue, Task
+from mcts_dpo.search.rewards import outcome
+from mcts_dpo.search.strategies.budget import Attempt, Dialogue, Task, judge
 from verifiers import equivalence_classes
 
 Rule = Literal["majority", "best-of-n", "weighted"]
@@ -52,7 +53,7 @@ def draw(task: Task, plain: int, judged: int) -> Dialogue[list[Solution]]:
     """
     samples: list[Sample] = []
     solutions: list[Solution] = []
-    cost = task.question.cost
+    cost = task.cost
     while True:
         drawn = sum(solution.tokens for solution in solutions)
         asked = cost * sum(solution.answer is not None for solution in solutions)
@@ -66,11 +67,11 @@ def draw(task: Task, plain: int, judged: int) -> Dialogue[list[Solution]]:
         completions = yield [task.sample((), 1, size, "sample", first + j, stop=task.prompt.stop) for j in range(count)]
         samples += [completion.samples[0] for completion in completions]
         solutions += [read(task, sample) for sample in samples[first:]]
-    reached, _ = _within(solutions, judged, task.question.cost)
+    reached, _ = _within(solutions, judged, task.cost)
     judging = [index for index, solution in enumerate(solutions[:reached]) if solution.answer is not None]
-    answers = yield [task.ask(samples[index].tokens, samples[index].finish == "end") for index in judging]
-    for index, answer in zip(judging, answers, strict=True):
-        solutions[index] = replace(solutions[index], score=probability_of_yes(answer.probabilities))
+    scores = yield from judge(task, [(samples[index].tokens, samples[index].finish == "end") for index in judging])
+    for index, score in zip(judging, scores, strict=True):
+        solutions[index] = replace(solutions[index], score=score)
     return solutions
 
 

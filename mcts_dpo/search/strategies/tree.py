@@ -1,7 +1,7 @@
 """The tree search as one strategy among others: the same budget, no reference answer, one answer per problem.
 
 In: tasks, an engine, a budget. Out: attempts. In solve mode no outcome is known, so values come from the policy's
-self-evaluation alone: where `SearchSettings` gives it no weight it gets weight 1.
+self-evaluation and a value model; where `SearchSettings` gives neither a weight, self-evaluation gets weight 1.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from mcts_dpo.search.answers import tree_answer
 from mcts_dpo.search.forest import Forest
 from mcts_dpo.search.mcts import search
 from mcts_dpo.search.settings import SearchSettings
-from mcts_dpo.search.strategies.budget import Attempt, Task
+from mcts_dpo.search.strategies.budget import Attempt, Task, judgement_weights
 from mcts_dpo.search.strategies.settings import Plan
 
 
@@ -38,7 +38,7 @@ def tree_settings(search: SearchSettings, budget: int, follows: Plan) -> SearchS
             "simulations": follows.simulations,
             "children": follows.children,
             "max_depth": follows.depth,
-            "self_evaluation": judged if judged.weight > 0 else judged.model_copy(update={"weight": 1.0}),
+            "self_evaluation": judged.model_copy(update={"weight": judgement_weights(search)[0]}),
         }
     )
 

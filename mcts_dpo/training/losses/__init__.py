@@ -2,6 +2,9 @@
 
 `pairs`: a preferred step against another. `lists`: all siblings of a parent at once. `unpaired`: steps that are
 good or bad by themselves. `common`: the means that they end in, and the likelihood that they are added to.
+
+Sources are cited by paper, section and equation. A number stands there only where it was seen in print; where it could
+not be, the equation is named by the paper's own words and symbol for it, which a search in the paper finds.
 """
 
 from mcts_dpo.training.losses.common import (

@@ -36,11 +36,12 @@ def lambda_loss(
 
     reference: as logprobs. values: ψ, e.g. Q in [−1, 1]. beta: > 0, as in `step_dpo`.
     step_weights: w ≥ 0, TPO's adaptive step reward (None: all 1, which is LiPO): 1 + the cosine similarity of the
-    step to the list's best one. Ranks and Δ are constants to the gradient.
+    step to the list's best one, in the policy's last states. It, ranks and Δ are constants to the gradient.
 
-    Sources: Liu et al. 2024, arXiv 2402.01878 (the LiPO-λ loss, gains 2^ψ − 1, discounts log(1 + τ)); Liao et al. 2024,
-    arXiv 2410.12854 (TPO: preference list ranking over the lists of a tree, with the adaptive step reward; there the
-    similarity is one of hidden states, and weighs all steps of a solution).
+    Sources: Liu et al. 2024, arXiv 2402.01878 (LiPO-λ: the lambda loss with lambda weight Δ, gains G = 2^ψ − 1, rank
+    discounts D = log(1 + τ)); Liao et al. 2024, arXiv 2410.12854 (TPO: "Preference List Ranking" and "Adaptive Step
+    Reward"; its released code weighs every step of whole solutions by 1 + the cosine of the means of the last hidden
+    states at the step's tokens and at those of the best solution's step, and lets gradients pass through that).
     """
     scores = beta * (logprobs - reference)
     if step_weights is not None:
@@ -72,8 +73,9 @@ def sibling_distillation(
     merit is learned, none is made likelier as such, and all may sink together.
 
     Sources: Silver et al. 2017, doi 10.1038/nature24270, equation 1 (cross-entropy to the search's own policy);
-    Abdolmaleki et al. 2018, arXiv 1806.06920 (MPO: samples reweighted by exp(Q / τ), then maximum
-    likelihood); Grill et al. 2020, arXiv 2007.12509 (search as regularised policy optimisation).
+    Abdolmaleki et al. 2018, arXiv 1806.06920 (MPO: the nonparametric solution q ∝ π · exp(Q / η) of its E-step, then
+    weighted maximum likelihood as its M-step; η is τ here); Grill et al. 2020, arXiv 2007.12509 (search as regularised
+    policy optimisation).
     """
     target = torch.softmax((counts.log() + values / tau).masked_fill(~present, -math.inf), dim=1)
     if renormalise:

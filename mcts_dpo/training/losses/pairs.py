@@ -62,7 +62,7 @@ def robust_dpo(
 
     beta: as in `step_dpo`. flip_rate: ε in [0, 0.5), one number or one per pair, typically 0.1.
 
-    Source: Chowdhury, Kini & Natarajan 2024, arXiv 2403.00409 (the robust, unbiased loss).
+    Source: Chowdhury, Kini & Natarajan 2024, arXiv 2403.00409, section 3.1 (the robust, unbiased loss).
     """
     return step_dpo(
         chosen, rejected, reference_chosen, reference_rejected, beta=beta, smoothing=-flip_rate / (1 - 2 * flip_rate)
@@ -99,8 +99,9 @@ def hinge(
     beta:  > 0, as in `step_dpo`. delta: > 0, the margin asked for; with zeros for both references, and δ in nats,
     this is SLiC's own calibration loss.
 
-    Sources: Zhao et al. 2023, arXiv 2305.10425 (SLiC-HF's calibration loss); Liu et al. 2023, arXiv 2309.06657 (RSO's
-    hinge-norm loss: with the reference).
+    Sources: Zhao et al. 2023, arXiv 2305.10425, section 2 (SLiC-HF's rank calibration loss; equation 4 is it with its
+    cross-entropy regulariser); Liu et al. 2023, arXiv 2309.06657 (RSO: the loss "hinge-norm", L_hinge-norm, with the
+    reference; its γ is β here).
     """
     chosen_rewards = beta * (chosen - reference_chosen)
     rejected_rewards = beta * (rejected - reference_rejected)
@@ -124,7 +125,8 @@ def odpo(
     beta: as in `step_dpo`. offset: Δ ≥ 0, one number or one per pair, in units of β h: an increasing function of the
     gap in value; here the gap in Q itself, scaled (the paper's default is the logarithm of a gap in score).
 
-    Source: Amini, Vieira & Cotterell 2024, arXiv 2402.10571 (the ODPO loss).
+    Source: Amini, Vieira & Cotterell 2024, arXiv 2402.10571, the section "DPO with an Offset" (L^ODPO = −E log σ(r̂_w −
+    r̂_l − Δ_r), Δ_r = α f(score_w − score_l)).
     """
     chosen_rewards = beta * (chosen - reference_chosen)
     rejected_rewards = beta * (rejected - reference_rejected)
@@ -148,7 +150,8 @@ def mmpo(
 
     beta: as in `step_dpo`. margin: m ≥ 0, the gap in value. gamma: γ > 0, nats of implicit reward per unit of value.
 
-    Source: Kim et al. 2024, arXiv 2410.03145 (soft target probabilities from the margin, with DPO's reward).
+    Source: Kim et al. 2024, arXiv 2410.03145, the section on MMPO (the soft target p = σ(γ m) of the Bradley–Terry
+    model, and the cross-entropy to it with DPO's implicit reward).
     """
     return step_dpo(
         chosen,
