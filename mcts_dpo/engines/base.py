@@ -7,7 +7,7 @@ what is stored, prefixed again, and trained on. An engine knows no problems, tre
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, Protocol
@@ -95,6 +95,23 @@ class Usage:
         return Usage(self.prompt_tokens, self.prefill_tokens, self.sampled_tokens)
 
 
+@dataclass(frozen=True, slots=True)
+class Occupancy:
+    """What requests under way hold in an engine, for whoever looks for leaks: all 0 when none is. 0 also where an
+    engine cannot tell.
+
+    requests:  submitted, and neither polled nor cancelled.
+    sequences: being decoded, in slots.
+    tokens:    places for keys and values that are set aside for them (remembered prefixes not counted).
+    pins:      sequences that keep a remembered prefix from being forgotten.
+    """
+
+    requests: int
+    sequences: int = 0
+    tokens: int = 0
+    pins: int = 0
+
+
 class Engine(Protocol):
     """Anything that runs a policy.
 
@@ -111,8 +128,24 @@ class Engine(Protocol):
         """Queue one request. Returns at once; never raises for a request's content (see Completion.error)."""
         ...
 
-    def poll(self) -> list[Completion]:
-        """Block until at least one request is done; every completion is returned once. [] if none is under way."""
+    def poll(self, patience: float | None = None) -> list[Completion]:
+        """Block until at least one request is done; every completion is returned once. [] if none is under way.
+
+        patience: seconds (≥ 0) after which it returns with nothing, all the same; a model's step that has begun is
+        finished first. None waits as long as it takes.
+        """
+        ...
+
+    def cancel(self, ids: Iterable[int]) -> None:
+        """Give these requests up: what they hold is free at once, and no completion of theirs is ever returned.
+
+        Those that were done but not yet polled are dropped; an id that is not under way changes nothing. What was
+        computed stays counted in `usage`.
+        """
+        ...
+
+    def occupancy(self) -> Occupancy:
+        """What requests under way hold at the moment."""
         ...
 
     def reset(self) -> None:

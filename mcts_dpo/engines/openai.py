@@ -17,13 +17,16 @@ import math
 import os
 import queue
 import threading
+import time
 import weakref
+from collections.abc import Iterable
+from concurrent.futures import Future
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from mcts_dpo.engines.base import Completion, Finish, Request, Sample, Usage
+from mcts_dpo.engines.base import Completion, Finish, Occupancy, Request, Sample, Usage
 from mcts_dpo.engines.choices import probabilities, questions
 from mcts_dpo.engines.hosting import end_tokens, longest_sequence
 from mcts_dpo.engines.requests import choice_tokens, unservable
@@ -68,8 +71,9 @@ class OpenAIEngine:
         self._ends = frozenset(np.flatnonzero(end_tokens(skeleton, self.tokenizer, self._vocabulary)).tolist())
         self._text = StopStrings(self.tokenizer, self._vocabulary)
         self.usage = Usage()
-        self._done: queue.SimpleQueue[Completion] = queue.SimpleQueue()
-        self._under_way: set[int] = set()
+        self._done: queue.SimpleQueue[tuple[Completion, Request]] = queue.SimpleQueue()
+        self._under_way: dict[int, Request] = {}
+        self._serving: dict[int, Future[None]] = {}
         self._loop = asyncio.new_event_loop()
         thread = threading.Thread(target=self._loop.run_forever, name="mcts-dpo-openai", daemon=True)
         thread.start()
@@ -97,24 +101,43 @@ class OpenAIEngine:
         """
         if request.id in self._under_way:
             raise ValueError(f"request {request.id} is already under way")
-        self._under_way.add(request.id)
+        self._under_way[request.id] = request
         problem = unservable(request, self._vocabulary, self.context, self.context * self.settings.slots)
         if not self.close.alive:
             problem = "the engine is closed"
         if problem is not None:
-            self._done.put(Completion(request.id, error=problem))
+            self._done.put((Completion(request.id, error=problem), request))
             return
         self.usage.prompt_tokens += len(request.prefix) + choice_tokens(request)
-        asyncio.run_coroutine_threadsafe(self._serve(request), self._loop)
+        self._serving[request.id] = asyncio.run_coroutine_threadsafe(self._serve(request), self._loop)
 
-    def poll(self) -> list[Completion]:
-        """Wait until at least one request is done. [] if none is under way."""
+    def poll(self, patience: float | None = None) -> list[Completion]:
+        """Wait until at least one request is done, or `patience` seconds have passed. [] if none is under way."""
+        until = None if patience is None else time.monotonic() + patience
         ready: list[Completion] = []
         while self._under_way and (not ready or not self._done.empty()):
-            completion = self._done.get()
-            self._under_way.discard(completion.id)
-            ready.append(completion)
+            try:
+                left = None if until is None else max(0.0, until - time.monotonic())
+                completion, request = self._done.get(timeout=left)
+            except queue.Empty:
+                break
+            if self._under_way.get(completion.id) is request:  # and was not cancelled when it was done already
+                del self._under_way[completion.id]
+                self._serving.pop(completion.id, None)
+                ready.append(completion)
         return ready
+
+    def cancel(self, ids: Iterable[int]) -> None:
+        """Give these requests up: their connections are closed, which tells the server; see `Engine.cancel`."""
+        for one in set(ids):
+            self._under_way.pop(one, None)
+            serving = self._serving.pop(one, None)
+            if serving is not None:
+                serving.cancel()
+
+    def occupancy(self) -> Occupancy:
+        """Requests under way; what they hold is the server's."""
+        return Occupancy(len(self._under_way))
 
     def reset(self) -> None:
         """Nothing: what the server remembers is the server's. Raises RuntimeError while requests are under way."""
@@ -156,7 +179,7 @@ class OpenAIEngine:
             completion = Completion(request.id, error=str(failure))
         except Exception as error:  # an answer that makes no sense is the server's fault, and no reason to wait forever
             completion = Completion(request.id, error=f"the server's answer cannot be read ({error!r})")
-        self._done.put(completion)
+        self._done.put((completion, request))
 
     async def _call(self, question: Any) -> Any:
         """Ask, with the client's own repetitions. Raises _Failed with a line that says what went wrong for good."""

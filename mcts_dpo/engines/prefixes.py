@@ -10,6 +10,8 @@ the same prefixes. Knows no model and never touches a key or a value. After SGLa
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -48,6 +50,16 @@ class PrefixTree:
     def free(self) -> int:
         """Positions that nobody holds (what could be evicted not included)."""
         return self._free_count
+
+    @property
+    def remembered(self) -> int:
+        """Positions that hold the tree's own tokens. Walks the whole tree."""
+        return sum(len(node.positions) for node in self._nodes())
+
+    @property
+    def pins(self) -> int:
+        """Running sequences whose prefixes end anywhere in the tree. Walks the whole tree."""
+        return sum(node.pins for node in self._nodes())
 
     def take(self, count: int) -> Positions | None:
         """`count` positions, evicting remembered prefixes if need be; None when running sequences hold too many."""
@@ -138,12 +150,11 @@ class PrefixTree:
                     return
 
     def _loose_leaves(self) -> list[Node]:
-        found = []
+        return [node for node in self._nodes() if not node.children and not node.pins and node.parent is not None]
+
+    def _nodes(self) -> Iterator[Node]:
         stack = [self.root]
         while stack:
             node = stack.pop()
-            if node.children:
-                stack.extend(node.children.values())
-            elif node.pins == 0 and node.parent is not None:
-                found.append(node)
-        return found
+            stack.extend(node.children.values())
+            yield node

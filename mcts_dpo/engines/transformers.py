@@ -11,7 +11,9 @@ Knows token ids and stop strings; knows no problems, trees or rewards.
 
 from __future__ import annotations
 
+import time
 from collections import deque
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -21,7 +23,7 @@ import torch
 from numpy.typing import NDArray
 
 from mcts_dpo.engines import attention
-from mcts_dpo.engines.base import Completion, Finish, Request, Sample, Usage
+from mcts_dpo.engines.base import Completion, Finish, Occupancy, Request, Sample, Usage
 from mcts_dpo.engines.batch import Batch
 from mcts_dpo.engines.hosting import end_tokens, host, longest_sequence, refuse_other_shapes, weight_shapes
 from mcts_dpo.engines.prefixes import Node, Positions, PrefixTree
@@ -108,12 +110,38 @@ class TransformersEngine:
         job.stops = self._stop_strings.table(request.stop) if request.stop else None
         self._sampling.append(job)
 
-    def poll(self) -> list[Completion]:
-        """Run the model until at least one request is done. [] if none is under way."""
+    def poll(self, patience: float | None = None) -> list[Completion]:
+        """Run the model until at least one request is done, or `patience` seconds (and a step) have passed. [] if none
+        is under way."""
+        until = None if patience is None else time.monotonic() + patience
         while not self._ready and self._jobs:
             self._step()
+            if until is not None and time.monotonic() >= until:
+                break
         ready, self._ready = self._ready, []
         return ready
+
+    def cancel(self, ids: Iterable[int]) -> None:
+        """Give these requests up: their slots and memory are free for the next step; see `Engine.cancel`."""
+        gone = set(ids)
+        self._ready = [completion for completion in self._ready if completion.id not in gone]
+        dropped = {job for job in (self._jobs.pop(one, None) for one in gone) if job is not None}
+        self._sampling = deque(job for job in self._sampling if job not in dropped)
+        self._scoring = deque(job for job in self._scoring if job not in dropped)
+        slots = self._slots
+        lost = np.array([slots.job[slot] in dropped for slot in slots.running], np.bool_)
+        for slot in slots.running[lost].tolist():
+            node = slots.node[slot]
+            assert node is not None
+            self._tree.give(slots.own[slot])
+            node.pins -= 1
+            slots.vacate(slot)
+        slots.running = slots.running[~lost]
+
+    def occupancy(self) -> Occupancy:
+        """What requests under way hold."""
+        loose = self._tree.capacity - self._tree.free - self._tree.remembered
+        return Occupancy(len(self._jobs), len(self._slots.running), loose, self._tree.pins)
 
     def reset(self) -> None:
         """Forget every remembered prefix, so that what follows does not depend on what came before.

@@ -19,6 +19,7 @@ from __future__ import annotations
 import logging
 import math
 import tempfile
+import time
 import weakref
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -29,7 +30,7 @@ import numpy as np
 import torch
 
 from mcts_dpo.engines import vllm_core
-from mcts_dpo.engines.base import Completion, Finish, Request, Sample, Usage
+from mcts_dpo.engines.base import Completion, Finish, Occupancy, Request, Sample, Usage
 from mcts_dpo.engines.choices import probabilities, questions
 from mcts_dpo.engines.hosting import end_tokens, longest_sequence, refuse_other_shapes, weight_shapes
 from mcts_dpo.engines.requests import choice_tokens, unservable
@@ -130,8 +131,10 @@ class VllmEngine:
         job.waiting = len(parts)
         self._send(parts)
 
-    def poll(self) -> list[Completion]:
-        """Run vLLM until at least one request is done. [] if none is under way."""
+    def poll(self, patience: float | None = None) -> list[Completion]:
+        """Run vLLM until at least one request is done, or `patience` seconds (and a step) have passed. [] if none is
+        under way."""
+        until = None if patience is None else time.monotonic() + patience
         while not self._ready and self._parts:
             try:
                 with vllm_core.eagerly():
@@ -141,8 +144,23 @@ class VllmEngine:
                 continue
             for output in outputs:
                 self._take(output)
+            if until is not None and time.monotonic() >= until:
+                break
         ready, self._ready = self._ready, []
         return ready
+
+    def cancel(self, ids: Iterable[int]) -> None:
+        """Give these requests up: vLLM aborts what it still does for them; see `Engine.cancel`."""
+        gone = set(ids)
+        self._ready = [completion for completion in self._ready if completion.id not in gone]
+        for one in gone:
+            job = self._jobs.pop(one, None)
+            if job is not None:
+                self._abort(job)
+
+    def occupancy(self) -> Occupancy:
+        """What requests under way hold; of its memory vLLM does not say whose it is."""
+        return Occupancy(len(self._jobs), self._core.get_num_unfinished_requests() if self._core is not None else 0)
 
     def reset(self) -> None:
         """Forget every remembered prefix. Usage goes on counting. Raises RuntimeError while requests are under way."""
@@ -305,12 +323,16 @@ class VllmEngine:
         """Answer a request with an error, and take back what vLLM still does for it."""
         if self._jobs.get(job.request.id) is not job:
             return
+        self._abort(job)
+        self._complete(Completion(job.request.id, error=reason))
+
+    def _abort(self, job: _Job) -> None:
+        """Take back from vLLM what it still does for a request."""
         mine = [name for name, part in self._parts.items() if part.job is job]
         for name in mine:
             del self._parts[name]
         if mine and self._core is not None:
             self._core.abort_request(mine)
-        self._complete(Completion(job.request.id, error=reason))
 
     def _complete(self, completion: Completion) -> None:
         del self._jobs[completion.id]

@@ -6,6 +6,7 @@ In: requests, each with an owner. Out: completions, each with its owner. Knows n
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Generic, TypeVar
 
@@ -60,15 +61,25 @@ class Desk(Generic[Owner]):
         self._lap(engine=True)
         self._next += 1
 
-    def collect(self) -> list[tuple[Owner, Completion]]:
-        """Wait for at least one completion."""
+    def collect(self, patience: float | None = None) -> list[tuple[Owner, Completion]]:
+        """Wait for at least one completion, or for `patience` seconds (None: as long as it takes)."""
         self._lap(engine=False)
-        finished = self._engine.poll()
+        begun = time.monotonic()
+        finished = self._engine.poll() if patience is None else self._engine.poll(patience)
         self._lap(engine=True)
         self._clock.polls += 1
-        if not finished and self._owners:
+        gave_up = patience is not None and time.monotonic() - begun >= patience
+        if not finished and self._owners and not gave_up:
             raise RuntimeError(f"the engine lost {len(self._owners)} of {self._next} requests")
         return [(self._owners.pop(completion.id), completion) for completion in finished]
+
+    def cancel(self, mine: Callable[[Owner], bool]) -> list[Owner]:
+        """Give up the requests of the owners that `mine` picks. Returns them, in the order in which they were sent."""
+        ids = [one for one, owner in self._owners.items() if mine(owner)]
+        self._lap(engine=False)
+        self._engine.cancel(ids)
+        self._lap(engine=True)
+        return [self._owners.pop(one) for one in ids]
 
     def close(self) -> None:
         """Count the time up to now."""

@@ -1,7 +1,8 @@
 """Event-driven search: each tree moves the moment its own completion is back, and no tree waits for another.
 
-In: tasks (`simulation.start`), one after the other, and an engine. Out: their forests, grown. One loop: admit, select
-in all trees that can move (one kernel call per task), submit, poll, grow, ask, settle (one kernel call per task). So
+In: tasks (`simulation.start`), one after the other, and an engine. Out: their forests, grown. One `Loop`: admit, select
+in all trees that can move (one kernel call per task), submit, poll, grow, ask, settle (one kernel call per task); a
+task can be admitted at any time, and cancelled. `run_events` is the search of given tasks in such a loop. So
 many trees are alive that the engine's queue never runs dry; when too few are left, each may have several leaves out
 under virtual loss (`parallel_leaves`). With one leaf at a time a tree's samples depend on the problem, the settings
 and the policy alone, so the trees are those of the waves, whatever the engine finishes first.
@@ -10,8 +11,10 @@ and the policy alone, so the trees are those of the waves, whatever the engine f
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+
+import numpy as np
 
 from mcts_dpo.engines.base import Completion, Engine, Request, Sample
 from mcts_dpo.search import kernels
@@ -26,6 +29,7 @@ from mcts_dpo.search.simulation import (
     Task,
     Tree,
     ask,
+    end,
     grow,
     is_last,
     judge,
@@ -39,7 +43,7 @@ SLOTS = 32
 """Sequences that an engine is taken to run together if it does not say."""
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class Asked:
     """A growth whose self-evaluations are out: how many are missing, and those that are back."""
 
@@ -49,7 +53,7 @@ class Asked:
     answers: dict[int, Completion] = field(default_factory=dict)
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class Running:
     """A task in the loop. waiting: trees not yet admitted. alive: admitted, searched or with something under way.
     moved: those of them that may have room for another leaf. settled: growths ready for `settle`."""
@@ -85,47 +89,104 @@ def run_events(
 
     done: called with each task as soon as its last tree has ended. told: after every poll, with each open task.
     """
-    desk: Desk[Owner] = Desk(engine, clock)
-    alive = trees_alive(engine, settings)
+    loop = Loop(engine, trees_alive(engine, settings), clock)
     source = iter(tasks)
-    running: list[Running] = []
     while True:
-        crowd = _admit(running, source, alive, desk)
-        for finished in [one for one in running if not one.alive]:
-            running.remove(finished)
-            told(finished.task)
-            done(finished.task)
-        for one in running:
-            _send(one, desk, crowd, alive)
-        if desk.waiting:
-            for (one, what, node), completion in desk.collect():
-                _receive(one, what, node, completion, desk)
-            for one in running:
+        while loop.has_room and (task := next(source, None)) is not None:
+            loop.admit(task)
+        if not loop.tasks:
+            break
+        ended = loop.step()
+        for task in (*ended, *loop.tasks):
+            told(task)
+        for task in ended:
+            done(task)
+    loop.close()
+
+
+class Loop:
+    """The search of many tasks over one engine, a step at a time: tasks come in whenever somebody wants, and each can
+    be taken out again.
+
+    alive: trees searched at a time; those of further tasks wait, first come, first served.
+    """
+
+    def __init__(self, engine: Engine, alive: int, clock: SearchClock | None = None) -> None:
+        self._desk: Desk[Owner] = Desk(engine, clock)
+        self._alive = alive
+        self._running: list[Running] = []
+
+    @property
+    def tasks(self) -> list[Task]:
+        """Those that were admitted and have neither ended nor been cancelled."""
+        return [one.task for one in self._running]
+
+    @property
+    def has_room(self) -> bool:
+        """Whether a further task's first tree would be searched at once."""
+        return sum(len(one.alive) + len(one.waiting) for one in self._running) < self._alive
+
+    def admit(self, task: Task) -> None:
+        """Take a task up, where its journal left it if it has one."""
+        self._running.append(_open(task, self._desk))
+
+    def step(self, patience: float | None = None) -> list[Task]:
+        """Let waiting trees in, select, submit, wait for the engine, grow, ask and back up, once each.
+
+        Returns the tasks whose last tree has ended. Waits for at least one completion (if anything is under way), but
+        no longer than `patience` seconds and a step of the engine's (None: as long as it takes).
+        """
+        crowd = self._let_in()
+        for one in self._running:
+            _send(one, self._desk, crowd, self._alive)
+        if self._desk.waiting:
+            for (one, what, node), completion in self._desk.collect(patience):
+                _receive(one, what, node, completion, self._desk)
+            for one in self._running:
                 if one.ready:
                     _settle(one)
-                told(one.task)
-        elif not running:
-            break
-    desk.close()
+        ended = [one for one in self._running if not one.alive and not one.waiting]
+        self._running = [one for one in self._running if one.alive or one.waiting]
+        return [one.task for one in ended]
 
+    def cancel(self, task: Task) -> None:
+        """Take a task out. What it has under way is given up, in the engine too; its forest stays, sound.
 
-def _admit(running: list[Running], source: Iterator[Task], alive: int, desk: Desk[Owner]) -> int:
-    """Let waiting trees in, opening further tasks as needed. Returns how many are alive."""
-    crowd = sum(len(one.alive) for one in running)
-    while crowd < alive:
-        one = next((one for one in running if one.waiting), None)
+        Its trees that were not done end as "cancelled"; what was sampled and not yet judged counts without judgement.
+        Its journal, if it has one, stays as it is: from it the task can be taken up again. A task that is not in the
+        loop (it has ended) is left alone.
+        """
+        one = next((one for one in self._running if one.task is task), None)
         if one is None:
-            task = next(source, None)
-            if task is None:
-                break
-            running.append(_open(task, desk))
-            crowd += len(running[-1].alive)
-            continue
-        tree = one.waiting.popleft()
-        one.alive[tree.index] = tree
-        one.moved.append(tree)
-        crowd += 1
-    return crowd
+            return
+        self._running.remove(one)
+        dropped = self._desk.cancel(lambda owner: owner[0] is one)
+        one.ready += dict.fromkeys(what for _, what, _ in dropped if isinstance(what, Asked))
+        if one.ready:
+            _settle(one, write=False)
+        for _, what, leaf in dropped:
+            if isinstance(what, Expansion):
+                kernels.release(task.forest, np.array([leaf], np.int64), expanded=False)
+                task.trees[what.tree].flying -= 1
+                task.trees[what.tree].promised -= what.promised
+        for tree in task.trees:
+            if tree.living:
+                end(task, tree, "cancelled")
+
+    def close(self) -> None:
+        """Count the time up to now."""
+        self._desk.close()
+
+    def _let_in(self) -> int:
+        """Let waiting trees in as far as there is room. Returns how many are alive."""
+        crowd = sum(len(one.alive) for one in self._running)
+        for one in self._running:
+            while one.waiting and crowd < self._alive:
+                tree = one.waiting.popleft()
+                one.alive[tree.index] = tree
+                one.moved.append(tree)
+                crowd += 1
+        return crowd
 
 
 def _open(task: Task, desk: Desk[Owner]) -> Running:

@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from mcts_dpo.engines import Request, complete, load_engine
+from mcts_dpo.engines import Occupancy, Request, complete, load_engine
 from mcts_dpo.engines.openai import OpenAIEngine
 from mcts_dpo.engines.transformers import TransformersEngine
 from mcts_dpo.files import InputError
@@ -222,6 +222,24 @@ def test_failures_are_outlived(proxy: Proxy, smollm2: Path, prompts: list[tuple[
         assert (one.error, one.samples[0].tokens) == (None, other.samples[0].tokens)
         np.testing.assert_allclose(one.samples[0].logprobs, other.samples[0].logprobs, atol=1e-4, rtol=0)
     assert len(proxy.seen) >= 12 + 5
+    engine.close()
+
+
+def test_what_is_cancelled_makes_room_for_the_next(server: str, smollm2: Path, prompts: list[tuple[int, ...]]) -> None:
+    engine = connect(smollm2, server, slots=2)
+    long = Request(id=0, prefix=prompts[0], n=4, max_tokens=400, seed=1)
+    short = Request(id=1, prefix=prompts[1], max_tokens=2, temperature=0.0)
+    engine.submit(long)
+    assert engine.poll(0.2) == []
+    engine.submit(short)
+    engine.cancel([0, 5])
+    assert engine.occupancy() == Occupancy(1)
+    assert [completion.id for completion in engine.poll()] == [1], "its slots were free for the next"
+    engine.submit(Request(id=0, prefix=(), max_tokens=2))  # the id is free again; its answer is there at once
+    engine.cancel([0])
+    engine.submit(short)
+    assert [completion.id for completion in engine.poll()] == [1]
+    assert engine.poll(60.0) == []
     engine.close()
 
 

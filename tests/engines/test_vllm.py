@@ -16,7 +16,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
-from mcts_dpo.engines import Completion, Request, complete, load_engine
+from mcts_dpo.engines import Completion, Occupancy, Request, complete, load_engine
 from mcts_dpo.engines.sampling import sample_tokens
 from mcts_dpo.engines.transformers import TransformersEngine
 from mcts_dpo.engines.vllm import VllmEngine
@@ -325,3 +325,23 @@ def test_drawing_on_a_device_equals_the_kernel(top_p: float) -> None:
     tokens, _, normaliser = sample_tokens(logits, np.arange(200), heat, keep, uniform)
     drawn = draw_on_device(torch.from_numpy(logits), heat, keep, uniform).numpy()
     np.testing.assert_array_equal(drawn, np.where(np.isfinite(normaliser), tokens, -1))
+
+
+@pytest.mark.real_model
+def test_what_is_cancelled_leaves_vllm_and_the_rest_goes_on(vllm: VllmEngine, prompts: list[tuple[int, ...]]) -> None:
+    requests = [
+        Request(id=i, prefix=prompt, n=3, max_tokens=16, seed=i, temperature=0.8)
+        for i, prompt in enumerate(prompts[:4])
+    ]
+    requests.append(Request(id=9, prefix=prompts[0], choices=((5,), (6, 7))))
+    for request in requests:
+        vllm.submit(request)
+    assert vllm.poll(0.0) == []
+    vllm.cancel([0, 2, 9, 77])
+    found: list[Completion] = []
+    while vllm.occupancy().requests:
+        found += vllm.poll(0.05)
+    assert sorted(completion.id for completion in found) == [1, 3]
+    assert vllm.occupancy() == Occupancy(0)
+    same(sorted(found, key=lambda completion: completion.id), complete(vllm, [requests[1], requests[3]]))
+    vllm.reset()

@@ -7,14 +7,14 @@ other, only small enough that every probability can be computed by hand and that
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
-from mcts_dpo.engines.base import Completion, Request, Sample, Usage
+from mcts_dpo.engines.base import Completion, Occupancy, Request, Sample, Usage
 
 PIECES = ("<unk>", "<eos>", "\n", " ", "a", "b", "####", "1", "2", "3", ";", "?", "y", "n")
 #          how likely each is before the states have their say
@@ -64,10 +64,17 @@ class AutomatonEngine:
         self.requests.append(request)
         self._waiting.append(request)
 
-    def poll(self) -> list[Completion]:
+    def poll(self, patience: float | None = None) -> list[Completion]:
         done = [self._complete(request) for request in reversed(self._waiting)]
         self._waiting.clear()
         return done
+
+    def cancel(self, ids: Iterable[int]) -> None:
+        gone = set(ids)
+        self._waiting = [request for request in self._waiting if request.id not in gone]
+
+    def occupancy(self) -> Occupancy:
+        return Occupancy(len(self._waiting))
 
     def reset(self) -> None:
         assert not self._waiting

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Iterable
 
 import numpy as np
 import pytest
@@ -10,7 +11,7 @@ from hypothesis import HealthCheck, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
-from mcts_dpo.engines.base import Completion, Request
+from mcts_dpo.engines.base import Completion, Occupancy, Request
 from mcts_dpo.problems import Problem
 from mcts_dpo.search import Forest, SearchClock, SearchSettings, SelfEvaluationSettings, search
 from tests.reference.engine import PIECES, AutomatonEngine
@@ -34,13 +35,21 @@ class ShuffledEngine(AutomatonEngine):
         self._under_way: list[Completion] = []
         self.busy: list[int] = []
 
-    def poll(self) -> list[Completion]:
+    def poll(self, patience: float | None = None) -> list[Completion]:
         self._under_way += super().poll()
         self.busy.append(len(self._under_way))
         self._order.shuffle(self._under_way)
         count = self._order.randint(1, max(1, len(self._under_way)))
         done, self._under_way = self._under_way[:count], self._under_way[count:]
         return done
+
+    def cancel(self, ids: Iterable[int]) -> None:
+        gone = set(ids)
+        super().cancel(gone)
+        self._under_way = [completion for completion in self._under_way if completion.id not in gone]
+
+    def occupancy(self) -> Occupancy:
+        return Occupancy(len(self._waiting) + len(self._under_way))
 
 
 def events(settings: SearchSettings, **changes: object) -> SearchSettings:
