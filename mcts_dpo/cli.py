@@ -10,7 +10,7 @@ import json
 import os
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
@@ -18,10 +18,16 @@ from rich.markup import escape
 
 from mcts_dpo.console import live_progress
 from mcts_dpo.files import InputError, write_json
-
-if TYPE_CHECKING:
-    from mcts_dpo.config import StageConfig
-    from mcts_dpo.problems import Problem, ProblemSettings
+from mcts_dpo.integrations import commands as integrations
+from mcts_dpo.options import (
+    ConfigOption,
+    ModelOption,
+    Overrides,
+    ProblemsOption,
+    load_named_problems,
+    policy_named,
+    stage_config,
+)
 
 app = typer.Typer(
     name="mcts-dpo",
@@ -34,47 +40,9 @@ app = typer.Typer(
 out_console = Console()
 err_console = Console(stderr=True)
 
-ConfigOption = Annotated[Path | None, typer.Option("--config", "-c", help="YAML file of settings.")]
-Overrides = Annotated[list[str] | None, typer.Argument(help="Settings, as dotted.name=value.", show_default=False)]
-ModelOption = Annotated[
-    str | None, typer.Option("--model", "-m", help="Hub name, Hugging Face directory or .gguf file.")
-]
-ProblemsOption = Annotated[
-    str | None, typer.Option("--problems", "-p", help="A file (JSONL, CSV, Parquet) or the name of a hub data set.")
-]
 JsonFlag = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
-SettingsT = TypeVar("SettingsT", bound="StageConfig")
 
 # Heavy libraries are imported inside the commands, so that `--help` and usage errors answer at once.
-
-
-def _stage_config(path: Path | None, overrides: list[str] | None) -> StageConfig:
-    """Settings for one stage: a run's whole config file will do, and so will a file of stage sections only."""
-    from mcts_dpo.config import RunConfig, StageConfig
-    from mcts_dpo.settings import load_settings, read_yaml
-
-    whole_run = path is not None and "model" in read_yaml(path)
-    return load_settings(RunConfig if whole_run else StageConfig, path, overrides or [])
-
-
-def _model(config: StageConfig, given: str | None) -> str:
-    model = given or getattr(config, "model", None)
-    if not model:
-        raise InputError(
-            "no model: give --model (a hub name, a Hugging Face directory or a .gguf file) or a run's --config"
-        )
-    return str(model)
-
-
-def _problems(config: StageConfig, given: str | None, section: str) -> list[Problem]:
-    from mcts_dpo.problems import load_problems
-
-    source: str | ProblemSettings | None = given or getattr(config, section, None)
-    if source is None:
-        raise InputError(
-            f"no problems: give --problems (a file or a hub data set) or a run's --config with `{section}`"
-        )
-    return load_problems(source)
 
 
 def _main_process() -> bool:
@@ -177,9 +145,9 @@ def prompts(
     from mcts_dpo.models import load_tokenizer
     from mcts_dpo.prompts import prompt_tokens, self_evaluation
 
-    settings = _stage_config(config, overrides)
-    items = _problems(settings, problems, "train")[:count]
-    tokenizer = load_tokenizer(_model(settings, model))
+    settings = stage_config(config, overrides)
+    items = load_named_problems(settings, problems, "train")[:count]
+    tokenizer = load_tokenizer(policy_named(settings, model))
     suffix, _ = self_evaluation(tokenizer, settings.prompt)
     asked = tokenizer.decode(list(suffix))
     shown = []
@@ -210,9 +178,9 @@ def search(
     from mcts_dpo.engines import load_engine
     from mcts_dpo.search import policy_fingerprint, search_shards
 
-    settings = _stage_config(config, overrides)
-    items = _problems(settings, problems, "train")
-    policy = _model(settings, model)
+    settings = stage_config(config, overrides)
+    items = load_named_problems(settings, problems, "train")
+    policy = policy_named(settings, model)
     changes: dict[str, Any] = {"seed": seed} if seed else {}
     if "schedule" not in settings.search.model_fields_set:
         changes["schedule"] = "events"
@@ -244,7 +212,7 @@ def pairs(
     from mcts_dpo.preferences import extract_pairs, extract_siblings, extract_solutions
     from mcts_dpo.search import Forest
 
-    settings = _stage_config(config, setting)
+    settings = stage_config(config, setting)
     files = [file for path in trees for file in (sorted(path.glob("*.parquet")) if path.is_dir() else [path])]
     if not files:
         raise InputError(f"{', '.join(map(str, trees))}: no tree files (*.parquet) there")
@@ -284,8 +252,8 @@ def train(
     from mcts_dpo.training import train as train_policy
     from mcts_dpo.training import train_value
 
-    settings = _stage_config(config, overrides)
-    policy = _model(settings, model)
+    settings = stage_config(config, overrides)
+    policy = policy_named(settings, model)
     log, board = out.parent / f"{out.name}.training.jsonl", out.parent / f"{out.name}.tensorboard"
     with live_progress(err_console) as progress:
         if value:
@@ -335,10 +303,10 @@ def evaluate(
             raise InputError("--against compares policies; accepted: --against, or --strategy with --budget")
         _evaluate_strategies(strategy, budget, overrides, model, problems, config, out, as_json)
         return
-    settings = _stage_config(config, overrides)
-    items = _problems(settings, problems, "test")
+    settings = stage_config(config, overrides)
+    items = load_named_problems(settings, problems, "test")
     other = Evaluation.load(against) if against else None
-    engine = load_engine(_model(settings, model), settings=settings.engine)
+    engine = load_engine(policy_named(settings, model), settings=settings.engine)
     with live_progress(err_console) as progress:
         result = evaluate_policy(items, engine, prompt=settings.prompt, settings=settings.evaluation, progress=progress)
     metrics = result.summary()
@@ -373,9 +341,9 @@ def _evaluate_strategies(
         absent, example = ("--budget", "256,512") if budget is None else ("--strategy", "mcts,majority")
         raise InputError(f"no {absent}: accepted: both --strategy and --budget, for instance {absent} {example}")
     strategies, budgets = parse_strategies(strategy), parse_budgets(budget)
-    settings = _stage_config(config, overrides)
-    items = _problems(settings, problems, "test")
-    policy = _model(settings, model)
+    settings = stage_config(config, overrides)
+    items = load_named_problems(settings, problems, "test")
+    policy = policy_named(settings, model)
     engine = load_engine(policy, settings=settings.engine)
     with live_progress(err_console) as progress:
         result = evaluate_strategies(
@@ -413,8 +381,8 @@ def solve(
     from mcts_dpo.search import render_tree, solve_question
 
     extra = [f"search.budget={budget}"] if budget else []
-    settings = _stage_config(config, [*(overrides or []), *extra])
-    engine = load_engine(_model(settings, model), settings=settings.engine)
+    settings = stage_config(config, [*(overrides or []), *extra])
+    engine = load_engine(policy_named(settings, model), settings=settings.engine)
     solution = solve_question(question, engine, prompt=settings.prompt, settings=settings.search)
     if as_json:
         _print(solution.as_dict())
@@ -474,7 +442,7 @@ def doctor(
     """Say what is installed, which engine runs and why, whether a model's memory suffices, and what to install."""
     from mcts_dpo.doctor import diagnose
 
-    settings = _stage_config(config, overrides)
+    settings = stage_config(config, overrides)
     found = diagnose(settings, model or getattr(settings, "model", None))
     if as_json:
         _print([finding.as_dict() for finding in found])
@@ -488,17 +456,7 @@ def doctor(
             out_console.print(f"    → {escape(finding.remedy)}", style="dim", highlight=False)
 
 
-@app.command(
-    name="lm-eval",
-    context_settings={"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []},
-)
-def lm_eval(context: typer.Context) -> None:
-    """lm-evaluation-harness with `--model mcts-dpo` known to it (extra lm-eval); all arguments are the harness's."""
-    try:
-        from mcts_dpo.integrations.lm_eval import run_harness
-    except ModuleNotFoundError as error:
-        raise InputError(f"{error.name} is not installed; pip install 'mcts-dpo[lm-eval]'") from None
-    run_harness(context.args)
+app.add_typer(integrations.app)
 
 
 @app.callback()

@@ -94,6 +94,23 @@ def test_the_same_samples_as_the_transformers_engine(
 
 
 @pytest.mark.real_model
+def test_what_is_cancelled_leaves_vllm_and_the_rest_goes_on(vllm: VllmEngine, prompts: list[tuple[int, ...]]) -> None:
+    requests = [Request(id=i, prefix=prompts[i % 3], n=3, max_tokens=16, seed=i, temperature=0.8) for i in range(4)]
+    for request in requests:
+        vllm.submit(request)
+    assert vllm.poll(0.0) == []
+    vllm.submit(Request(id=9, prefix=prompts[0], choices=((5,), (6, 7))))
+    vllm.cancel([0, 2, 9, 77])
+    found: list[Completion] = []
+    while vllm.occupancy().requests:
+        found += vllm.poll(0.05)
+    assert sorted(completion.id for completion in found) == [1, 3]
+    assert vllm.occupancy() == Occupancy(0)
+    same(sorted(found, key=lambda completion: completion.id), complete(vllm, [requests[1], requests[3]]))
+    vllm.reset()
+
+
+@pytest.mark.real_model
 def test_choices_of_any_length(vllm: VllmEngine, reference: TransformersEngine, prompts: list[tuple[int, ...]]) -> None:
     words = ["5", "Paris", "The answer", "The answer is 5", "3"]
     choices = tuple(tuple(vllm.tokenizer(word, add_special_tokens=False)["input_ids"]) for word in words)
@@ -325,23 +342,3 @@ def test_drawing_on_a_device_equals_the_kernel(top_p: float) -> None:
     tokens, _, normaliser = sample_tokens(logits, np.arange(200), heat, keep, uniform)
     drawn = draw_on_device(torch.from_numpy(logits), heat, keep, uniform).numpy()
     np.testing.assert_array_equal(drawn, np.where(np.isfinite(normaliser), tokens, -1))
-
-
-@pytest.mark.real_model
-def test_what_is_cancelled_leaves_vllm_and_the_rest_goes_on(vllm: VllmEngine, prompts: list[tuple[int, ...]]) -> None:
-    requests = [
-        Request(id=i, prefix=prompt, n=3, max_tokens=16, seed=i, temperature=0.8)
-        for i, prompt in enumerate(prompts[:4])
-    ]
-    requests.append(Request(id=9, prefix=prompts[0], choices=((5,), (6, 7))))
-    for request in requests:
-        vllm.submit(request)
-    assert vllm.poll(0.0) == []
-    vllm.cancel([0, 2, 9, 77])
-    found: list[Completion] = []
-    while vllm.occupancy().requests:
-        found += vllm.poll(0.05)
-    assert sorted(completion.id for completion in found) == [1, 3]
-    assert vllm.occupancy() == Occupancy(0)
-    same(sorted(found, key=lambda completion: completion.id), complete(vllm, [requests[1], requests[3]]))
-    vllm.reset()

@@ -1,0 +1,57 @@
+"""What the commands share: options by name, and what they name made ready. Knows no command.
+
+Heavy libraries are imported inside the functions, so that `--help` and usage errors answer at once.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from mcts_dpo.files import InputError
+
+if TYPE_CHECKING:
+    from mcts_dpo.config import StageConfig
+    from mcts_dpo.problems import Problem, ProblemSettings
+
+ConfigOption = Annotated[Path | None, typer.Option("--config", "-c", help="YAML file of settings.")]
+Overrides = Annotated[list[str] | None, typer.Argument(help="Settings, as dotted.name=value.", show_default=False)]
+ModelOption = Annotated[
+    str | None, typer.Option("--model", "-m", help="Hub name, Hugging Face directory or .gguf file.")
+]
+ProblemsOption = Annotated[
+    str | None, typer.Option("--problems", "-p", help="A file (JSONL, CSV, Parquet) or the name of a hub data set.")
+]
+
+
+def stage_config(path: Path | None, overrides: list[str] | None) -> StageConfig:
+    """Settings for one stage: a run's whole config file will do, and so will a file of stage sections only."""
+    from mcts_dpo.config import RunConfig, StageConfig
+    from mcts_dpo.settings import load_settings, read_yaml
+
+    whole_run = path is not None and "model" in read_yaml(path)
+    return load_settings(RunConfig if whole_run else StageConfig, path, overrides or [])
+
+
+def policy_named(config: StageConfig, given: str | None) -> str:
+    """The model of `--model`, or of a run's file. Raises InputError if neither names one."""
+    model = given or getattr(config, "model", None)
+    if not model:
+        raise InputError(
+            "no model: give --model (a hub name, a Hugging Face directory or a .gguf file) or a run's --config"
+        )
+    return str(model)
+
+
+def load_named_problems(config: StageConfig, given: str | None, section: str) -> list[Problem]:
+    """The problems of `--problems`, or of a section of a run's file. Raises InputError if neither names any."""
+    from mcts_dpo.problems import load_problems
+
+    source: str | ProblemSettings | None = given or getattr(config, section, None)
+    if source is None:
+        raise InputError(
+            f"no problems: give --problems (a file or a hub data set) or a run's --config with `{section}`"
+        )
+    return load_problems(source)
