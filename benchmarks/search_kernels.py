@@ -8,11 +8,11 @@ children under PUCT. 64 different ones, copied. All three hold the same trees, c
 visit counts after a backup.
 
 A *selection* goes from the root of a tree to a leaf and puts a virtual loss on the path, which closes what has nothing
-open left. A *backup* goes from that leaf to the root: it counts the visit, brings Q and V up to date (V from all
-children), takes the virtual loss back and opens what may be selected again. The Python tree does all of this, as
-objects with slots and lists of children. mctx does less: its `simulate` knows no virtual loss, its `backward` keeps
-running means; both are its own code, compiled, over all trees at once, its arrays donated. CPU seconds of the process,
-the best of several repetitions, compilation excluded.
+open left. A *backup* goes from that leaf to the root: it counts the visit, brings Q and V up to date (as running means;
+or, `backup_paper`, V from all children and Q = R + V), takes the virtual loss back and opens what may be selected
+again. The Python tree does all of this by the same steps, as objects with slots and lists of children. mctx does less:
+its `simulate` knows no virtual loss, its `backward` keeps running means; both are its own code, compiled, over all
+trees at once, its arrays donated. CPU seconds of the process, the best of several repetitions, compilation excluded.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ import numpy as np
 
 from mcts_dpo.files import write_json
 from mcts_dpo.search import Forest, kernels
-from mcts_dpo.search.forest import NODE_FIELDS, TreeInfo
+from mcts_dpo.search.forest import NODE_FIELDS, TreeInfo, bytes_per_node
 
 CHILDREN, EXPANSIONS = 7, 73
 NODES = 1 + CHILDREN * EXPANSIONS
@@ -110,27 +110,30 @@ def alternated(select: Callable[[], None], backup: Callable[[], None], repeats: 
 
 
 def measure_ours(forest: Forest, trees: int, repeats: int) -> dict[str, float]:
-    """Seconds per selection and per backup, over the first `trees` trees."""
+    """Seconds per selection, backup and backup by the paper's rule, over the first `trees` trees."""
     chosen, one = np.arange(trees), np.ones(trees, np.int64)
     calls = max(1, min(256, 4096 // trees))  # few trees: many calls, so that the clock has something to measure
-    saved, leaves = values_of(forest), np.empty(0, np.int64)
+    saved, leaves, rule = values_of(forest), np.empty(0, np.int64), kernels.MEAN
 
     def select() -> None:
         nonlocal leaves
         leaves = kernels.select(forest, chosen, one, kernels.PUCT, C)[:, 0]
 
     def backup() -> None:
-        kernels.back_up(forest, leaves, kernels.MEAN, 1.0)
-        kernels.release(forest, leaves, expanded=False)
+        kernels.back_up(forest, leaves, rule, 1.0, leaves=leaves, expanded=False)
 
     found = [alternated(select, backup, repeats) for _ in range(calls)]
+    seconds = {kind: min(times[kind] for times in found) / trees for kind in ("selection", "backup")}
     restore(forest, saved)
-    return {kind: min(times[kind] for times in found) / trees for kind in ("selection", "backup")}
+    rule = kernels.PAPER
+    seconds["backup_paper"] = min(alternated(select, backup, repeats)["backup"] for _ in range(calls)) / trees
+    restore(forest, saved)
+    return seconds
 
 
 def values_of(forest: Forest) -> dict[str, np.ndarray]:
     """Copies of all that a backup changes."""
-    return {name: getattr(forest, name).copy() for name in ("visits", "q", "v", "returns")}
+    return {name: getattr(forest, name).copy() for name in ("visits", "below", "q", "v", "returns")}
 
 
 def restore(forest: Forest, saved: dict[str, np.ndarray]) -> None:
@@ -144,12 +147,12 @@ def restore(forest: Forest, saved: dict[str, np.ndarray]) -> None:
 class Node:
     """One node, as public tree searches have it."""
 
-    __slots__ = ("children", "closed", "expanded", "parent", "prior", "q", "returns", "reward", "row", "v", "virtual",
-                 "visits")  # fmt: skip
+    __slots__ = ("below", "children", "closed", "expanded", "parent", "prior", "q", "returns", "reward", "row", "v",
+                 "virtual", "visits")  # fmt: skip
 
     def __init__(self, row: int, parent: Node | None, visits: int, q: float, prior: float, reward: float) -> None:
         self.row, self.parent, self.visits, self.q, self.prior, self.reward = row, parent, visits, q, prior, reward
-        self.returns, self.v, self.virtual, self.closed, self.expanded = q * visits, 0.0, 0, False, False
+        self.returns, self.v, self.below, self.virtual, self.closed, self.expanded = q * visits, 0.0, 0, 0, False, False
         self.children: list[Node] = []
 
 
@@ -178,23 +181,31 @@ def python_select(root: Node) -> Node:
     return leaf
 
 
-def python_back_up(leaf: Node) -> None:
+def python_back_up(leaf: Node, rule: int = kernels.MEAN) -> None:
+    """The same steps as the compiled one: V as a running mean or from all children, the siblings of an open child not
+    looked at."""
     node: Node | None = leaf
-    seen = 0.0
+    seen, opened = 0.0, True
     while node is not None:
         node.visits += 1
-        if node.children:
-            weighted = total = 0.0
-            for child in node.children:
-                weighted += child.visits * child.q
-                total += child.visits
-            node.v = weighted / total
-        if node.parent is not None:
+        if rule == kernels.PAPER:
+            if node.children:
+                weighted = total = 0.0
+                for child in node.children:
+                    weighted += child.visits * child.q
+                    total += child.visits
+                node.v = weighted / total
+            node.q = node.reward + node.v
+        else:
+            if node is not leaf:
+                node.below += 1
+                node.v += (seen - node.v) / node.below
             seen += node.reward
             node.returns += seen
             node.q = node.returns / node.visits
         node.virtual -= 1
-        node.closed = node.expanded and all(child.closed for child in node.children)
+        opened = opened or not node.expanded or any(not child.closed for child in node.children)
+        node.closed = not opened
         node = node.parent
 
 
@@ -209,6 +220,7 @@ def python_trees(forest: Forest, trees: int) -> list[Node]:
         nodes.append(node)
         if parent is not None:
             parent.children.append(node)
+            parent.v, parent.below = float(forest.v[above]), int(forest.below[above])
             parent.expanded = True
     return [node for node in nodes if node.parent is None]
 
@@ -222,16 +234,17 @@ def by_tree(forest: Forest) -> tuple[np.ndarray, np.ndarray]:
 
 
 def measure_python(forest: Forest, trees: int, repeats: int) -> tuple[dict[str, float], list[int], list[int]]:
-    """Seconds per selection and backup; the rows selected; and the visits of the first tree after one backup."""
+    """Seconds per selection, backup and backup by the paper's rule; the rows selected; all visits after one backup."""
     roots = python_trees(forest, trees)
     leaves: list[Node] = []
+    rule = kernels.MEAN
 
     def select() -> None:
         leaves[:] = [python_select(root) for root in roots]
 
     def backup() -> None:
         for leaf in leaves:
-            python_back_up(leaf)
+            python_back_up(leaf, rule)
 
     select()
     backup()
@@ -245,6 +258,8 @@ def measure_python(forest: Forest, trees: int, repeats: int) -> tuple[dict[str, 
     order, _ = by_tree(forest)
     visits = [by_row[row] for row in order[:trees].ravel().tolist()]
     seconds = alternated(select, backup, repeats)
+    rule = kernels.PAPER
+    seconds["backup_paper"] = alternated(select, backup, repeats)["backup"]
     return {kind: spent / trees for kind, spent in seconds.items()}, selected, visits
 
 
@@ -349,9 +364,8 @@ def measure(trees: int, repeats: int = 5, python_trees: int = 4096) -> dict[str,
     for name, share in agree.items():
         if share < 0.999:
             raise RuntimeError(f"not the same work: {name} agree on {share:.4f} only")
-    per_node = sum(np.dtype(dtype).itemsize for _, dtype, *_ in NODE_FIELDS)
     speedups = {
-        name: {kind: other[kind] / ours[kind] for kind in ours}
+        name: {kind: other[kind] / ours[kind] for kind in other}
         for name, other in (("python", python), ("mctx", mctx_seconds))
     }
     return {
@@ -360,12 +374,12 @@ def measure(trees: int, repeats: int = 5, python_trees: int = 4096) -> dict[str,
         "mean_depth_selected": depth,
         "seconds_per": {"ours": ours, "python": python, "mctx": mctx_seconds},
         "speedup": speedups,
-        # The smaller of selections and backups: a claim holds for both.
+        # The smallest of selections and backups: a claim holds for all.
         "kernel_speedup_vs_python": min(speedups["python"].values()),
         "kernel_speedup_vs_mctx": min(speedups["mctx"].values()),
         "agreement": agree,
         "curve": curve,
-        "bytes_per_node": per_node,
+        "bytes_per_node": bytes_per_node(),
         "bytes_per_token": 8,
     }
 

@@ -11,16 +11,12 @@ In: arrays of a forest. Out: a child. Knows nothing of tokens or engines.
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import numpy as np
 from numba import njit
-from numpy.typing import NDArray
 
 from mcts_dpo.search.forest import NONE, OPEN
-
-Ints = NDArray[np.signedinteger[Any]]
-Floats = NDArray[np.float64]
+from mcts_dpo.search.records import Records, next_sibling
 
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 _MIX_1 = np.uint64(0xBF58476D1CE4E5B9)
@@ -62,7 +58,7 @@ def considered_visits(done: int, considered: int, simulations: int) -> int:  # p
 @njit(cache=True)
 def gumbel_child(
     root: int, seed: int, most: int, simulations: int, c_visit: float, c_scale: float,
-    first_child: Ints, next_sibling: Ints, expansions: Ints, virtual: Ints, q: Floats, prior: Floats, closed: Ints,
+    edges: Records, records: Records,
 ) -> int:  # fmt: skip  # pragma: no cover  (compiled)
     """The open child of an expanded root to simulate next; -1 without one.
 
@@ -70,26 +66,27 @@ def gumbel_child(
     """
     count, done, top = 0, 0, 0
     low, high = np.inf, -np.inf
-    child = first_child[root]
+    child = edges[root].first_child
     while child != NONE:
-        n = expansions[child] + virtual[child]
+        n = records[child].expansions + edges[child].virtual
         count += 1
         done += n
         top = max(top, n)
-        low, high = min(low, q[child]), max(high, q[child])
-        child = next_sibling[child]
+        low, high = min(low, edges[child].q), max(high, edges[child].q)
+        child = next_sibling(child, edges, records)
     wanted = considered_visits(done, min(most, count), simulations)
     best, best_score, best_considered = NONE, -np.inf, False
     place = 0
-    child = first_child[root]
+    child = edges[root].first_child
     while child != NONE:
-        if closed[child] == OPEN:
-            scaled = (q[child] - low) / max(high - low, 1e-8)
-            score = gumbel_noise(seed, place) + math.log(max(prior[child], 1e-300))
+        edge = edges[child]
+        if edge.closed == OPEN:
+            scaled = (edge.q - low) / max(high - low, 1e-8)
+            score = gumbel_noise(seed, place) + math.log(max(edge.prior, 1e-300))
             score += (c_visit + top) * c_scale * scaled
-            fits = expansions[child] + virtual[child] == wanted
+            fits = records[child].expansions + edge.virtual == wanted
             if best == NONE or (fits and not best_considered) or (fits == best_considered and score > best_score):
                 best, best_score, best_considered = child, score, fits
-        child = next_sibling[child]
+        child = next_sibling(child, edges, records)
         place += 1
     return best

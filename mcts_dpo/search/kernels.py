@@ -1,8 +1,12 @@
 """The loops of the search over a forest's arrays, compiled: select, release, back up, normalise priors.
 
-In: columns of a `Forest` (see `forest.NODE_FIELDS` for dtypes and units), changed in place. Out: node ids. The
+In: the records of a `Forest` (see `forest.NODE_FIELDS` for dtypes and units), changed in place. Out: node ids. The
 kernels know no tokens, texts, engines or rewards; each call treats any number of trees. Formulas: Xie et al.
 2024 (arXiv 2405.00451), section 3.1; AlphaZero (Silver et al. 2017) for `mean`; Kocsis & Szepesvári 2006 for UCT.
+
+A large forest does not fit a cache, so the time is that of the lines that are read. Trees move in groups, level by
+level, each one's next nodes asked for (records.py) while the others are worked on. The results are those of one path
+after the other: trees share nothing, and what is added up within one tree is added in the order of the entries.
 """
 
 from __future__ import annotations
@@ -15,8 +19,9 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from mcts_dpo.search.forest import EXHAUSTED, IN_FLIGHT, NONE, OPEN
+from mcts_dpo.search.forest import ELSEWHERE, EXHAUSTED, IN_FLIGHT, NEXT_ROW, NONE, OPEN
 from mcts_dpo.search.gumbel import gumbel_child
+from mcts_dpo.search.records import Records, next_sibling, prefetch, prefetch_family, square_root
 
 if TYPE_CHECKING:
     from mcts_dpo.search.forest import Forest
@@ -26,9 +31,11 @@ PAPER, MEAN = 0, 1
 VIRTUAL_VALUE = -1.0
 """What each expansion in flight counts for until its result is known: one visit that ended wrong."""
 
+GROUP = 16
+"""Paths that move together: enough that a line has come when its turn does, few enough that all stay in the cache."""
+
 Ints = NDArray[np.signedinteger[Any]]
 Floats = NDArray[np.float64]
-Bools = NDArray[np.bool_]
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,30 +69,27 @@ def select(
     Returns [T, max(wanted)] node ids, padded with -1 where a tree has no further leaf that is neither exhausted
     nor in flight. Ties go to the child that was sampled first.
     """
-    starts = np.array([forest.trees[tree].root for tree in trees] if roots is None else roots, np.int64)
+    starts = np.asarray(forest.roots()[trees] if roots is None else roots, np.int64)
     chosen = np.full((len(starts), int(wanted.max(initial=0))), NONE, np.int64)
     g = gumbel or Gumbel(np.zeros(len(starts), np.int64), 1, 1, 0.0, 0.0)
-    f = forest
     _select(
-        starts, np.asarray(wanted, np.int64), rule, c, chosen, root_twice,
-        np.asarray(g.seeds, np.int64), g.considered, g.simulations, g.c_visit, g.c_scale,
-        f.parent, f.first_child, f.next_sibling, f.visits, f.expansions, f.q, f.prior, f.expanded, f.closed, f.virtual,
+        starts, np.asarray(wanted, np.int64), rule, c, chosen, roots is not None, root_twice, forest.height,
+        np.asarray(g.seeds, np.int64), g.considered, g.simulations, g.c_visit, g.c_scale, forest.edges, forest.records,
     )  # fmt: skip
     return chosen
 
 
 def hold(forest: Forest, leaf: int) -> None:
     """What `select` does to a leaf that it gives out: a virtual loss, and in flight."""
-    f = forest
-    _hold(leaf, f.parent, f.first_child, f.next_sibling, f.closed, f.virtual)
+    _hold(leaf, forest.edges, forest.records)
 
 
 def release(forest: Forest, leaves: Ints, expanded: bool = True) -> None:
     """Take the virtual losses of `leaves` [L] back; mark them expanded (or, after a failure, not), count that upwards,
     and open or close the paths above them accordingly."""
-    f = forest
-    _release(np.asarray(leaves, np.int64), expanded, f.parent, f.first_child, f.next_sibling, f.terminal, f.expansions,
-             f.expanded, f.closed, f.virtual)  # fmt: skip
+    nothing = np.empty(0, np.int64)
+    _settle(nothing, np.asarray(leaves, np.int64), expanded, MEAN, 0.0, False, False, forest.height, forest.edges,
+            forest.records)  # fmt: skip
 
 
 def back_up(
@@ -96,24 +100,26 @@ def back_up(
     *,
     root_twice: bool = False,
     unvisited_as_one: bool = False,
+    leaves: Ints | None = None,
+    expanded: bool = True,
 ) -> None:
     """One visit for each entry of `ends` [E] (a node may occur more than once), all the way to its root.
 
     PAPER: Q(s,a) = R(s') + γ V(s'), V(s) = Σ N(s,a) Q(s,a) / Σ N(s,a), from the children as they now are; after
     the call this holds wherever an entry passed. MEAN: Q(s,a) = mean over the visits of the edge of the return
-    G = R(s') + γ G' seen by each, with G' = 0 beyond the last node; V as above. Rewards are read, not made.
+    G = R(s') + γ G' seen by each, with G' = 0 beyond the last node; V as above, which here is the mean of the returns
+    that came up from the children, and is kept as a running mean. Rewards are read, not made.
     root_twice, unvisited_as_one: see `FaithfulSettings`.
+    leaves, expanded: what `release` is to do in the same pass; a large forest is then read once.
     """
-    f = forest
-    _back_up(np.asarray(ends, np.int64), rule, gamma, root_twice, unvisited_as_one, f.parent, f.first_child,
-             f.next_sibling, f.reward, f.visits, f.q, f.v, f.returns)  # fmt: skip
+    released = np.empty(0, np.int64) if leaves is None else np.asarray(leaves, np.int64)
+    _settle(np.asarray(ends, np.int64), released, expanded, rule, gamma, root_twice, unvisited_as_one, forest.height,
+            forest.edges, forest.records)  # fmt: skip
 
 
 def refresh(forest: Forest, nodes: Ints, rule: int, gamma: float, *, unvisited_as_one: bool = False) -> None:
     """V and Q from `nodes` [N] up to their roots as the children now are, without a visit (rules as in `back_up`)."""
-    f = forest
-    _refresh(np.asarray(nodes, np.int64), rule, gamma, unvisited_as_one, f.parent, f.first_child, f.next_sibling,
-             f.reward, f.visits, f.q, f.v)  # fmt: skip
+    _refresh(np.asarray(nodes, np.int64), rule, gamma, unvisited_as_one, forest.edges, forest.records)
 
 
 def set_priors(forest: Forest, parents: Ints, normalised: bool) -> None:
@@ -121,184 +127,309 @@ def set_priors(forest: Forest, parents: Ints, normalised: bool) -> None:
 
     Every child has been sampled. Where all masses are 0 (vanishing probability), the samples' shares stand in.
     """
-    f = forest
-    _set_priors(np.asarray(parents, np.int64), normalised, f.first_child, f.next_sibling, f.mass, f.samples, f.prior)
+    _set_priors(np.asarray(parents, np.int64), normalised, forest.mass, forest.edges, forest.records)
 
 
-@njit(cache=True)
-def _score(
-    rule: int, c: float, parent_visits: float, visits: float, virtual: float, q: float, prior: float
-) -> float:  # pragma: no cover  (compiled)
-    """PUCT or UCT of one child. Expansions in flight count as visits of VIRTUAL_VALUE each.
+@njit(cache=True, error_model="numpy", inline="always")
+def _effective(edge: Any) -> tuple[float, float]:  # pragma: no cover  (compiled)
+    """N and Q of an edge, an expansion in flight counted as a visit of VIRTUAL_VALUE."""
+    n, q = float(edge.visits), edge.q
+    if edge.virtual > 0:
+        q = (n * q + edge.virtual * VIRTUAL_VALUE) / (n + edge.virtual)
+        n += edge.virtual
+    return n, q
 
-    parent_visits: what is taken of N(s) once for all its children: its root for PUCT, its logarithm for UCT.
+
+@njit(cache=True, error_model="numpy", inline="always")
+def _best_puct(
+    eldest: int, total: float, c: float, edges: Records, records: Records
+) -> tuple[Any, int]:  # pragma: no cover  (compiled)
+    """The open sibling of highest Q + c p √N(s) / (1 + N), the first among equals; and how many are open.
+
+    total: N(s). The innermost loop of all: unsigned, since indices from the end are looked for otherwise, and without
+    a branch on the score, since which sibling is best cannot be guessed.
     """
-    n = visits + virtual
-    if virtual > 0:
-        q = (visits * q + virtual * VIRTUAL_VALUE) / n
-    if rule != UCT:
-        return q + c * prior * parent_visits / (1.0 + n)
-    return q + c * math.sqrt(parent_visits / n) if n > 0 else np.inf
+    scale = c * square_root(total)
+    child = np.uint64(eldest)
+    best, best_score, opened = child, -np.inf, 0
+    while True:
+        edge = edges[child]
+        n, q = _effective(edge)
+        score = q + scale * edge.prior / (1.0 + n)
+        is_open = edge.closed == OPEN
+        opened += is_open
+        better = is_open & (score > best_score)
+        best = child if better else best
+        best_score = score if better else best_score
+        if edge.sibling == NEXT_ROW:
+            child += np.uint64(1)
+        elif edge.sibling == ELSEWHERE:
+            child = np.uint64(records[child].next_sibling)
+        else:
+            break
+    return np.int64(best), opened
+
+
+@njit(cache=True, error_model="numpy")
+def _best_uct(
+    eldest: int, total: float, c: float, edges: Records, records: Records
+) -> tuple[int, int]:  # pragma: no cover  (compiled)
+    """The same for Q + c √(ln N(s) / N); an unvisited sibling comes before all visited ones."""
+    best, best_score, opened = NONE, -np.inf, 0
+    child = eldest
+    while child != NONE:
+        if edges[child].closed == OPEN:
+            n, q = _effective(edges[child])
+            score = q + c * math.sqrt(math.log(total) / n) if n > 0 else np.inf
+            if best == NONE or score > best_score:
+                best, best_score = child, score
+            opened += 1
+        child = next_sibling(child, edges, records)
+    return best, opened
+
+
+@njit(cache=True, error_model="numpy")
+def _select(
+    roots: Ints, wanted: Ints, rule: int, c: float, chosen: Ints, inside: bool, root_twice: bool, height: int,
+    seeds: Ints, considered: int, simulations: int, c_visit: float, c_scale: float, edges: Records, records: Records,
+) -> None:  # fmt: skip  # pragma: no cover  (compiled)
+    path = np.empty((GROUP, height + 1), np.int64)
+    opened = np.empty((GROUP, height + 1), np.int64)
+    depth = np.empty(GROUP, np.int64)
+    moving = np.empty(GROUP, np.int64)
+    for first in range(0, len(roots), GROUP):
+        group = min(GROUP, len(roots) - first)
+        for row in range(group):
+            prefetch(edges, roots[first + row])
+        most = 0
+        for row in range(group):
+            most = max(most, wanted[first + row])
+            if edges[roots[first + row]].first_child != NONE:
+                prefetch_family(edges, edges[roots[first + row]].first_child)
+        for slot in range(most):
+            left = 0
+            for row in range(group):
+                root = roots[first + row]
+                depth[row], path[row, 0] = -1, root
+                if slot < wanted[first + row] and edges[root].closed == OPEN:
+                    depth[row] = 0
+                    edges[root].virtual += 1
+                    if edges[root].expanded:
+                        moving[left] = row
+                        left += 1
+            level = 0
+            while left > 0:
+                still = 0
+                for place in range(left):
+                    row = moving[place]
+                    node = path[row, level]
+                    total = edges[node].visits + edges[node].virtual - 1.0  # without this visit
+                    if level == 0 and root_twice and records[node].parent == NONE:
+                        total += 1.0
+                    eldest = edges[node].first_child
+                    if rule == UCT:
+                        best, count = _best_uct(eldest, total, c, edges, records)
+                    else:
+                        best, count = _best_puct(eldest, total, c, edges, records)
+                    if level == 0 and rule == GUMBEL:
+                        best = gumbel_child(
+                            node, seeds[first + row], considered, simulations, c_visit, c_scale, edges, records
+                        )
+                    opened[row, level] = count
+                    path[row, level + 1] = best
+                    depth[row] = level + 1
+                    edges[best].virtual += 1
+                    if edges[best].expanded:
+                        prefetch_family(edges, edges[best].first_child)
+                        moving[still] = row
+                        still += 1
+                left = still
+                level += 1
+            for row in range(group):
+                if depth[row] >= 0:
+                    leaf = path[row, depth[row]]
+                    chosen[first + row, slot] = leaf
+                    edges[leaf].closed = IN_FLIGHT
+                    # Upwards: what has nothing open left below it closes until a result comes back.
+                    above = depth[row] - 1
+                    while above >= 0 and opened[row, above] == 1:
+                        edges[path[row, above]].closed = IN_FLIGHT
+                        above -= 1
+                    if inside:  # the search may start below the tree's root: on, above there
+                        _hold_above(records[path[row, 0]].parent, above < 0, edges, records)
 
 
 @njit(cache=True)
-def _closure(
-    node: int, first_child: Ints, next_sibling: Ints, terminal: Bools, expanded: Bools, closed: Ints
-) -> int:  # pragma: no cover  (compiled)
+def _hold(leaf: int, edges: Records, records: Records) -> None:  # pragma: no cover  (compiled)
+    edges[leaf].closed = IN_FLIGHT
+    edges[leaf].virtual += 1
+    _hold_above(records[leaf].parent, True, edges, records)
+
+
+@njit(cache=True)
+def _hold_above(node: int, shut: bool, edges: Records, records: Records) -> None:  # pragma: no cover  (compiled)
+    """A virtual loss from `node` to its root; shut: the child below has just closed."""
+    while node != NONE:
+        edges[node].virtual += 1
+        if shut:
+            child = edges[node].first_child
+            while child != NONE and edges[child].closed != OPEN:
+                child = next_sibling(child, edges, records)
+            shut = child == NONE
+            if shut:
+                edges[node].closed = IN_FLIGHT
+        node = records[node].parent
+
+
+@njit(cache=True)
+def _closure(node: int, edges: Records, records: Records) -> int:  # pragma: no cover  (compiled)
     """What a node's `closed` must be, given its children's, if it is not in flight itself."""
-    if terminal[node]:
+    if records[node].terminal:
         return EXHAUSTED
-    if not expanded[node]:
+    if not edges[node].expanded:
         return OPEN
     result = EXHAUSTED
-    child = first_child[node]
-    while child != NONE:
-        result = min(result, closed[child])
-        child = next_sibling[child]
+    child = edges[node].first_child
+    while child != NONE and result != OPEN:
+        result = min(result, edges[child].closed)
+        child = next_sibling(child, edges, records)
     return result
 
 
 @njit(cache=True)
-def _select(
-    roots: Ints, wanted: Ints, rule: int, c: float, chosen: Ints, root_twice: bool,
-    seeds: Ints, considered: int, simulations: int, c_visit: float, c_scale: float,
-    parent: Ints, first_child: Ints, next_sibling: Ints, visits: Ints, expansions: Ints, q: Floats, prior: Floats,
-    expanded: Bools, closed: Ints, virtual: Ints,
-) -> None:  # fmt: skip  # pragma: no cover  (compiled)
-    for row in range(len(roots)):
-        for slot in range(wanted[row]):
-            node = roots[row]
-            if closed[node] != OPEN:
-                break
-            if rule == GUMBEL and expanded[node]:
-                node = gumbel_child(
-                    node, seeds[row], considered, simulations, c_visit, c_scale,
-                    first_child, next_sibling, expansions, virtual, q, prior, closed,
-                )  # fmt: skip
-            while expanded[node]:
-                total = float(visits[node] + virtual[node])
-                if root_twice and parent[node] == NONE:
-                    total += 1.0
-                total = math.log(total) if rule == UCT else math.sqrt(total)
-                best, best_score = NONE, -np.inf
-                child = first_child[node]
-                while child != NONE:
-                    if closed[child] == OPEN:
-                        score = _score(rule, c, total, visits[child], virtual[child], q[child], prior[child])
-                        if best == NONE or score > best_score:
-                            best, best_score = child, score
-                    child = next_sibling[child]
-                node = best
-            chosen[row, slot] = node
-            _hold(node, parent, first_child, next_sibling, closed, virtual)
+def _release(path: Ints, done: bool, edges: Records, records: Records) -> None:  # pragma: no cover  (compiled)
+    """Of one path, from the leaf (the first) to its root."""
+    edges[path[0]].expanded = done
+    state = IN_FLIGHT
+    for node in path:
+        edges[node].virtual -= 1
+        records[node].expansions += done
+        # An open child is enough; only where the child is closed do its siblings matter.
+        if state != OPEN:
+            state = _closure(node, edges, records)
+        edges[node].closed = state
 
 
 @njit(cache=True)
-def _hold(
-    leaf: int, parent: Ints, first_child: Ints, next_sibling: Ints, closed: Ints, virtual: Ints
-) -> None:  # pragma: no cover  (compiled)
-    closed[leaf] = IN_FLIGHT
-    virtual[leaf] += 1
-    # Upwards: everything that has nothing open left below closes until a result comes back.
-    node = parent[leaf]
-    shut = True
-    while node != NONE:
-        virtual[node] += 1
-        if shut:
-            child = first_child[node]
-            while child != NONE and closed[child] != OPEN:
-                child = next_sibling[child]
-            shut = child == NONE
-            if shut:
-                closed[node] = IN_FLIGHT
-        node = parent[node]
-
-
-@njit(cache=True)
-def _release(
-    leaves: Ints, done: bool, parent: Ints, first_child: Ints, next_sibling: Ints, terminal: Bools, expansions: Ints,
-    expanded: Bools, closed: Ints, virtual: Ints,
-) -> None:  # fmt: skip  # pragma: no cover  (compiled)
-    for leaf in leaves:
-        expanded[leaf] = done
-        node = leaf
-        while node != NONE:
-            virtual[node] -= 1
-            expansions[node] += done
-            closed[node] = _closure(node, first_child, next_sibling, terminal, expanded, closed)
-            node = parent[node]
-
-
-@njit(cache=True)
-def _value(
-    node: int, least: int, first_child: Ints, next_sibling: Ints, visits: Ints, q: Floats
-) -> float:  # pragma: no cover  (compiled)
+def _value(node: int, least: int, edges: Records, records: Records) -> float:  # pragma: no cover  (compiled)
     """V(s) = Σ N(s,a) Q(s,a) / Σ N(s,a), with N no less than `least`; 0 if that leaves nothing."""
     weighted, total = 0.0, 0
-    child = first_child[node]
+    child = edges[node].first_child
     while child != NONE:
-        n = max(least, visits[child])
-        weighted += n * q[child]
+        n = max(least, edges[child].visits)
+        weighted += n * edges[child].q
         total += n
-        child = next_sibling[child]
+        child = next_sibling(child, edges, records)
     return weighted / total if total > 0 else 0.0
 
 
-@njit(cache=True)
+@njit(cache=True, error_model="numpy")
 def _back_up(
-    ends: Ints, rule: int, gamma: float, root_twice: bool, unvisited_as_one: bool,
-    parent: Ints, first_child: Ints, next_sibling: Ints, reward: Floats, visits: Ints, q: Floats, v: Floats,
-    returns: Floats,
+    path: Ints, rule: int, gamma: float, root_twice: bool, unvisited_as_one: bool, edges: Records, records: Records
+) -> None:  # pragma: no cover  (compiled)
+    """One visit of one path, from its end (the first) to its root (the last)."""
+    seen = 0.0
+    for place, node in enumerate(path):
+        edge, record, root = edges[node], records[node], place == len(path) - 1
+        edge.visits += 2 if root and root_twice else 1
+        record.below += place > 0
+        if rule == PAPER or unvisited_as_one:
+            record.v = _value(node, 1 if unvisited_as_one else 0, edges, records)
+        elif place > 0:
+            record.v += (seen - record.v) / record.below
+        if not root:
+            if rule == MEAN:
+                seen = record.reward + gamma * seen
+                record.returns += seen
+                edge.q = record.returns / edge.visits
+            else:
+                edge.q = record.reward + gamma * record.v
+
+
+@njit(cache=True)
+def _settle(
+    ends: Ints, leaves: Ints, done: bool, rule: int, gamma: float, root_twice: bool, unvisited_as_one: bool,
+    height: int, edges: Records, records: Records,
 ) -> None:  # fmt: skip  # pragma: no cover  (compiled)
-    for end in ends:
-        node = end
-        seen = 0.0
-        while node != NONE:
-            visits[node] += 1
-            if root_twice and parent[node] == NONE:
-                visits[node] += 1
-            v[node] = _value(node, 1 if unvisited_as_one else 0, first_child, next_sibling, visits, q)
-            if parent[node] != NONE:
-                if rule == MEAN:
-                    seen = reward[node] + gamma * seen
-                    returns[node] += seen
-                    q[node] = returns[node] / visits[node]
-                else:
-                    q[node] = reward[node] + gamma * v[node]
-            node = parent[node]
+    """Back up from `ends` and release `leaves`: neither reads what the other changes, so they may take turns."""
+    turns = max(-(-len(ends) // GROUP), -(-len(leaves) // GROUP))
+    families = rule == PAPER or unvisited_as_one
+    paths = np.empty((GROUP, height + 1), np.int64)
+    steps = np.empty(GROUP, np.int64)
+    for turn in range(turns):
+        some = ends[len(ends) * turn // turns : len(ends) * (turn + 1) // turns]
+        _ascend(some, families, paths, steps, edges, records)
+        for place in range(len(some)):
+            path = paths[place, : steps[place]]
+            _back_up(path, rule, gamma, root_twice, unvisited_as_one, edges, records)
+        some = leaves[len(leaves) * turn // turns : len(leaves) * (turn + 1) // turns]
+        _ascend(some, False, paths, steps, edges, records)
+        for place in range(len(some)):
+            _release(paths[place, : steps[place]], done, edges, records)
+
+
+@njit(cache=True)
+def _ascend(
+    nodes: Ints, families: bool, paths: Ints, steps: Ints, edges: Records, records: Records
+) -> None:  # pragma: no cover  (compiled)
+    """The paths from up to GROUP nodes to their roots, and their lengths; brings them into the cache, and the families
+    below them too if these are asked for."""
+    left = len(nodes)
+    moving = np.arange(left)
+    for place in range(left):
+        paths[place, 0] = nodes[place]
+        prefetch(records, nodes[place])
+        prefetch(edges, nodes[place])
+    level = 0
+    while left > 0:
+        still = 0
+        for turn in range(left):
+            place = moving[turn]
+            node = paths[place, level]
+            steps[place] = level + 1
+            if families and edges[node].first_child != NONE:
+                prefetch_family(edges, edges[node].first_child)
+            above = records[node].parent
+            if above != NONE:
+                prefetch(records, above)
+                prefetch(edges, above)
+                paths[place, level + 1] = above
+                moving[still] = place
+                still += 1
+        left = still
+        level += 1
 
 
 @njit(cache=True)
 def _refresh(
-    nodes: Ints, rule: int, gamma: float, unvisited_as_one: bool,
-    parent: Ints, first_child: Ints, next_sibling: Ints, reward: Floats, visits: Ints, q: Floats, v: Floats,
-) -> None:  # fmt: skip  # pragma: no cover  (compiled)
+    nodes: Ints, rule: int, gamma: float, unvisited_as_one: bool, edges: Records, records: Records
+) -> None:  # pragma: no cover  (compiled)
     for start in nodes:
         node = start
         while node != NONE:
-            v[node] = _value(node, 1 if unvisited_as_one else 0, first_child, next_sibling, visits, q)
-            if parent[node] != NONE and (rule == PAPER or visits[node] == 0):
-                q[node] = reward[node] + gamma * v[node]
-            node = parent[node]
+            records[node].v = _value(node, 1 if unvisited_as_one else 0, edges, records)
+            if records[node].parent != NONE and (rule == PAPER or edges[node].visits == 0):
+                edges[node].q = records[node].reward + gamma * records[node].v
+            node = records[node].parent
 
 
 @njit(cache=True)
 def _set_priors(
-    parents: Ints, normalised: bool, first_child: Ints, next_sibling: Ints, mass: Floats, samples: Ints, prior: Floats
+    parents: Ints, normalised: bool, mass: Floats, edges: Records, records: Records
 ) -> None:  # pragma: no cover  (compiled)
     for node in parents:
         total, drawn = 0.0, 0
-        child = first_child[node]
+        child = edges[node].first_child
         while child != NONE:
             total += mass[child]
-            drawn += samples[child]
-            child = next_sibling[child]
-        child = first_child[node]
+            drawn += records[child].samples
+            child = next_sibling(child, edges, records)
+        child = edges[node].first_child
         while child != NONE:
             if not normalised:
-                prior[child] = mass[child]
+                edges[child].prior = mass[child]
             elif total > 0.0:
-                prior[child] = mass[child] / total
+                edges[child].prior = mass[child] / total
             else:
-                prior[child] = samples[child] / drawn
-            child = next_sibling[child]
+                edges[child].prior = records[child].samples / drawn
+            child = next_sibling(child, edges, records)

@@ -428,9 +428,8 @@ def settle(task: Task, growths: Sequence[Growth], answers: dict[int, Completion]
         settings.gamma,
         root_twice=faithful.root_twice,
         unvisited_as_one=faithful.unvisited_as_one,
+        leaves=np.array([growth.leaf for growth in growths if growth.ends], np.int64),
     )
-    done = [growth.leaf for growth in growths if growth.ends]
-    kernels.release(forest, np.array(done, np.int64))
     refused = [growth.leaf for growth in growths if not growth.ends]
     if refused:
         kernels.release(forest, np.array(refused, np.int64), expanded=False)

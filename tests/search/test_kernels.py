@@ -9,7 +9,7 @@ import pytest
 
 from mcts_dpo.search import Forest
 from mcts_dpo.search.forest import EXHAUSTED, IN_FLIGHT, OPEN
-from mcts_dpo.search.kernels import MEAN, PAPER, PUCT, UCT, back_up, release, select, set_priors
+from mcts_dpo.search.kernels import MEAN, PAPER, PUCT, UCT, back_up, hold, release, select, set_priors
 
 END = 1
 
@@ -150,3 +150,81 @@ def test_priors() -> None:
     forest.mass[1:] = 0.0
     set_priors(forest, np.array([0]), True)
     assert forest.prior[1:].tolist() == pytest.approx([1 / 2, 1 / 6, 1 / 3])
+
+
+def woods(rng: np.random.Generator, trees: int) -> Forest:
+    """Trees of all sizes whose families grew at different times, so that siblings lie apart; some nodes have children
+    and are not expanded, some are ends."""
+    forest = Forest()
+    for tree in range(trees):
+        forest.add_tree(str(tree), [1], "Q")
+    for _ in range(trees * 12):
+        open_nodes = np.flatnonzero(~forest.terminal)
+        parent = int(rng.choice(open_nodes))
+        for _ in range(rng.integers(1, 5)):
+            node = forest.add_child(parent, [1], [-1.0], "x\n", END if rng.random() < 0.2 else 0)
+            forest.samples[node] = 1
+    forest.prior[:], forest.reward[:] = rng.random(len(forest)), rng.normal(size=len(forest))
+    for node in range(
+        len(forest)
+    ):  # selection comes only where it has been: below a node that is not expanded, none is
+        reached = node < trees or forest.expanded[forest.parent[node]]
+        forest.expanded[node] = reached and bool(forest.children(node)) and rng.random() < 0.85
+    for node in range(len(forest) - 1, -1, -1):
+        if forest.expanded[node]:
+            forest.closed[node] = min(int(forest.closed[child]) for child in forest.children(node))
+    return forest
+
+
+def best_path(forest: Forest, node: int, rule: int, c: float) -> list[int]:
+    """What `select` must go through, from the columns alone."""
+    path = [node]
+    while forest.expanded[path[-1]]:
+        here = path[-1]
+        total = int(forest.visits[here] + forest.virtual[here])
+
+        def score(child: int, total: int = total) -> float:
+            n, out = int(forest.visits[child]), int(forest.virtual[child])
+            q = (n * forest.q[child] - out) / (n + out) if out else forest.q[child]
+            if rule == UCT:
+                return q + c * math.sqrt(math.log(total) / (n + out)) if n + out else math.inf
+            return q + c * math.sqrt(total) * forest.prior[child] / (1 + n + out)
+
+        path.append(max((child for child in forest.children(here) if forest.closed[child] == OPEN), key=score))
+    return path
+
+
+@pytest.mark.parametrize("rule", [PUCT, UCT])
+@pytest.mark.parametrize("backup", [PAPER, MEAN])
+@pytest.mark.parametrize("seed", range(4))
+def test_any_number_of_trees_at_once_as_one_leaf_after_the_other(rule: int, backup: int, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    forest = woods(rng, 75)  # three groups and a rest
+    assert set(forest.sibling.tolist()) == {0, 1, 2}
+    back_up(forest, np.flatnonzero(forest.samples > 0), backup, 0.9)
+    slow = woods(np.random.default_rng(seed), 75)
+    back_up(slow, np.flatnonzero(slow.samples > 0), backup, 0.9)
+    assert forest == slow
+    for _ in range(4):
+        wanted = rng.integers(0, 4, 75)
+        leaves = select(forest, np.arange(75), wanted, rule, 1.5)
+        for tree in range(75):
+            for slot in range(leaves.shape[1]):
+                able = slot < wanted[tree] and slow.closed[tree] == OPEN
+                leaf = best_path(slow, tree, rule, 1.5)[-1] if able else -1
+                assert leaves[tree, slot] == leaf
+                if able:
+                    hold(slow, leaf)
+        assert forest == slow
+        ends = leaves[leaves >= 0]
+        back_up(forest, ends, backup, 0.9, leaves=ends, expanded=False)
+        for end in ends.tolist():
+            back_up(slow, np.array([end]), backup, 0.9)
+        for end in ends[::-1].tolist():
+            release(slow, np.array([end]), expanded=False)
+        assert forest == slow  # to the last bit
+        weight = np.bincount(forest.parent[75:], forest.visits[75:], len(forest))
+        assert forest.below.tolist() == weight.tolist()
+        value = np.bincount(forest.parent[75:], (forest.visits * forest.q)[75:], len(forest)) / np.maximum(weight, 1)
+        np.testing.assert_allclose(forest.v, value, atol=1e-12)
+        assert (forest.virtual == 0).all()
