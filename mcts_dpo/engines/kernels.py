@@ -1,7 +1,8 @@
 """Compiled CPU loops of the transformers engine: attention over a pool, and drawing from logits. Arrays in, arrays out.
 
 Each row's result depends on that row alone, whatever else is in the call and however many threads share it. All
-loops are in this one file because numba's cache on disk notices a change of a function's own file only.
+loops are in this one file because numba's cache on disk notices a change of a function's own file only (`touch` it
+after a change of lanes.py).
 """
 
 from __future__ import annotations
@@ -17,65 +18,62 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from mcts_dpo.engines.lanes import WIDTH, larger, largest, load, power_of_two, splat, store, total
+
 # Fast-math without the assumption that nothing is NaN or infinite: a model that yields those must be seen to.
-_compile: Callable[[Callable[..., Any]], Callable[..., Any]] = numba.njit(
-    nogil=True, fastmath={"reassoc", "contract", "nsz", "arcp"}, cache=True, error_model="numpy"
-)
+_OPTIONS = {"nogil": True, "fastmath": {"reassoc", "contract", "nsz", "arcp"}, "cache": True, "error_model": "numpy"}
+_compile: Callable[[Callable[..., Any]], Callable[..., Any]] = numba.njit(**_OPTIONS)
+_inline: Callable[[Callable[..., Any]], Callable[..., Any]] = numba.njit(**_OPTIONS, forceinline=True)
 _LOG2E = np.float32(math.log2(math.e))
-# 2**f on [0, 1) as a polynomial in f: relative error below 3e-7.
-_C5, _C4, _C3 = np.float32(1.8775767e-3), np.float32(8.9893397e-3), np.float32(5.5826318e-2)
-_C2, _C1, _C0 = np.float32(2.4015361e-1), np.float32(6.9315308e-1), np.float32(1)
-_CHUNK = 512  # vocabulary entries summed in float32 before float64 takes over
+_LEAST = np.float32(-np.inf)
+_CHUNK = 512  # vocabulary entries summed in float32 before float64 takes over; a multiple of WIDTH
 _BINS = 2048  # of the histogram that finds the nucleus
 _REACH = 32.0  # nats below the top that the histogram resolves
+_WINDOW = 32  # tokens whose attention goes through a tile of keys together, at most
+_SCORES = 2**17  # of them that are kept at a time: half a megabyte stays in the cache
+
+
+@_compile
+def _rest(values: Any) -> Any:
+    """float32 [16]: the last len(values) % 16 of `values` float32 [n], filled up with -inf."""
+    done = len(values) // WIDTH * WIDTH
+    padded = np.full(WIDTH, _LEAST, np.float32)
+    for i in range(done, len(values)):
+        padded[i - done] = values[i]
+    return padded
 
 
 @_compile
 def _top(values: Any) -> Any:
-    """The largest of `values` float32 [n], NaN ignored; sixteen lanes, so that it runs in vectors."""
-    count = len(values)
-    lanes = np.full(16, -np.inf, np.float32)
-    for i in range(count // 16):
-        for j in range(16):
-            value = values[16 * i + j]
-            lanes[j] = value if value > lanes[j] else lanes[j]
-    top = np.float32(-np.inf)
-    for j in range(16):
-        top = lanes[j] if lanes[j] > top else top
-    for i in range(count // 16 * 16, count):
-        top = values[i] if values[i] > top else top
-    return top
+    """The largest of `values` float32 [n], NaN ignored."""
+    whole = len(values) // WIDTH * WIDTH
+    tops = splat(_LEAST)
+    for i in range(0, whole, WIDTH):
+        tops = larger(load(values, i), tops)
+    if whole < len(values):
+        tops = larger(load(_rest(values), 0), tops)
+    return largest(tops)
 
 
 @_compile
-def _exponentials(values: Any, top: Any, inverse_temperature: Any, out: Any, bits: Any) -> None:
-    """out = exp((values - top) · inverse_temperature), all float32 [n]; values ≤ top; `bits` is `out` as int32.
+def _exponentials(values: Any, top: Any, inverse_temperature: Any, out: Any) -> Any:
+    """out[:n] = exp((values - top) · inverse_temperature), float32 [n]; values ≤ top. Returns the sum.
 
-    2**(whole + part), written out so that the loop runs in vectors. Exactly 1 at the top, exactly 0 below 2**-126.
+    Exactly 1 at the top, exactly 0 below 2**-126. `out` has room for n rounded up to a multiple of 16; the rest is 0.
     """
-    factor = _LOG2E * inverse_temperature
-    for i in range(len(values)):
-        x = (values[i] - top) * factor
-        x = np.float32(-127) if x < np.float32(-127) else x
-        whole = np.floor(x)
-        part = x - whole
-        power = _C5
-        power = power * part + _C4
-        power = power * part + _C3
-        power = power * part + _C2
-        power = power * part + _C1
-        power = power * part + _C0
-        bits[i] = (np.int32(whole) + np.int32(127)) << np.int32(23)
-        out[i] *= power
-
-
-@_compile
-def _total(values: Any) -> Any:
-    """Σ values, float32 [n]."""
-    total = np.float32(0)
-    for i in range(len(values)):
-        total += values[i]
-    return total
+    highest = splat(top)
+    factor = splat(_LOG2E * inverse_temperature)
+    sums = splat(np.float32(0))
+    whole = len(values) // WIDTH * WIDTH
+    for i in range(0, whole, WIDTH):
+        power = power_of_two((load(values, i) - highest) * factor)
+        store(out, i, power)
+        sums = sums + power
+    if whole < len(values):
+        power = power_of_two((load(_rest(values), 0) - highest) * factor)
+        store(out, whole, power)
+        sums = sums + power
+    return total(sums)
 
 
 @_compile
@@ -87,109 +85,148 @@ def write(tokens: Any, positions: Any, pool: Any) -> None:
                 pool[h, positions[i], d] = tokens[h, i, d]
 
 
-def _attention_loop(half: bool) -> Callable[..., None]:
-    """The loop for keys and values in float32, or (`half`) in bfloat16, whose bits come as uint16.
+@_compile
+def _reuse(tables: Any, rows: Any, lengths: Any, start: int, count: int, out: Any) -> None:
+    """out[t, i]: of the 16 positions from 16 t on, how many at the beginning token start + i shares with the last token
+    before it (of those from `start` on) that goes so far; 0 for the first of these."""
+    held = np.empty(WIDTH, np.int32)
+    for t in range(len(out)):
+        have = 0
+        for i in range(count):
+            seen = min(lengths[start + i] - t * WIDTH, WIDTH)
+            if seen > 0:
+                wanted = tables[rows[start + i], t * WIDTH : t * WIDTH + seen]
+                same = 0
+                while same < min(have, seen) and held[same] == wanted[same]:
+                    same += 1
+                for j in range(same, seen):
+                    held[j] = wanted[j]
+                have = seen if same < seen else have
+                out[t, i] = same
 
-    One key-value head after the other, so that rows with a common prefix find its keys in the cache. Keys go four
-    at a time and values eight: each load of a query, each load and store of a sum, serves that many tokens.
+
+@_inline
+def _fill(
+    tile: Any, row: int, begin: int, end: int, tables: Any, at: int, t: int, pool: Any, first: int, width: int
+) -> None:
+    """Rows of the tile from `begin` to `end` = the pool's at the positions tables[at, t + begin : t + end].
+
+    tile: float32 [16 · row], rows of row ≥ width numbers; the rest of a row becomes 0. pool: of any shape, flat: one
+    head's row of `width` numbers at position p begins at (first + p) · width.
     """
+    whole = width // WIDTH * WIDTH
+    for j in range(begin, end):
+        source = (first + tables[at, t + j]) * width
+        for d in range(0, whole, WIDTH):
+            store(tile, j * row + d, load(pool, source + d))
+        if whole < width:
+            last = np.zeros(WIDTH, pool.dtype)
+            for d in range(whole, width):
+                last[d - whole] = pool[source + d]
+            store(tile, j * row + whole, load(last, 0))
 
-    @_compile
-    def run(
-        queries: Any,
-        keys: Any,
-        values: Any,
-        tables: Any,
-        rows: Any,
-        lengths: Any,
-        scale: Any,
-        out: Any,
-        start: int,
-        end: int,
-    ) -> None:
-        kv_heads = keys.shape[0]
-        group = queries.shape[1] // kv_heads
-        width = queries.shape[2]
-        longest = 8
-        for i in range(start, end):
-            longest = max(longest, (lengths[i] + 7) // 8 * 8)
-        at = np.empty(longest, np.int64)
-        score = np.empty((group, longest), np.float32)
-        weight = np.empty((group, longest), np.float32)
-        weight_bits = weight.view(np.int32)
-        wide = np.empty((8, width), np.float32)
-        bits = wide.view(np.int32)
-        query = np.empty((group, width), np.float32)
-        total = np.empty((group, width), np.float32)
+
+@_inline
+def _scores(query: Any, start: int, tile: Any, count: int, row: int, out: Any, to: int) -> None:
+    """out[to + j] = query · tile row j for j < count, rounded up to a multiple of 4."""
+    for j in range(0, count, 4):
+        s0 = s1 = s2 = s3 = splat(np.float32(0))
+        at = j * row
+        for d in range(0, row, WIDTH):
+            q = load(query, start + d)
+            s0 = s0 + q * load(tile, at + d)
+            s1 = s1 + q * load(tile, at + row + d)
+            s2 = s2 + q * load(tile, at + 2 * row + d)
+            s3 = s3 + q * load(tile, at + 3 * row + d)
+        out[to + j], out[to + j + 1], out[to + j + 2], out[to + j + 3] = total(s0), total(s1), total(s2), total(s3)
+
+
+@_inline
+def _gather(weight: Any, start: int, tile: Any, count: int, row: int, out: Any, to: int) -> None:
+    """out[to : to + row] += Σ weight[start + j] · tile row j, over j < count."""
+    for d in range(0, row, WIDTH):
+        sums = load(out, to + d)
+        for j in range(count):
+            sums = sums + splat(weight[start + j]) * load(tile, j * row + d)
+        store(out, to + d, sums)
+
+
+@_compile
+def _attend(
+    queries: Any,
+    keys: Any,
+    values: Any,
+    tables: Any,
+    rows: Any,
+    lengths: Any,
+    scale: Any,
+    out: Any,
+    start: int,
+    end: int,
+) -> None:
+    """See `attend`; tokens from `start` to `end`, keys and values float32, or uint16 for bfloat16.
+
+    One key-value head and one window of tokens at a time. All of a window go through 16 positions before any goes on:
+    tokens with a common prefix (of one sequence, of the samples of one request) follow one another in a batch, so that
+    a tile of keys is converted once for all of them. What a token's numbers are does not depend on its neighbours.
+    """
+    kv_heads, positions, width = keys.shape
+    heads = queries.shape[1]
+    group = heads // kv_heads
+    row = (width + WIDTH - 1) // WIDTH * WIDTH
+    longest = 0
+    for i in range(start, end):
+        longest = max(longest, lengths[i])
+    room = (longest + WIDTH - 1) // WIDTH * WIDTH
+    all_keys, all_values = keys.reshape(-1), values.reshape(-1)
+    tile = np.zeros(WIDTH * row, np.float32)
+    most = min(_WINDOW, max(1, _SCORES // (group * room)))
+    reuse = np.empty((room // WIDTH, most), np.uint8)
+    query = np.zeros(most * group * row, np.float32)
+    weight = np.empty(most * group * room, np.float32)
+    result = np.empty(most * group * row, np.float32)
+    for window in range(start, end, most):
+        count = min(most, end - window)
+        _reuse(tables, rows, lengths, window, count, reuse)
         for h in range(kv_heads):
-            head_keys = keys[h]
-            head_values = values[h]
-            for i in range(start, end):
-                length = lengths[i]
-                padded = (length + 7) // 8 * 8
-                row = tables[rows[i]]
-                for t in range(padded):
-                    at[t] = row[min(t, length - 1)]
+            furthest = 0
+            for i in range(count):
+                furthest = max(furthest, lengths[window + i])
                 for g in range(group):
                     for d in range(width):
-                        query[g, d] = queries[i, h * group + g, d] * scale
-                        total[g, d] = 0
-                for t in range(0, length, 4):
-                    if half:
-                        for j in range(4):
-                            key = head_keys[at[t + j]]
-                            for d in range(width):
-                                bits[j, d] = np.int32(key[d]) << 16
-                        k0, k1, k2, k3 = wide[0], wide[1], wide[2], wide[3]
-                    else:
-                        k0, k1 = head_keys[at[t]], head_keys[at[t + 1]]
-                        k2, k3 = head_keys[at[t + 2]], head_keys[at[t + 3]]
-                    for g in range(group):
-                        s0 = s1 = s2 = s3 = np.float32(0)
-                        for d in range(width):
-                            q = query[g, d]
-                            s0 += q * k0[d]
-                            s1 += q * k1[d]
-                            s2 += q * k2[d]
-                            s3 += q * k3[d]
-                        score[g, t], score[g, t + 1], score[g, t + 2], score[g, t + 3] = s0, s1, s2, s3
-                for g in range(group):
-                    seen = score[g, :length]
-                    _exponentials(seen, _top(seen), np.float32(1), weight[g, :length], weight_bits[g, :length])
-                    inverse = np.float32(1) / _total(weight[g, :length])
+                        query[(i * group + g) * row + d] = queries[window + i, h * group + g, d] * scale
+            result[:] = 0
+            for t in range(0, furthest, WIDTH):
+                for i in range(count):
+                    seen = min(lengths[window + i] - t, WIDTH)
+                    if seen > 0:
+                        same = reuse[t // WIDTH, i]
+                        _fill(tile, row, same, seen, tables, rows[window + i], t, all_keys, h * positions, width)
+                        for g in range(group):
+                            at = i * group + g
+                            _scores(query, at * row, tile, seen, row, weight, at * room + t)
+            for i in range(count):
+                length = lengths[window + i]
+                padded = (length + WIDTH - 1) // WIDTH * WIDTH
+                for at in range(i * group * room, (i + 1) * group * room, room):
+                    weight[at + length : at + padded] = _LEAST
+                    mine = weight[at : at + padded]
+                    inverse = np.float32(1) / _exponentials(mine, _top(mine), np.float32(1), mine)
                     for t in range(length):
-                        weight[g, t] *= inverse
-                    for t in range(length, padded):
-                        weight[g, t] = 0
-                for t in range(0, length, 8):
-                    if half:
-                        for j in range(8):
-                            value = head_values[at[t + j]]
-                            for d in range(width):
-                                bits[j, d] = np.int32(value[d]) << 16
-                        v0, v1, v2, v3 = wide[0], wide[1], wide[2], wide[3]
-                        v4, v5, v6, v7 = wide[4], wide[5], wide[6], wide[7]
-                    else:
-                        v0, v1 = head_values[at[t]], head_values[at[t + 1]]
-                        v2, v3 = head_values[at[t + 2]], head_values[at[t + 3]]
-                        v4, v5 = head_values[at[t + 4]], head_values[at[t + 5]]
-                        v6, v7 = head_values[at[t + 6]], head_values[at[t + 7]]
-                    for g in range(group):
-                        w0, w1, w2, w3 = weight[g, t], weight[g, t + 1], weight[g, t + 2], weight[g, t + 3]
-                        w4, w5, w6, w7 = weight[g, t + 4], weight[g, t + 5], weight[g, t + 6], weight[g, t + 7]
-                        for d in range(width):
-                            total[g, d] += (w0 * v0[d] + w1 * v1[d] + w2 * v2[d] + w3 * v3[d]) + (
-                                w4 * v4[d] + w5 * v5[d] + w6 * v6[d] + w7 * v7[d]
-                            )
+                        mine[t] *= inverse
+            for t in range(0, furthest, WIDTH):
+                for i in range(count):
+                    seen = min(lengths[window + i] - t, WIDTH)
+                    if seen > 0:
+                        same = reuse[t // WIDTH, i]
+                        _fill(tile, row, same, seen, tables, rows[window + i], t, all_values, h * positions, width)
+                        for g in range(group):
+                            at = i * group + g
+                            _gather(weight, at * room + t, tile, seen, row, result, at * row)
+            for i in range(count):
                 for g in range(group):
                     for d in range(width):
-                        out[i, h * group + g, d] = total[g, d]
-
-    return run
-
-
-_float32 = _attention_loop(half=False)
-_bfloat16 = _attention_loop(half=True)
+                        out[window + i, h * group + g, d] = result[(i * group + g) * row + d]
 
 
 def attend(
@@ -207,24 +244,20 @@ def attend(
     queries, out: [tokens, heads, width]; keys, values: [key-value heads, positions, width], float32 or uint16
     (the bits of bfloat16); heads is a multiple of key-value heads. Runs on as many threads as torch.
     """
-    loop = _bfloat16 if keys.dtype == np.uint16 else _float32
     arguments = (queries, keys, values, tables, rows, lengths, np.float32(scale), out)
-    _share(lambda start, end: loop(*arguments, start, end), lengths)
+    _share(lambda start, end: _attend(*arguments, start, end), lengths)
 
 
 @_compile
 def _normalise(logits: Any, out: Any, start: int, end: int) -> None:
     weight = np.empty(_CHUNK, np.float32)
-    bits = weight.view(np.int32)
     vocabulary = logits.shape[1]
     for r in range(start, end):
         top = _top(logits[r])
-        total = 0.0
+        mass = 0.0
         for a in range(0, vocabulary, _CHUNK):
-            b = min(a + _CHUNK, vocabulary)
-            _exponentials(logits[r, a:b], top, np.float32(1), weight[: b - a], bits[: b - a])
-            total += np.float64(_total(weight[: b - a]))
-        out[r] = np.float64(top) + math.log(total)
+            mass += np.float64(_exponentials(logits[r, a : a + _CHUNK], top, np.float32(1), weight))
+        out[r] = np.float64(top) + math.log(mass)
 
 
 def log_normalisers(logits: NDArray[np.float32]) -> NDArray[np.float64]:
@@ -276,8 +309,7 @@ def _draw(
 ) -> None:
     vocabulary = logits.shape[1]
     chunks = (vocabulary + _CHUNK - 1) // _CHUNK
-    weight = np.empty(vocabulary, np.float32)
-    bits = weight.view(np.int32)
+    weight = np.empty(chunks * _CHUNK, np.float32)
     sums = np.empty(chunks, np.float64)
     for r in range(start, end):
         values = logits[source[r]]
@@ -289,23 +321,26 @@ def _draw(
         if temperature[r] == 0.0:
             continue
         inverse = 1.0 / temperature[r]
-        _exponentials(values, top, np.float32(inverse), weight, bits)
-        total = 0.0
+        mass = 0.0
         for c in range(chunks):
-            sums[c] = np.float64(_total(weight[c * _CHUNK : (c + 1) * _CHUNK]))
-            total += sums[c]
-        if not math.isfinite(total):
+            a = c * _CHUNK
+            sums[c] = np.float64(
+                _exponentials(values[a : a + _CHUNK], top, np.float32(inverse), weight[a : a + _CHUNK])
+            )
+            mass += sums[c]
+        if not math.isfinite(mass):
             continue
         if top_p[r] < 1.0:
-            least = _nucleus_threshold(values, weight, top, inverse, top_p[r] * total)
-            for i in range(vocabulary):
-                weight[i] = weight[i] if values[i] >= least else np.float32(0)
-            total = 0.0
+            least = _nucleus_threshold(values, weight, top, inverse, top_p[r] * mass)
+            mass = 0.0
             for c in range(chunks):
-                sums[c] = np.float64(_total(weight[c * _CHUNK : (c + 1) * _CHUNK]))
-                total += sums[c]
+                sums[c] = 0.0
+                for i in range(c * _CHUNK, min((c + 1) * _CHUNK, vocabulary)):
+                    weight[i] = weight[i] if values[i] >= least else np.float32(0)
+                    sums[c] += np.float64(weight[i])
+                mass += sums[c]
         # Walk to the chunk in which the cumulated mass passes uniform · total, then to the entry.
-        rest = uniform[r] * total
+        rest = uniform[r] * mass
         c = 0
         while c < chunks - 1 and rest >= sums[c]:
             rest -= sums[c]
