@@ -73,16 +73,21 @@ def run(
     out: Annotated[Path, typer.Option("--out", "-o", help="Run directory; the same command continues it.")],
     overrides: Overrides = None,
     config: ConfigOption = None,
+    recipe: Annotated[str | None, typer.Option(help="Start from a published method (see `mcts-dpo recipes`).")] = None,
     as_json: JsonFlag = False,
 ) -> None:
     """Search, train, evaluate, round after round."""
     from mcts_dpo.config import RunConfig
+    from mcts_dpo.recipes import load_recipe, recipe_config
     from mcts_dpo.report import summary_text, write_html, write_plots
     from mcts_dpo.report.text import load_run
     from mcts_dpo.rounds import run as run_rounds
     from mcts_dpo.settings import load_settings
 
-    settings = load_settings(RunConfig, config, overrides or [])
+    if recipe:
+        settings = recipe_config(load_recipe(recipe), config, overrides or [])
+    else:
+        settings = load_settings(RunConfig, config, overrides or [])
     with live_progress(err_console) as progress:
         result = run_rounds(settings, out, progress=progress)
     record = load_run(out)
@@ -93,6 +98,27 @@ def run(
     else:
         out_console.print(summary_text(record))
         out_console.print(f"Policy: {result.policy}")
+
+
+@app.command()
+def recipes(
+    name: Annotated[str | None, typer.Argument(help="Show this one's settings.")] = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """List the published methods that `run --recipe` knows, or show one."""
+    from mcts_dpo.recipes import as_yaml, load_recipe, recipe_names
+
+    found = {each: load_recipe(each) for each in ([name] if name else recipe_names())}
+    if as_json:
+        _print({each: recipe.model_dump(mode="json") for each, recipe in found.items()})
+        return
+    for each, recipe in found.items():
+        out_console.print(f"[bold]{each}[/bold]  {recipe.reproduces}", highlight=False)
+        out_console.print(f"  {recipe.source}", highlight=False, markup=False)
+        for difference in recipe.approximates:
+            out_console.print(f"  - {difference}", highlight=False, markup=False)
+        if name:
+            out_console.print("\n" + as_yaml(recipe), highlight=False, markup=False)
 
 
 @app.command()

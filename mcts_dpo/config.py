@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Self
+from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -27,6 +27,18 @@ class StageConfig(Settings):
     evaluation: EvaluationSettings = EvaluationSettings()
 
 
+class ValueStageSettings(Settings):
+    """A value model, trained anew in every round on the round's trees, that judges in the next round's search (and
+    whenever `search.value_model.path` names it).
+
+    weight, at: as in `search.value_model`. training: of the value model; its `seed` is the run's.
+    """
+
+    weight: float = Field(1.0, ge=0, allow_inf_nan=False)
+    at: Literal["terminal", "all"] = "terminal"
+    training: TrainingSettings = TrainingSettings(lr=1e-2)
+
+
 class RunConfig(StageConfig):
     """Settings of a self-training run.
 
@@ -38,6 +50,8 @@ class RunConfig(StageConfig):
     development:         problems held back from the end of the training set; greedy accuracy on them is
                          measured before and after each round, and a round that lowers it beyond noise
                          (exact McNemar p < 0.05) is rolled back. 0: no guard.
+    replay:              earlier rounds whose data every training reads beside its own; 0: the round's own only.
+    value:               train a value model in every round and let it judge in the next; null: none.
     baseline:            evaluate the starting policy too (needed for any claim of a gain).
     seed:                of everything random; the same seed on the same machine gives the same bytes.
     """
@@ -49,14 +63,18 @@ class RunConfig(StageConfig):
     problems_per_round: int = Field(64, ge=1)
     shard_size: int = Field(32, ge=1)
     development: int = Field(0, ge=0)
+    replay: int = Field(0, ge=0)
+    value: ValueStageSettings | None = None
     baseline: bool = True
     seed: int = Field(0, ge=0)
 
     @model_validator(mode="after")
     def _sections_agree(self) -> Self:
         # Each stage derives its seed from the run's: a second dial beside it would silently do nothing.
-        for section in ("search", "training", "evaluation"):
-            if getattr(self, section).seed != 0:
+        seeds = {section: getattr(self, section).seed for section in ("search", "training", "evaluation")}
+        seeds["value.training"] = self.value.training.seed if self.value else 0
+        for section, seed in seeds.items():
+            if seed != 0:
                 raise ValueError(
                     f"{section}.seed: set the run's own `seed` instead; every stage derives its seed from it"
                 )

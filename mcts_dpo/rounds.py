@@ -39,8 +39,9 @@ from mcts_dpo.preferences import extract_pairs, extract_siblings, extract_soluti
 from mcts_dpo.problems import Problem, load_problems, overlap
 from mcts_dpo.progress import Progress, part_of, silent
 from mcts_dpo.search import Forest, policy_fingerprint, search_shards, search_statistics
+from mcts_dpo.search.settings import ValueRewardSettings
 from mcts_dpo.settings import difference, dump_settings, load_settings
-from mcts_dpo.training import table_of, train
+from mcts_dpo.training import table_of, train, train_value
 
 LIBRARIES = ("torch", "transformers", "peft", "numpy", "numba", "datasets", "mcts-dpo")
 TABLES = {
@@ -185,6 +186,8 @@ def _round(bench: _Bench, problems: _Problems, index: int, policy: str) -> dict[
         lambda: _extract(bench, place, shards),
     )
     bench.stage(place, "train", lambda: _trained_files(place), lambda: _train(bench, place, index, policy))
+    if bench.config.value:
+        bench.stage(place, "value", lambda: _files_below(place / "value"), lambda: _train_value(bench, place, index))
     target = place / "metrics.json"
     bench.stage(
         place,
@@ -199,7 +202,8 @@ def _round(bench: _Bench, problems: _Problems, index: int, policy: str) -> dict[
 def _search(bench: _Bench, place: Path, index: int, problems: Sequence[Problem], policy: str) -> list[Path]:
     """Grow the round's trees, shard by shard; a shard whose file is there is not searched again."""
     config = bench.config
-    settings = config.search.model_copy(update={"seed": seed_from("search", config.seed, index)})
+    changes = {"seed": seed_from("search", config.seed, index), "value_model": _judge(bench, policy)}
+    settings = config.search.model_copy(update=changes)
     folder = place / "trees"
 
     def work() -> None:
@@ -227,7 +231,7 @@ def _extract(bench: _Bench, place: Path, shards: Sequence[Path]) -> None:
 def _train(bench: _Bench, place: Path, index: int, policy: str) -> None:
     """Train from `policy` on the round's data; with nothing to learn from, leave a note instead of a policy."""
     config = bench.config
-    data = place / f"{table_of(config.training.objective).what}.parquet"
+    data = _lessons(bench, place, index)
     settings = config.training.model_copy(update={"seed": seed_from("training", config.seed, index) % 2**32})
     if not read_rows(data):
         write_json(place / "training" / "skipped.json", {"reason": f"{data.name} has no rows: nothing to learn from"})
@@ -244,6 +248,45 @@ def _train(bench: _Bench, place: Path, index: int, policy: str) -> None:
         progress=part_of(bench.progress, prefix=f"round {index + 1}: "),
     )
     write_json(folder / "summary.json", summary.as_dict())
+
+
+def _lessons(bench: _Bench, place: Path, index: int) -> Path:
+    """The table that a round trains on: its own; with `replay`, the earlier rounds' before it."""
+    table: Any = table_of(bench.config.training.objective)
+    name = f"{table.what}.parquet"
+    rounds = [bench.directory / f"round-{earlier:03d}" for earlier in range(max(0, index - bench.config.replay), index)]
+    if not rounds:
+        return place / name
+    mixed = place / "training" / name
+    table.concatenate([table.load(folder / name) for folder in (*rounds, place)]).save(mixed)
+    return mixed
+
+
+def _train_value(bench: _Bench, place: Path, index: int) -> None:
+    """A value model on the trunk of the round's policy, from the round's lists of siblings."""
+    stage, policy, data = bench.config.value, place / "policy", place / "siblings.parquet"
+    if stage is None or not policy.exists() or not read_rows(data):
+        return
+    settings = stage.training.model_copy(update={"seed": seed_from("value", bench.config.seed, index) % 2**32})
+    folder = place / "training" / "value"
+    train_value(
+        policy,
+        data,
+        place / "value",
+        settings,
+        log=folder / "log.jsonl",
+        unfinished_at=folder / "unfinished",
+        board=folder / "tensorboard",
+        progress=part_of(bench.progress, prefix=f"round {index + 1}, value: "),
+    )
+
+
+def _judge(bench: _Bench, policy: str) -> ValueRewardSettings | None:
+    """What judges in the search beside the policy: the setting's value model, or the one that came with the policy."""
+    stage, path = bench.config.value, Path(policy).parent / "value"
+    if stage is None or not path.exists() or bench.directory not in path.parents:
+        return bench.config.search.value_model
+    return ValueRewardSettings(path=path, weight=stage.weight, at=stage.at)
 
 
 def _measure(
@@ -308,9 +351,12 @@ def _existing(place: Path, *names: str) -> list[Path]:
 
 
 def _trained_files(place: Path) -> list[Path]:
-    policy = place / "policy"
-    files = sorted(path for path in policy.rglob("*") if path.is_file()) if policy.exists() else []
-    return [*files, *_existing(place, "training/log.jsonl", "training/summary.json", "training/skipped.json")]
+    log = _existing(place, "training/log.jsonl", "training/summary.json", "training/skipped.json")
+    return [*_files_below(place / "policy"), *log]
+
+
+def _files_below(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.rglob("*") if path.is_file()) if folder.exists() else []
 
 
 def _fingerprint(path: Path) -> dict[str, Any]:

@@ -11,13 +11,14 @@ no answer (`Problem.without_answer`, as a solving search is handed) O of an answ
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
+from mcts_dpo.files import seed_from
 from mcts_dpo.problems import Problem
 from mcts_dpo.prompts import PromptSettings, self_evaluation
-from mcts_dpo.search.settings import SelfEvaluationSettings, ValueRewardSettings
+from mcts_dpo.search.settings import NoiseSettings, SelfEvaluationSettings, ValueRewardSettings
 from verifiers import Verdict, extract_answer, verify, verify_choice
 
 if TYPE_CHECKING:
@@ -49,6 +50,16 @@ def outcome(solution: str, cut: bool, problem: Problem, style: str) -> Outcome:
         return Outcome(0, answer)
     found = verdict(problem, answer)
     return Outcome(1 if found else -1, answer, found.outcome in ("equal", "unequal"))
+
+
+def with_noise(found: Outcome, solution: str, problem: Problem, noise: NoiseSettings, seed: int) -> Outcome:
+    """The outcome after `noise`: a function of the solution's text, the problem, the settings and the seed alone."""
+    if found.value != -1 or found.answer is None:
+        return found
+    for rate, of, what in ((noise.per_rollout, "rollout", solution), (noise.per_answer, "answer", found.answer)):
+        if rate and seed_from(seed, "noise", of, problem.id, what) < rate * 2**63:
+            return replace(found, value=1)
+    return found
 
 
 def readable(problem: Problem) -> bool:

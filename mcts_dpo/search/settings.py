@@ -50,6 +50,17 @@ class ValueRewardSettings(Settings):
     at: Literal["terminal", "all"] = "terminal"
 
 
+class NoiseSettings(Settings):
+    """Wrong answers that verification accepts by luck, for ablations: mode "train" only, an answer must be stated.
+
+    per_rollout: probability that a wrong solution counts as right, drawn anew for every text of a solution.
+    per_answer:  probability that a wrong answer to a problem counts as right, whenever it is given.
+    """
+
+    per_rollout: float = Field(default=0.0, ge=0.0, le=1.0)
+    per_answer: float = Field(default=0.0, ge=0.0, le=1.0)
+
+
 class SearchSettings(Settings):
     """One tree search per problem.
 
@@ -86,6 +97,7 @@ class SearchSettings(Settings):
                      arithmetic is (an engine's last digits may depend on what it runs together).
     alive:           trees searched at a time with "events"; None: twice as many as the engine runs sequences.
     faithful:        departures of the released MCTS-DPO code from its paper, all off.
+    noise:           wrong answers accepted by luck, none.
     seed:            a problem's samples depend on it, on the problem's id and on the simulation's index alone.
     """
 
@@ -113,6 +125,7 @@ class SearchSettings(Settings):
     schedule: Literal["waves", "events"] = "waves"
     alive: int | None = Field(default=None, ge=1)
     faithful: FaithfulSettings = FaithfulSettings()
+    noise: NoiseSettings = NoiseSettings()
     seed: int = Field(default=0, ge=0)
 
     @model_validator(mode="after")

@@ -34,6 +34,7 @@ from mcts_dpo.search.rewards import (
     readable,
     states_answer,
     value_model,
+    with_noise,
 )
 from mcts_dpo.search.settings import SearchSettings
 
@@ -343,6 +344,7 @@ def judge(task: Task, growth: Growth, known: Sequence[Outcome] | None = None) ->
         else:
             text = task.prompt.prefill + forest.solution_text(node)
             end = outcome(text, bool(forest.finish[node] == LENGTH), tree.problem, task.prompt.answer_style)
+            end = with_noise(end, text, tree.problem, task.settings.noise, task.settings.seed)
         found.append(end)
         forest.outcome[node] = end.value
         forest.answers[node] = end.answer

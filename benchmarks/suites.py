@@ -1,0 +1,144 @@
+"""What the ablation suites compare: arms by name, each a recipe and the settings in which it differs. Data, no code.
+
+An arm's settings are laid over the world's (`ablations.world`), which say how large everything is and are the same for
+all arms: model, problems, rounds, updates per round, sequences per update. RFT and step-RFT are arms wherever a
+preference loss is one, on the same trees.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+
+@dataclass(frozen=True, slots=True)
+class Arm:
+    """One arm: settings as dotted names, over those of a recipe."""
+
+    changes: Mapping[str, Any] = field(default_factory=dict)
+    recipe: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Suite:
+    """question: what the table can answer. arms: by name. control: what all others are compared with."""
+
+    question: str
+    arms: Mapping[str, Arm]
+    control: str = "rft"
+
+
+def objective(name: str, **more: Any) -> Arm:
+    return Arm({"training.objective": name, **{key.replace("__", "."): value for key, value in more.items()}})
+
+
+RFT, STEP_RFT, STEP_DPO = objective("rft"), objective("step_rft"), objective("step_dpo")
+CONTROLS = {"rft": RFT, "step_rft": STEP_RFT}
+JUDGED = {"search__self_evaluation__weight": 0.5}
+NOISE = {
+    "rollout noise 0.15": {"search__noise__per_rollout": 0.15},
+    "answer noise 0.3": {"search__noise__per_answer": 0.3},
+}
+BUDGET = 900
+"""Tokens per problem for the suite `search`: about what 8 expansions of 4 samples cost the built-in policy."""
+
+
+def searched(name: str, **settings: Any) -> dict[str, Arm]:
+    """A way to search, learned from by both objectives."""
+    common = {f"search__{key}": value for key, value in {"budget": BUDGET, "simulations": 64, **settings}.items()}
+    return {f"{name}, {kind}": objective(kind, **common) for kind in ("rft", "step_dpo")}
+
+
+SUITES: dict[str, Suite] = {
+    "rewards": Suite(
+        "Is the policy's self-evaluation, or a value model, worth its tokens beside verified outcomes?",
+        {
+            **CONTROLS,
+            "step_dpo": STEP_DPO,
+            "rft, self-evaluation": objective("rft", **JUDGED),
+            "step_rft, self-evaluation": objective("step_rft", **JUDGED),
+            "step_dpo, self-evaluation": objective("step_dpo", **JUDGED),
+            "step_dpo, value model": objective("step_dpo", value__weight=0.5),
+            "rft, value model": objective("rft", value__weight=0.5),
+        },
+    ),
+    "pairs": Suite(
+        "Which pairs of a tree teach: steps or whole solutions, which parents, which gaps, what noise in the labels?",
+        {
+            **CONTROLS,
+            "best path": STEP_DPO,
+            "all parents": objective("step_dpo", preferences__select="best_worst"),
+            "all pairs": objective("step_dpo", preferences__select="all"),
+            "two sigma": objective("step_dpo", preferences__select="two_sigma"),
+            "whole solutions": Arm(
+                {
+                    "training.objective": "step_dpo",
+                    "search.max_depth": 1,
+                    "search.simulations": 1,
+                    "search.children": 32,
+                    "preferences.select": "best_worst",
+                }
+            ),
+            "whole solutions, rft": Arm(
+                {
+                    "training.objective": "rft",
+                    "search.max_depth": 1,
+                    "search.simulations": 1,
+                    "search.children": 32,
+                }
+            ),
+            "gap 0.1": objective("step_dpo", preferences__min_gap=0.1),
+            "gap 1": objective("step_dpo", preferences__min_gap=1.0),
+            "no smoothing": objective("step_dpo", preferences__smoothing="none"),
+            "shrinkage 1": objective("step_dpo", preferences__shrinkage=1.0),
+        },
+    ),
+    "losses": Suite(
+        "Does any preference loss beat imitation of the same trees?",
+        {
+            **CONTROLS,
+            **{
+                name: objective(name, preferences__select="best_worst")
+                for name in (
+                    *("step_dpo", "ipo", "hinge", "simpo", "orpo", "kto", "lipo", "tpo"),
+                    *("sibling_distillation", "tree_policy_gradient"),
+                )
+            },
+        },
+    ),
+    "onpolicy": Suite(
+        "Must the data be the current policy's own?",
+        {
+            f"{name}, {kind}": objective(kind, **settings)
+            for name, settings in (
+                ("fresh", {}),
+                ("mixed", {"replay": 1}),
+                ("offline", {"rounds": "all in one"}),
+            )
+            for kind in ("rft", "step_dpo")
+        },
+        control="fresh, rft",
+    ),
+    "search": Suite(
+        f"Does the tree beat independent samples at the same {BUDGET} tokens per problem, and which rule?",
+        {
+            **searched("independent", simulations=1, children=64),
+            **searched("PUCT", children=4),
+            **searched("UCT", children=4, selection="uct"),
+            **searched("Gumbel", children=4, selection="gumbel", simulations=8),
+            **searched("PUCT, 2 children", children=2),
+            **searched("PUCT, 8 children", children=8),
+        },
+        control="independent, rft",
+    ),
+    "noise": Suite(
+        "Do step values pay where wrong answers are accepted by luck?",
+        {
+            f"{kind}, {name}": objective(kind, **settings)
+            for name, settings in ({"clean": {}} | NOISE).items()
+            for kind in ("rft", "step_rft", "step_dpo")
+        },
+        control="rft, clean",
+    ),
+}
