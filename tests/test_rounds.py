@@ -186,3 +186,22 @@ def test_a_round_that_hurts_is_rolled_back(toy_world: ToyWorld, tmp_path: Path) 
     assert result.policy == config.model
     # The second round started again from the start, not from the ruin.
     assert after["search"]["first_sample_accuracy"] > 0
+
+
+def test_replay_trains_on_the_rounds_before_too(undisturbed: Path, toy_world: ToyWorld, tmp_path: Path) -> None:
+    run(toy_world.config.model_copy(update={"replay": 1}), tmp_path)
+    first, second = (tmp_path / f"round-00{index}" for index in range(2))
+    assert not (first / "training" / "pairs.parquet").exists()
+    mixed = Pairs.load(second / "training" / "pairs.parquet")
+    both = [Pairs.load(place / "pairs.parquet") for place in (first, second)]
+    assert mixed.table == Pairs.concatenate(both).table
+    assert read_json(second / "training" / "summary.json")["rows"] == len(mixed)
+    # The first round is the same as without, the second is not.
+    assert (
+        fingerprints(first)["policy/model.safetensors"]
+        == fingerprints(undisturbed / "round-000")["policy/model.safetensors"]
+    )
+    assert (
+        fingerprints(second)["policy/model.safetensors"]
+        != fingerprints(undisturbed / "round-001")["policy/model.safetensors"]
+    )

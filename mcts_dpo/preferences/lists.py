@@ -6,6 +6,7 @@ trees by the search. A list's steps have one parent, so it never crosses problem
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from typing import Any
 
@@ -51,7 +52,8 @@ def _list(forest: Forest, tree: int, parent: int, settings: PreferenceSettings) 
     """The rows of one parent's list; none where its children have nothing to teach."""
     children: dict[tuple[int, ...], int] = {}
     for node in ranked_children(forest, parent, settings.shrinkage):
-        if int(forest.visits[node]) >= settings.min_visits:
+        # A reference solution's step that the policy never drew has no log-probability to learn against.
+        if int(forest.visits[node]) >= settings.min_visits and not math.isnan(forest.logprob[node]):
             # Siblings differ in text, yet ids may agree: the better one stands for both.
             children.setdefault(tuple(forest.step_tokens(node)), node)
     values = [shrunk_q(forest, node, settings.shrinkage) for node in children.values()]

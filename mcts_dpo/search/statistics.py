@@ -37,14 +37,11 @@ def search_statistics(forests: Iterable[Forest]) -> dict[str, float | int]:
     first = covered = mixed = right_samples = ended_samples = 0
     low, high = np.inf, -np.inf
     confidence: dict[int, list[float]] = {1: [], -1: []}
-    low, high = np.inf, -np.inf
     for forest in forests:
         counts["nodes"] += len(forest)
         steps = (forest.visits > 0) & (forest.depth > 0)
         low = min(low, float(forest.q[steps].min(initial=np.inf)))
         high = max(high, float(forest.q[steps].max(initial=-np.inf)))
-        visited = forest.q[forest.visits > 0]
-        low, high = min(low, visited.min(initial=np.inf)), max(high, visited.max(initial=-np.inf))
         ends = forest.terminal & (forest.outcome != 0)
         ended_samples += int(forest.samples[ends].sum())
         right_samples += int(forest.samples[forest.outcome > 0].sum())

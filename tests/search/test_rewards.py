@@ -9,7 +9,8 @@ from mcts_dpo.files import InputError
 from mcts_dpo.problems import Problem
 from mcts_dpo.search import SearchSettings, SelfEvaluationSettings
 from mcts_dpo.search.expansion import prior_mass, step_texts
-from mcts_dpo.search.rewards import Outcome, outcome, question, readable, states_answer
+from mcts_dpo.search.rewards import Outcome, outcome, question, readable, states_answer, with_noise
+from mcts_dpo.search.settings import NoiseSettings
 from mcts_dpo.settings import load_settings
 from tests.reference.engine import TOKENIZER
 from tests.search.support import PROMPT
@@ -110,3 +111,29 @@ def test_the_search_needs_neither_torch_nor_transformers() -> None:
     program = "import mcts_dpo.search, sys; print(sorted({'torch', 'transformers'} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_noise_accepts_wrong_answers_by_luck_and_nothing_else() -> None:
+    wrong, right, cut = Outcome(-1, "7"), Outcome(1, "5"), Outcome(-1, None)
+    problem = Problem("p", "?", "5")
+    for noise in (NoiseSettings(per_rollout=1.0), NoiseSettings(per_answer=1.0)):
+        assert with_noise(wrong, "a", problem, noise, 0) == Outcome(1, "7")
+        assert with_noise(right, "a", problem, noise, 0) == right
+        assert with_noise(cut, "a", problem, noise, 0) == cut
+    assert with_noise(wrong, "a", problem, NoiseSettings(), 0) == wrong
+
+
+def test_noise_is_drawn_per_rollout_or_per_answer_at_its_rate() -> None:
+    def share(noise: NoiseSettings, texts: list[str], answer: str = "7") -> float:
+        accepted = [
+            with_noise(Outcome(-1, answer), text, Problem(str(number), "?", "5"), noise, 3).value > 0
+            for number in range(200)
+            for text in texts
+        ]
+        return sum(accepted) / len(accepted)
+
+    texts = ["a", "b", "c", "d", "e"]
+    assert share(NoiseSettings(per_rollout=0.3), texts) == pytest.approx(0.3, abs=0.05)
+    per_answer = NoiseSettings(per_answer=0.3)
+    assert share(per_answer, ["a"]) == share(per_answer, texts) == pytest.approx(0.3, abs=0.1)
+    assert share(per_answer, ["a"], "8") != 0

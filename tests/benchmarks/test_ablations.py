@@ -1,0 +1,103 @@
+"""The ablation suites: every arm is a sound run; a small suite runs, resumes, and says what came out."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from benchmarks import ablations
+from benchmarks.suites import SUITES, Arm, Suite
+from mcts_dpo.problems import save_problems
+from tests.conftest import ToyWorld
+
+SMALL = Suite(
+    "Does it run?",
+    {
+        "rft": Arm({"training.objective": "rft"}),
+        "step_dpo, value": Arm({"training.objective": "step_dpo", "value.weight": 0.5}),
+        "offline": Arm({"training.objective": "rft", "rounds": ablations.ALL_IN_ONE}),
+    },
+)
+
+
+@pytest.mark.parametrize("name", SUITES)
+def test_every_arm_is_a_sound_run_of_the_same_size(name: str, tmp_path: Path) -> None:
+    suite = SUITES[name]
+    assert suite.control in suite.arms
+    base = ablations.world(tmp_path, 0)
+    for arm in suite.arms.values():
+        config = ablations.arm_config(base, arm, 1e-4, [])
+        assert config.rounds * config.problems_per_round == ablations.ROUNDS * ablations.PROBLEMS
+        assert config.rounds * (config.training.max_updates or 0) == ablations.ROUNDS * ablations.UPDATES
+        assert config.training.lr == 1e-4
+        tuning = ablations.arm_config(base, arm, 1e-4, [], tuning=True)
+        assert (tuning.rounds, tuning.training.max_updates) == (1, ablations.UPDATES)
+    objectives = {ablations.arm_config(base, arm, 1e-4, []).training.objective for arm in suite.arms.values()}
+    assert "rft" in objectives
+
+
+def test_a_small_suite_runs_and_resumes(
+    toy_world: ToyWorld, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name, value in {"PROBLEMS": 20, "UPDATES": 2, "SAMPLES": 8}.items():
+        monkeypatch.setattr(ablations, name, value)
+    monkeypatch.setitem(SUITES, "losses", SMALL)
+    for seed in (ablations.TUNING_SEED, 0, 1):
+        place = tmp_path / f"seed-{seed}"
+        shutil.copytree(toy_world.policy, place / "start")
+        save_problems(place / "problems" / "train.jsonl", toy_world.train)
+        save_problems(place / "problems" / "test.jsonl", toy_world.test)
+    # In this process, so that the sizes above hold.
+    monkeypatch.setattr(ablations, "make_world", lambda folder, seed: None)
+    monkeypatch.setattr(ablations, "work", lambda command, what: ablations.do(what, tmp_path, "losses", []))
+    arguments = ["ablations", "--suite", "losses", "--seeds", "2", "--out", str(tmp_path), "--jobs", "1"]
+    monkeypatch.setattr("sys.argv", arguments)
+    ablations.main()
+    said = capsys.readouterr().out
+    assert "| offline |" in said
+    assert "step_dpo, value" in said
+    folder = tmp_path / "losses"
+    assert (folder / "table.csv").read_text().count("\n") == 4
+    assert (folder / "figure.png").stat().st_size > 1000
+    rows = ablations.collect(tmp_path, SMALL, "losses", [0, 1], ablations.tuned(tmp_path, "losses"))
+    assert {row["updates"] for row in rows} == {4}
+    assert rows[0]["greedy difference"] is None
+    # The same first trees for the arms that search alike; a value model only after the first round.
+    one, two = (folder / "seed-0" / arm / "round-000" / "trees" for arm in ("rft", "step_dpo_value"))
+    assert [path.read_bytes() for path in sorted(one.iterdir())] == [
+        path.read_bytes() for path in sorted(two.iterdir())
+    ]
+    assert (folder / "seed-0" / "step_dpo_value" / "round-001" / "value").is_dir()
+    # Again: nothing is run anew.
+    before = {path: path.stat().st_mtime_ns for path in folder.rglob("*.safetensors")}
+    ablations.main()
+    assert capsys.readouterr().out == said
+    assert {path: path.stat().st_mtime_ns for path in folder.rglob("*.safetensors")} == before
+
+
+def test_differences_are_called_by_their_name() -> None:
+    rng = np.random.default_rng(0)
+    same = [rng.choice([-1.0, 0.0, 1.0], 500) for _ in range(4)]
+    assert ablations.difference(same, 1)["verdict"] == "a tie"
+    better = [one * 0.1 + 0.5 for one in same]
+    assert ablations.difference(better, 1)["verdict"] == "better"
+    assert ablations.difference([-one for one in better], 1)["verdict"] == "worse"
+    few, many = ablations.difference(better, 1), ablations.difference(better, 20)
+    assert many["low"] < few["low"]
+    assert many["high"] > few["high"]
+    assert ablations.difference(same[:1], 1)["low"] is None
+
+
+def test_a_model_that_is_not_there_touches_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    own = ["model=/no/such/model", "train.source=a.jsonl", "test.source=b.jsonl"]
+    monkeypatch.setattr("sys.argv", ["ablations", "--suite", "pairs", "--out", str(tmp_path / "out"), *own])
+    with pytest.raises(SystemExit) as stopped:
+        ablations.main()
+    assert stopped.value.code == 2
+    assert "/no/such/model" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
