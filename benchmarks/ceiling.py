@@ -4,9 +4,15 @@
     predicted = ceiling.predict(usage, slots=32)          # usage: what a search added to engine.usage
     share = predicted / measured
 
-In: any engine of the protocol, idle. Out: seconds per decode step by batch size, and prefix tokens per second. All
-requests are made of the same few pages of plain text; those that would end early are found beforehand and replaced, so
-that every sequence of a timed batch lives to its last token. Knows nothing of trees.
+In: any engine of the protocol, idle. Out: seconds per decode step by batch size, and prefix tokens per second: of
+texts read from the start, and of questions behind a text that the cache holds, whose tokens look back further and so
+cost more. All requests are made of the same few pages of plain text; those that would end early are found beforehand
+and replaced, so that every sequence of a timed batch lives to its last token. Knows nothing of trees.
+
+The prediction is of the engine at its best with nothing mixed: every decode step full, every prefix token in a step of
+hundreds, each at the context lengths that `measure` is given (those of the search, for a fair comparison). What a
+search can do worse: leave slots empty, read a few tokens at a time, wait. What it can do better: read prefixes in the
+very step that decodes, so that the weights come from memory once for both; its share may then exceed 1.
 """
 
 from __future__ import annotations
@@ -37,13 +43,15 @@ class Ceiling:
 
     batch_sizes:  sequences decoded together, rising.
     step_seconds: seconds for one more token of each of them, per batch size.
-    prefill:      prefix tokens computed per second.
+    prefill:      prefix tokens computed per second, texts of `prefix` tokens from the start.
+    behind:       the same where a few tokens follow a known prefix of `context` tokens, as a question about it does.
     context:      tokens before each decoded one, on average, at which step_seconds were measured.
     """
 
     batch_sizes: tuple[int, ...]
     step_seconds: tuple[float, ...]
     prefill: float
+    behind: float
     context: int
 
     def decode(self, slots: float) -> float:
@@ -53,13 +61,14 @@ class Ceiling:
             return float(known[-1] / self.step_seconds[-1])
         return slots / float(np.interp(slots, known, self.step_seconds))
 
-    def predict(self, usage: Usage, slots: float) -> float:
+    def predict(self, usage: Usage, slots: float, asked: int = 0) -> float:
         """Seconds that the engine alone needs to compute the tokens of `usage` with `slots` sequences at a time.
 
-        Prefix tokens and sampled tokens are charged one after the other, although an engine may run them in one batch:
-        a search that mixes them well can therefore come out a little above its ceiling.
+        asked: how many of its prefill tokens were questions behind known prefixes. Each kind of token is charged on
+        its own, although an engine may run all of them in one batch.
         """
-        return usage.prefill_tokens / self.prefill + usage.sampled_tokens / self.decode(slots)
+        reading = (usage.prefill_tokens - asked) / self.prefill + asked / self.behind
+        return reading + usage.sampled_tokens / self.decode(slots)
 
 
 def measure(
@@ -68,22 +77,25 @@ def measure(
     batch_sizes: Sequence[int] = (1, 8, 32),
     prefix: int = 192,
     tokens: int = 48,
+    question: int = 24,
     repeats: int = 3,
     clock: Callable[[], float] = time.process_time,
 ) -> Ceiling:
     """Measure an idle engine; its caches are emptied, its usage goes on counting.
 
     batch_sizes: none larger than the engine's slots. prefix: tokens before the first decoded one. tokens: decoded by
-    each sequence. repeats: of each measurement; the fastest counts, since whatever else the machine does only slows it.
+    each sequence. question: tokens read behind a known prefix. repeats: of each measurement; the fastest counts, since whatever else the machine does only slows it.
     clock: seconds; the default counts CPU time of this process, all threads together.
     Raises RuntimeError when the engine cannot serve such requests.
     """
     sizes = tuple(sorted(set(batch_sizes)))
-    texts = passages(engine.tokenizer, sizes[-1], prefix)
+    longer = passages(engine.tokenizer, sizes[-1], prefix + tokens // 2 + question)
+    texts = [text[:prefix] for text in longer]
     reading = min(_read(engine, texts, clock) for _ in range(repeats + 1))
     steps = [min(_decode(engine, texts[:size], tokens, reading, clock) for _ in range(repeats)) for size in sizes]
+    asking = min(_ask(engine, longer, question, clock) for _ in range(repeats))
     engine.reset()
-    return Ceiling(sizes, tuple(steps), 1 / reading, prefix + tokens // 2)
+    return Ceiling(sizes, tuple(steps), 1 / reading, 1 / asking, prefix + tokens // 2)
 
 
 def passages(tokenizer: Any, count: int, length: int) -> list[tuple[int, ...]]:
@@ -103,6 +115,16 @@ def _read(engine: Engine, passages: Sequence[tuple[int, ...]], clock: Callable[[
     before = engine.usage.prefill_tokens
     start = clock()
     _served(engine, [Request(i, passage, max_tokens=1, temperature=0.0) for i, passage in enumerate(passages)])
+    return (clock() - start) / (engine.usage.prefill_tokens - before)
+
+
+def _ask(engine: Engine, passages: Sequence[tuple[int, ...]], question: int, clock: Callable[[], float]) -> float:
+    """Seconds per prefix token of the last `question` tokens of every passage, the rest of which is known."""
+    engine.reset()
+    _served(engine, [Request(i, text[:-question], max_tokens=1, temperature=0.0) for i, text in enumerate(passages)])
+    before = engine.usage.prefill_tokens
+    start = clock()
+    _served(engine, [Request(i, text, choices=((text[0],), (text[1],))) for i, text in enumerate(passages)])
     return (clock() - start) / (engine.usage.prefill_tokens - before)
 
 
@@ -135,9 +157,9 @@ def _decode(
 
 
 def _served(engine: Engine, requests: Sequence[Request]) -> list[int]:
-    """Run the requests; the tokens that each one's only sample has."""
+    """Run the requests; the tokens that each one's only sample has, if it is asked for one."""
     completions = complete(engine, requests)
     failed = next((completion.error for completion in completions if completion.error), None)
     if failed:
         raise RuntimeError(f"the engine cannot be measured: {failed}")
-    return [len(completion.samples[0].tokens) for completion in completions]
+    return [len(sample.tokens) for completion in completions for sample in completion.samples]

@@ -4,8 +4,8 @@
 
 Trees of steps (3 children of at most 64 tokens, each asked about once) over as many problems as asked for, by the
 event-driven schedule. The ceiling is the engine's own: decode steps of a full batch and uncached prefix tokens per
-second, measured in the same process just before and just after (`benchmarks.ceiling`). CPU seconds; a search of the
-same shape over a few other problems is the warm-up.
+second, measured in the same process just before and just after (`benchmarks.ceiling`), at the context lengths of the
+search. CPU seconds; a search of the same shape over a few other problems is the warm-up.
 """
 
 from __future__ import annotations
@@ -23,7 +23,12 @@ from mcts_dpo.engines.base import Usage
 from mcts_dpo.files import write_json
 from mcts_dpo.problems import load_problems
 from mcts_dpo.search import SearchSettings, SelfEvaluationSettings, search
+from mcts_dpo.prompts import self_evaluation
 from mcts_dpo.search.desk import SearchClock
+from mcts_dpo.search.forest import Forest
+
+TOKENS = 48
+"""Decoded by each sequence of a measurement of the ceiling."""
 
 SETTINGS = SearchSettings(
     expand="step",
@@ -42,9 +47,11 @@ def run(model: Path, problems: Path, count: int, slots: int, engine_name: str) -
     """Search `count` problems; figures of time and tokens."""
     items = load_problems(problems, limit=count + 8)
     engine = load_engine(model, kind=engine_name, slots=slots, threads=1)
-    search(items[count:], engine, prompt=PROMPT, settings=SETTINGS.model_copy(update={"simulations": 2}))
+    warm = search(items[count:], engine, prompt=PROMPT, settings=SETTINGS.model_copy(update={"simulations": 2}))
+    suffix = len(self_evaluation(engine.tokenizer, PROMPT)[0])
+    shape = {"prefix": max(32, mean_context(warm) - TOKENS // 2), "tokens": TOKENS, "question": suffix}
     sizes = (1, max(1, slots // 4), slots)
-    before = measure(engine, batch_sizes=sizes, repeats=2)
+    before = measure(engine, batch_sizes=sizes, repeats=2, **shape)
     engine.reset()
     used, clock = engine.usage.copy(), SearchClock()
     forest = search(items[:count], engine, prompt=PROMPT, settings=SETTINGS, clock=clock)
@@ -54,9 +61,10 @@ def run(model: Path, problems: Path, count: int, slots: int, engine_name: str) -
         now.prefill_tokens - used.prefill_tokens,
         now.sampled_tokens - used.sampled_tokens,
     )
-    after = measure(engine, batch_sizes=sizes, repeats=2)
+    after = measure(engine, batch_sizes=sizes, repeats=2, **shape)
+    asked = suffix * int(np.isfinite(forest.confidence).sum())
     # The mean of the two: the machine may have been slower at one end than at the other.
-    predicted = float(np.mean([ceiling.predict(usage, slots) for ceiling in (before, after)]))
+    predicted = float(np.mean([ceiling.predict(usage, slots, asked) for ceiling in (before, after)]))
     seconds = clock.engine + clock.other
     expansions = sum(tree.simulations for tree in forest.trees)
     return {
@@ -69,6 +77,8 @@ def run(model: Path, problems: Path, count: int, slots: int, engine_name: str) -
         "tokens": usage.sampled_tokens,
         "prompt_tokens": usage.prompt_tokens,
         "prefill_tokens": usage.prefill_tokens,
+        "question_tokens": asked,
+        "mean_context": {"measured": before.context, "searched": mean_context(forest)},
         "ended": {status: sum(t.status == status for t in forest.trees) for status in {t.status for t in forest.trees}},
         "predicted_seconds": predicted,
         "ceiling_share": predicted / seconds,
@@ -77,9 +87,25 @@ def run(model: Path, problems: Path, count: int, slots: int, engine_name: str) -
     }
 
 
+def mean_context(forest: Forest) -> int:
+    """Tokens before a sampled one, on average over the tokens of all nodes (merged samples counted once)."""
+    before, count = 0.0, 0
+    for node in range(len(forest)):
+        own = len(forest.step_tokens(node))
+        if forest.parent[node] >= 0 and own:
+            path = len(forest.trees[int(forest.tree[node])].prompt_tokens) + len(forest.solution_tokens(node)) - own
+            before += own * (path + (own - 1) / 2)
+            count += own
+    return round(before / max(1, count))
+
+
 def rates(ceiling: Ceiling) -> dict[str, Any]:
     decode = {str(size): ceiling.decode(size) for size in ceiling.batch_sizes}
-    return {"decode_tokens_per_second": decode, "prefill_tokens_per_second": ceiling.prefill}
+    return {
+        "decode_tokens_per_second": decode,
+        "prefill_tokens_per_second": ceiling.prefill,
+        "behind_tokens_per_second": ceiling.behind,
+    }
 
 
 def main() -> None:

@@ -29,8 +29,23 @@ def test_greedy_equals_generate(engine: TransformersEngine, prompts: list[tuple[
         np.testing.assert_allclose(
             completion.samples[0].logprobs,
             plain_logprobs(plain, tuple(request.prefix), completion.samples[0].tokens),
-            atol=1e-3,
+            atol=1e-4,
+            rtol=0,
         )
+
+
+def test_logprobs_of_samples_equal_a_plain_forward(
+    engine: TransformersEngine, prompts: list[tuple[int, ...]], smollm2: Path
+) -> None:
+    plain = plain_model(smollm2)
+    requests = [
+        Request(id=i, prefix=prompt, n=3, max_tokens=40, temperature=1.0, top_p=0.95, seed=i)
+        for i, prompt in enumerate(prompts)
+    ]
+    for request, completion in zip(requests, complete(engine, requests), strict=True):
+        for sample in completion.samples:
+            expected = plain_logprobs(plain, tuple(request.prefix), sample.tokens)
+            np.testing.assert_allclose(sample.logprobs, expected, atol=1e-4, rtol=0)
 
 
 def test_samples_stop_and_share(engine: TransformersEngine, prompts: list[tuple[int, ...]]) -> None:
