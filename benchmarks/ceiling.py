@@ -84,7 +84,8 @@ def measure(
     """Measure an idle engine; its caches are emptied, its usage goes on counting.
 
     batch_sizes: none larger than the engine's slots. prefix: tokens before the first decoded one. tokens: decoded by
-    each sequence. question: tokens read behind a known prefix. repeats: of each measurement; the fastest counts, since whatever else the machine does only slows it.
+    each sequence. question: tokens read behind a known prefix. repeats: of each measurement; the fastest counts, since
+    whatever else the machine does only slows it.
     clock: seconds; the default counts CPU time of this process, all threads together.
     Raises RuntimeError when the engine cannot serve such requests.
     """

@@ -22,8 +22,8 @@ from mcts_dpo.engines import load_engine
 from mcts_dpo.engines.base import Usage
 from mcts_dpo.files import write_json
 from mcts_dpo.problems import load_problems
-from mcts_dpo.search import SearchSettings, SelfEvaluationSettings, search
 from mcts_dpo.prompts import self_evaluation
+from mcts_dpo.search import SearchSettings, SelfEvaluationSettings, search
 from mcts_dpo.search.desk import SearchClock
 from mcts_dpo.search.forest import Forest
 
