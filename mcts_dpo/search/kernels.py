@@ -7,6 +7,7 @@ kernels know no tokens, texts, engines or rewards; each call treats any number o
 A large forest does not fit a cache, so the time is that of the lines that are read. Trees move in groups, level by
 level, each one's next nodes asked for (records.py) while the others are worked on. The results are those of one path
 after the other: trees share nothing, and what is added up within one tree is added in the order of the entries.
+(Numba's cache on disk notices a change of this file only: `touch` it after one of records.py or gumbel.py.)
 """
 
 from __future__ import annotations

@@ -34,7 +34,7 @@ def test_the_forest_is_sound_and_the_python_tree_does_the_same_work() -> None:
 def test_the_table_says_which_bars_are_met() -> None:
     loop = {"name": "x", "seconds": 10.0, "expansions": 100, "tokens": 4000}
     peers = {"llm-reasoners": loop | {"expansions": 10}, "mcts-dpo-loop": loop | {"expansions": 5}}
-    pace = {"selection": 1e-6, "backup": 5e-7}
+    pace = {"selection": 1e-6, "backup": 5e-7, "backup_paper": 6e-7}
     parts = {
         "search": loop | {"ceiling_share": 0.9, "bookkeeping_share": 0.01},
         "peers": peers,
