@@ -34,8 +34,10 @@ class TreeAnswer:
     path: tuple[int, ...]
 
 
-def tree_answer(forest: Forest, tree: int, rule: Rule = "weighted") -> TreeAnswer:
+def tree_answer(forest: Forest, tree: int, rule: Rule = "weighted", below: int | None = None) -> TreeAnswer:
     """The answer of one tree.
+
+    below: a node id; only solutions that go through it have a say (None: the root, all solutions).
 
     weighted:     finished solutions are clustered by mathematical equality of their answers; a cluster weighs
                   Σ visits × value (see `values`), the heaviest wins.
@@ -47,6 +49,8 @@ def tree_answer(forest: Forest, tree: int, rule: Rule = "weighted") -> TreeAnswe
     cluster is that of highest value, then of most visits, then of highest mean log-probability.
     """
     leaves = [int(node) for node in forest.nodes(tree) if forest.answers[node] is not None]
+    if below is not None:
+        leaves = [leaf for leaf in leaves if below in forest.path(leaf)]
     if not leaves:
         return TreeAnswer(None, 0.0, -1, ())
     if rule in ("best_q", "most_visited"):

@@ -138,7 +138,8 @@ class Loop:
         """
         crowd = self._let_in()
         for one in self._running:
-            _send(one, self._desk, crowd, self._alive)
+            if one.moved or one.task.settings.parallel_leaves > 1:
+                _send(one, self._desk, crowd, self._alive)
         if self._desk.waiting:
             for (one, what, node), completion in self._desk.collect(patience):
                 _receive(one, what, node, completion, self._desk)

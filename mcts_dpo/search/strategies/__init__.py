@@ -22,8 +22,10 @@ from mcts_dpo.problems import Problem
 from mcts_dpo.progress import Progress, part_of, silent
 from mcts_dpo.prompts import PromptSettings
 from mcts_dpo.search.settings import SearchSettings
-from mcts_dpo.search.strategies import beams, sampling, tree
-from mcts_dpo.search.strategies.budget import Attempt, Dialogue, Task, make_task, run_dialogues
+from mcts_dpo.search.strategies import sampling, tree
+from mcts_dpo.search.strategies.budget import Attempt, Task, make_task
+from mcts_dpo.search.strategies.dialogues import Dialogue, run_dialogues
+from mcts_dpo.search.strategies.live import dialogue_for, no_room
 from mcts_dpo.search.strategies.settings import Plan, StrategySettings, plan
 from mcts_dpo.settings import nearest
 
@@ -32,8 +34,6 @@ __all__ = ["STRATEGIES", "Attempt", "Plan", "Strategy", "StrategySettings", "pla
 Strategy = Literal["greedy", "majority", "best-of-n", "weighted", "beam", "dvts", "mcts"]
 STRATEGIES: tuple[Strategy, ...] = get_args(Strategy)
 ResultT = TypeVar("ResultT")
-
-SAMPLING: tuple[sampling.Rule, ...] = get_args(sampling.Rule)
 
 
 def strategy_named(name: str) -> Strategy:
@@ -75,7 +75,7 @@ def solve(
     hidden = [problem.without_answer() for problem in problems]
     tasks = [make_task(problem, engine, prompt, search) for problem in hidden]
     found: dict[tuple[Strategy, int], list[Attempt]] = {}
-    streams = [(rule, budget) for strategy, budget in wanted for rule in SAMPLING if rule == strategy]
+    streams = [(rule, budget) for strategy, budget in wanted for rule in sampling.RULES if rule == strategy]
     if streams:
         found |= _from_one_stream(tasks, engine, streams, progress)
     for strategy, budget in wanted:
@@ -87,29 +87,24 @@ def solve(
             found[strategy, budget] = tree.mcts(tasks, engine, budget, follows, told)
         else:
             done = partial(_tell, told, len(tasks))
-            attempts = _each(tasks, engine, _dialogue(strategy, budget, follows), done)
+            attempts = _each(tasks, engine, partial(_dialogue, strategy, budget, follows), done)
             found[strategy, budget] = [a if isinstance(a, Attempt) else _failed(a) for a in attempts]
     return found
-
-
-def _dialogue(strategy: Strategy, budget: int, follows: Plan) -> Callable[[Task], Dialogue[Attempt]]:
-    if strategy == "greedy":
-        return lambda task: sampling.greedy(task, budget)
-    run = beams.dvts if strategy == "dvts" else beams.beam
-    return lambda task: run(task, budget, follows.width, follows.children, follows.depth)
 
 
 def _each(
     tasks: Sequence[Task], engine: Engine, dialogue: Callable[[Task], Dialogue[ResultT]], done: Callable[[int], None]
 ) -> list[ResultT | str]:
     """Run a dialogue per task, side by side. A task without room gets the reason in place of its result."""
-    results: list[ResultT | str] = [
-        f"a prompt of {len(task.prefix)} tokens leaves no room in a context of {engine.context}" for task in tasks
-    ]
+    results: list[ResultT | str] = [no_room(task, engine) for task in tasks]
     served = [index for index, task in enumerate(tasks) if task.limit >= 1]
     for index, result in zip(served, run_dialogues([dialogue(tasks[i]) for i in served], engine, done), strict=True):
         results[index] = result
     return results
+
+
+def _dialogue(strategy: Strategy, budget: int, follows: Plan, task: Task) -> Dialogue[Attempt]:
+    return dialogue_for(strategy, task, budget, follows)
 
 
 def _tell(progress: Progress, total: int, done: int) -> None:

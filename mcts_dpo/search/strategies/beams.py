@@ -21,7 +21,8 @@ from itertools import count
 from mcts_dpo.engines.base import Completion, Request
 from mcts_dpo.search.expansion import normalised, step_texts
 from mcts_dpo.search.rewards import outcome, states_answer
-from mcts_dpo.search.strategies.budget import Attempt, Dialogue, Task, judge
+from mcts_dpo.search.strategies.budget import Attempt, Task, judge
+from mcts_dpo.search.strategies.dialogues import Dialogue
 from mcts_dpo.search.strategies.sampling import Solution, choose
 
 

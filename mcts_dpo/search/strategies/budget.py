@@ -1,32 +1,27 @@
-"""Solving many problems side by side, each within its own budget of generated tokens.
+"""What a strategy knows of a problem (`Task`), and what it gives back (`Attempt`) within a budget of generated tokens.
 
-In: for each problem a generator that yields requests and is sent their completions; an engine. Out: what the
-generators return. Here too: what a strategy knows of a problem (`Task`), and what it gives back (`Attempt`). Every
-token that a strategy samples is counted, and every self-evaluation as the tokens of its longer answer, which is how
-a tree search counts them (`SearchSettings.budget`). Knows no strategy.
+Every token that a strategy samples is counted, and every self-evaluation as the tokens of its longer answer, which is
+how a tree search counts them (`SearchSettings.budget`). Knows no strategy.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Sequence
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, TypeVar
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from mcts_dpo.engines.base import Completion, Engine, Request
+from mcts_dpo.engines.base import Engine, Request
 from mcts_dpo.files import seed_from
 from mcts_dpo.problems import Problem
 from mcts_dpo.prompts import PromptSettings, prompt_tokens
 from mcts_dpo.search.rewards import Question, probability_of_yes, question, value_model
 from mcts_dpo.search.settings import SearchSettings, SelfEvaluationSettings
+from mcts_dpo.search.strategies.dialogues import Dialogue
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
     from mcts_dpo.values import ValueModel
-
-ResultT = TypeVar("ResultT")
-Dialogue = Generator[Sequence[Request], list[Completion], ResultT]
-"""Yields requests (their ids are given by `run_dialogues`), is sent their completions in the same order, returns."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,61 +121,3 @@ def make_task(problem: Problem, engine: Engine, prompt: PromptSettings, settings
     values = value_model(settings.value_model, engine.tokenizer)
     weights = judgement_weights(settings)
     return Task(hidden, prefix, limit, asked, engine.tokenizer, prompt, settings, values, weights)
-
-
-def run_dialogues(
-    dialogues: Sequence[Dialogue[ResultT]], engine: Engine, done: Callable[[int], None] = lambda finished: None
-) -> list[ResultT | str]:
-    """Drive all generators to their end over one engine: none waits for another. Results in order.
-
-    A generator that one of its requests is refused is given up; the engine's reason, a text, takes the place of its
-    result. done: called with the number of finished generators after each.
-    """
-    results: list[ResultT | str] = [""] * len(dialogues)
-    owner: dict[int, tuple[int, int]] = {}  # request id: dialogue, place in its batch
-    batches: list[list[Completion | None]] = [[] for _ in dialogues]
-    missing = [0] * len(dialogues)
-    following, finished = 0, 0
-    ready: list[tuple[int, list[Completion] | None]] = [(index, None) for index in range(len(dialogues))]
-    while True:
-        for index, completions in ready:
-            refused = next((c.error for c in completions or () if c.error is not None), None)
-            requests = None if refused else _advance(dialogues[index], completions, results, index)
-            if refused:
-                results[index] = refused
-            if requests is None:
-                finished += 1
-                done(finished)
-                continue
-            batches[index] = [None] * len(requests)
-            missing[index] = len(requests)
-            for place, request in enumerate(requests):
-                owner[following] = (index, place)
-                engine.submit(replace(request, id=following))
-                following += 1
-        if not owner:
-            return results
-        ready = []
-        completed = engine.poll()
-        if not completed:
-            raise RuntimeError(f"the engine lost {len(owner)} requests")
-        for completion in completed:
-            index, place = owner.pop(completion.id)
-            batches[index][place] = completion
-            missing[index] -= 1
-            if not missing[index]:
-                ready.append((index, [c for c in batches[index] if c is not None]))
-
-
-def _advance(
-    dialogue: Dialogue[ResultT], completions: list[Completion] | None, results: list[ResultT | str], index: int
-) -> Sequence[Request] | None:
-    """The next requests (≥ 1) of a generator; None when it has returned, its result then in its place."""
-    try:
-        requests = next(dialogue) if completions is None else dialogue.send(completions)
-        while not requests:
-            requests = dialogue.send([])
-    except StopIteration as stop:
-        results[index] = stop.value
-        return None
-    return requests

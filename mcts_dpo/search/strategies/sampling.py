@@ -15,14 +15,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Literal, get_args
 
 from mcts_dpo.engines.base import Sample
 from mcts_dpo.search.rewards import outcome
-from mcts_dpo.search.strategies.budget import Attempt, Dialogue, Task, judge
+from mcts_dpo.search.strategies.budget import Attempt, Task, judge
+from mcts_dpo.search.strategies.dialogues import Dialogue
 from verifiers import equivalence_classes
 
 Rule = Literal["majority", "best-of-n", "weighted"]
+RULES: tuple[Rule, ...] = get_args(Rule)
 JUDGED: tuple[Rule, ...] = ("best-of-n", "weighted")
 """The rules that ask the policy about each finished solution, and pay for the question."""
 

@@ -15,7 +15,8 @@ from mcts_dpo.models import load_model, load_tokenizer, tokenizer_digest, weight
 from mcts_dpo.search import SearchSettings
 from mcts_dpo.search.settings import SelfEvaluationSettings, ValueRewardSettings
 from mcts_dpo.search.strategies import Strategy, StrategySettings, plan, solve
-from mcts_dpo.search.strategies.budget import judge, judgement_weights, make_task, run_dialogues
+from mcts_dpo.search.strategies.budget import judge, judgement_weights, make_task
+from mcts_dpo.search.strategies.dialogues import run_dialogues
 from mcts_dpo.search.strategies.tree import tree_settings
 from mcts_dpo.values import ValueModel, save
 from tests.conftest import ToyWorld

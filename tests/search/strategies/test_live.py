@@ -1,0 +1,113 @@
+"""Questions that come and go: the replies are the attempts of `solve`, and what is taken back leaves nothing."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+from hypothesis import HealthCheck, given
+from hypothesis import settings as hypothesis_settings
+from hypothesis import strategies as st
+
+from mcts_dpo.files import InputError
+from mcts_dpo.problems import Problem
+from mcts_dpo.search import SearchSettings
+from mcts_dpo.search.strategies import STRATEGIES, Strategy, StrategySettings, solve
+from mcts_dpo.search.strategies.live import Question, Reply, solver_for, split_text
+from tests.reference.engine import PIECES, AutomatonEngine
+from tests.search.support import PROMPT
+from tests.search.test_events import MANY, ShuffledEngine
+
+SETTINGS = SearchSettings(max_tokens=24, max_step_tokens=8, max_depth=5, temperature=1.0)
+DIALS = StrategySettings()
+
+
+def ask(problem: Problem, budget: int = 120, search: SearchSettings = SETTINGS) -> Question:
+    return Question(problem.without_answer(), PROMPT, search, budget)
+
+
+@hypothesis_settings(max_examples=70, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+@given(st.sampled_from(STRATEGIES), st.integers(0, 1000), st.integers(1, 300), st.integers(1, 9))
+def test_replies_are_the_attempts_of_solve_whatever_is_cancelled_beside_them(
+    strategy: Strategy, seed: int, budget: int, alive: int
+) -> None:
+    chance = random.Random(seed)
+    engine = ShuffledEngine(seed, 6)
+    solver = solver_for(strategy, engine, DIALS, alive)
+    waiting = list(MANY)
+    gone: set[str] = set()
+    found: dict[str, Reply] = {}
+    under_way: list[str] = []
+    while waiting or solver.busy:
+        if waiting and (not solver.busy or chance.random() < 0.4):
+            problem = waiting.pop(0)
+            solver.admit(problem.id, ask(problem, budget))
+            under_way.append(problem.id)
+        if under_way and chance.random() < 0.15:
+            gone.add(under_way.pop(chance.randrange(len(under_way))))
+            solver.cancel(max(gone))
+            for one in gone:
+                solver.cancel(one)
+        for key, reply in solver.step():
+            found[str(key)] = reply
+            under_way.remove(str(key))
+    assert engine.occupancy().requests == 0
+    assert found.keys() | gone == {problem.id for problem in MANY}
+    assert not found.keys() & gone
+    alone = AutomatonEngine(6)
+    attempts = solve(MANY, alone, [(strategy, budget)], prompt=PROMPT, search=SETTINGS)[strategy, budget]
+    for problem, attempt in zip(MANY, attempts, strict=True):
+        if problem.id in found:
+            reply = found[problem.id]
+            assert (reply.answer, reply.spent, reply.error) == (attempt.answer, attempt.tokens, None)
+            assert "".join(reply.steps) == reply.text
+            if attempt.answer is not None:
+                assert (reply.text, reply.cut) == (attempt.text, False)
+            elif budget > 60:
+                assert reply.text, "something is always said"
+            assert (reply.expansions > 0) == (reply.spent > 0)
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_what_cannot_be_served_says_why(strategy: Strategy) -> None:
+    engine = AutomatonEngine(6, context=40, refused=PIECES.index("<unk>"))
+    solver = solver_for(strategy, engine, DIALS, 4)
+    with pytest.raises(InputError, match="leaves no room in a context of 40"):
+        solver.admit(1, ask(Problem("long", "a" * 60)))
+    solver.admit(2, ask(Problem("bad", "a&b")))
+    solver.admit(3, ask(MANY[0]))
+    found: dict[object, Reply] = {}
+    while solver.busy:
+        found.update(solver.step())
+    assert found[2].error == f"refused: token {PIECES.index('<unk>')}"
+    assert found[3].error is None
+    solver.cancel(2)
+    solver.cancel("unknown")
+    assert solver.decided("unknown") == ()
+
+
+def test_moves_decide_steps_and_the_reply_keeps_to_them() -> None:
+    engine = ShuffledEngine(3, 6)
+    search = SETTINGS.model_copy(update={"advance": "step", "expand": "step", "simulations": 3})
+    solver = solver_for("mcts", engine, DIALS, 9)
+    for problem in MANY:
+        solver.admit(problem.id, ask(problem, 600, search))
+    told: dict[object, list[str]] = {problem.id: [] for problem in MANY}
+    moments = 0
+    while solver.busy:
+        for key, reply in solver.step():
+            assert list(reply.steps[: len(told[key])]) == told[key]
+            assert reply.text.startswith("".join(told[key]))
+        for key, before in told.items():
+            now = list(solver.decided(key))
+            assert now[: len(before)] == before or not now
+            if len(now) > len(before):
+                told[key] = now
+                moments += 1
+    assert moments > len(MANY), "steps are decided one after the other"
+
+
+def test_split_text() -> None:
+    assert split_text("a\nb\n", "\n") == ("a\n", "b\n")
+    assert split_text("a\n\nb", "\n") == ("a\n", "\n", "b")
+    assert split_text("", "\n") == ()
