@@ -1,0 +1,307 @@
+"""HTTP in, HTTP out: the routes, who may use them, and what a client that goes away leaves behind (nothing).
+
+In: a dispatcher and what requests are answered with. Out: a FastAPI application. Knows neither engine nor search.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import secrets
+import time
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from fastapi import Depends, FastAPI, Request
+from fastapi.responses import JSONResponse, Response, StreamingResponse
+from starlette.concurrency import run_in_threadpool
+from starlette.exceptions import HTTPException
+
+from mcts_dpo.integrations.server.bodies import Answer
+from mcts_dpo.integrations.server.dispatcher import (
+    Answered,
+    Decided,
+    Dispatcher,
+    Event,
+    Full,
+    Job,
+    Refused,
+    Unavailable,
+)
+from mcts_dpo.integrations.server.metrics import CONTENT_TYPE, DISCONNECTED, Metrics
+from mcts_dpo.integrations.server.protocol import (
+    ApiError,
+    ChatRequest,
+    CompletionRequest,
+    Serving,
+    chat_questions,
+    completion_questions,
+    read,
+)
+from mcts_dpo.search.strategies.live import Question
+
+ALIVE = 15.0
+"""Seconds of silence after which a stream says that it is still there (a comment, which clients ignore)."""
+
+
+class _Gone(Exception):
+    """The client has closed its connection."""
+
+
+@dataclass(slots=True)
+class _Asked:
+    """A request that is being answered. begun: when it arrived."""
+
+    endpoint: str
+    begun: float
+    answer: Answer
+    questions: Sequence[Question]
+    events: AsyncIterator[Event]
+
+    @property
+    def step_end(self) -> str:
+        return self.questions[0].prompt.step_end
+
+
+class Service:
+    """What the routes share."""
+
+    def __init__(self, dispatcher: Dispatcher, serving: Serving, fingerprint: str, key: str | None) -> None:
+        self.dispatcher = dispatcher
+        self.serving = serving
+        self.metrics = Metrics(dispatcher)
+        self.created = int(time.time())
+        self._fingerprint = fingerprint
+        self._key = key
+
+    async def admit(self, request: Request) -> None:
+        """Raise ApiError 401 unless the request brings the key, if there is one."""
+        if self._key is None:
+            return
+        scheme, _, given = request.headers.get("authorization", "").partition(" ")
+        if scheme.lower() != "bearer" or not secrets.compare_digest(given.strip().encode(), self._key.encode()):
+            raise ApiError(401, "Incorrect API key provided", code="invalid_api_key")
+
+    def model(self) -> dict[str, Any]:
+        """The one model, as `/v1/models` lists it."""
+        serving = self.serving
+        about = {"id": serving.name, "object": "model", "created": self.created, "owned_by": "mcts-dpo"}
+        return about | {"max_model_len": serving.context}
+
+    async def answer(self, request: Request, endpoint: str) -> Response:
+        """Answer a request for a completion, whole or as a stream."""
+        begun = time.monotonic()
+        self.metrics.in_flight.inc()
+        try:
+            asked, stream, usage = await self._ask(request, endpoint, begun)
+            if stream:
+                # The first event is there: what could be refused has been. The rest of the stream keeps the count.
+                chunks = self._stream(asked, usage)
+                return StreamingResponse(chunks, media_type="text/event-stream", headers={"Cache-Control": "no-cache"})
+            async for event in asked.events:
+                if isinstance(event, Answered):
+                    asked.answer.done[event.index] = event
+            self._end(asked, 200)
+            return JSONResponse(asked.answer.whole())
+        except _Gone:
+            self._count(endpoint, DISCONNECTED, begun)
+            return Response(status_code=DISCONNECTED)
+        except ApiError as error:
+            self._count(endpoint, error.status, begun)
+            raise
+        except BaseException as error:  # a cancelled task is no failure
+            self._count(endpoint, 500 if isinstance(error, Exception) else DISCONNECTED, begun)
+            raise
+
+    async def _ask(self, request: Request, endpoint: str, begun: float) -> tuple[_Asked, bool, bool]:
+        """Read a request and hand it to the dispatcher. Returns it, and whether a stream and its usage are wanted."""
+        try:
+            body = await request.json()
+        except ValueError:
+            raise ApiError(400, "the body is not JSON") from None
+        said: ChatRequest | CompletionRequest
+        if endpoint == "chat":
+            said = read(ChatRequest, body, self.serving)
+            questions = chat_questions(said, self.serving)
+        else:
+            said = read(CompletionRequest, body, self.serving)
+            questions = completion_questions(said, self.serving)
+        answer = Answer(self.serving.name, endpoint == "chat", self._fingerprint, said.n)
+        events = self._follow(request, questions, said.stream)
+        if said.stream:
+            await anext(events)  # Begun, or an error while there is still a status to say it with
+        return _Asked(endpoint, begun, answer, questions, events), said.stream, said.stream_options.include_usage
+
+    async def _follow(self, request: Request, questions: Sequence[Question], stream: bool) -> AsyncIterator[Event]:
+        """Everything that happens to the questions until all are answered. However this ends, nothing of them stays.
+
+        Raises _Gone when the client goes away, ApiError when the questions are refused.
+        """
+        loop = asyncio.get_running_loop()
+        events: asyncio.Queue[Event | None] = asyncio.Queue()
+
+        def told(event: Event) -> None:
+            if not loop.is_closed():
+                loop.call_soon_threadsafe(events.put_nowait, event)
+
+        async def watch() -> None:
+            while (await request.receive())["type"] != "http.disconnect":
+                pass
+            self.dispatcher.cancel(job)
+            events.put_nowait(None)
+
+        job = Job(questions, told, stream)
+        try:
+            self.dispatcher.submit(job)
+        except Full as full:
+            wait = max(1, round(full.args[0]))
+            raise ApiError(
+                429,
+                f"the queue is full; try again in about {wait} s",
+                code="rate_limit_exceeded",
+                headers={"Retry-After": str(wait)},
+            ) from None
+        except Unavailable as closed:
+            raise ApiError(503, str(closed), headers={"Retry-After": "5"}) from None
+        watcher = asyncio.create_task(watch())
+        missing = len(questions)
+        try:
+            while missing:
+                event = await events.get()
+                if event is None:
+                    raise _Gone
+                if isinstance(event, Refused):
+                    missing = 0
+                    code = "context_length_exceeded" if "leaves no room" in event.reason else None
+                    raise ApiError(event.status, event.reason, code=code)
+                missing -= isinstance(event, Answered)
+                yield event
+        finally:
+            watcher.cancel()
+            if missing:
+                self.dispatcher.cancel(job)
+
+    async def _stream(self, asked: _Asked, usage: bool) -> AsyncIterator[str]:
+        """The lines of a stream of server-sent events."""
+        status = DISCONNECTED
+        answer = asked.answer
+        try:
+            for chunk in answer.opening(len(asked.questions)):
+                yield _line(chunk)
+            async for event in _with_signs_of_life(asked.events):
+                if event is None:
+                    yield ": still searching\n\n"
+                elif isinstance(event, Decided):
+                    stops = asked.questions[event.index].prompt.stop
+                    for chunk in answer.decided(event.index, event.steps, stops, asked.step_end):
+                        yield _line(chunk)
+                elif isinstance(event, Answered):
+                    for chunk in answer.ended(event, asked.step_end):
+                        yield _line(chunk)
+            if usage:
+                yield _line(answer.closing())
+            status = 200
+            yield "data: [DONE]\n\n"
+        except _Gone:
+            pass
+        except ApiError as error:
+            status = error.status
+            yield _line(error.body)
+        finally:
+            self._end(asked, status)
+
+    def _end(self, asked: _Asked, status: int) -> None:
+        if status == 200:
+            usage = asked.answer.usage()
+            self.metrics.tokens.labels("prompt").inc(usage["prompt_tokens"])
+            self.metrics.tokens.labels("completion").inc(usage["completion_tokens"])
+            self.metrics.tokens.labels("search").inc(usage["completion_tokens_details"]["search_tokens"])
+        self._count(asked.endpoint, status, asked.begun)
+
+    def _count(self, endpoint: str, status: int, begun: float) -> None:
+        self.metrics.in_flight.dec()
+        self.metrics.requests.labels(endpoint, str(status)).inc()
+        self.metrics.seconds.labels(endpoint).observe(time.monotonic() - begun)
+
+
+def create_app(service: Service) -> FastAPI:
+    """The application. Its dispatcher runs as long as it does."""
+    dispatcher = service.dispatcher
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        dispatcher.start()
+        yield
+        await run_in_threadpool(dispatcher.stop)
+
+    app = FastAPI(title="mcts-dpo", lifespan=lifespan, docs_url=None, redoc_url=None, openapi_url=None)
+    guarded = [Depends(service.admit)]
+
+    @app.get("/health")
+    async def health() -> Response:
+        state = "failed" if dispatcher.broken else "stopping" if dispatcher.closed else "ok"
+        return JSONResponse({"status": state}, 200 if state == "ok" else 503)
+
+    @app.get("/metrics", dependencies=guarded)
+    def metrics() -> Response:
+        return Response(service.metrics.text(), media_type=CONTENT_TYPE)
+
+    @app.get("/v1/models", dependencies=guarded)
+    async def models() -> dict[str, Any]:
+        return {"object": "list", "data": [service.model()]}
+
+    @app.get("/v1/models/{name:path}", dependencies=guarded)
+    async def model(name: str) -> dict[str, Any]:
+        if name != service.serving.name:
+            raise ApiError(404, f"The model {name!r} does not exist", param="model", code="model_not_found")
+        return service.model()
+
+    @app.post("/v1/chat/completions", dependencies=guarded)
+    async def chat(request: Request) -> Response:
+        return await service.answer(request, "chat")
+
+    @app.post("/v1/completions", dependencies=guarded)
+    async def completions(request: Request) -> Response:
+        return await service.answer(request, "completions")
+
+    @app.exception_handler(ApiError)
+    async def told(_: Request, error: ApiError) -> Response:
+        return JSONResponse(error.body, error.status, headers=error.headers)
+
+    @app.exception_handler(HTTPException)
+    async def unknown(request: Request, error: HTTPException) -> Response:
+        what = f"Unknown request URL: {request.method} {request.url.path}" if error.status_code == 404 else error.detail
+        return JSONResponse(ApiError(error.status_code, what).body, error.status_code, headers=error.headers)
+
+    return app
+
+
+async def _with_signs_of_life(events: AsyncIterator[Event]) -> AsyncIterator[Event | None]:
+    """The events, and None whenever there was none for a while."""
+    following: asyncio.Task[Event | None] | None = None
+    try:
+        while True:
+            following = following or asyncio.create_task(_next(events))
+            done, _ = await asyncio.wait({following}, timeout=ALIVE)
+            if not done:
+                yield None
+                continue
+            event = following.result()
+            if event is None:
+                return
+            following = None
+            yield event
+    finally:
+        if following is not None:
+            following.cancel()
+
+
+async def _next(events: AsyncIterator[Event]) -> Event | None:
+    """The next event; None after the last."""
+    return await anext(events, None)
+
+
+def _line(data: Any) -> str:
+    return f"data: {json.dumps(data, ensure_ascii=False, separators=(',', ':'))}\n\n"

@@ -1,0 +1,114 @@
+"""What is answered, in OpenAI's shapes: whole answers, chunks of a stream, and what was spent.
+
+`usage.total_tokens` counts the prompt and every token that the search generated; `completion_tokens` the returned
+texts alone; `completion_tokens_details` says the rest. In: events of the dispatcher. Out: JSON values.
+"""
+
+from __future__ import annotations
+
+import time
+import uuid
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from mcts_dpo.integrations.server.dispatcher import Answered
+from mcts_dpo.integrations.server.stops import certain
+from mcts_dpo.search.strategies.live import split_text
+
+
+@dataclass(slots=True)
+class Answer:
+    """One request's answer as it grows. chat: or else a plain completion. repeats: answers to each prompt (`n`).
+
+    told: per choice, how much of its text has been streamed.
+    """
+
+    model: str
+    chat: bool
+    fingerprint: str
+    repeats: int = 1
+    id: str = ""
+    created: int = 0
+    done: dict[int, Answered] = field(default_factory=dict)
+    told: dict[int, int] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.id = f"{'chatcmpl' if self.chat else 'cmpl'}-{uuid.uuid4().hex}"
+        self.created = int(time.time())
+
+    def whole(self) -> dict[str, Any]:
+        """The answer to a request without `stream`, once all choices are done."""
+        choices = []
+        for index, answered in sorted(self.done.items()):
+            said: dict[str, Any] = {"index": index, "finish_reason": _finish(answered), "logprobs": None}
+            if self.chat:
+                said["message"] = {"role": "assistant", "content": answered.text, "refusal": None}
+            else:
+                said["text"] = answered.text
+            choices.append(said)
+        return self._body("chat.completion" if self.chat else "text_completion", choices, self.usage())
+
+    def opening(self, choices: int) -> list[dict[str, Any]]:
+        """The chunks with which a stream of a chat begins."""
+        if not self.chat:
+            return []
+        return [self._chunk(index, {"role": "assistant", "content": ""}) for index in range(choices)]
+
+    def decided(self, index: int, steps: Sequence[str], stops: Sequence[str], step_end: str) -> list[dict[str, Any]]:
+        """Chunks for what is certain of a choice: `steps` are decided, and stop strings cut them."""
+        return self._grow(index, certain("".join(steps), stops), step_end)
+
+    def ended(self, answered: Answered, step_end: str) -> list[dict[str, Any]]:
+        """Chunks for the rest of a choice, and its end."""
+        self.done[answered.index] = answered
+        rest = self._grow(answered.index, answered.text, step_end)
+        return [*rest, self._chunk(answered.index, {}, _finish(answered))]
+
+    def closing(self) -> dict[str, Any]:
+        """The chunk that holds the usage, if it was asked for."""
+        return self._body("chat.completion.chunk" if self.chat else "text_completion", [], self.usage())
+
+    def usage(self) -> dict[str, Any]:
+        """What was spent, all choices together; a prompt counts once, however many answers it has."""
+        done = self.done.values()
+        prompt = sum(answered.reply.prompt for answered in done if answered.index % self.repeats == 0)
+        returned = sum(answered.tokens for answered in done)
+        spent = sum(answered.reply.spent for answered in done)
+        return {
+            "prompt_tokens": prompt,
+            "completion_tokens": returned,
+            "total_tokens": prompt + spent,
+            "completion_tokens_details": {
+                "reasoning_tokens": max(0, spent - returned),
+                "search_tokens": spent,
+                "expansions": sum(answered.reply.expansions for answered in done),
+            },
+        }
+
+    def _grow(self, index: int, text: str, step_end: str) -> list[dict[str, Any]]:
+        fresh = text[self.told.get(index, 0) :]
+        self.told[index] = max(len(text), self.told.get(index, 0))
+        return [self._chunk(index, {"content": piece}) for piece in split_text(fresh, step_end)]
+
+    def _chunk(self, index: int, delta: dict[str, Any], finish: str | None = None) -> dict[str, Any]:
+        said: dict[str, Any] = {"index": index, "finish_reason": finish, "logprobs": None}
+        if self.chat:
+            return self._body("chat.completion.chunk", [said | {"delta": delta}])
+        return self._body("text_completion", [said | {"text": delta.get("content", "")}])
+
+    def _body(self, kind: str, choices: list[dict[str, Any]], usage: dict[str, Any] | None = None) -> dict[str, Any]:
+        body = {
+            "id": self.id,
+            "object": kind,
+            "created": self.created,
+            "model": self.model,
+            "system_fingerprint": self.fingerprint,
+            "choices": choices,
+        }
+        return body if usage is None else body | {"usage": usage}
+
+
+def _finish(answered: Answered) -> str:
+    """Cut by a limit, unless a stop string comes before where it was cut."""
+    return "length" if answered.reply.cut and answered.text == answered.reply.text else "stop"

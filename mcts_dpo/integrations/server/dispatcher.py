@@ -1,0 +1,284 @@
+"""The thread that owns the engine and every search in it. All other threads only leave it messages.
+
+In: jobs (the questions of one request), at any time, from any thread. Out: events, told from the engine's thread as
+things happen. Searches of all jobs run together in one `Solver`, at most `concurrency` at a time; `queue` more wait,
+first come, first served, and what comes beyond that is refused. Knows neither HTTP nor the OpenAI protocol.
+"""
+
+from __future__ import annotations
+
+import queue
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+from contextlib import suppress
+from dataclasses import dataclass, field
+
+from mcts_dpo.engines.base import Engine, Occupancy
+from mcts_dpo.files import InputError
+from mcts_dpo.integrations.server.stops import before_stop
+from mcts_dpo.search.strategies.live import Question, Reply, Solver
+
+PATIENCE = 0.02
+"""Seconds after which the engine is left for a moment, to see who has come or gone."""
+
+
+@dataclass(frozen=True, slots=True)
+class Begun:
+    """The first search of a job is in the engine."""
+
+
+@dataclass(frozen=True, slots=True)
+class Decided:
+    """Further steps of an answer are decided. index: which of the job's questions. steps: all that are decided."""
+
+    index: int
+    steps: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Answered:
+    """A question is answered. text: the reply's, before the first stop string; tokens: how many it has, by the
+    policy's tokenizer."""
+
+    index: int
+    reply: Reply
+    text: str
+    tokens: int
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """The job is given up as a whole. status: as HTTP counts: 400 the question's fault, 500 ours, 503 we stop."""
+
+    status: int
+    reason: str
+
+
+Event = Begun | Decided | Answered | Refused
+
+
+class Full(Exception):
+    """No room in the queue. The argument: seconds after which there probably is."""
+
+
+class Unavailable(Exception):
+    """Nothing is taken up any more. The argument: why."""
+
+
+@dataclass(slots=True, eq=False)
+class Job:
+    """One request: its questions, and who is told of what comes of them.
+
+    told:   called from the engine's thread; must return at once and never raise.
+    stream: whether `Decided` is wanted.
+    """
+
+    questions: Sequence[Question]
+    told: Callable[[Event], None]
+    stream: bool = False
+    begun: float | None = None
+    steps: dict[int, int] = field(default_factory=dict)
+
+
+Key = tuple[Job, int]
+
+
+class Dispatcher:
+    """See the module. `start` before use; `stop` ends its thread."""
+
+    def __init__(self, engine: Engine, solver: Solver, *, concurrency: int, queue_length: int) -> None:
+        self.engine = engine
+        self.concurrency = concurrency
+        self.queue = queue_length
+        self._solver = solver
+        self._inbox: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
+        self._line: deque[Key] = deque()
+        self._active: set[Key] = set()
+        self._lock = threading.Lock()
+        self._load = 0
+        self._seconds = 1.0
+        self._closed: str | None = None
+        self._deadline: float | None = None
+        self._over = False
+        self._thread = threading.Thread(target=self._run, name="mcts-dpo-engine")
+        self.broken: str | None = None
+        self.on_broken: Callable[[], None] = lambda: None
+
+    # --- called from other threads -----------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Begin to serve."""
+        self._thread.start()
+
+    def submit(self, job: Job) -> None:
+        """Take a job. Raises Full, or Unavailable once the server stops or the engine has failed."""
+        count = len(job.questions)
+        with self._lock:
+            if self._closed is not None:
+                raise Unavailable(self._closed)
+            # A job larger than all places is taken when there is nothing else.
+            if self._load and self._load + count > self.concurrency + self.queue:
+                excess = self._load + count - self.concurrency
+                raise Full(min(60.0, max(1.0, self._seconds * excess / self.concurrency)))
+            self._load += count
+        self._inbox.put(lambda: self._line.extend((job, index) for index in range(count)))
+
+    def cancel(self, job: Job) -> None:
+        """Give a job up; nothing more is told of it. One that has ended is left alone."""
+        self._inbox.put(lambda: self._drop(job))
+
+    def drain(self, grace: float) -> None:
+        """Refuse what waits and what comes, let what is under way end within `grace` seconds, refuse the rest.
+
+        Safe in a signal handler: takes no lock.
+        """
+        self._closed = self._closed or "the server is stopping"
+
+        def close() -> None:
+            self._deadline = time.monotonic() + grace
+            for job in dict.fromkeys(job for job, _ in self._line):
+                if job.begun is None:
+                    self._refuse(job, 503, "the server is stopping")
+
+        self._inbox.put(close)
+
+    def stop(self) -> None:
+        """End the thread; what is still under way is refused. Stopping twice is no error."""
+        self._closed = self._closed or "the server is stopping"
+
+        def over() -> None:
+            self._over = True
+
+        self._inbox.put(over)
+        if self._thread.ident is not None:
+            self._thread.join()
+        self._end(503, "the server is stopping")  # what came in while the thread ended
+
+    def occupancy(self, timeout: float = 10.0) -> Occupancy | None:
+        """What requests under way hold in the engine; None once it is gone, or does not say in time."""
+        found: Future[Occupancy] = Future()
+        self._inbox.put(lambda: found.set_result(self.engine.occupancy()))
+        try:
+            return found.result(timeout if self._thread.is_alive() else 0.0)
+        except TimeoutError:
+            return None
+
+    @property
+    def active(self) -> int:
+        """Searches in the engine."""
+        return len(self._active)
+
+    @property
+    def waiting(self) -> int:
+        """Searches that wait for their turn."""
+        return max(0, self._load - len(self._active))
+
+    @property
+    def closed(self) -> str | None:
+        """Why nothing is taken up any more, or None."""
+        return self._closed
+
+    # --- the engine's thread -----------------------------------------------------------------------------
+
+    def _run(self) -> None:
+        try:
+            while not self._over:
+                self._hear()
+                self._admit()
+                if self._solver.busy:
+                    for key, reply in self._solver.step(PATIENCE):
+                        self._answer(key, reply)  # type: ignore[arg-type]
+                    self._tell_decided()
+                if self._deadline is not None and time.monotonic() >= self._deadline:
+                    self._refuse_all(503, "the server is stopping and could not finish in time")
+            self._refuse_all(503, "the server is stopping")
+        except BaseException as error:  # whatever it was, the engine cannot be trusted with another step
+            self.broken = f"{type(error).__name__}: {error}"
+            self._closed = f"the engine has failed ({self.broken})"
+            self._end(500, self._closed)
+            self.on_broken()
+
+    def _end(self, status: int, reason: str) -> None:
+        """Refuse whatever is left without touching the engine: nothing is searched any more."""
+        while True:
+            try:
+                message = self._inbox.get_nowait()
+            except queue.Empty:
+                break
+            with suppress(Exception):
+                message()
+        for job in {job for job, _ in (*self._line, *self._active)}:
+            job.told(Refused(status, reason))
+        self._line.clear()
+        self._active.clear()
+
+    def _hear(self) -> None:
+        """Do what others have asked for; wait for it if there is nothing else to do."""
+        try:
+            if not self._solver.busy and not self._line and not self._over:
+                self._inbox.get()()
+            while True:
+                self._inbox.get_nowait()()
+        except queue.Empty:
+            pass
+
+    def _admit(self) -> None:
+        while self._line and len(self._active) < self.concurrency:
+            job, index = self._line.popleft()
+            try:
+                self._solver.admit((job, index), job.questions[index])
+            except InputError as error:
+                self._release(1)
+                self._refuse(job, 400, str(error))
+                continue
+            self._active.add((job, index))
+            if job.begun is None:
+                job.begun = time.monotonic()
+                job.told(Begun())
+
+    def _answer(self, key: Key, reply: Reply) -> None:
+        job, index = key
+        self._active.remove(key)
+        self._release(1)
+        if reply.error is not None:
+            self._refuse(job, 500, reply.error)
+            return
+        if job.begun is not None:
+            self._seconds += 0.1 * (time.monotonic() - job.begun - self._seconds)
+        text = before_stop(reply.text, job.questions[index].prompt.stop)
+        tokens = self.engine.tokenizer(text, add_special_tokens=False)["input_ids"]
+        job.told(Answered(index, reply, text, len(tokens)))
+
+    def _tell_decided(self) -> None:
+        for job, index in self._active:
+            if job.stream:
+                steps = self._solver.decided((job, index))
+                if len(steps) > job.steps.get(index, 0):
+                    job.steps[index] = len(steps)
+                    job.told(Decided(index, tuple(steps)))
+
+    def _refuse(self, job: Job, status: int, reason: str) -> None:
+        self._drop(job)
+        job.told(Refused(status, reason))
+
+    def _refuse_all(self, status: int, reason: str) -> None:
+        for job in {job for job, _ in (*self._line, *self._active)}:
+            self._refuse(job, status, reason)
+
+    def _drop(self, job: Job) -> None:
+        """Take all searches of a job out."""
+        waiting = [key for key in self._line if key[0] is job]
+        active = [key for key in self._active if key[0] is job]
+        if waiting:
+            self._line = deque(key for key in self._line if key[0] is not job)
+        for key in active:
+            self._solver.cancel(key)
+            self._active.remove(key)
+        self._release(len(waiting) + len(active))
+
+    def _release(self, count: int) -> None:
+        with self._lock:
+            self._load -= count

@@ -1,0 +1,255 @@
+"""OpenAI's requests as questions to a strategy: what is understood, what is ignored, what is refused.
+
+In: a request's JSON body. Out: `Question`s. What would change the answer and cannot be done is refused by name with
+status 400, as OpenAI does; what says nothing about the answer (`user`, `metadata`, …) is ignored. One field is ours:
+`budget`, generated tokens per answer. Knows neither engine nor HTTP.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from mcts_dpo.files import seed_from
+from mcts_dpo.problems import Problem
+from mcts_dpo.prompts import Example, PromptSettings
+from mcts_dpo.search.settings import SearchSettings
+from mcts_dpo.search.strategies.live import Question
+from mcts_dpo.settings import nearest
+
+CHOICES = 128
+"""Most answers to one request, as at OpenAI."""
+_SEEDS = 2**63
+
+IGNORED = frozenset(
+    ("user", "metadata", "store", "service_tier", "safety_identifier", "prompt_cache_key", "prompt_cache_retention")
+)
+_LOGPROBS = "an answer is found by a search; it has no log-probabilities that a sample would have"
+_SAMPLING = "the search samples by temperature and top_p alone"
+_TOOLS = "tools are not offered"
+REFUSED: Mapping[str, tuple[tuple[Any, ...], str]] = {
+    # name: values that ask for nothing, why any other is refused
+    "logprobs": ((False,), _LOGPROBS),
+    "top_logprobs": ((0,), _LOGPROBS),
+    "echo": ((False,), "only what was generated is returned"),
+    "suffix": (("",), "texts are continued, not filled in"),
+    "best_of": ((1,), "the strategy chooses among samples; see `budget`"),
+    "frequency_penalty": ((0, 0.0), _SAMPLING),
+    "presence_penalty": ((0, 0.0), _SAMPLING),
+    "logit_bias": (({},), _SAMPLING),
+    "tools": (([],), _TOOLS),
+    "tool_choice": (("none", "auto"), _TOOLS),
+    "parallel_tool_calls": ((True, False), _TOOLS),
+    "functions": (([],), _TOOLS),
+    "function_call": (("none", "auto"), _TOOLS),
+    "response_format": (({"type": "text"},), "only text is written"),
+    "modalities": ((["text"],), "only text is written"),
+    "audio": ((), "only text is written"),
+    "prediction": ((), "answers are searched, not edited"),
+    "reasoning_effort": ((), "say how much may be spent in generated tokens: `budget`"),
+    "verbosity": ((), "say how long an answer may be: `max_tokens`"),
+    "web_search_options": ((), _TOOLS),
+}
+
+
+class ApiError(Exception):
+    """An answer that is an error, in OpenAI's words. headers: of the HTTP response."""
+
+    def __init__(
+        self,
+        status: int,
+        message: str,
+        *,
+        param: str | None = None,
+        code: str | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.status = status
+        self.headers = dict(headers or {})
+        kind = {401: "authentication_error", 429: "rate_limit_error"}.get(status, "invalid_request_error")
+        self.body = {
+            "error": {
+                "message": message,
+                "type": "server_error" if status >= 500 else kind,
+                "param": param,
+                "code": code,
+            }
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Serving:
+    """What every request is answered with. search, prompt: of the stage; budget, most: tokens per answer, and the most
+    that a request may ask for. name: of the model. context: longest prompt and answer, in tokens."""
+
+    name: str
+    search: SearchSettings
+    prompt: PromptSettings
+    budget: int
+    most: int
+    context: int
+
+
+class _Part(BaseModel):
+    type: Literal["text"]
+    text: str
+
+
+class _Message(BaseModel):
+    role: Literal["system", "developer", "user", "assistant"]
+    content: str | list[_Part]
+
+    @property
+    def text(self) -> str:
+        return self.content if isinstance(self.content, str) else "".join(part.text for part in self.content)
+
+
+class _StreamOptions(BaseModel):
+    include_usage: bool = False
+    include_obfuscation: bool = False  # random padding against eavesdroppers, which nobody is promised
+
+
+class _Common(BaseModel):
+    """What both kinds of request may say. null is the same as nothing."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    model: str
+    n: int = Field(1, ge=1, le=CHOICES)
+    seed: int | None = None
+    stop: str | list[str] | None = None
+    stream: bool = False
+    stream_options: _StreamOptions = _StreamOptions()
+    temperature: float | None = Field(None, ge=0.0, le=2.0)
+    top_p: float | None = Field(None, gt=0.0, le=1.0)
+    max_tokens: int | None = Field(None, ge=1)
+    budget: int | None = Field(None, ge=1)
+
+    @property
+    def stops(self) -> tuple[str, ...]:
+        return (self.stop,) if isinstance(self.stop, str) else tuple(self.stop or ())
+
+
+class ChatRequest(_Common):
+    """`/v1/chat/completions`."""
+
+    messages: list[_Message] = Field(min_length=1)
+    max_completion_tokens: int | None = Field(None, ge=1)
+
+
+class CompletionRequest(_Common):
+    """`/v1/completions`."""
+
+    prompt: str | list[str]
+
+
+RequestT = TypeVar("RequestT", bound=_Common)
+
+
+def read(kind: type[RequestT], body: Any, serving: Serving) -> RequestT:
+    """A request from its JSON body. Raises ApiError for whatever is wrong with it or cannot be done."""
+    if not isinstance(body, dict):
+        raise ApiError(400, "the body must be a JSON object")
+    said = {name: value for name, value in body.items() if value is not None and name not in IGNORED}
+    for name, (neutral, why) in REFUSED.items():
+        value = said.pop(name, None)
+        if value is not None and not any(value == one and type(value) is type(one) for one in neutral):
+            raise ApiError(400, f"{name} is not supported: {why}", param=name, code="unsupported_parameter")
+    unknown = next((name for name in said if name not in kind.model_fields), None)
+    if unknown is not None:
+        close = nearest(unknown, list(kind.model_fields))
+        hint = f"; did you mean {close!r}?" if close else ""
+        raise ApiError(400, f"Unrecognized request argument supplied: {unknown}{hint}", param=unknown)
+    try:
+        request = kind.model_validate(said)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"] if not str(part).startswith(("list[", "str", "_")))
+        raise ApiError(400, f"{where}: {first['msg']}", param=where) from None
+    if request.model != serving.name:
+        raise ApiError(
+            404,
+            f"The model {request.model!r} does not exist; this server has {serving.name!r}",
+            param="model",
+            code="model_not_found",
+        )
+    if (request.budget or 0) > serving.most:
+        raise ApiError(400, f"budget: {request.budget} (accepted: 1 to {serving.most})", param="budget")
+    if len(request.stops) > 4 or not all(request.stops):
+        raise ApiError(400, "stop: accepted are up to 4 texts of at least one character", param="stop")
+    return request
+
+
+def chat_questions(request: ChatRequest, serving: Serving) -> list[Question]:
+    """The `n` questions of a chat: the last message is put as the prompt's template says, and so were the user's
+    earlier ones; the system message, if there is one, takes the place of the server's own."""
+    system, history, question = _conversation(request.messages)
+    changes: dict[str, Any] = {"examples": (*serving.prompt.examples, *history)}
+    if system is not None:
+        changes["system"] = system
+    longest = request.max_completion_tokens or request.max_tokens
+    return _questions(request, serving, [question], serving.prompt.model_copy(update=changes), longest)
+
+
+def completion_questions(request: CompletionRequest, serving: Serving) -> list[Question]:
+    """The `n` questions of each prompt, one prompt after the other; prompts are continued as they are."""
+    prompts = [request.prompt] if isinstance(request.prompt, str) else request.prompt
+    if not prompts or not all(prompts):
+        raise ApiError(400, "prompt: accepted are one or more texts, none of them empty", param="prompt")
+    if len(prompts) * request.n > CHOICES:
+        raise ApiError(400, f"prompt: {len(prompts)} prompts with n = {request.n} (accepted: {CHOICES} answers)")
+    bare = {"style": "plain", "system": None, "template": "{question}", "examples": (), "prefill": ""}
+    prompt = serving.prompt.model_copy(update=bare)
+    return _questions(request, serving, prompts, prompt, request.max_tokens)
+
+
+def _questions(
+    request: _Common, serving: Serving, texts: Sequence[str], prompt: PromptSettings, longest: int | None
+) -> list[Question]:
+    prompt = prompt.model_copy(update={"stop": (*prompt.stop, *request.stops)})
+    changes = {"temperature": request.temperature, "top_p": request.top_p, "max_tokens": longest}
+    search = serving.search.model_copy(update={name: value for name, value in changes.items() if value is not None})
+    seed = secrets.randbelow(_SEEDS) if request.seed is None else request.seed % _SEEDS
+    budget = request.budget or serving.budget
+    return [
+        # The first answer is what `mcts-dpo solve` finds with this seed.
+        Question(
+            Problem("question", text),
+            prompt,
+            search.model_copy(update={"seed": seed_from(seed, choice) if choice else seed}),
+            budget,
+        )
+        for text in texts
+        for choice in range(request.n)
+    ]
+
+
+def _conversation(messages: Sequence[_Message]) -> tuple[str | None, list[Example], str]:
+    """(system message, earlier turns, question). Several messages of one role in a row are one, a blank line between
+    them."""
+    turns: list[tuple[str, str]] = []
+    for message in messages:
+        role = "system" if message.role == "developer" else message.role
+        if turns and turns[-1][0] == role:
+            turns[-1] = (role, f"{turns[-1][1]}\n\n{message.text}")
+        else:
+            turns.append((role, message.text))
+    system = turns.pop(0)[1] if turns[0][0] == "system" else None
+    roles = [role for role, _ in turns]
+    if roles != ["user", "assistant"] * (len(roles) // 2) + ["user"]:
+        raise ApiError(
+            400,
+            f"messages: roles come as {', '.join(message.role for message in messages)} (accepted: system first, if "
+            "at all, then user and assistant in turn, the last from the user)",
+            param="messages",
+        )
+    texts = [text for _, text in turns]
+    if not all(text.strip() for text in texts):
+        raise ApiError(400, "messages: an empty message", param="messages")
+    history = [Example(question=asked, solution=said) for asked, said in zip(texts[:-1:2], texts[1::2], strict=True)]
+    return system, history, texts[-1]

@@ -1,0 +1,121 @@
+"""From settings to a server that runs until it is told to stop.
+
+In: a model, settings. Out: an exit code. The socket is bound before the model is loaded, so that what cannot work is
+said at once. SIGTERM and SIGINT: no new requests, those that wait are refused, those under way may end.
+"""
+
+from __future__ import annotations
+
+import logging
+import signal
+import socket
+from collections.abc import Callable
+from pathlib import Path
+from types import FrameType
+from typing import TYPE_CHECKING
+
+import uvicorn
+
+from mcts_dpo.engines import Engine, load_engine
+from mcts_dpo.files import InputError, digest
+from mcts_dpo.integrations.server.app import Service, create_app
+from mcts_dpo.integrations.server.dispatcher import Dispatcher
+from mcts_dpo.integrations.server.protocol import CompletionRequest, Serving, completion_questions
+from mcts_dpo.integrations.server.settings import ServerSettings
+from mcts_dpo.search.strategies.live import solver_for
+
+if TYPE_CHECKING:
+    from mcts_dpo.config import StageConfig
+
+_log = logging.getLogger(__name__)
+_LAST_WORDS = 5.0
+"""Seconds beyond `grace` for refusals to reach their clients."""
+
+
+def serve(
+    model: str, settings: ServerSettings, stage: StageConfig, ready: Callable[[str], None] = lambda address: None
+) -> int:
+    """Serve until a signal comes. Returns the exit code: 0, 130 after SIGINT, 1 if the engine has failed.
+
+    ready: called with the server's address once it accepts connections. Raises InputError if the address cannot be
+    bound or the model not be loaded.
+    """
+    with _bound(settings.host, settings.port) as listening:
+        engine = load_engine(model, settings=stage.engine)
+        service = make_service(model, engine, settings, stage)
+        if stage.prompt.style == "chat" and not engine.tokenizer.chat_template:
+            _log.warning("the model has no chat template: chats are refused unless prompt.style=plain is given")
+        host = f"[{settings.host}]" if ":" in settings.host else settings.host
+        server = _Server(service, settings.grace, lambda: ready(f"http://{host}:{listening.getsockname()[1]}"))
+        # uvicorn raises the signals that it met again when it is done; by then they have had their effect.
+        before = {one: signal.signal(one, lambda *_: None) for one in (signal.SIGTERM, signal.SIGINT)}
+        try:
+            server.run([listening])
+        finally:
+            service.dispatcher.stop()
+            for one, handler in before.items():
+                signal.signal(one, handler)
+    if service.dispatcher.broken:
+        _log.error("the engine has failed: %s", service.dispatcher.broken)
+        return 1
+    return 130 if server.interrupted else 0
+
+
+def make_service(model: str, engine: Engine, settings: ServerSettings, stage: StageConfig) -> Service:
+    """The service of a loaded engine: its dispatcher, not yet started, and what its requests are answered with.
+
+    Raises InputError for settings with which nothing can be answered.
+    """
+    strategy, dials = settings.strategy, stage.evaluation.strategies
+    alive = settings.concurrency or 2 * stage.engine.slots
+    solver = solver_for(strategy, engine, dials, alive)
+    dispatcher = Dispatcher(engine, solver, concurrency=alive, queue_length=settings.queue)
+    budget = settings.budget or stage.search.max_tokens
+    name = settings.name or Path(model).name or model
+    serving = Serving(name, stage.search, stage.prompt, budget, settings.max_budget or 4 * budget, engine.context)
+    # Settings that no question could be answered with are told now, and not to every client.
+    (trial,) = completion_questions(CompletionRequest(model=name, prompt="1"), serving)
+    solver.admit("trial", trial)
+    solver.cancel("trial")
+    about = [stage.model_dump(mode="json", include={"search", "prompt", "engine", "evaluation"}), strategy, budget]
+    return Service(dispatcher, serving, f"mcts-dpo-{digest(model, *about)[:12]}", settings.key)
+
+
+class _Server(uvicorn.Server):
+    """uvicorn's server, which tells the dispatcher of signals, and stops when the engine has failed."""
+
+    def __init__(self, service: Service, grace: float, ready: Callable[[], None]) -> None:
+        super().__init__(
+            uvicorn.Config(
+                create_app(service),
+                log_level="warning",
+                access_log=False,
+                timeout_graceful_shutdown=int(grace + _LAST_WORDS),
+                server_header=False,
+            )
+        )
+        self.interrupted = False
+        self._service = service
+        self._grace = grace
+        self._ready = ready
+        service.dispatcher.on_broken = self._give_up
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        self._ready()
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        self.interrupted |= sig == signal.SIGINT
+        self._service.dispatcher.drain(self._grace)
+        super().handle_exit(sig, frame)
+
+    def _give_up(self) -> None:
+        self.should_exit = True
+
+
+def _bound(host: str, port: int) -> socket.socket:
+    try:
+        family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
+        return socket.create_server((host, port), family=family, backlog=2048)
+    except OSError as error:
+        raise InputError(f"--host {host} --port {port}: cannot be used ({error.strerror or error})") from None

@@ -1,0 +1,58 @@
+"""What can be set about the server, beside the sections of any stage. Knows nothing of how it serves."""
+
+from __future__ import annotations
+
+import ipaddress
+from typing import Self
+
+from pydantic import Field, model_validator
+
+from mcts_dpo.search.strategies import Strategy
+from mcts_dpo.settings import Settings
+
+
+class ServerSettings(Settings):
+    """How `mcts-dpo serve` serves.
+
+    strategy:    what answers: greedy, majority, best-of-n, weighted, beam, dvts, mcts.
+    budget:      generated tokens per answer, unless a request says otherwise; None, for greedy alone: `max_tokens`.
+    max_budget:  the most that a request may say; None: four times `budget`.
+    name:        of the model, as clients must give it; None: the last part of the model's path.
+    host, port:  where it listens; port 0 takes any free one. Anything but loopback needs a `key`.
+    key:         what clients must send as "Authorization: Bearer KEY"; None asks for none.
+    concurrency: searches in the engine at a time (a request with n = 4 is four); None: twice the engine's slots.
+    queue:       searches that may wait for their turn; what comes beyond that is answered with 429.
+    grace:       seconds that searches under way are given to end in when the server is told to stop.
+    """
+
+    strategy: Strategy = "mcts"
+    budget: int | None = Field(default=None, ge=1)
+    max_budget: int | None = Field(default=None, ge=1)
+    name: str | None = Field(default=None, min_length=1)
+    host: str = "127.0.0.1"
+    port: int = Field(default=8000, ge=0, le=65535)
+    key: str | None = Field(default=None, min_length=1)
+    concurrency: int | None = Field(default=None, ge=1)
+    queue: int = Field(default=256, ge=0)
+    grace: float = Field(default=30.0, ge=0.0)
+
+    @model_validator(mode="after")
+    def _coherent(self) -> Self:
+        if self.strategy != "greedy" and self.budget is None:
+            raise ValueError(f"strategy {self.strategy!r} needs a budget of generated tokens, e.g. --budget 512")
+        if self.key is None and not is_loopback(self.host):
+            raise ValueError(
+                f"host {self.host!r} can be reached from other machines and needs a key: --key KEY, or MCTS_DPO_KEY "
+                "(accepted without: 127.0.0.1, ::1, localhost)"
+            )
+        if self.max_budget is not None and self.max_budget < (self.budget or 1):
+            raise ValueError(f"max_budget {self.max_budget} is below the budget {self.budget}")
+        return self
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine can reach a server on `host`. A name other than localhost may be anything."""
+    try:
+        return host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False

@@ -1,0 +1,175 @@
+"""Many clients at once, many of whom go away; signals; bad command lines. Nothing is lost and nothing stays behind."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import signal
+import socket
+import subprocess
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import httpx
+import openai
+import pytest
+from openai import AsyncOpenAI
+
+from mcts_dpo.toy.world import make_problems
+from tests.conftest import ToyWorld
+from tests.integrations.serving import LONG, ROOT, Served, command, process
+
+pytestmark = pytest.mark.filterwarnings("ignore")
+REQUESTS = 200
+
+
+@pytest.fixture(scope="module")
+def server(toy_world: ToyWorld, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    with process(toy_world.policy, tmp_path_factory.mktemp("server"), "--budget", "80") as served:
+        yield served
+
+
+def user(text: str) -> list[Any]:
+    return [{"role": "user", "content": text}]
+
+
+def test_two_hundred_at_once_with_random_disconnects(server: Served) -> None:
+    problems = make_problems(REQUESTS, seed=5, events=(1,))
+    chance = random.Random(0)
+    # Half of the clients have no patience; half of all want a stream.
+    patience = [chance.uniform(0.05, 4.0) if chance.random() < 0.5 else None for _ in problems]
+
+    async def one(client: AsyncOpenAI, index: int) -> str:
+        ask: dict[str, Any] = {"model": "toy", "messages": user(problems[index].question), "seed": index}
+
+        async def answered() -> str:
+            if index % 2:
+                text = ""
+                async for chunk in await client.chat.completions.create(**ask, stream=True):
+                    text += chunk.choices[0].delta.content or ""
+                return text
+            answer = await client.chat.completions.create(**ask)
+            return answer.choices[0].message.content or ""
+
+        try:
+            return await asyncio.wait_for(answered(), patience[index])
+        except TimeoutError:
+            return "gone"
+
+    async def everybody() -> list[str]:
+        limits = httpx.Limits(max_connections=None, max_keepalive_connections=None)
+        async with AsyncOpenAI(
+            base_url=f"{server.url}/v1",
+            api_key="none",
+            max_retries=0,
+            http_client=httpx.AsyncClient(limits=limits, timeout=300),
+        ) as client:
+            return await asyncio.gather(*(one(client, index) for index in range(REQUESTS)))
+
+    texts = asyncio.run(everybody())
+    gone = sum(text == "gone" for text in texts)
+    assert 20 <= gone <= 120, "the impatient leave in the middle"
+    assert all(texts), "nobody who stayed was left without an answer"
+    server.wait_until_idle()
+    counted = server.metrics()
+    served = {name: value for name, value in counted.items() if name.startswith("mcts_dpo_requests_total")}
+    whole, left = (f'mcts_dpo_requests_total{{endpoint="chat",status="{status}"}}' for status in (200, 499))
+    assert served.keys() == {whole, left}
+    assert served[whole] >= REQUESTS - gone
+    assert served[whole] + served[left] <= REQUESTS, "some may have left before they had asked"
+    # After all that it answers as it did: the same seed, the same text.
+    index = next(index for index, text in enumerate(texts) if text != "gone")
+    again = server.client().chat.completions.create(model="toy", messages=user(problems[index].question), seed=index)
+    assert again.choices[0].message.content == texts[index]
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_client_that_goes_away_frees_its_search(server: Served, stream: bool) -> None:
+    body = {"model": "toy", "messages": user("a"), "n": 128, "temperature": 2.0, "budget": 300, "stream": stream}
+    before = server.metrics().get('mcts_dpo_requests_total{endpoint="chat",status="499"}', 0)
+    with (
+        httpx.Client(timeout=0.5) as client,
+        suppress(httpx.ReadTimeout),
+        client.stream("POST", f"{server.url}/v1/chat/completions", json=body) as answer,
+    ):
+        assert stream, "an answer that is not a stream takes longer than this client waits"
+        next(answer.iter_lines())
+        assert server.held()['mcts_dpo_searches{state="active"}'] > 0
+    begun = time.monotonic()
+    server.wait_until_idle(20.0)
+    assert time.monotonic() - begun < 20.0
+    assert server.metrics()['mcts_dpo_requests_total{endpoint="chat",status="499"}'] == before + 1
+
+
+@pytest.mark.parametrize(("sent", "code"), [(signal.SIGTERM, 0), (signal.SIGINT, 130)])
+def test_told_to_stop_it_ends_what_is_under_way_and_refuses_the_rest(
+    toy_world: ToyWorld, tmp_path: Path, sent: signal.Signals, code: int
+) -> None:
+    options = ("--budget", "800", "--strategy", "majority", "--concurrency", "1")
+    with process(toy_world.policy, tmp_path, *options) as served:
+        found: dict[str, Any] = {}
+
+        def ask(name: str, budget: int) -> None:
+            try:
+                answer = served.client().chat.completions.create(
+                    model="toy", messages=user("a"), temperature=2.0, extra_body={"budget": budget}
+                )
+                found[name] = answer.choices[0].message.content
+            except openai.APIStatusError as error:
+                found[name] = error
+
+        asking = [threading.Thread(target=ask, args=("first", 2400)), threading.Thread(target=ask, args=("second", 50))]
+        asking[0].start()
+        served.wait_until('mcts_dpo_searches{state="active"}', 1)
+        asking[1].start()
+        served.wait_until('mcts_dpo_searches{state="waiting"}', 1)
+        assert served.process is not None
+        served.process.send_signal(sent)
+        for one in asking:
+            one.join(120)
+        assert isinstance(found["first"], str)
+        assert found["first"]
+        assert isinstance(found["second"], openai.InternalServerError)
+        assert found["second"].status_code == 503
+        assert served.process.wait(60) == code
+    assert "Traceback" not in (tmp_path / "log").read_text()
+
+
+def test_what_cannot_end_in_time_is_refused(toy_world: ToyWorld, tmp_path: Path) -> None:
+    with process(toy_world.policy, tmp_path, "--budget", "800", "--grace", "0.2") as served:
+        assert served.process is not None
+
+        def stop() -> None:
+            served.wait_until('mcts_dpo_searches{state="active"}', 1)
+            assert served.process is not None
+            served.process.terminate()
+
+        stopper = threading.Thread(target=stop)
+        stopper.start()
+        with pytest.raises(openai.InternalServerError, match="could not finish in time"):
+            served.client().chat.completions.create(model="toy", messages=user("a"), **LONG)
+        stopper.join()
+        assert served.process.wait(60) == 0
+
+
+def refused(policy: Path, *arguments: str) -> str:
+    """What a command line that cannot work says, on one line, with exit code 2."""
+    done = subprocess.run(command(policy, *arguments), capture_output=True, text=True, cwd=ROOT, timeout=120)
+    assert done.returncode == 2, done.stderr
+    assert done.stderr.count("\n") == 1
+    return done.stderr
+
+
+def test_bad_command_lines_are_one_line(toy_world: ToyWorld, tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        message = refused(toy_world.policy, "--budget", "9", "--port", str(port))
+        assert f"--host 127.0.0.1 --port {port}: cannot be used" in message
+    assert "needs a key: --key KEY" in refused(toy_world.policy, "--budget", "9", "--host", "0.0.0.0")
+    assert "needs a budget" in refused(toy_world.policy)
+    assert "did you mean 'mcts'" in refused(toy_world.policy, "--strategy", "mtcs", "--budget", "9")
+    assert "no-such-model" in refused(tmp_path / "no-such-model", "--budget", "9", "--port", "0")
