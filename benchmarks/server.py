@@ -1,0 +1,260 @@
+"""Two hundred clients at once, half of whom leave in the middle, against the same work without a server.
+
+    python -m benchmarks.server --json FILE [--model DIR --config FILE] [--requests 200] [--budget 256] [--rounds 3]
+
+DIR: any causal language model, with the prompt and search settings of a stage file; the default is the built-in tiny
+policy (made on the spot), whose steps are so cheap that a server's own work weighs most. Two processes hold the model,
+one thread each: `mcts-dpo serve`, and one that gives the problems to the engine directly (`strategies.solve`). In each
+round both get the same problems, in turns: direct, the server with clients that all stay, the server with clients half
+of whom leave after a random time. Compared are tokens that the engine has sampled per CPU second of the process;
+clients are a third process and not counted. Writes `requests`, `lost` (clients who stayed and got no whole answer;
+requests that ended in any other way than with an answer or without a client), `leaked` (whatever requests still hold in
+server and engine when all is over), `share_of_direct` (with clients that leave) and `share_undisturbed`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import os
+import random
+import re
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import httpx
+import yaml
+
+from mcts_dpo.config import StageConfig
+from mcts_dpo.engines import load_engine
+from mcts_dpo.files import write_json
+from mcts_dpo.problems import Problem
+from mcts_dpo.search.strategies import solve
+from mcts_dpo.settings import load_settings
+from mcts_dpo.toy.policy import WarmStartSettings, toy_prompt, warm_start
+from mcts_dpo.toy.world import make_problems
+
+BARS = {"lost": 0, "leaked": 0, "share_of_direct": 0.9}
+SLOTS = 64
+PATIENCE = (0.05, 0.9)
+"""Clients that leave do so after this part of the time that the last load without them took, at least and at most."""
+
+
+def direct(model: Path, config: Path, budget: int) -> None:
+    """The process without a server: for each line, a file of questions, one line of what it took."""
+    stage = load_settings(StageConfig, config)
+    engine = load_engine(model, settings=stage.engine)
+    search = stage.search.model_copy(update={"schedule": "events", "alive": 2 * SLOTS})
+    for line in sys.stdin:
+        questions = json.loads(Path(line.strip()).read_text())
+        problems = [Problem(str(index), question) for index, question in enumerate(questions)]
+        before, sampled = time.process_time(), engine.usage.sampled_tokens
+        solve(problems, engine, [("mcts", budget)], prompt=stage.prompt, search=search)
+        spent = {"cpu": time.process_time() - before, "tokens": engine.usage.sampled_tokens - sampled}
+        print(json.dumps(spent), flush=True)
+
+
+class Direct:
+    """The other end of `direct`."""
+
+    def __init__(self, model: Path, config: Path, budget: int, folder: Path) -> None:
+        options = ("--direct", "--model", str(model), "--config", str(config), "--budget", str(budget))
+        self._file = folder / "questions.json"
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "benchmarks.server", *options],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            env=one_thread(),
+        )
+
+    def run(self, questions: Sequence[str]) -> dict[str, float]:
+        self._file.write_text(json.dumps(questions))
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        self._process.stdin.write(f"{self._file}\n")
+        self._process.stdin.flush()
+        found: dict[str, float] = json.loads(self._process.stdout.readline())
+        return found
+
+    def close(self) -> None:
+        assert self._process.stdin is not None
+        self._process.stdin.close()
+        self._process.wait(60)
+
+
+class Server:
+    """`mcts-dpo serve`, and two hundred clients."""
+
+    def __init__(self, model: Path, config: Path, budget: int) -> None:
+        options = ("--strategy", "mcts", "--budget", str(budget), "--name", "model", "--port", "0", "--queue", "100000")
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "mcts_dpo", "serve", "-m", str(model), "-c", str(config), *options],
+            stdout=subprocess.PIPE,
+            text=True,
+            env=one_thread(),
+        )
+        assert self._process.stdout is not None
+        address = re.search(r"http://\S+(?=/v1)", self._process.stdout.readline())
+        assert address is not None
+        self.url = address.group()
+
+    def run(self, questions: Sequence[str], patience: Sequence[float | None]) -> dict[str, Any]:
+        """A load: question i from a client that leaves after patience[i] seconds (None: stays)."""
+        before = self._figures()
+        begun = time.perf_counter()
+        ended = asyncio.run(self._load(questions, patience))
+        held = self._settled()
+        after = self._figures()
+        ended_so = {name: after[name] - before.get(name, 0.0) for name in after if "requests_total" in name}
+        other = sum(
+            count for name, count in ended_so.items() if not any(status in name for status in ('"200"', '"499"'))
+        )
+        stayed = [end for end in ended if end != "left"]
+        return {
+            "cpu": after["process_cpu_seconds_total"] - before["process_cpu_seconds_total"],
+            "tokens": after[SAMPLED] - before[SAMPLED],
+            "seconds": time.perf_counter() - begun,
+            "requests": len(questions),
+            "left": len(questions) - len(stayed),
+            "lost": sum(end != "answered" for end in stayed) + int(other),
+            "leaked": int(held),
+        }
+
+    def close(self) -> int:
+        self._process.terminate()
+        return self._process.wait(60)
+
+    async def _load(self, questions: Sequence[str], patience: Sequence[float | None]) -> list[str]:
+        limits = httpx.Limits(max_connections=None, max_keepalive_connections=0)
+        async with httpx.AsyncClient(base_url=self.url, limits=limits, timeout=3600) as client:
+            asking = [
+                self._ask(client, index, question, waits)
+                for index, (question, waits) in enumerate(zip(questions, patience, strict=True))
+            ]
+            return list(await asyncio.gather(*asking))
+
+    async def _ask(self, client: httpx.AsyncClient, index: int, question: str, patience: float | None) -> str:
+        """ "answered", "left", or what went wrong. Every other client wants a stream."""
+        stream = bool(index % 2)
+        body = {"model": "model", "messages": [{"role": "user", "content": question}], "seed": index, "stream": stream}
+
+        async def answered() -> str:
+            async with client.stream("POST", "/v1/chat/completions", json=body) as answer:
+                text = "".join([part async for part in answer.aiter_text()])
+            whole = text.endswith("data: [DONE]\n\n") if stream else "finish_reason" in text
+            return "answered" if answer.status_code == 200 and whole else f"{answer.status_code}: {text[-200:]}"
+
+        try:
+            return await asyncio.wait_for(answered(), patience)
+        except TimeoutError:
+            return "left"
+        except httpx.HTTPError as error:
+            return repr(error)
+
+    def _figures(self) -> dict[str, float]:
+        lines = httpx.get(f"{self.url}/metrics", timeout=60).text.splitlines()
+        return {name: float(value) for name, _, value in (line.rpartition(" ") for line in lines if line[:1] != "#")}
+
+    def _settled(self) -> float:
+        """What is held once nothing changes any more: at once, or after ten seconds at most."""
+        for _ in range(200):
+            found = self._figures()
+            held = sum(value for name, value in found.items() if name.startswith(HELD))
+            if not held:
+                break
+            time.sleep(0.05)
+        return held
+
+
+SAMPLED = 'mcts_dpo_engine_tokens_total{kind="sampled"}'
+HELD = ("mcts_dpo_engine_held", "mcts_dpo_searches", "mcts_dpo_requests_in_flight")
+
+
+def one_thread() -> dict[str, str]:
+    return os.environ | {"OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}
+
+
+def tiny_policy(folder: Path) -> tuple[Path, Path]:
+    """The built-in policy as the tests have it, and its settings."""
+    warm_start(folder / "policy", seed=0, settings=WarmStartSettings(demonstrations=1500, steps=500, events=(1,)))
+    config = folder / "config.yaml"
+    search = {"max_tokens": 64, "max_depth": 6, "temperature": 1.0}
+    engine = {"slots": SLOTS, "threads": 1}
+    config.write_text(
+        yaml.safe_dump({"prompt": toy_prompt().model_dump(mode="json"), "search": search, "engine": engine})
+    )
+    return folder / "policy", config
+
+
+def compare(a: argparse.Namespace, folder: Path) -> dict[str, Any]:
+    """All rounds, and the figures that follow from them."""
+    model, config = (a.model, a.config) if a.model else tiny_policy(folder)
+    alone, server = Direct(model, config, a.budget, folder), Server(model, config, a.budget)
+    chance = random.Random(0)
+    rounds = []
+    for turn in range(a.rounds + 1):  # the first warms up and is not counted
+        # Stories of three events: solutions are longer than what the policy was taught, so trees do not run dry.
+        questions = [problem.question for problem in make_problems(a.requests, seed=100 + turn, events=(2, 3))]
+        found = {"direct": alone.run(questions), "stayed": server.run(questions, [None] * a.requests)}
+        low, high = (found["stayed"]["seconds"] * part for part in PATIENCE)
+        patience = [chance.uniform(low, high) if chance.random() < 0.5 else None for _ in questions]
+        found["left"] = server.run(questions, patience)
+        rounds.append(found)
+        print(json.dumps(found), file=sys.stderr)
+    alone.close()
+    code = server.close()
+    kept = rounds[1:]
+
+    def pace(kind: str) -> float:
+        return sum(one[kind]["tokens"] for one in kept) / sum(one[kind]["cpu"] for one in kept)
+
+    loads = [one[kind] for one in rounds for kind in ("stayed", "left")]
+    return {
+        "requests": a.requests,
+        "lost": sum(load["lost"] for load in loads),
+        "leaked": sum(load["leaked"] for load in loads),
+        "left": sum(one["left"]["left"] for one in kept),
+        "share_of_direct": pace("left") / pace("direct"),
+        "share_undisturbed": pace("stayed") / pace("direct"),
+        "tokens_per_cpu_second": {kind: pace(kind) for kind in ("direct", "stayed", "left")},
+        "exit_code": code,
+        "budget": a.budget,
+        "rounds": rounds,
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--json", type=Path, help="write the figures here")
+    parser.add_argument("--model", type=Path, help="a model's directory; default: the built-in tiny policy")
+    parser.add_argument("--config", type=Path, help="its stage file (prompt, search, engine)")
+    parser.add_argument("--requests", type=int, default=200, help="clients at once")
+    parser.add_argument("--budget", type=int, default=256, help="generated tokens per request")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--direct", action="store_true", help=argparse.SUPPRESS)
+    a = parser.parse_args()
+    if a.direct:
+        direct(a.model, a.config, a.budget)
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        figures = compare(a, Path(folder))
+    print("| load | tokens / CPU-s | share of direct |\n|---|---|---|")
+    for kind, name in (("direct", "direct"), ("stayed", "server, all stay"), ("left", "server, half leave")):
+        pace = figures["tokens_per_cpu_second"][kind]
+        print(f"| {name} | {pace:,.0f} | {pace / figures['tokens_per_cpu_second']['direct']:.3f} |")
+    for name, bar in BARS.items():
+        met = figures[name] >= bar if name == "share_of_direct" else figures[name] <= bar
+        print(f"{name}: {figures[name]:.3g} (bar: {bar:g}) {'met' if met else 'MISSED'}")
+    if a.json:
+        write_json(a.json, figures)
+
+
+if __name__ == "__main__":
+    main()
