@@ -6,12 +6,15 @@ behind goes through `whole`, so that a reader (or a resumed run) never meets hal
 
 from __future__ import annotations
 
+import ctypes
+import errno
 import hashlib
 import json
 import os
+import re
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -27,15 +30,73 @@ class InputError(ValueError):
     """
 
 
+class RestartError(RuntimeError):
+    """This process cannot go on, but the same command can, from what is on disk. The message is one line.
+
+    The command line prints it without a traceback and exits with code 75 (EX_TEMPFAIL of sysexits.h).
+
+    speaks: whether this process, of several that end together, is the one that says so.
+    """
+
+    def __init__(self, message: str, *, speaks: bool = True) -> None:
+        super().__init__(message)
+        self.speaks = speaks
+
+
 _PARTIAL = ".partial-"
+_AT_FDCWD, _RENAME_EXCHANGE = -100, 2  # of <fcntl.h> and <linux/fs.h>
+
+
+_REASONS = {
+    errno.ENOSPC: ("no space is left on the device", "make room"),
+    errno.EDQUOT: ("the disk quota is used up", "make room"),
+    errno.EFBIG: ("the file would be too large", "make room"),
+    errno.EROFS: ("the file system is read-only", "make it writable"),
+    errno.EACCES: ("permission is denied", "permit it"),
+    errno.EPERM: ("permission is denied", "permit it"),
+}
+
+
+def why_not_written(error: BaseException) -> tuple[str, str] | None:
+    """Why a file could not be written and what would help, if that is what `error` says."""
+    # Rust and Arrow tell the number in words only.
+    number = error.errno if isinstance(error, OSError) else None
+    if number is None:
+        found = re.search(r"(?:os error|errno) (\d+)", str(error))
+        number = int(found.group(1)) if found else None
+    return _REASONS.get(number) if number is not None else None
+
+
+@contextmanager
+def explained(folder: Path, kept: Callable[[], str]) -> Iterator[None]:
+    """Turn a full disk, a limit on sizes or a place where nobody may write into an InputError that says what is safe.
+
+    folder: what is named where the error names no file. kept: tells what there is, once it has happened.
+    """
+    try:
+        yield
+    except InputError:
+        raise
+    except Exception as error:
+        found = why_not_written(error)
+        if found is None:
+            raise
+        reason, remedy = found
+        where = getattr(error, "filename", None) or folder
+        raise InputError(
+            f"{os.fsdecode(where)}: {reason}; nothing half-written is left and {kept()}; {remedy} and give the same "
+            "command again"
+        ) from error
 
 
 @contextmanager
 def whole(path: Path) -> Iterator[Path]:
     """Yield a temporary sibling of `path`; when the block succeeds, sync it and rename it to `path`.
 
-    Works for a file or a directory (the block creates whichever it wants at the yielded path). An
-    existing `path` is replaced. When the block raises, `path` is untouched and the temporary is gone.
+    Works for a file or a directory (the block creates whichever it wants at the yielded path). An existing `path` is
+    replaced: at every moment, also for a process that is killed, the old one or the new one is there. (Directories on
+    a system that cannot exchange two names in one step are the exception: for an instant neither is.) When the block
+    raises, `path` is untouched and the temporary is gone.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -47,18 +108,34 @@ def whole(path: Path) -> Iterator[Path]:
             raise FileNotFoundError(f"{path}: nothing was written")
         _sync_tree(inner)
         if inner.is_dir() and path.is_dir():
-            # A directory cannot be renamed over a non-empty one: the old one steps aside, and back if need be.
-            replaced = path.rename(scratch / "replaced")
-            try:
-                inner.replace(path)
-            except OSError:
-                replaced.rename(path)
-                raise
+            # A directory cannot be renamed over a non-empty one.
+            _replace_directory(inner, path, scratch / "replaced")
         else:
             inner.replace(path)
         _sync(path.parent)
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
+
+
+def _replace_directory(new: Path, old: Path, aside: Path) -> None:
+    """Put the directory `new` in the place of `old`, which goes."""
+    if _exchange(new, old):
+        return
+    replaced = old.rename(aside)
+    try:
+        new.replace(old)
+    except OSError:
+        replaced.rename(old)
+        raise
+
+
+def _exchange(one: Path, other: Path) -> bool:
+    """Exchange what two names stand for, in one step (Linux: renameat2(2)); False where that cannot be done."""
+    try:
+        rename = ctypes.CDLL(None, use_errno=True).renameat2
+    except (OSError, AttributeError):
+        return False
+    return bool(rename(_AT_FDCWD, os.fsencode(one), _AT_FDCWD, os.fsencode(other), _RENAME_EXCHANGE) == 0)
 
 
 def sweep(directory: Path) -> None:
@@ -94,6 +171,28 @@ def write_json(path: Path, data: Any) -> None:
     """Write `data` as indented JSON with sorted keys, whole or not at all."""
     with whole(path) as scratch:
         scratch.write_text(json.dumps(data, indent=2, sort_keys=True, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def append_json_line(path: Path, data: Any) -> None:
+    """Add a line of JSON to a (short) file, which is at every moment the old one or the new one."""
+    before = path.read_text(encoding="utf-8") if path.exists() else ""
+    with whole(path) as scratch:
+        scratch.write_text(before + json.dumps(data, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def create_json(path: Path, data: Any) -> bool:
+    """Write `data` as `write_json` does, but only where nothing is. Of several processes one is told True."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    scratch = Path(tempfile.mkdtemp(prefix=f".{path.name}{_PARTIAL}", dir=path.parent))
+    try:
+        write_json(scratch / path.name, data)
+        os.link(scratch / path.name, path)
+        _sync(path.parent)
+    except FileExistsError:
+        return False
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+    return True
 
 
 def read_json(path: Path) -> Any:

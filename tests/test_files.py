@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import textwrap
+import threading
 from pathlib import Path
 
 import pyarrow as pa
@@ -12,8 +13,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from mcts_dpo import files
 from mcts_dpo.files import (
     InputError,
+    append_json_line,
+    create_json,
     digest,
     read_json,
     read_json_lines,
@@ -230,3 +234,51 @@ def test_seeds_are_fixed_for_good() -> None:
 @given(st.integers(), st.text())
 def test_seeds_are_in_range(number: int, text: str) -> None:
     assert 0 <= seed_from(number, text) < 2**63
+
+
+@pytest.mark.parametrize("exchanges", [True, False])
+def test_a_reader_never_misses_a_directory_that_is_being_replaced(
+    exchanges: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where the system can exchange two names in one step; elsewhere only the end is the same."""
+    path = tmp_path / "policy"
+    if not exchanges:
+        monkeypatch.setattr(files, "_exchange", lambda one, other: False)
+    missed: list[int] = []
+    watching, stop = threading.Event(), threading.Event()
+
+    def watch() -> None:
+        while not stop.is_set():
+            missed.extend([1] * (not path.exists()))
+            watching.set()
+
+    with whole(path) as scratch:
+        scratch.mkdir()
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    watching.wait()
+    for generation in range(200):
+        with whole(path) as scratch:
+            scratch.mkdir()
+            (scratch / "generation").write_text(str(generation))
+    stop.set()
+    watcher.join()
+    assert (path / "generation").read_text() == "199"
+    assert names(tmp_path) == ["policy"]
+    if exchanges and sys.platform == "linux":
+        assert not missed
+
+
+def test_of_several_one_creates_a_file(tmp_path: Path) -> None:
+    path = tmp_path / "deep" / "budget.json"
+    assert create_json(path, {"tokens": 8})
+    assert not create_json(path, {"tokens": 9})
+    assert read_json(path) == {"tokens": 8}
+    assert names(path.parent) == ["budget.json"]
+
+
+def test_lines_are_added_whole(tmp_path: Path) -> None:
+    for number in range(3):
+        append_json_line(tmp_path / "log.jsonl", {"number": number})
+    assert read_json_lines(tmp_path / "log.jsonl") == [{"number": 0}, {"number": 1}, {"number": 2}]
+    assert names(tmp_path) == ["log.jsonl"]

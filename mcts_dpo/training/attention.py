@@ -223,6 +223,9 @@ def flex_attention(
     """The same with FlexAttention and a block mask from `end`, for CUDA (Dong et al. 2024, arXiv 2412.05496).
 
     compiled: False runs its uncompiled reference on any device, which makes the [L, L] scores.
+
+    What has been run: on a CPU, values and gradients of the reference, the block mask, and values of the kernel that
+    torch compiles to C++, all equal to the tiles and the dense mask. The Triton kernel that CUDA gets has not been.
     """
     from torch.nn.attention.flex_attention import create_block_mask
 

@@ -3,6 +3,7 @@
     checkpoint.safetensors   masters, optimiser, random state, reference log-probabilities; as JSON in its header the
                              position and all counts, and what the run was made of
     log.jsonl                the training log so far, a line per update as it happens
+    budget-N.json            memory did not suffice in a model in shards: go on with N tokens per forward pass
     .lock                    held by the process that trains
 
 The checkpoint is one file and appears by rename: at every moment the old one or the new one is there. The log runs
@@ -15,7 +16,6 @@ import fcntl
 import hashlib
 import json
 import os
-import re
 import shutil
 import time
 from collections.abc import Iterator, Mapping
@@ -30,7 +30,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from mcts_dpo.files import InputError, sweep_beside, whole
+from mcts_dpo.files import InputError, create_json, digest, explained, read_json, sweep_beside, whole
 from mcts_dpo.settings import difference
 from mcts_dpo.training.checkpoints import Trainable
 from mcts_dpo.training.distributed import World
@@ -95,6 +95,11 @@ class Identity:
     def as_dict(self) -> dict[str, Any]:
         """For JSON."""
         return {"policy": self.policy, "data": self.data, "settings": self.settings.model_dump(mode="json")}
+
+    @property
+    def digest(self) -> str:
+        """One word for all of it."""
+        return digest(self.as_dict())
 
     def refuse(self, found: Mapping[str, Any], where: Path) -> None:
         """Raise InputError unless `found` (an `as_dict`) is this run, settings that move no weight aside."""
@@ -196,6 +201,17 @@ class Unfinished:
         self.saved_update = state.update
         self._saved_at = time.monotonic()
 
+    def halve(self, budget: int, note: str) -> bool:
+        """Leave a smaller token budget for the next start. Any process may; the first of all is told True."""
+        about = {"max_batch_tokens": budget, "note": note, "identity": self.identity.digest}
+        return create_json(self.folder / f"budget-{budget}.json", about)
+
+    def halved(self) -> Mapping[str, Any] | None:
+        """The smallest budget that was left for this training, with its note; None if none was."""
+        found = [read_json(path) for path in self.folder.glob("budget-*.json")]
+        mine = [one for one in found if one["identity"] == self.identity.digest]
+        return min(mine, key=lambda one: int(one["max_batch_tokens"]), default=None)
+
     def open_log(self, at: int) -> None:
         """Begin (at=0) or go on with the log, whose first `at` bytes stand."""
         if self.world.main:
@@ -225,8 +241,8 @@ class Unfinished:
 def unfinished(folder: Path, identity: Identity, world: World, *, out: Path, log: Path | None) -> Iterator[Unfinished]:
     """The folder while the block runs, locked. Afterwards the log is at `log`, whole, and the folder is gone.
 
-    When the block fails, the folder stays if there is a checkpoint in it, and no log appears. What killed processes
-    left of `out` is removed first. Raises InputError while another process trains there.
+    When the block fails, the folder stays if there is a checkpoint or a smaller budget in it, and no log appears. What
+    killed processes left of `out` is removed first. Raises InputError while another process trains there.
     """
     run = Unfinished(folder, identity, world)
     if not world.main:
@@ -249,39 +265,22 @@ def unfinished(folder: Path, identity: Identity, world: World, *, out: Path, log
                     shutil.copyfile(folder / "log.jsonl", scratch)
         except BaseException:
             run.close_log()
-            if not run.checkpoint.exists():
+            if not run.checkpoint.exists() and run.halved() is None:
                 shutil.rmtree(folder, ignore_errors=True)
             raise
         shutil.rmtree(folder, ignore_errors=True)
 
 
 @contextmanager
-def explained_disk(run_folder: Path) -> Iterator[None]:
-    """Turn a full disk (or a quota, or a limit on file sizes) into an InputError that says what is safe."""
-    try:
+def explained_disk(folder: Path) -> Iterator[None]:
+    """Turn what keeps a training in `folder` from being written into an InputError that says what is safe."""
+
+    def kept() -> str:
+        there = (folder / "checkpoint.safetensors").exists()
+        return f"the last checkpoint is kept in {folder}" if there else "nothing was kept"
+
+    with explained(folder.parent, kept):
         yield
-    except (OSError, SafetensorError) as error:
-        reason = _no_room(error)
-        if reason is None:
-            raise
-        kept = run_folder / "checkpoint.safetensors"
-        state = f"the last checkpoint is kept in {run_folder}" if kept.exists() else "nothing was kept"
-        where = getattr(error, "filename", None) or run_folder.parent
-        raise InputError(
-            f"{where}: {reason}; nothing half-written is left and {state}; make room and give the same command again"
-        ) from error
-
-
-_NO_ROOM = {28: "no space is left on the device", 122: "the disk quota is used up", 27: "the file would be too large"}
-
-
-def _no_room(error: Exception) -> str | None:
-    """Why there was no room to write, if that is what `error` says. Rust and Arrow tell the number in words only."""
-    number = getattr(error, "errno", None)
-    if number is None:
-        found = re.search(r"(?:os error|errno) (\d+)", str(error))
-        number = int(found.group(1)) if found else None
-    return _NO_ROOM.get(number) if number is not None else None
 
 
 def _tensors(trained: Trainable, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:

@@ -27,6 +27,7 @@ from mcts_dpo.models import load_tokenizer, tokenizer_digest, weights_digest
 from mcts_dpo.preferences.columns import Columns
 from mcts_dpo.progress import Progress, silent
 from mcts_dpo.training.batches import plan_updates
+from mcts_dpo.training.budget import end_in_shards, go_on_with_less, passes_of, take_over_budget
 from mcts_dpo.training.checkpoints import Trainable, load_trainable, save_policy, shard, unsharded
 from mcts_dpo.training.datasets import is_ours, load_table
 from mcts_dpo.training.distributed import ALONE, World, joined
@@ -126,7 +127,8 @@ def train(
 
     Raises InputError: a table of the wrong kind or without rows, ids of another tokenizer or outside the vocabulary,
     a sequence longer than the policy's context, a policy that cannot be trained, a gradient that is not finite, a
-    checkpoint of another training, a full disk, an alarm where `settings.on_alarm` is "stop".
+    checkpoint of another training, a full disk, an alarm where `settings.on_alarm` is "stop". Raises RestartError
+    in every process where memory runs out in shards: the same call goes on with half the token budget.
     """
     out = Path(out)
     folder = unfinished_at or out.parent / f"{out.name}.unfinished"
@@ -192,10 +194,11 @@ def fit(
     if state is None:
         state = TrainingState(Watch(min(WINDOW, len(updates))), settings.max_batch_tokens)
     if run is not None:
+        take_over_budget(state, run)
         run.open_log(state.log_bytes)
     _stop_at_alarms(state, settings, run)
     if task.needs_reference and state.reference is None:
-        state.reference = _reference(trained, task, epochs[0], state, world, progress)
+        state.reference = _reference(trained, task, epochs[0], state, world, run, progress)
     with ExitStack() as stack:
         names = settings.trackers if world.main else ()
         about = settings.model_dump(mode="json")
@@ -204,7 +207,7 @@ def fit(
         clock, tokens_before = time.monotonic(), state.tokens
         for number in range(state.update, len(updates)):
             lr = settings.lr * schedule(number, len(updates), settings)
-            line, alarms = _update(trained, task, optimizer, updates[number], lr, state, settings, world)
+            line, alarms = _update(trained, task, optimizer, updates[number], lr, state, settings, world, run)
             last = number + 1 == len(updates)
             if evaluate is not None and (last or _every(settings.evaluate_every, number + 1)):
                 line |= {f"eval_{name}": float(value) for name, value in evaluate(number + 1, trained.model).items()}
@@ -246,9 +249,10 @@ def _update(
     state: TrainingState,
     settings: TrainingSettings,
     world: World,
+    run: Unfinished | None,
 ) -> tuple[dict[str, Any], list[str]]:
     """One update of the weights from `rows`. Returns its line for the log and the alarms that it set off."""
-    sums = _gradients(trained, task, rows, state, world)
+    sums = _gradients(trained, task, rows, state, world, run)
     *values, tokens, positions, scored = sums
     norm = clip(trained.masters, settings.max_grad_norm, world, trained.root is not None)
     if not math.isfinite(norm):
@@ -270,14 +274,17 @@ def _update(
     return {**figures, "clipped": clipped, "tokens": int(tokens)}, alarms
 
 
-def _gradients(trained: Trainable, task: Task, rows: Rows, state: TrainingState, world: World) -> list[float]:
+def _gradients(
+    trained: Trainable, task: Task, rows: Rows, state: TrainingState, world: World, run: Unfinished | None
+) -> list[float]:
     """Leave the gradients of the whole update in the masters; returns its figures, tokens, positions, scored.
 
-    Where memory does not suffice, the token budget of a pass is halved and the update begun again.
+    Where memory does not suffice, the token budget of a pass is halved and the update begun again; in shards by
+    all processes, started anew (`RestartError`).
     """
     while True:
         failed = False
-        passes = _passes(task, rows, state.max_batch_tokens, world)
+        passes = passes_of(task, rows, state.max_batch_tokens, world)
         sums, counted = torch.zeros(len(task.names), device=trained.device), np.zeros(3)
         try:
             for one, counts in world.shares(passes, equal=trained.root is not None):
@@ -288,55 +295,21 @@ def _gradients(trained: Trainable, task: Task, rows: Rows, state: TrainingState,
                     sums = sums + share.figures
                     counted += share[2:]
         except (RuntimeError, MemoryError) as error:
-            # In shards every layer is a collective operation: the other processes already wait in the next one.
+            if trained.root is not None and run is not None:
+                end_in_shards(error, task, [rows], [passes], state, world, run)
             if not out_of_memory(error) or trained.root is not None:
                 raise
             failed = True
         if world.any(failed):
             trained.clear_gradients()
             release()
-            _halve(task, [rows], [passes], state, world)
+            go_on_with_less(task, [rows], [passes], state, world)
             continue
         if trained.root is None:
             _sum_gradients(trained.masters, world)
         figures = torch.cat([sums.double(), torch.from_numpy(counted).to(sums.device)])
         summed: list[float] = world.sum(figures).tolist()
         return summed
-
-
-def _passes(task: Task, rows: Rows, max_tokens: int, world: World) -> list[Rows]:
-    """The update's forward passes, at least one for each process where there are rows for it."""
-    passes = task.passes(rows, max_tokens)
-    while len(passes) < min(world.size, len(rows)) and max_tokens > 1:
-        max_tokens //= 2
-        passes = task.passes(rows, max_tokens)
-    return passes
-
-
-def _halve(
-    task: Task, updates: Sequence[Rows], plan: Sequence[Sequence[Rows]], state: TrainingState, world: World
-) -> None:
-    """Halve the token budget until the updates take more passes than in the `plan` that did not fit into memory."""
-    if all(len(one) == 1 for passes in plan for one in passes):
-        longest = max(task.longest(update) for update in updates)
-        raise InputError(
-            f"training.max_batch_tokens: memory does not suffice for one row by itself, of {longest} tokens "
-            "(accepted: shorter rows, training.gradient_checkpointing=true, training.lora, or more memory)"
-        )
-    before = state.max_batch_tokens
-
-    def passes() -> int:
-        return sum(len(_passes(task, update, state.max_batch_tokens, world)) for update in updates)
-
-    while passes() <= sum(map(len, plan)) and state.max_batch_tokens > 1:
-        state.max_batch_tokens //= 2
-    note = (
-        f"update {state.update + 1}: memory did not suffice for {before} tokens at once; "
-        f"going on with {state.max_batch_tokens} (training.max_batch_tokens)"
-    )
-    state.notes.append(note)
-    if world.main:
-        logger.warning(note)
 
 
 def _sum_gradients(masters: Sequence[Tensor], world: World) -> None:
@@ -354,12 +327,18 @@ def _sum_gradients(masters: Sequence[Tensor], world: World) -> None:
 
 
 def _reference(
-    trained: Trainable, task: Task, updates: Sequence[Rows], state: TrainingState, world: World, progress: Progress
+    trained: Trainable,
+    task: Task,
+    updates: Sequence[Rows],
+    state: TrainingState,
+    world: World,
+    run: Unfinished | None,
+    progress: Progress,
 ) -> Tensor:
     """What the task's loss compares with, by the model as it starts, for every row that the first epoch sees."""
     while True:
         failed = False
-        plan = [_passes(task, update, state.max_batch_tokens, world) for update in updates]
+        plan = [passes_of(task, update, state.max_batch_tokens, world) for update in updates]
         # Dealt out update by update, as the training deals them: each pass is computed here as it will be again there.
         mine = [share for passes in plan for share in world.shares(passes, equal=trained.root is not None)]
         dtype = torch.promote_types(trained.weights[0].dtype, torch.float32)
@@ -374,12 +353,14 @@ def _reference(
                         tokens += cost
                     progress("reference", done + 1, len(mine))
         except (RuntimeError, MemoryError) as error:
+            if trained.root is not None and run is not None:
+                end_in_shards(error, task, updates, plan, state, world, run)
             if not out_of_memory(error) or trained.root is not None:
                 raise
             failed = True
         if world.any(failed):
             release()
-            _halve(task, updates, plan, state, world)
+            go_on_with_less(task, updates, plan, state, world)
             continue
         state.reference_tokens = int(world.sum(torch.tensor(float(tokens), device=trained.device)).item())
         if world.size > 1:

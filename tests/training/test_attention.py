@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from typing import Any
 
@@ -48,13 +49,21 @@ def slow_attention(query: Tensor, key: Tensor, value: Tensor, lines: list[list[i
 
 
 def flex(query: Tensor, key: Tensor, value: Tensor, tree: Tree, window: int | None, scale: float) -> Tensor:
-    # On a CPU it has no backward pass.
-    return flex_attention(query.detach(), key.detach(), value.detach(), tree, window, scale, compiled=False)
+    return flex_attention(query, key, value, tree, window, scale, compiled=False)
+
+
+@pytest.fixture
+def _flex_learns_on_a_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    """FlexAttention has its backward pass on every device and refuses tensors of a CPU that want one."""
+    from torch.nn.attention import flex_attention as module
+
+    monkeypatch.setattr(module, "_validate_device", lambda *_: None)
 
 
 @pytest.mark.parametrize("attend", [dense_attention, tiled_attention, flex])
 @pytest.mark.parametrize("window", [None, 3])
 @pytest.mark.parametrize("kept", [1 << 25, 0])
+@pytest.mark.usefixtures("_flex_learns_on_a_cpu")
 def test_each_token_attends_to_its_ancestors_alone(
     attend: Attend, window: int | None, kept: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -65,13 +74,45 @@ def test_each_token_attends_to_its_ancestors_alone(
         given = operands(len(lines), torch.float64, seed)
         found, expected = attend(*given, tree, window, SCALE), slow_attention(*given, lines, window)
         assert (found - expected).abs().max() < 1e-12
-        if attend is flex:
-            continue
         above = torch.randn_like(expected)
         for one, other in zip(
             torch.autograd.grad(found, given, above), torch.autograd.grad(expected, given, above), strict=True
         ):
             assert (one - other).abs().max() < 1e-12
+
+
+@pytest.mark.parametrize("window", [None, 40])
+def test_the_block_mask_from_end_leaves_out_what_nobody_sees(window: int | None) -> None:
+    """What CUDA's kernel would visit: the blocks in which some query sees some key, and no other."""
+    rng = np.random.default_rng(5)
+    stem = rng.integers(0, 30, 60).astype(np.int32)
+    trie = make_trie([np.concatenate([stem, rng.integers(0, 30, 150).astype(np.int32)]) for _ in range(6)])
+    tree = Tree(torch.from_numpy(trie.end), torch.from_numpy(trie.depths))
+    length = len(trie)
+    given = [one.detach() for one in operands(length, torch.float32)]
+    found = flex_attention(*given, tree, window, SCALE, compiled=False)
+    assert (found - dense_attention(*given, tree, window, SCALE)).abs().max() < 1e-5
+    assert (found - tiled_attention(*given, tree, window, SCALE)).abs().max() < 1e-5
+    blocks = tree.derived["flex", window].to_dense()[0, 0].bool()
+    size = 128
+    padded = torch.zeros(len(blocks) * size, len(blocks) * size, dtype=torch.bool)
+    padded[:length, :length] = tree.mask(window)
+    seen = padded.unflatten(1, (-1, size)).any(-1).unflatten(0, (-1, size)).any(1)
+    assert torch.equal(blocks, seen)
+    assert not seen.all(), "there is something to leave out"
+
+
+@pytest.mark.skipif(not shutil.which("g++"), reason="compiling FlexAttention for a CPU needs a C++ compiler")
+def test_flex_compiled_for_this_processor_gives_the_same() -> None:
+    """The call that CUDA gets, lowered to C++ in place of Triton; forward only, all that a CPU has. Packs differ in
+    length and are compiled for once.
+    """
+    for seed in (1, 2):
+        tree, lines = random_tree(seed)
+        given = [one.detach() for one in operands(len(lines), torch.float32, seed)]
+        found = flex_attention(*given, tree, None, SCALE)
+        assert (found - dense_attention(*given, tree, None, SCALE)).abs().max() < 1e-5
+        assert (found - tiled_attention(*given, tree, None, SCALE)).abs().max() < 1e-5
 
 
 def test_tiles_hold_only_what_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,99 @@
+"""How many tokens a forward pass may have, and what happens when memory does not suffice for them.
+
+In: a task, an update's rows, the run so far. Out: forward passes, or fewer tokens. Processes that hold the whole model
+each halve the budget together and go on. In a model in shards every layer is a collective operation: a process without
+memory leaves the others waiting in one that it will never join. It writes the smaller budget beside the checkpoint, all
+end (`files.RestartError`), and started again they go on with it. Knows neither loss nor optimiser.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+
+from mcts_dpo.files import InputError, RestartError
+from mcts_dpo.training.distributed import World
+from mcts_dpo.training.memory import out_of_memory
+from mcts_dpo.training.state import TrainingState, Unfinished
+from mcts_dpo.training.tasks import Rows, Task
+
+logger = logging.getLogger(__name__)
+
+
+def passes_of(task: Task, rows: Rows, max_tokens: int, world: World) -> list[Rows]:
+    """The update's forward passes, at least one for each process where there are rows for it."""
+    passes = task.passes(rows, max_tokens)
+    while len(passes) < min(world.size, len(rows)) and max_tokens > 1:
+        max_tokens //= 2
+        passes = task.passes(rows, max_tokens)
+    return passes
+
+
+def go_on_with_less(
+    task: Task, updates: Sequence[Rows], plan: Sequence[Sequence[Rows]], state: TrainingState, world: World
+) -> None:
+    """Halve the token budget, and say so."""
+    state.max_batch_tokens, note = _halved(task, updates, plan, state, world)
+    state.notes.append(note)
+    if world.main:
+        logger.warning(note)
+
+
+def end_in_shards(
+    error: Exception,
+    task: Task,
+    updates: Sequence[Rows],
+    plan: Sequence[Sequence[Rows]],
+    state: TrainingState,
+    world: World,
+    run: Unfinished,
+) -> None:
+    """Raise RestartError if memory ran out here, or in another process, whose going broke an operation here.
+
+    The processes cannot agree on anything any more: the others wait in a layer's operation that this one will never
+    join. So the smaller budget goes to disk, where all find it when they are started again.
+    """
+    if out_of_memory(error):
+        budget, note = _halved(task, updates, plan, state, world)
+        speaks = run.halve(budget, note)
+    else:
+        left = run.halved()
+        if left is None or left["max_batch_tokens"] >= state.max_batch_tokens:
+            return
+        note, speaks = left["note"], False
+    again = f"all processes end; the same command (or torchrun --max-restarts) goes on from {run.folder}"
+    raise RestartError(f"{note}; {again}", speaks=speaks) from error
+
+
+def take_over_budget(state: TrainingState, run: Unfinished) -> None:
+    """The smaller budget that an attempt left whose memory did not suffice."""
+    left = run.halved()
+    if left is not None and left["max_batch_tokens"] < state.max_batch_tokens:
+        state.max_batch_tokens = left["max_batch_tokens"]
+        state.notes.append(left["note"])
+
+
+def _halved(
+    task: Task, updates: Sequence[Rows], plan: Sequence[Sequence[Rows]], state: TrainingState, world: World
+) -> tuple[int, str]:
+    """The token budget, halved until the updates take more passes than in the `plan` that did not fit into memory; and
+    a line that says so.
+    """
+    if all(len(one) == 1 for passes in plan for one in passes):
+        longest = max(task.longest(update) for update in updates)
+        raise InputError(
+            f"training.max_batch_tokens: memory does not suffice for one row by itself, of {longest} tokens "
+            "(accepted: shorter rows, training.gradient_checkpointing=true, training.lora, or more memory)"
+        )
+    budget = state.max_batch_tokens
+
+    def passes() -> int:
+        return sum(len(passes_of(task, update, budget, world)) for update in updates)
+
+    while passes() <= sum(map(len, plan)) and budget > 1:
+        budget //= 2
+    note = (
+        f"update {state.update + 1}: memory did not suffice for {state.max_batch_tokens} tokens at once; "
+        f"going on with {budget} (training.max_batch_tokens)"
+    )
+    return budget, note
