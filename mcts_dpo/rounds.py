@@ -2,7 +2,7 @@
 
 In: a `RunConfig` and a directory. Out: that directory, filled:
 
-    config.yaml  environment.json  metrics.jsonl  timings.jsonl
+    config.yaml  environment.json  metrics.jsonl  timings.jsonl  (changes.jsonl)
     baseline/    evaluation.parquet  metrics.json
     round-000/   trees/shard-0000.parquet …  pairs.parquet  siblings.parquet  solutions.parquet
                  training/log.jsonl  policy/  evaluation.parquet  metrics.json
@@ -16,17 +16,13 @@ files apart, which hold clock times).
 
 from __future__ import annotations
 
-import fcntl
-import hashlib
 import json
-import platform
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import pyarrow.parquet as pq
 
@@ -34,16 +30,25 @@ from mcts_dpo.config import RunConfig
 from mcts_dpo.engines import load_engine
 from mcts_dpo.engines.base import Engine
 from mcts_dpo.evaluation import Evaluation, compare, evaluate
-from mcts_dpo.files import InputError, digest, read_json, seed_from, sweep, whole, write_json
+from mcts_dpo.files import (
+    InputError,
+    append_json_line,
+    explained,
+    read_json,
+    seed_from,
+    sweep,
+    whole,
+    write_json,
+)
 from mcts_dpo.preferences import extract_pairs, extract_siblings, extract_solutions
 from mcts_dpo.problems import Problem, load_problems, overlap
 from mcts_dpo.progress import Progress, part_of, silent
-from mcts_dpo.search import Forest, policy_fingerprint, search_shards, search_statistics
+from mcts_dpo.run_directory import check_manifest, claim, fingerprint, locked
+from mcts_dpo.search import Forest, SearchSettings, policy_fingerprint, search_shards, search_statistics
 from mcts_dpo.search.settings import ValueRewardSettings
-from mcts_dpo.settings import difference, dump_settings, load_settings
 from mcts_dpo.training import table_of, train, train_value
+from mcts_dpo.training.memory import out_of_memory
 
-LIBRARIES = ("torch", "transformers", "peft", "numpy", "numba", "datasets", "mcts-dpo")
 TABLES = {
     "pairs.parquet": extract_pairs,
     "siblings.parquet": extract_siblings,
@@ -68,19 +73,78 @@ class RunResult:
     policy: str
 
 
-def run(config: RunConfig, directory: Path, *, progress: Progress = silent) -> RunResult:
+class ShardSearch(Protocol):
+    """How a round's trees are grown: here (`search_here`), or by many machines."""
+
+    def __call__(
+        self,
+        problems: Sequence[Problem],
+        policy: str,
+        engine: Callable[[], Engine],
+        folder: Path,
+        config: RunConfig,
+        settings: SearchSettings,
+        progress: Progress,
+    ) -> None:
+        """Leave a file of trees in `folder` for every `config.shard_size` problems, by `policy`.
+
+        engine: gives this process's own engine, with the policy's weights. settings: of the search, with the round's
+        seed. What is there of an earlier attempt is not repeated.
+        """
+        ...
+
+
+def search_here(
+    problems: Sequence[Problem],
+    policy: str,
+    engine: Callable[[], Engine],
+    folder: Path,
+    config: RunConfig,
+    settings: SearchSettings,
+    progress: Progress,
+) -> None:
+    """A round's trees, grown in this process. See `ShardSearch`."""
+    search_shards(
+        problems,
+        engine,
+        folder,
+        shard_size=config.shard_size,
+        prompt=config.prompt,
+        settings=settings,
+        policy=policy_fingerprint(policy),
+        progress=progress,
+    )
+
+
+def run(
+    config: RunConfig,
+    directory: Path,
+    *,
+    search: ShardSearch = search_here,
+    force: bool = False,
+    progress: Progress = silent,
+) -> RunResult:
     """Run, or continue, the self-training loop of `config` in `directory`.
 
-    Raises InputError when the directory belongs to another config (with the differences), is in use by
-    another process, or when the problems do not suffice for the rounds.
+    search: how trees are grown.
+    force:  go on with `config` where the directory belongs to another one: what is finished stays as it is, what was
+            under way is begun anew, and the change is written down in `changes.jsonl`.
+
+    Raises InputError when the directory belongs to another config (with the differences), is in use by another
+    process, cannot be written (a full disk, no permission), or when the problems do not suffice for the rounds.
     """
     directory = Path(directory)
+    with explained(directory, lambda: "finished stages are kept"):
+        return _run(config, directory, search, force, progress)
+
+
+def _run(config: RunConfig, directory: Path, search: ShardSearch, force: bool, progress: Progress) -> RunResult:
     directory.mkdir(parents=True, exist_ok=True)
-    with _locked(directory):
+    with locked(directory):
         sweep(directory)
-        _claim(config, directory)
+        claim(config, directory, force)
         problems = _load(config)
-        bench = _Bench(config, directory, progress)
+        bench = _Bench(config, directory, search, progress)
         baseline = _evaluate_baseline(bench, problems) if config.baseline else None
         policy = config.model
         rounds: list[dict[str, Any]] = []
@@ -132,6 +196,7 @@ class _Bench:
 
     config: RunConfig
     directory: Path
+    search: ShardSearch
     progress: Progress
     engine: Engine | None = None
     loaded: str = ""
@@ -150,15 +215,14 @@ class _Bench:
         """Do `work` unless the manifest `place`/stages/`name`.json says it is done; then write the manifest."""
         manifest = place / "stages" / f"{name}.json"
         if manifest.exists():
-            _check_manifest(manifest, place)
+            check_manifest(manifest, place)
             return
         started = time.monotonic()
         work()
-        files = {str(path.relative_to(place)): _fingerprint(path) for path in outputs()}
+        files = {str(path.relative_to(place)): fingerprint(path) for path in outputs()}
         write_json(manifest, {"stage": name, "files": files})
         line = {"place": place.name, "stage": name, "seconds": round(time.monotonic() - started, 3)}
-        with (self.directory / "timings.jsonl").open("a", encoding="utf-8") as log:
-            log.write(json.dumps(line) + "\n")
+        append_json_line(self.directory / "timings.jsonl", line)
 
 
 def _evaluate_baseline(bench: _Bench, problems: _Problems) -> dict[str, Any]:
@@ -207,25 +271,30 @@ def _search(bench: _Bench, place: Path, index: int, problems: Sequence[Problem],
     folder = place / "trees"
 
     def work() -> None:
-        search_shards(
-            problems,
-            lambda: bench.engine_for(policy),
-            folder,
-            shard_size=config.shard_size,
-            prompt=config.prompt,
-            settings=settings,
-            policy=policy_fingerprint(policy),
-            progress=part_of(bench.progress, prefix=f"round {index + 1}: "),
-        )
+        told = part_of(bench.progress, prefix=f"round {index + 1}: ")
+        with _memory_explained(config):
+            bench.search(problems, policy, lambda: bench.engine_for(policy), folder, config, settings, told)
 
     bench.stage(place, "search", lambda: sorted(folder.glob("*.parquet")), work)
     return sorted(folder.glob("*.parquet"))
 
 
 def _extract(bench: _Bench, place: Path, shards: Sequence[Path]) -> None:
-    forests = [Forest.load(shard) for shard in shards]
+    forests = _forests(place, shards)
     for name, extract in TABLES.items():
         extract(forests, bench.config.preferences).save(place / name)
+
+
+def _forests(place: Path, shards: Sequence[Path]) -> list[Forest]:
+    """The round's trees. Raises InputError that says how to grow those of a damaged file again."""
+    found = []
+    for shard in shards:
+        try:
+            found.append(Forest.load(shard))
+        except InputError as error:
+            manifest = place / "stages" / "search.json"
+            raise InputError(f"{error}; delete it and {manifest}, and the same command searches it again") from None
+    return found
 
 
 def _train(bench: _Bench, place: Path, index: int, policy: str) -> None:
@@ -300,7 +369,7 @@ def _measure(
         "round": index,
         "policy": f"{place.name}/policy",
         "accepted": trained,
-        "search": search_statistics([Forest.load(shard) for shard in shards]),
+        "search": search_statistics(_forests(place, shards)),
         "pairs": read_rows(place / "pairs.parquet"),
         "siblings": read_rows(place / "siblings.parquet"),
         "solutions": read_rows(place / "solutions.parquet"),
@@ -335,10 +404,25 @@ def _development(bench: _Bench, index: int, policy: str, problems: _Problems) ->
 def _evaluate(bench: _Bench, policy: str, problems: Sequence[Problem], target: Path) -> Evaluation:
     config = bench.config
     settings = config.evaluation.model_copy(update={"seed": seed_from("evaluation", config.seed)})
-    engine = bench.engine_for(policy)
-    evaluation = evaluate(problems, engine, prompt=config.prompt, settings=settings, progress=bench.progress)
+    with _memory_explained(config):
+        engine = bench.engine_for(policy)
+        evaluation = evaluate(problems, engine, prompt=config.prompt, settings=settings, progress=bench.progress)
     evaluation.save(target)
     return evaluation
+
+
+@contextmanager
+def _memory_explained(config: RunConfig) -> Iterator[None]:
+    """Turn an engine without memory into an InputError that says which settings it takes."""
+    try:
+        yield
+    except (RuntimeError, MemoryError) as error:
+        if not out_of_memory(error):
+            raise
+        raise InputError(
+            f"engine.slots: memory does not suffice for an engine of {config.engine.slots} sequences at once "
+            "(accepted: fewer, or engine.dtype=bfloat16, and --force to go on with that; what is finished is kept)"
+        ) from error
 
 
 def read_rows(path: Path) -> int:
@@ -357,56 +441,3 @@ def _trained_files(place: Path) -> list[Path]:
 
 def _files_below(folder: Path) -> list[Path]:
     return sorted(path for path in folder.rglob("*") if path.is_file()) if folder.exists() else []
-
-
-def _fingerprint(path: Path) -> dict[str, Any]:
-    with path.open("rb") as handle:
-        return {"bytes": path.stat().st_size, "sha256": hashlib.file_digest(handle, "sha256").hexdigest()}
-
-
-def _check_manifest(manifest: Path, place: Path) -> None:
-    """A finished stage's files must still be there: by name and size, which costs nothing."""
-    for name, fingerprint in read_json(manifest)["files"].items():
-        path = place / name
-        if not path.exists() or path.stat().st_size != fingerprint["bytes"]:
-            state = "is missing" if not path.exists() else "has changed"
-            raise InputError(f"{path}: {state} since its stage finished; delete {manifest} to run the stage again")
-
-
-def _claim(config: RunConfig, directory: Path) -> None:
-    """Write the config into a new run directory, or check that the directory is this config's own."""
-    target = directory / "config.yaml"
-    if target.exists():
-        earlier = load_settings(RunConfig, target)
-        # More rounds of the same run continue it; everything else would make two runs of one.
-        changes = difference(earlier.model_copy(update={"rounds": config.rounds}), config)
-        if changes:
-            raise InputError(
-                f"{directory}: holds a run of another config ({'; '.join(changes)}); give another directory"
-            )
-        if config.rounds < earlier.rounds:
-            raise InputError(
-                f"{directory}: holds a run of {earlier.rounds} rounds; rounds can grow, not shrink to {config.rounds}"
-            )
-    elif any(directory.glob("round-*")):
-        raise InputError(f"{directory}: holds rounds but no config.yaml; give another directory")
-    with whole(target) as scratch:
-        scratch.write_text(dump_settings(config), encoding="utf-8")
-    environment = {
-        "python": platform.python_version(),
-        "machine": platform.machine(),
-        "libraries": {name: version(name) for name in LIBRARIES},
-        "config": digest(config.model_dump(mode="json")),
-    }
-    write_json(directory / "environment.json", environment)
-
-
-@contextmanager
-def _locked(directory: Path) -> Iterator[None]:
-    """Hold the directory's lock; the system lets go of it when the process dies, however it dies."""
-    with (directory / ".lock").open("w") as handle:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise InputError(f"{directory}: another process is running in it") from None
-        yield

@@ -100,8 +100,11 @@ def policy_fingerprint(policy: str) -> str:
 class Journal:
     """The journal of one shard, open for appending and held by this process alone."""
 
-    def __init__(self, path: Path, owner: dict[str, str]) -> None:
-        """Open or begin the journal at `path`. Raises InputError if it is of another search, or in use."""
+    def __init__(self, path: Path, owner: dict[str, str], *, keep: bool = True) -> None:
+        """Open or begin the journal at `path`. Raises InputError if it is of another search, or in use.
+
+        keep: False begins anew, whatever it holds.
+        """
         self.path = path
         path.parent.mkdir(parents=True, exist_ok=True)
         self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
@@ -113,7 +116,7 @@ class Journal:
         self.record = Record()
         self._synced = time.monotonic()
         try:
-            self._read(owner)
+            self._read(owner, keep)
         except BaseException:
             os.close(self._file)
             raise
@@ -163,7 +166,7 @@ class Journal:
             os.fdatasync(self._file)
             self._synced = time.monotonic()
 
-    def _read(self, owner: dict[str, str]) -> None:
+    def _read(self, owner: dict[str, str], keep: bool) -> None:
         data = self.path.read_bytes()
         good, first = 0, True
         for end, head, body in _records(data):
@@ -173,6 +176,8 @@ class Journal:
             else:
                 self._keep(head, body)
             good = end
+            if not keep:
+                break
         if good < len(data):
             os.ftruncate(self._file, good)
         if first:

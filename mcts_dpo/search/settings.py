@@ -95,6 +95,10 @@ class SearchSettings(Settings):
                      whatever else it runs; "events": every tree moves the moment its own completion is back, keeping
                      the engine busy. With one parallel leaf the trees are the same as far as the engine's own
                      arithmetic is (an engine's last digits may depend on what it runs together).
+    resume:          what a killed search over shards goes on from. "journal": all that the engine gave; what is left it
+                     computes in other company than it would have, which can change last digits. "shard": whole shards
+                     alone, so that the bytes are those of an undisturbed search (as far as the engine repeats its own).
+                     None: "shard" in waves, "journal" with events.
     alive:           trees searched at a time with "events"; None: twice as many as the engine runs sequences.
     faithful:        departures of the released MCTS-DPO code from its paper, all off.
     noise:           wrong answers accepted by luck, none.
@@ -123,10 +127,16 @@ class SearchSettings(Settings):
     value_model: ValueRewardSettings | None = None
     parallel_leaves: int = Field(default=1, ge=1)
     schedule: Literal["waves", "events"] = "waves"
+    resume: Literal["journal", "shard"] | None = None
     alive: int | None = Field(default=None, ge=1)
     faithful: FaithfulSettings = FaithfulSettings()
     noise: NoiseSettings = NoiseSettings()
     seed: int = Field(default=0, ge=0)
+
+    @property
+    def keeps_journal(self) -> bool:
+        """Whether a killed search goes on in the middle of a shard."""
+        return (self.resume or ("shard" if self.schedule == "waves" else "journal")) == "journal"
 
     @model_validator(mode="after")
     def _coherent(self) -> SearchSettings:

@@ -2,8 +2,9 @@
 
 In: problems and a way to get an engine. Out: `shard-0000.parquet` and so on in a folder. A shard that is there is not
 searched again; of one that is not, everything that the engine gave before the search was killed is taken from the
-journal beside it (journal.py), which goes when the shard is whole. With `schedule: waves` the engine is emptied before
-each shard, so that a shard's bytes depend on its own problems alone; with `schedule: events` the trees of the next
+journal beside it (journal.py), which goes when the shard is whole; unless `resume` says that it be searched anew, for
+the sake of its bytes. With `schedule: waves` the engine is emptied before each shard, so that a shard's bytes depend on
+its own problems alone; with `schedule: events` the trees of the next
 shard are begun while the last ones of a shard still run. Knows nothing of rounds or run directories.
 """
 
@@ -15,7 +16,8 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from mcts_dpo.engines.base import Engine
+from mcts_dpo.engines.base import Engine, Request
+from mcts_dpo.files import InputError
 from mcts_dpo.problems import Problem
 from mcts_dpo.progress import Progress, part_of, silent
 from mcts_dpo.prompts import PromptSettings
@@ -24,7 +26,7 @@ from mcts_dpo.search.events import run_events
 from mcts_dpo.search.journal import Journal, identity
 from mcts_dpo.search.mcts import report, require_unique
 from mcts_dpo.search.settings import SearchSettings
-from mcts_dpo.search.simulation import Task, start
+from mcts_dpo.search.simulation import NO_ROOM, Task, start
 from mcts_dpo.search.waves import run_waves
 
 
@@ -56,29 +58,64 @@ def search_shards(
 
     Raises InputError if two problems share an id, or a journal in the folder is of another search or in use.
     """
+    shards = shards_of(problems, folder, shard_size)
+    missing = missing_shards(shards)
+    if missing:
+        search_some(
+            missing,
+            engine(),
+            total=len(problems),
+            prompt=prompt,
+            settings=settings,
+            policy=policy,
+            progress=progress,
+            clock=clock,
+        )
+    return [shard.path for shard in shards]
+
+
+def shards_of(problems: Sequence[Problem], folder: Path, shard_size: int) -> list[Shard]:
+    """How the problems are shared out among files. Raises InputError if two of them share an id."""
     require_unique(problems)
-    shards = [
+    return [
         Shard(Path(folder) / f"shard-{first // shard_size:04d}.parquet", first, problems[first : first + shard_size])
         for first in range(0, len(problems), shard_size)
     ]
+
+
+def missing_shards(shards: Sequence[Shard]) -> list[Shard]:
+    """Those whose file is not there; what is left of the journals of the others goes."""
     missing = [shard for shard in shards if not shard.path.exists()]
     for shard in shards:
         if shard not in missing:  # killed after the shard was whole, before its journal went
             _journal(shard).unlink(missing_ok=True)
-    if missing:
-        running = engine()
+    return missing
 
-        def begin(shard: Shard) -> Task:
-            task = start(shard.problems, running, prompt, settings, "train")
-            task.journal = Journal(_journal(shard), identity(task.forest, shard.problems, "train", policy))
-            return task
 
-        if settings.schedule == "waves":
-            _in_waves(missing, begin, len(problems), progress, clock)
-        else:
-            running.reset()
-            _by_events(missing, begin, len(problems), progress, clock, settings, running)
-    return [shard.path for shard in shards]
+def search_some(
+    shards: Sequence[Shard],
+    engine: Engine,
+    *,
+    total: int,
+    prompt: PromptSettings,
+    settings: SearchSettings,
+    policy: str = "",
+    progress: Progress = silent,
+    clock: SearchClock | None = None,
+) -> None:
+    """Search these shards, whose files are not there. total: problems of the whole search, for `progress`."""
+
+    def begin(shard: Shard) -> Task:
+        task = start(shard.problems, engine, prompt, settings, "train")
+        owner = identity(task.forest, shard.problems, "train", policy)
+        task.journal = Journal(_journal(shard), owner, keep=settings.keeps_journal)
+        return task
+
+    if settings.schedule == "waves":
+        _in_waves(shards, begin, total, progress, clock)
+    else:
+        engine.reset()
+        _by_events(shards, begin, total, progress, clock, settings, engine)
 
 
 def _in_waves(
@@ -94,6 +131,7 @@ def _in_waves(
         share = part_of(progress, before=shard.first, total=total)
         with _held([task].copy):
             run_waves(task, clock, partial(_report, share))
+        _require_life(task, shard)
         _finish(task, shard)
 
 
@@ -150,6 +188,26 @@ def _by_events(
 
     with _held(lambda: [task for task, _ in opened.values()]):
         run_events(tasks(), engine, settings, clock, done=done, told=tell)
+
+
+def _require_life(task: Task, shard: Shard) -> None:
+    """Raise InputError if the engine served none of a shard's problems and will not continue a single token either.
+
+    Then it has died, and the shard is no result. Nothing else may be under way in the engine.
+    """
+    trees = task.forest.trees
+    refused = [tree for tree in trees if tree.status == "failed" and NO_ROOM not in tree.reason]
+    if not refused or any(tree.status != "failed" for tree in trees):
+        return
+    task.engine.submit(Request(id=0, prefix=(task.engine.tokenizer.eos_token_id or 0,), max_tokens=1))
+    if any(completion.error is None for completion in task.engine.poll()):
+        return
+    if task.journal:
+        task.journal.remove()
+    raise InputError(
+        f"{shard.path}: the engine serves nothing any more (the first problem, {refused[0].problem_id}: "
+        f"{refused[0].reason}); nothing of it is kept; mend the engine and give the same command again"
+    )
 
 
 def _finish(task: Task, shard: Shard) -> None:

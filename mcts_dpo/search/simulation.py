@@ -46,6 +46,9 @@ Mode = Literal["train", "solve"]
 
 NOTHING = "samples without a token were dropped"
 
+NO_ROOM = "leaves no room"
+"""What is said of a prompt after which the engine's context has no place for a solution."""
+
 
 @dataclass(slots=True, eq=False)
 class Tree:
@@ -183,7 +186,7 @@ def _plant(task: Task, problem: Problem, mode: Mode) -> None:
     elif problem.answer is not None and not readable(problem):
         info.notes.append(f"the reference answer {problem.answer!r} cannot be parsed: outcomes are not known")
     if room < 1:
-        fail(task, tree, f"a prompt of {len(tokens)} tokens leaves no room in a context of {engine.context}")
+        fail(task, tree, f"a prompt of {len(tokens)} tokens {NO_ROOM} in a context of {engine.context}")
 
 
 def room_for(task: Task, tree: Tree) -> int:

@@ -23,7 +23,7 @@ from tests.search.support import PROBLEMS, PROMPT, assert_sound, every_rule
 from tests.search.support import settings as any_settings
 from tests.search.test_events import MANY, ShuffledEngine
 
-WIDE = SearchSettings(simulations=8, children=3, max_tokens=24, max_step_tokens=8, max_depth=5)
+WIDE = SearchSettings(resume="journal", simulations=8, children=3, max_tokens=24, max_step_tokens=8, max_depth=5)
 JUDGED = WIDE.model_copy(update={"self_evaluation": SelfEvaluationSettings(weight=0.5, at="all")})
 
 

@@ -1,0 +1,224 @@
+"""What can go wrong around a run, done for real: the message that says what to do, and that doing it mends the run."""
+
+from __future__ import annotations
+
+import os
+import resource
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch.nn.modules.module import register_module_forward_pre_hook
+
+from mcts_dpo.config import RunConfig
+from mcts_dpo.files import InputError, read_json_lines
+from mcts_dpo.rounds import run
+from tests.conftest import ToyWorld
+from tests.test_rounds import fingerprints
+
+
+@pytest.fixture(scope="module")
+def config(toy_world: ToyWorld) -> RunConfig:
+    """One small round, without the baseline."""
+    return toy_world.config.model_copy(update={"rounds": 1, "baseline": False, "problems_per_round": 16})
+
+
+@pytest.fixture(scope="module")
+def undisturbed(config: RunConfig, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    directory = tmp_path_factory.mktemp("undisturbed")
+    run(config, directory)
+    return directory
+
+
+@pytest.fixture
+def refused(config: RunConfig) -> Callable[..., str]:
+    """Run and be refused in one line, which is returned."""
+
+    def attempt(directory: Path, **changes: Any) -> str:
+        with pytest.raises(InputError) as caught:
+            run(config.model_copy(update=changes), directory)
+        assert "\n" not in str(caught.value)
+        return str(caught.value)
+
+    return attempt
+
+
+def left_over(directory: Path) -> list[str]:
+    return [path.name for path in directory.rglob("*") if ".partial-" in path.name]
+
+
+@contextmanager
+def room_for_files_of(size: int) -> Iterator[None]:
+    """A limit on the size of files: the system refuses to write more, as on a full disk."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+def test_a_full_disk(config: RunConfig, undisturbed: Path, refused: Callable[..., str], tmp_path: Path) -> None:
+    """In the search, and in the training; then there is room."""
+    for size, kept in ((8_000, "finished stages are kept"), (200_000, "nothing was kept")):
+        with room_for_files_of(size):
+            said = refused(tmp_path)
+        assert said.startswith(str(tmp_path)), said
+        assert "the file would be too large; nothing half-written is left and " in said
+        assert f"{kept}; make room and give the same command again" in said
+        assert not left_over(tmp_path)
+    run(config, tmp_path)
+    assert fingerprints(tmp_path) == fingerprints(undisturbed)
+
+
+def test_a_directory_that_nobody_may_write_into(refused: Callable[..., str]) -> None:
+    folder = Path(tempfile.mkdtemp())  # one that others may enter
+    try:
+        (folder / "runs").mkdir(mode=0o555)
+        folder.chmod(0o755)
+        with nobody():
+            for place in (folder / "runs", folder / "runs" / "mine"):
+                said = refused(place)
+                assert "permission is denied; nothing half-written is left and finished stages are kept; permit" in said
+                assert said.startswith(str(place))
+        assert not list((folder / "runs").iterdir())
+    finally:
+        shutil.rmtree(folder)
+
+
+@contextmanager
+def nobody() -> Iterator[None]:
+    """Root may write anywhere; so it stops being root for a while."""
+    if os.geteuid() != 0:
+        yield
+        return
+    os.seteuid(65534)
+    try:
+        yield
+    finally:
+        os.seteuid(0)
+
+
+def test_a_damaged_shard(config: RunConfig, undisturbed: Path, refused: Callable[..., str], tmp_path: Path) -> None:
+    """Of the right size, so that its manifest does not tell; what the message says mends it."""
+    directory = tmp_path / "run"
+    shutil.copytree(undisturbed, directory)
+    shard = directory / "round-000" / "trees" / "shard-0001.parquet"
+    data = bytearray(shard.read_bytes())
+    data[len(data) // 2 :] = bytes(len(data) - len(data) // 2)
+    shard.write_bytes(data)
+    stages = directory / "round-000" / "stages"
+    for name in ("pairs", "train", "evaluate"):
+        (stages / f"{name}.json").unlink()
+    said = refused(directory)
+    assert said.startswith(f"{shard}: not a readable Parquet file (")
+    assert said.endswith(f"; delete it and {stages / 'search.json'}, and the same command searches it again")
+    shard.unlink()
+    (stages / "search.json").unlink()
+    run(config, directory)
+    assert fingerprints(directory) == fingerprints(undisturbed)
+
+
+def test_a_checkpoint_cut_short(
+    config: RunConfig, undisturbed: Path, refused: Callable[..., str], tmp_path: Path
+) -> None:
+    directory = tmp_path / "run"
+    shutil.copytree(undisturbed, directory)
+    place = directory / "round-000"
+    for name in ("train", "evaluate"):
+        (place / "stages" / f"{name}.json").unlink()
+    policy = (place / "policy" / "model.safetensors").read_bytes()
+    shutil.rmtree(place / "policy")
+    checkpoint = place / "training" / "unfinished" / "checkpoint.safetensors"
+    checkpoint.parent.mkdir()
+    checkpoint.write_bytes(policy[: len(policy) // 2])
+    said = refused(directory)
+    assert said.startswith(f"{checkpoint}: not a checkpoint of a training (")
+    assert said.endswith("; remove it")
+    checkpoint.unlink()
+    run(config, directory)
+    assert fingerprints(directory) == fingerprints(undisturbed)
+
+
+def test_an_engine_that_dies(
+    config: RunConfig, undisturbed: Path, refused: Callable[..., str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One that refuses all that it is asked, as one whose server is gone does: no shard of failures is kept."""
+    from mcts_dpo.engines.base import Completion
+    from mcts_dpo.engines.transformers import TransformersEngine
+
+    lost: list[int] = []
+    with monkeypatch.context() as patch:
+        patch.setattr(TransformersEngine, "submit", lambda _, request: lost.append(request.id))
+
+        def poll(*_: Any, **__: Any) -> list[Completion]:
+            given = [Completion(id, error="cannot be reached, tried 6 times") for id in lost]
+            lost.clear()
+            return given
+
+        patch.setattr(TransformersEngine, "poll", poll)
+        said = refused(tmp_path)
+    shard = tmp_path / "round-000" / "trees" / "shard-0000.parquet"
+    assert said.startswith(f"{shard}: the engine serves nothing any more (the first problem, toy-")
+    assert "cannot be reached, tried 6 times); nothing of it is kept; mend the engine and give the same command" in said
+    assert not list(shard.parent.iterdir())
+    run(config, tmp_path)
+    assert fingerprints(tmp_path) == fingerprints(undisturbed)
+
+
+def test_an_engine_without_memory(
+    config: RunConfig, undisturbed: Path, refused: Callable[..., str], tmp_path: Path
+) -> None:
+    passes = 0
+
+    def starve(module: Any, arguments: Any) -> None:
+        nonlocal passes
+        passes += isinstance(module, torch.nn.Embedding)
+        if passes > 20:
+            raise torch.OutOfMemoryError("CUDA out of memory (in a test)")
+
+    hook = register_module_forward_pre_hook(starve)
+    try:
+        said = refused(tmp_path)
+    finally:
+        hook.remove()
+    assert said.startswith("engine.slots: memory does not suffice for an engine of 512 sequences at once (accepted: ")
+    assert "--force" in said
+    run(config, tmp_path)
+    assert fingerprints(tmp_path) == fingerprints(undisturbed)
+
+
+def test_changed_settings_are_taken_over_only_when_told(
+    config: RunConfig, undisturbed: Path, refused: Callable[..., str], tmp_path: Path
+) -> None:
+    """What is finished stays; what was under way goes; the change is on record."""
+    directory = tmp_path / "run"
+    shutil.copytree(undisturbed, directory)
+    place = directory / "round-000"
+    for name in ("train", "evaluate"):
+        (place / "stages" / f"{name}.json").unlink()
+    (place / "training" / "unfinished").mkdir()
+    (place / "trees" / "shard-0007.journal").write_bytes(b"of another search")
+    before = fingerprints(directory)
+    training = config.training.model_copy(update={"lr": 1e-5})
+    said = refused(directory, training=training)
+    assert said == (
+        f"{directory}: holds a run of another config (training.lr: 5e-05 -> 1e-05); give another directory, or --force "
+        "to go on with the new one (finished stages stay as they are)"
+    )
+    assert fingerprints(directory) == before
+    run(config.model_copy(update={"training": training}), directory, force=True)
+    after = fingerprints(directory)
+    policy = "round-000/policy/model.safetensors"
+    assert after[policy] != fingerprints(undisturbed)[policy]
+    assert after["round-000/pairs.parquet"] == before["round-000/pairs.parquet"]
+    assert read_json_lines(directory / "changes.jsonl") == [
+        {"finished": ["round-000/pairs", "round-000/search"], "changes": ["training.lr: 5e-05 -> 1e-05"]}
+    ]
+    assert not (place / "training" / "unfinished").exists()
+    assert not list((place / "trees").glob("*.journal"))
