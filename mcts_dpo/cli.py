@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -17,7 +18,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from mcts_dpo.console import live_progress
-from mcts_dpo.files import InputError, write_json
+from mcts_dpo.files import InputError, RestartError, write_json
 from mcts_dpo.integrations import commands as integrations
 from mcts_dpo.options import (
     ConfigOption,
@@ -74,6 +75,15 @@ def run(
     overrides: Overrides = None,
     config: ConfigOption = None,
     recipe: Annotated[str | None, typer.Option(help="Start from a published method (see `mcts-dpo recipes`).")] = None,
+    force: Annotated[
+        bool, typer.Option("--force", help="Go on with changed settings; what is finished stays as it is.")
+    ] = False,
+    ray: Annotated[
+        str | None,
+        typer.Option(
+            "--ray", metavar="ADDRESS", help="Search on a Ray cluster: HOST:PORT, auto, local or local:WORKERS."
+        ),
+    ] = None,
     as_json: JsonFlag = False,
 ) -> None:
     """Search, train, evaluate, round after round."""
@@ -82,14 +92,21 @@ def run(
     from mcts_dpo.report import summary_text, write_html, write_plots
     from mcts_dpo.report.text import load_run
     from mcts_dpo.rounds import run as run_rounds
+    from mcts_dpo.rounds import search_here
     from mcts_dpo.settings import load_settings
 
     if recipe:
         settings = recipe_config(load_recipe(recipe), config, overrides or [])
     else:
         settings = load_settings(RunConfig, config, overrides or [])
-    with live_progress(err_console) as progress:
-        result = run_rounds(settings, out, progress=progress)
+    with ExitStack() as stack:
+        search = search_here
+        if ray is not None:
+            from mcts_dpo.integrations.ray import ray_search
+
+            search = stack.enter_context(ray_search(ray))
+        progress = stack.enter_context(live_progress(err_console))
+        result = run_rounds(settings, out, search=search, force=force, progress=progress)
     record = load_run(out)
     write_plots(record)
     write_html(record)
@@ -502,6 +519,12 @@ def main() -> None:
             raise
         typer.echo(f"mcts-dpo: {error}", err=True)
         sys.exit(2)
+    except RestartError as error:
+        if debug:
+            raise
+        if error.speaks:
+            typer.echo(f"mcts-dpo: {error}", err=True)
+        sys.exit(75)
     except KeyboardInterrupt:
         typer.echo("mcts-dpo: interrupted; finished shards and stages are kept, the same command continues", err=True)
         sys.exit(130)

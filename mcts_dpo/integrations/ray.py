@@ -1,0 +1,166 @@
+"""Search on many machines: a round's shards are dealt out to Ray actors, each with an engine of its own.
+
+In: the address of a Ray cluster. Out: a `rounds.ShardSearch`. Every machine must see the run directory and the policy
+under the same path (shared storage) and have this package installed. A shard is written there by the same rename as
+without Ray, and is there or not. Where a worker dies, Ray starts another, which takes the shard up again from the
+journal beside it. In waves (the default of a run) a shard's bytes depend on its problems alone, so that where it is
+searched changes nothing, as far as the machines compute alike (`engine.threads` set). The actors end with the round's
+search: training has the memory to itself. Training and evaluation stay where `mcts-dpo run` was started.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import socket
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from mcts_dpo.config import RunConfig
+from mcts_dpo.engines import EngineSettings, load_engine
+from mcts_dpo.engines.base import Engine
+from mcts_dpo.files import InputError
+from mcts_dpo.problems import Problem
+from mcts_dpo.progress import Progress
+from mcts_dpo.prompts import PromptSettings
+from mcts_dpo.rounds import ShardSearch
+from mcts_dpo.search import SearchSettings, policy_fingerprint
+from mcts_dpo.search.shards import Shard, missing_shards, search_some, shards_of
+
+RETRIES = 3
+"""Times that a shard whose worker died is begun again before the run gives up."""
+QUIET = {
+    "RAY_USAGE_STATS_ENABLED": "0",  # nothing is sent home
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # or a warning about a variable that nobody here reads
+    "RAY_worker_niceness": "0",  # here the workers are the work, not its background
+}
+"""What is set before Ray is loaded, unless it is set already."""
+PATIENCE = 5.0
+"""Seconds that somebody has to answer at the address."""
+
+
+@contextmanager
+def ray_search(address: str) -> Iterator[ShardSearch]:
+    """A search over the Ray cluster at `address` while the block runs.
+
+    address: "HOST:PORT" or "ray://HOST:PORT" of a running cluster; "auto", the one on this machine; "local", one that
+    is started here and ends with the block, "local:N" with N workers of one thread.
+
+    Raises InputError if Ray is not installed or nobody answers; nothing has been touched then.
+    """
+    try:
+        for name, value in QUIET.items():
+            os.environ.setdefault(name, value)
+        import ray
+    except ImportError:
+        raise InputError("--ray: Ray is not installed (accepted after: pip install 'mcts-dpo[ray]')") from None
+    _connect(ray, address)
+    try:
+        yield search_by_actors
+    finally:
+        ray.shutdown()
+
+
+def _connect(ray: Any, address: str) -> None:
+    accepted = "accepted: HOST:PORT of a running Ray, auto, or local[:WORKERS]"
+    quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
+    local = re.fullmatch(r"local(?::([1-9]\d*))?", address)
+    if local:
+        ray.init(num_cpus=int(local.group(1)) if local.group(1) else None, include_dashboard=False, **quiet)
+        return
+    place = re.fullmatch(r"(?:ray://)?([^:/]+|\[[0-9a-fA-F:]+\]):(\d{1,5})", address)
+    if place is None and address != "auto":
+        raise InputError(f"--ray {address}: is no address ({accepted})")
+    try:
+        if place is not None:
+            socket.create_connection((place.group(1).strip("[]"), int(place.group(2))), PATIENCE).close()
+        ray.init(address=address, **quiet)
+    except (OSError, OverflowError, RuntimeError, ValueError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise InputError(f"--ray {address}: nobody answers there ({reason}; {accepted})") from None
+
+
+def search_by_actors(
+    problems: Sequence[Problem],
+    policy: str,
+    engine: Callable[[], Engine],
+    folder: Path,
+    config: RunConfig,
+    settings: SearchSettings,
+    progress: Progress,
+) -> None:
+    """A round's trees, grown by the actors of the cluster that this process is connected to. See `ShardSearch`.
+
+    Raises InputError where a worker does, and for a shard whose worker died each time that it was begun.
+    """
+    import ray
+    from ray.exceptions import RayActorError, RayTaskError
+
+    shards = shards_of(problems, folder.absolute(), config.shard_size)
+    waiting = missing_shards(shards)
+    done = len(problems) - sum(len(shard.problems) for shard in waiting)
+    if not waiting:
+        return
+    folder.mkdir(parents=True, exist_ok=True)
+    shared = str(Path(policy).absolute()) if Path(policy).exists() else policy
+    work = (config.engine, config.prompt, settings, policy_fingerprint(policy))
+    actors = _actors(ray, len(waiting), config.engine, shared)
+    try:
+        busy = {
+            actor.search.remote(shard, *work): (actor, shard) for actor, shard in zip(actors, waiting, strict=False)
+        }
+        waiting = waiting[len(busy) :]
+        while busy:
+            (ready, *_), _ = ray.wait(list(busy), num_returns=1)
+            actor, shard = busy.pop(ready)
+            try:
+                ray.get(ready)
+            except RayTaskError as error:
+                if isinstance(error.cause, InputError):
+                    raise error.cause from None
+                raise
+            except RayActorError as error:
+                reason = str(error).strip().splitlines()[0]
+                raise InputError(
+                    f"{shard.path}: its worker died {RETRIES + 1} times ({reason}); finished shards are kept, and the "
+                    "same command goes on from there"
+                ) from None
+            done += len(shard.problems)
+            progress("search", done, len(problems))
+            if waiting:
+                following = waiting.pop(0)
+                busy[actor.search.remote(following, *work)] = (actor, following)
+    finally:
+        for actor in actors:
+            ray.kill(actor)
+
+
+def _actors(ray: Any, shards: int, settings: EngineSettings, policy: str) -> list[Any]:
+    """As many as the cluster has room for, one GPU each where it has any, and no more than there are shards."""
+    there = ray.cluster_resources()
+    cpus = settings.threads or 1
+    gpus = 1 if there.get("GPU", 0) >= 1 and settings.kind != "openai" else 0
+    room = there.get("GPU", 0) // gpus if gpus else there.get("CPU", 1) // cpus
+    options = {"num_cpus": cpus, "num_gpus": gpus, "max_restarts": -1, "max_task_retries": RETRIES}
+    actor = ray.remote(Searcher).options(**options)
+    return [actor.remote(policy) for _ in range(max(1, min(shards, int(room))))]
+
+
+class Searcher:
+    """One worker: an engine with a policy's weights, loaded when the first shard comes."""
+
+    def __init__(self, policy: str) -> None:
+        self.policy = policy
+        self.engine: Engine | None = None
+
+    def search(
+        self, shard: Shard, engine: EngineSettings, prompt: PromptSettings, settings: SearchSettings, fingerprint: str
+    ) -> None:
+        """Search one shard, or what its journal leaves of it, unless its file is there."""
+        if self.engine is None:
+            self.engine = load_engine(self.policy, settings=engine)
+        for missing in missing_shards([shard]):
+            total = len(missing.problems)
+            search_some([missing], self.engine, total=total, prompt=prompt, settings=settings, policy=fingerprint)

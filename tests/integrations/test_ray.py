@@ -1,0 +1,86 @@
+"""A run whose shards are searched by Ray's workers, one of which is killed: the same bytes as without Ray."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+
+from mcts_dpo.cli import main
+from mcts_dpo.rounds import run
+from mcts_dpo.settings import dump_settings
+from tests.conftest import ToyWorld
+from tests.test_rounds import fingerprints
+
+FIGURES = {"accuracy.png", "training.png", "report.html"}  # the command's, not the loop's
+
+
+def searchers(process: subprocess.Popen[str]) -> list[psutil.Process]:
+    """The Ray workers of a command that hold a shard's journal open at this moment."""
+    found = []
+    for child in psutil.Process(process.pid).children(recursive=True):
+        try:
+            if any(file.path.endswith(".journal") for file in child.open_files()):
+                found.append(child)
+        except psutil.Error:  # gone meanwhile
+            continue
+    return found
+
+
+def test_a_worker_killed_in_the_middle_of_a_shard_changes_no_byte(toy_world: ToyWorld, tmp_path: Path) -> None:
+    config = toy_world.config.model_copy(update={"rounds": 1, "baseline": False, "shard_size": 5})
+    run(config, tmp_path / "alone")
+    (tmp_path / "run.yaml").write_text(dump_settings(config), encoding="utf-8")
+    arguments = ["run", "--config", tmp_path / "run.yaml", "--out", tmp_path / "ray", "--ray", "local:2"]
+    with (tmp_path / "said").open("w") as said:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "mcts_dpo", *map(str, arguments)], stdout=said, stderr=said, text=True
+        )
+        try:
+            deadline = time.monotonic() + 400
+            busy: list[psutil.Process] = []
+            while not busy:
+                assert process.poll() is None, (tmp_path / "said").read_text()
+                assert time.monotonic() < deadline, (tmp_path / "said").read_text()
+                busy = searchers(process)
+                time.sleep(0.002)
+            (victim, *_) = busy
+            (shard,) = [Path(file.path) for file in victim.open_files() if file.path.endswith(".journal")]
+            os.kill(victim.pid, signal.SIGKILL)
+            assert not shard.with_suffix(".parquet").exists(), "it was in the middle of it"
+            assert process.wait(400) == 0, (tmp_path / "said").read_text()
+        finally:
+            if process.poll() is None:
+                for left in [*psutil.Process(process.pid).children(recursive=True), process]:
+                    left.kill()
+    assert not psutil.pid_exists(victim.pid)
+    found = {name: digest for name, digest in fingerprints(tmp_path / "ray").items() if name not in FIGURES}
+    assert found == fingerprints(tmp_path / "alone"), "and no journal is left"
+    assert len(list((tmp_path / "ray" / "round-000" / "trees").glob("*.parquet"))) == 4
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1:1", "ray://127.0.0.1:1", "nowhere", "host:99999"])
+def test_an_address_that_nobody_answers_is_one_line_and_touches_nothing(
+    address: str,
+    toy_world: ToyWorld,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    (tmp_path / "run.yaml").write_text(dump_settings(toy_world.config), encoding="utf-8")
+    arguments = ["run", "--config", tmp_path / "run.yaml", "--out", tmp_path / "out", "--ray", address]
+    monkeypatch.setattr(sys, "argv", ["mcts-dpo", *map(str, arguments)])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert ended.value.code == 2
+    said = capsys.readouterr().err
+    assert said.startswith(f"mcts-dpo: --ray {address}: ")
+    assert "accepted: HOST:PORT of a running Ray, auto, or local[:WORKERS]" in said
+    assert said.count("\n") == 1
+    assert [path.name for path in tmp_path.iterdir()] == ["run.yaml"]
