@@ -1,12 +1,13 @@
 """Two hundred clients at once, half of whom leave in the middle, against the same work without a server.
 
-    python -m benchmarks.server --json FILE [--model DIR --config FILE] [--requests 200] [--budget 256] [--rounds 3]
+    python -m benchmarks.server --json FILE [--model DIR | --tiny] [--config FILE] [--requests 200] [--budget 96]
 
-DIR: any causal language model, with the prompt and search settings of a stage file; the default is the built-in tiny
-policy (made on the spot), whose steps are so cheap that a server's own work weighs most. Two processes hold the model,
-one thread each: `mcts-dpo serve`, and one that gives the problems to the engine directly (`strategies.solve`). In each
-round both get the same problems, in turns: direct, the server with clients that all stay, the server with clients half
-of whom leave after a random time. Compared are tokens that the engine has sampled per CPU second of the process;
+DIR: any causal language model (default: SmolLM2-135M-Instruct as the tests fetch it; `--tiny`: the built-in policy,
+made on the spot, whose steps are so cheap that a server's own work weighs most). FILE: a stage file with its prompt,
+search and engine settings. Two processes hold the model, one thread each: `mcts-dpo serve --strategy mcts`, and one
+that gives the problems to the engine directly (`strategies.solve`, all of them in one call). In each round both get the
+same problems, in turns: direct, the server with clients that all stay, the server with clients half of whom leave after
+a random time. Compared are tokens that the engine has computed, prompts and samples, per CPU second of the process;
 clients are a third process and not counted. Writes `requests`, `lost` (clients who stayed and got no whole answer;
 requests that ended in any other way than with an answer or without a client), `leaked` (whatever requests still hold in
 server and engine when all is over), `share_of_direct` (with clients that leave) and `share_undisturbed`.
@@ -39,9 +40,12 @@ from mcts_dpo.search.strategies import solve
 from mcts_dpo.settings import load_settings
 from mcts_dpo.toy.policy import WarmStartSettings, toy_prompt, warm_start
 from mcts_dpo.toy.world import make_problems
+from tests.real_model import fetch
 
 BARS = {"lost": 0, "leaked": 0, "share_of_direct": 0.9}
 SLOTS = 64
+WARM = 24
+"""Requests of the loads that warm up."""
 PATIENCE = (0.05, 0.9)
 """Clients that leave do so after this part of the time that the last load without them took, at least and at most."""
 
@@ -54,10 +58,12 @@ def direct(model: Path, config: Path, budget: int) -> None:
     for line in sys.stdin:
         questions = json.loads(Path(line.strip()).read_text())
         problems = [Problem(str(index), question) for index, question in enumerate(questions)]
-        before, sampled = time.process_time(), engine.usage.sampled_tokens
+        begun, before = time.process_time(), engine.usage.copy()
         solve(problems, engine, [("mcts", budget)], prompt=stage.prompt, search=search)
-        spent = {"cpu": time.process_time() - before, "tokens": engine.usage.sampled_tokens - sampled}
-        print(json.dumps(spent), flush=True)
+        seconds = time.process_time() - begun
+        sampled = engine.usage.sampled_tokens - before.sampled_tokens
+        computed = sampled + engine.usage.prefill_tokens - before.prefill_tokens
+        print(json.dumps({"cpu": seconds, "sampled": sampled, "computed": computed}), flush=True)
 
 
 class Direct:
@@ -119,7 +125,8 @@ class Server:
         stayed = [end for end in ended if end != "left"]
         return {
             "cpu": after["process_cpu_seconds_total"] - before["process_cpu_seconds_total"],
-            "tokens": after[SAMPLED] - before[SAMPLED],
+            "sampled": after[SAMPLED] - before[SAMPLED],
+            "computed": sum(after[name] - before[name] for name in (SAMPLED, PREFILL)),
             "seconds": time.perf_counter() - begun,
             "requests": len(questions),
             "left": len(questions) - len(stayed),
@@ -174,11 +181,20 @@ class Server:
 
 
 SAMPLED = 'mcts_dpo_engine_tokens_total{kind="sampled"}'
+PREFILL = 'mcts_dpo_engine_tokens_total{kind="prefill"}'
 HELD = ("mcts_dpo_engine_held", "mcts_dpo_searches", "mcts_dpo_requests_in_flight")
 
 
 def one_thread() -> dict[str, str]:
     return os.environ | {"OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}
+
+
+def real_policy(folder: Path) -> tuple[Path, Path]:
+    """SmolLM2-135M-Instruct with the default prompt."""
+    config = folder / "config.yaml"
+    search = {"max_tokens": 96, "max_depth": 6}
+    config.write_text(yaml.safe_dump({"search": search, "engine": {"slots": SLOTS, "threads": 1, "context": 1024}}))
+    return fetch(Path(__file__).parents[1] / ".cache" / "models" / "smollm2"), config
 
 
 def tiny_policy(folder: Path) -> tuple[Path, Path]:
@@ -195,35 +211,43 @@ def tiny_policy(folder: Path) -> tuple[Path, Path]:
 
 def compare(a: argparse.Namespace, folder: Path) -> dict[str, Any]:
     """All rounds, and the figures that follow from them."""
-    model, config = (a.model, a.config) if a.model else tiny_policy(folder)
+    model, config = tiny_policy(folder) if a.tiny else real_policy(folder)
+    model, config = a.model or model, a.config or config
     alone, server = Direct(model, config, a.budget, folder), Server(model, config, a.budget)
     chance = random.Random(0)
     rounds = []
-    for turn in range(a.rounds + 1):  # the first warms up and is not counted
-        # Stories of three events: solutions are longer than what the policy was taught, so trees do not run dry.
-        questions = [problem.question for problem in make_problems(a.requests, seed=100 + turn, events=(2, 3))]
-        found = {"direct": alone.run(questions), "stayed": server.run(questions, [None] * a.requests)}
+    for turn in range(a.rounds + 1):  # the first, a small one, warms up and is not counted
+        count = a.requests if turn else min(a.requests, WARM)
+        # New questions for every load: none finds its prompts computed already.
+        first, second = (
+            [problem.question for problem in make_problems(count, seed=100 + 2 * turn + half, events=(2, 3))]
+            for half in range(2)
+        )
+        found = {"direct": alone.run(first), "stayed": server.run(first, [None] * count)}
         low, high = (found["stayed"]["seconds"] * part for part in PATIENCE)
-        patience = [chance.uniform(low, high) if chance.random() < 0.5 else None for _ in questions]
-        found["left"] = server.run(questions, patience)
+        patience = [chance.uniform(low, high) if chance.random() < 0.5 else None for _ in second]
+        found |= {"left": server.run(second, patience), "direct again": alone.run(second)}
         rounds.append(found)
         print(json.dumps(found), file=sys.stderr)
     alone.close()
     code = server.close()
     kept = rounds[1:]
 
-    def pace(kind: str) -> float:
-        return sum(one[kind]["tokens"] for one in kept) / sum(one[kind]["cpu"] for one in kept)
+    def pace(*kinds: str) -> dict[str, float]:
+        loads = [one[kind] for one in kept for kind in kinds]
+        seconds = sum(load["cpu"] for load in loads)
+        return {what: sum(load[what] for load in loads) / seconds for what in ("sampled", "computed")}
 
+    paces = {"direct": pace("direct", "direct again"), "stayed": pace("stayed"), "left": pace("left")}
     loads = [one[kind] for one in rounds for kind in ("stayed", "left")]
     return {
         "requests": a.requests,
         "lost": sum(load["lost"] for load in loads),
         "leaked": sum(load["leaked"] for load in loads),
         "left": sum(one["left"]["left"] for one in kept),
-        "share_of_direct": pace("left") / pace("direct"),
-        "share_undisturbed": pace("stayed") / pace("direct"),
-        "tokens_per_cpu_second": {kind: pace(kind) for kind in ("direct", "stayed", "left")},
+        "share_of_direct": paces["left"]["computed"] / paces["direct"]["computed"],
+        "share_undisturbed": paces["stayed"]["computed"] / paces["direct"]["computed"],
+        "tokens_per_cpu_second": paces,
         "exit_code": code,
         "budget": a.budget,
         "rounds": rounds,
@@ -233,11 +257,12 @@ def compare(a: argparse.Namespace, folder: Path) -> dict[str, Any]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--json", type=Path, help="write the figures here")
-    parser.add_argument("--model", type=Path, help="a model's directory; default: the built-in tiny policy")
+    parser.add_argument("--model", type=Path, help="a model's directory; default: SmolLM2-135M-Instruct")
+    parser.add_argument("--tiny", action="store_true", help="the built-in policy")
     parser.add_argument("--config", type=Path, help="its stage file (prompt, search, engine)")
     parser.add_argument("--requests", type=int, default=200, help="clients at once")
-    parser.add_argument("--budget", type=int, default=256, help="generated tokens per request")
-    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--budget", type=int, default=96, help="generated tokens per request")
+    parser.add_argument("--rounds", type=int, default=1, help="beside one that warms up")
     parser.add_argument("--direct", action="store_true", help=argparse.SUPPRESS)
     a = parser.parse_args()
     if a.direct:
@@ -245,10 +270,11 @@ def main() -> None:
         return
     with tempfile.TemporaryDirectory() as folder:
         figures = compare(a, Path(folder))
-    print("| load | tokens / CPU-s | share of direct |\n|---|---|---|")
+    paces = figures["tokens_per_cpu_second"]
+    print("| load | computed tokens / CPU-s | share of direct | of them sampled |\n|---|---|---|---|")
     for kind, name in (("direct", "direct"), ("stayed", "server, all stay"), ("left", "server, half leave")):
-        pace = figures["tokens_per_cpu_second"][kind]
-        print(f"| {name} | {pace:,.0f} | {pace / figures['tokens_per_cpu_second']['direct']:.3f} |")
+        share = paces[kind]["computed"] / paces["direct"]["computed"]
+        print(f"| {name} | {paces[kind]['computed']:,.0f} | {share:.3f} | {paces[kind]['sampled']:,.0f} |")
     for name, bar in BARS.items():
         met = figures[name] >= bar if name == "share_of_direct" else figures[name] <= bar
         print(f"{name}: {figures[name]:.3g} (bar: {bar:g}) {'met' if met else 'MISSED'}")

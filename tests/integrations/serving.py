@@ -90,25 +90,28 @@ def process(policy: Path, folder: Path, *arguments: str) -> Iterator[Served]:
     config = folder / "serve.yaml"
     sections = stage().model_dump(mode="json", include={"prompt", "search"}) | {"engine": {"threads": 1}}
     config.write_text(yaml.safe_dump(sections), encoding="utf-8")
+    options = ("--config", str(config), "--name", "toy", "--port", "0", *arguments)
+    with running(command(policy, *options), folder) as served:
+        yield served
+
+
+@contextmanager
+def running(line: list[str], folder: Path) -> Iterator[Served]:
+    """A server's command line, run in `folder` until the block ends; what it complains of is in the file `log`."""
     with (folder / "log").open("w") as log:
-        running = subprocess.Popen(
-            [*command(policy, "--config", str(config), "--name", "toy", "--port", "0"), *arguments],
-            stdout=subprocess.PIPE,
-            stderr=log,
-            text=True,
-            cwd=ROOT,
-            env=os.environ | {"PYTHONPATH": str(ROOT)},
+        started = subprocess.Popen(
+            line, stdout=subprocess.PIPE, stderr=log, text=True, cwd=folder, env=os.environ | {"PYTHONPATH": str(ROOT)}
         )
     try:
-        assert running.stdout is not None
-        address = re.search(r"http://\S+(?=/v1)", running.stdout.readline())
+        assert started.stdout is not None
+        address = re.search(r"http://\S+(?=/v1)", started.stdout.readline())
         assert address, (folder / "log").read_text()
-        yield Served(address.group(), running)
+        yield Served(address.group(), started)
     finally:
-        running.terminate()
-        running.wait(timeout=60)
-        if running.stdout is not None:
-            running.stdout.close()
+        started.terminate()
+        started.wait(timeout=60)
+        if started.stdout is not None:
+            started.stdout.close()
 
 
 @contextmanager
@@ -118,13 +121,13 @@ def thread(engine: Engine, settings: ServerSettings, config: StageConfig) -> Ite
     started = threading.Event()
     server = _Server(service, 1.0, started.set)
     with _bound("127.0.0.1", 0) as listening:
-        running = threading.Thread(target=server.run, args=([listening],))
-        running.start()
+        serving = threading.Thread(target=server.run, args=([listening],))
+        serving.start()
         assert started.wait(60)
         try:
             yield Served(f"http://127.0.0.1:{listening.getsockname()[1]}", service=service)
         finally:
             service.dispatcher.drain(0.0)
             server.should_exit = True
-            running.join(60)
-            assert not running.is_alive()
+            serving.join(60)
+            assert not serving.is_alive()

@@ -6,7 +6,6 @@ import itertools
 import json
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
 from typing import Any
 
 import openai
@@ -20,16 +19,9 @@ from mcts_dpo.search.strategies import STRATEGIES, Strategy, StrategySettings
 from mcts_dpo.search.strategies.live import Question, Reply, solver_for
 from mcts_dpo.toy.policy import toy_prompt
 from tests.conftest import ToyWorld
-from tests.integrations.serving import LONG, Served, process, stage, thread
+from tests.integrations.serving import LONG, Served, stage, thread
 
 pytestmark = pytest.mark.filterwarnings("ignore")
-
-
-@pytest.fixture(scope="module")
-def server(toy_world: ToyWorld, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
-    """A real process that answers by tree search."""
-    with process(toy_world.policy, tmp_path_factory.mktemp("server"), "--budget", "200") as served:
-        yield served
 
 
 @pytest.fixture(scope="module")

@@ -6,10 +6,8 @@ import asyncio
 import random
 import signal
 import socket
-import subprocess
 import threading
 import time
-from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -19,18 +17,13 @@ import openai
 import pytest
 from openai import AsyncOpenAI
 
+from mcts_dpo.cli import main
 from mcts_dpo.toy.world import make_problems
 from tests.conftest import ToyWorld
-from tests.integrations.serving import LONG, ROOT, Served, command, process
+from tests.integrations.serving import LONG, Served, process
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 REQUESTS = 200
-
-
-@pytest.fixture(scope="module")
-def server(toy_world: ToyWorld, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
-    with process(toy_world.policy, tmp_path_factory.mktemp("server"), "--budget", "80") as served:
-        yield served
 
 
 def user(text: str) -> list[Any]:
@@ -45,6 +38,7 @@ def test_two_hundred_at_once_with_random_disconnects(server: Served) -> None:
 
     async def one(client: AsyncOpenAI, index: int) -> str:
         ask: dict[str, Any] = {"model": "toy", "messages": user(problems[index].question), "seed": index}
+        ask["extra_body"] = {"budget": 80}
 
         async def answered() -> str:
             if index % 2:
@@ -70,20 +64,27 @@ def test_two_hundred_at_once_with_random_disconnects(server: Served) -> None:
         ) as client:
             return await asyncio.gather(*(one(client, index) for index in range(REQUESTS)))
 
+    before = server.metrics()
     texts = asyncio.run(everybody())
     gone = sum(text == "gone" for text in texts)
     assert 20 <= gone <= 120, "the impatient leave in the middle"
     assert all(texts), "nobody who stayed was left without an answer"
     server.wait_until_idle()
-    counted = server.metrics()
-    served = {name: value for name, value in counted.items() if name.startswith("mcts_dpo_requests_total")}
+    after = server.metrics()
+    served = {
+        name: after[name] - before.get(name, 0.0)
+        for name in after
+        if name.startswith("mcts_dpo_requests_total") and after[name] > before.get(name, 0.0)
+    }
     whole, left = (f'mcts_dpo_requests_total{{endpoint="chat",status="{status}"}}' for status in (200, 499))
     assert served.keys() == {whole, left}
     assert served[whole] >= REQUESTS - gone
     assert served[whole] + served[left] <= REQUESTS, "some may have left before they had asked"
     # After all that it answers as it did: the same seed, the same text.
     index = next(index for index, text in enumerate(texts) if text != "gone")
-    again = server.client().chat.completions.create(model="toy", messages=user(problems[index].question), seed=index)
+    again = server.client().chat.completions.create(
+        model="toy", messages=user(problems[index].question), seed=index, extra_body={"budget": 80}
+    )
     assert again.choices[0].message.content == texts[index]
 
 
@@ -105,10 +106,7 @@ def test_a_client_that_goes_away_frees_its_search(server: Served, stream: bool) 
     assert server.metrics()['mcts_dpo_requests_total{endpoint="chat",status="499"}'] == before + 1
 
 
-@pytest.mark.parametrize(("sent", "code"), [(signal.SIGTERM, 0), (signal.SIGINT, 130)])
-def test_told_to_stop_it_ends_what_is_under_way_and_refuses_the_rest(
-    toy_world: ToyWorld, tmp_path: Path, sent: signal.Signals, code: int
-) -> None:
+def test_told_to_stop_it_ends_what_is_under_way_and_refuses_the_rest(toy_world: ToyWorld, tmp_path: Path) -> None:
     options = ("--budget", "800", "--strategy", "majority", "--concurrency", "1")
     with process(toy_world.policy, tmp_path, *options) as served:
         found: dict[str, Any] = {}
@@ -128,48 +126,52 @@ def test_told_to_stop_it_ends_what_is_under_way_and_refuses_the_rest(
         asking[1].start()
         served.wait_until('mcts_dpo_searches{state="waiting"}', 1)
         assert served.process is not None
-        served.process.send_signal(sent)
+        served.process.terminate()
         for one in asking:
             one.join(120)
         assert isinstance(found["first"], str)
         assert found["first"]
         assert isinstance(found["second"], openai.InternalServerError)
         assert found["second"].status_code == 503
-        assert served.process.wait(60) == code
+        assert served.process.wait(60) == 0
     assert "Traceback" not in (tmp_path / "log").read_text()
 
 
-def test_what_cannot_end_in_time_is_refused(toy_world: ToyWorld, tmp_path: Path) -> None:
+def test_interrupted_it_refuses_what_cannot_end_in_time(toy_world: ToyWorld, tmp_path: Path) -> None:
     with process(toy_world.policy, tmp_path, "--budget", "800", "--grace", "0.2") as served:
         assert served.process is not None
 
         def stop() -> None:
             served.wait_until('mcts_dpo_searches{state="active"}', 1)
             assert served.process is not None
-            served.process.terminate()
+            served.process.send_signal(signal.SIGINT)
 
         stopper = threading.Thread(target=stop)
         stopper.start()
         with pytest.raises(openai.InternalServerError, match="could not finish in time"):
             served.client().chat.completions.create(model="toy", messages=user("a"), **LONG)
         stopper.join()
-        assert served.process.wait(60) == 0
+        assert served.process.wait(60) == 130
 
 
-def refused(policy: Path, *arguments: str) -> str:
-    """What a command line that cannot work says, on one line, with exit code 2."""
-    done = subprocess.run(command(policy, *arguments), capture_output=True, text=True, cwd=ROOT, timeout=120)
-    assert done.returncode == 2, done.stderr
-    assert done.stderr.count("\n") == 1
-    return done.stderr
+def test_bad_command_lines_are_one_line(
+    toy_world: ToyWorld, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def refused(*arguments: str, policy: Path = toy_world.policy) -> str:
+        monkeypatch.setattr("sys.argv", ["mcts-dpo", "serve", "-m", str(policy), *arguments])
+        with pytest.raises(SystemExit) as stop:
+            main()
+        said = capsys.readouterr().err
+        assert stop.value.code == 2
+        assert said.count("\n") == 1
+        return said
 
-
-def test_bad_command_lines_are_one_line(toy_world: ToyWorld, tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
-        port = taken.getsockname()[1]
-        message = refused(toy_world.policy, "--budget", "9", "--port", str(port))
-        assert f"--host 127.0.0.1 --port {port}: cannot be used" in message
-    assert "needs a key: --key KEY" in refused(toy_world.policy, "--budget", "9", "--host", "0.0.0.0")
-    assert "needs a budget" in refused(toy_world.policy)
-    assert "did you mean 'mcts'" in refused(toy_world.policy, "--strategy", "mtcs", "--budget", "9")
-    assert "no-such-model" in refused(tmp_path / "no-such-model", "--budget", "9", "--port", "0")
+        port = str(taken.getsockname()[1])
+        assert f"--host 127.0.0.1 --port {port}: cannot be used" in refused("--budget", "9", "--port", port)
+    assert "needs a key: --key KEY" in refused("--budget", "9", "--host", "0.0.0.0")
+    assert "needs a budget" in refused()
+    assert "did you mean 'mcts'" in refused("--strategy", "mtcs", "--budget", "9")
+    assert "no-such-model" in refused("--budget", "9", "--port", "0", policy=tmp_path / "no-such-model")
+    hopeless = ("--budget", "9", "--port", "0", "search.faithful.reference_child=true")
+    assert "a solving search cannot see a reference" in refused(*hopeless)

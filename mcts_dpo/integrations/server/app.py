@@ -18,6 +18,7 @@ from fastapi import Depends, FastAPI, Request
 from fastapi.responses import JSONResponse, Response, StreamingResponse
 from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 
 from mcts_dpo.integrations.server.bodies import Answer
 from mcts_dpo.integrations.server.dispatcher import (
@@ -121,6 +122,8 @@ class Service:
             body = await request.json()
         except ValueError:
             raise ApiError(400, "the body is not JSON") from None
+        except ClientDisconnect:
+            raise _Gone from None
         said: ChatRequest | CompletionRequest
         if endpoint == "chat":
             said = read(ChatRequest, body, self.serving)

@@ -102,9 +102,12 @@ class TreeSolver:
     """The tree search, one tree for each question. With `advance: step` every move decides a step."""
 
     def __init__(self, engine: Engine, dials: StrategySettings, alive: int) -> None:
+        from mcts_dpo.models import tokenizer_digest  # not before a model is there: it brings torch along
+
         self._engine = engine
         self._dials = dials
         self._loop = Loop(engine, alive)
+        self._tokenizer = tokenizer_digest(engine.tokenizer)
         self._tasks: dict[Hashable, simulation.Task] = {}
         self._keys: dict[int, Hashable] = {}
 
@@ -120,7 +123,7 @@ class TreeSolver:
             # Simulations are then those of one move, not of all that the budget pays.
             dials = dials.model_copy(update={"simulations": search.simulations})
         settings = tree_settings(search, question.budget, plan(question.budget, dials, search))
-        task = simulation.start([question.problem], self._engine, question.prompt, settings, "solve")
+        task = simulation.start([question.problem], self._engine, question.prompt, settings, "solve", self._tokenizer)
         if task.trees[0].info.status == "failed":
             raise InputError(task.trees[0].info.reason)
         self._tasks[key] = task
