@@ -46,7 +46,7 @@ children = multiprocessing.get_context("forkserver")
 children.set_forkserver_preload(["mcts_dpo.cli", "mcts_dpo.rounds", "mcts_dpo.report", "transformers"])
 
 AHEAD = 3
-"""Stages among which the next kill is drawn: the one under way and those after it."""
+"""Stages among which the next kill is drawn: the first of those that are not finished and were not aimed at."""
 FIGURES = {"accuracy.png", "training.png", "report.html"}
 CLOCKED = {"timings.jsonl", ".lock"}
 
@@ -163,10 +163,11 @@ def chaos(config: RunConfig, folder: Path, *, kills: int, seed: int = 0) -> dict
     while sum(hits.values()) < kills:
         directory = folder / f"run-{runs:03d}"
         runs += 1
+        aimed: set[int] = set()
         while True:
             before = _claimed(directory)
             process = start(path, directory)
-            if sum(hits.values()) < kills and _kill_somewhere(process, directory, before, stages, draw):
+            if sum(hits.values()) < kills and _kill_somewhere(process, directory, before, stages, aimed, draw):
                 hits[_under_way(directory, stages)] += 1
                 half += [f"{directory.name}/{name}" for name in half_files(directory, expected)]
                 continue
@@ -195,12 +196,18 @@ def _claimed(directory: Path) -> int:
     return path.stat().st_mtime_ns if path.exists() else 0
 
 
-def _kill_somewhere(process: Any, directory: Path, before: int, stages: list[Stage], draw: random.Random) -> bool:
-    """Kill at a drawn moment of one of the next stages. False if the run ended before it came."""
-    ahead = [place for place, stage in enumerate(stages) if not stage.done(directory)][:AHEAD]
-    if not ahead:
+def _kill_somewhere(
+    process: Any, directory: Path, before: int, stages: list[Stage], aimed: set[int], draw: random.Random
+) -> bool:
+    """Kill at a drawn moment of one of the next stages. False if the run ended before it came.
+
+    aimed: the stages of this run that were aimed at; each is but once, so that kills meet all stages and runs end.
+    """
+    left = [place for place, stage in enumerate(stages) if place not in aimed and not stage.done(directory)]
+    if not left:
         return False
-    place, share = draw.choice(ahead), draw.random()
+    place, share = draw.choice(left[:AHEAD]), draw.random()
+    aimed.add(place)
     while _claimed(directory) == before or (place > 0 and not stages[place - 1].done(directory)):
         if not process.is_alive():
             return False

@@ -148,25 +148,35 @@ def test_a_checkpoint_cut_short(
 def test_an_engine_that_dies(
     config: RunConfig, undisturbed: Path, refused: Callable[..., str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """One that refuses all that it is asked, as one whose server is gone does: no shard of failures is kept."""
-    from mcts_dpo.engines.base import Completion
+    """In the middle of the second shard, as if its server were gone: no tree of it is kept, and the first shard is."""
+    from mcts_dpo.engines.base import Completion, Request
     from mcts_dpo.engines.transformers import TransformersEngine
 
-    lost: list[int] = []
+    submit, poll = TransformersEngine.submit, TransformersEngine.poll
+    served, lost = [0], list[int]()
+    first = tmp_path / "round-000" / "trees" / "shard-0000.parquet"
+
+    def dying(engine: TransformersEngine, request: Request) -> None:
+        served[0] += first.exists()
+        if served[0] > 10:
+            lost.append(request.id)
+        else:
+            submit(engine, request)
+
+    def silent(engine: TransformersEngine, **options: Any) -> list[Completion]:
+        given = [Completion(id, error="cannot be reached, tried 6 times") for id in lost]
+        lost.clear()
+        return given or poll(engine, **options)
+
     with monkeypatch.context() as patch:
-        patch.setattr(TransformersEngine, "submit", lambda _, request: lost.append(request.id))
-
-        def poll(*_: Any, **__: Any) -> list[Completion]:
-            given = [Completion(id, error="cannot be reached, tried 6 times") for id in lost]
-            lost.clear()
-            return given
-
-        patch.setattr(TransformersEngine, "poll", poll)
+        patch.setattr(TransformersEngine, "submit", dying)
+        patch.setattr(TransformersEngine, "poll", silent)
         said = refused(tmp_path)
-    shard = tmp_path / "round-000" / "trees" / "shard-0000.parquet"
-    assert said.startswith(f"{shard}: the engine serves nothing any more (the first problem, toy-")
-    assert "cannot be reached, tried 6 times); nothing of it is kept; mend the engine and give the same command" in said
-    assert not list(shard.parent.iterdir())
+    assert first.exists()
+    shard = first.with_name("shard-0001.parquet")
+    assert said.startswith(f"{shard}: the engine serves nothing any more (the first problem that it refused, toy-")
+    assert "cannot be reached, tried 6 times); nothing of this shard is kept; mend the engine and give the" in said
+    assert [path.name for path in first.parent.iterdir()] == [first.name]
     run(config, tmp_path)
     assert fingerprints(tmp_path) == fingerprints(undisturbed)
 

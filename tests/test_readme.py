@@ -24,7 +24,7 @@ def test_the_python_example_runs(
     toy_world: ToyWorld, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Word for word, but for the names of the model and the data, and the toy's prompt style."""
-    (example,) = blocks("python")
+    example, *_ = blocks("python")
     example = example.replace('"Qwen/Qwen2.5-0.5B-Instruct"', repr(str(toy_world.policy)))
     example = example.replace('"openai/gsm8k", subset="main", split="train"', repr(toy_world.config.train.source))
     example = example.replace("limit=64", "limit=12").replace("PromptSettings()", "toy_prompt()")

@@ -191,13 +191,12 @@ def _by_events(
 
 
 def _require_life(task: Task, shard: Shard) -> None:
-    """Raise InputError if the engine served none of a shard's problems and will not continue a single token either.
+    """Raise InputError if the engine refused one of a shard's problems and will not continue a single token either.
 
     Then it has died, and the shard is no result. Nothing else may be under way in the engine.
     """
-    trees = task.forest.trees
-    refused = [tree for tree in trees if tree.status == "failed" and NO_ROOM not in tree.reason]
-    if not refused or any(tree.status != "failed" for tree in trees):
+    refused = [tree for tree in task.forest.trees if tree.status == "failed" and NO_ROOM not in tree.reason]
+    if not refused:
         return
     task.engine.submit(Request(id=0, prefix=(task.engine.tokenizer.eos_token_id or 0,), max_tokens=1))
     if any(completion.error is None for completion in task.engine.poll()):
@@ -205,8 +204,9 @@ def _require_life(task: Task, shard: Shard) -> None:
     if task.journal:
         task.journal.remove()
     raise InputError(
-        f"{shard.path}: the engine serves nothing any more (the first problem, {refused[0].problem_id}: "
-        f"{refused[0].reason}); nothing of it is kept; mend the engine and give the same command again"
+        f"{shard.path}: the engine serves nothing any more (the first problem that it refused, "
+        f"{refused[0].problem_id}: {refused[0].reason}); nothing of this shard is kept; mend the engine and give the "
+        "same command again"
     )
 
 
