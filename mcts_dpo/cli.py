@@ -8,23 +8,25 @@ from __future__ import annotations
 
 import json
 import os
-import sys
 from contextlib import ExitStack
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 from rich.console import Console
-from rich.markup import escape
 
+from mcts_dpo import viewing
 from mcts_dpo.console import live_progress
-from mcts_dpo.files import InputError, RestartError, write_json
+from mcts_dpo.exits import run_app
+from mcts_dpo.files import InputError, write_json
 from mcts_dpo.integrations import commands as integrations
 from mcts_dpo.options import (
     ConfigOption,
     ModelOption,
     Overrides,
     ProblemsOption,
+    load_extension,
     load_named_problems,
     policy_named,
     stage_config,
@@ -42,6 +44,14 @@ out_console = Console()
 err_console = Console(stderr=True)
 
 JsonFlag = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
+
+
+class PairsFormat(StrEnum):
+    """What `pairs` writes."""
+
+    tables = "tables"
+    trl = "trl"
+
 
 # Heavy libraries are imported inside the commands, so that `--help` and usage errors answer at once.
 
@@ -216,6 +226,7 @@ def search(
     config: ConfigOption = None,
     shard_size: Annotated[int, typer.Option(help="Problems per shard; a finished shard is not repeated.", min=1)] = 32,
     seed: Annotated[int, typer.Option(help="Of the samples.", min=0)] = 0,
+    as_json: JsonFlag = False,
 ) -> None:
     """Grow one tree per problem. Here no tree waits for another unless search.schedule=waves is given."""
     from mcts_dpo.engines import load_engine
@@ -239,7 +250,10 @@ def search(
             policy=policy_fingerprint(policy),
             progress=progress,
         )
-    typer.echo(f"{len(items)} trees in {len(shards)} files under {out}")
+    if as_json:
+        _print({"trees": len(items), "files": [str(shard) for shard in shards]})
+    else:
+        typer.echo(f"{len(items)} trees in {len(shards)} files under {out}")
 
 
 @app.command()
@@ -250,9 +264,19 @@ def pairs(
     ],
     config: ConfigOption = None,
     setting: Annotated[list[str] | None, typer.Option("--set", help="A setting, as preferences.name=value.")] = None,
+    format_: Annotated[
+        PairsFormat, typer.Option("--format", help="tables: all columns; trl: dpo/, kto/, sft/ for TRL's own commands.")
+    ] = PairsFormat.tables,
+    card: Annotated[bool, typer.Option("--card", help="Write the data set's card, README.md, too.")] = False,
+    model: Annotated[str | None, typer.Option("--model", "-m", help="The policy's name, for the card.")] = None,
+    license_: Annotated[str, typer.Option("--license", help="The data's licence, for the card.")] = "unknown",
+    push: Annotated[str | None, typer.Option("--push", help="ORG/NAME: upload to the hub, card included.")] = None,
+    private: Annotated[bool, typer.Option("--private", help="With --push: a private data set.")] = False,
+    as_json: JsonFlag = False,
 ) -> None:
     """Turn trees into step-level preference pairs (TRL columns included), lists of siblings, and best solutions."""
-    from mcts_dpo.preferences import extract_pairs, extract_siblings, extract_solutions
+    from mcts_dpo.preferences import extract_pairs, extract_siblings, extract_solutions, push_to_hub, write_card
+    from mcts_dpo.preferences import write_trl as write_for_trl
     from mcts_dpo.search import Forest
 
     settings = stage_config(config, setting)
@@ -262,15 +286,30 @@ def pairs(
     forests = [Forest.load(file) for file in files]
     found, solutions = extract_pairs(forests, settings.preferences), extract_solutions(forests, settings.preferences)
     siblings = extract_siblings(forests, settings.preferences)
-    for table in (found, siblings, solutions):
-        table.save(out / f"{table.what}.parquet")
+    if format_ is PairsFormat.trl:
+        write_for_trl(out, found, siblings, solutions)
+    else:
+        for table in (found, siblings, solutions):
+            table.save(out / f"{table.what}.parquet")
+    if card or push or (format_ is PairsFormat.trl and len(found)):
+        about = {"preferences": settings.preferences.model_dump(mode="json"), **forests[0].settings}
+        policy = model or getattr(settings, "model", None)
+        write_card(out, model=policy, license=license_, settings=about)
+    pushed = push_to_hub(out, push, private=private) if push else None
+    trees_read = sum(len(forest.trees) for forest in forests)
+    if as_json:
+        counts = {"pairs": len(found), "lists": siblings.lists, "solutions": len(solutions), "trees": trees_read}
+        _print({**counts, "out": str(out), "pushed": pushed})
+        return
     typer.echo(
         f"{len(found)} pairs, {siblings.lists} lists of siblings and {len(solutions)} solutions "
-        f"from {sum(len(f.trees) for f in forests)} trees in {out}"
+        f"from {trees_read} trees in {out}"
     )
     if not len(found):
         gap = settings.preferences.min_gap
         typer.echo(f"No pairs: no parent has two children whose Q differs by preferences.min_gap = {gap:g} or more.")
+    if pushed:
+        typer.echo(pushed)
 
 
 @app.command()
@@ -426,7 +465,8 @@ def solve(
     extra = [f"search.budget={budget}"] if budget else []
     settings = stage_config(config, [*(overrides or []), *extra])
     engine = load_engine(policy_named(settings, model), settings=settings.engine)
-    solution = solve_question(question, engine, prompt=settings.prompt, settings=settings.search)
+    with live_progress(err_console) as progress:
+        solution = solve_question(question, engine, prompt=settings.prompt, settings=settings.search, progress=progress)
     if as_json:
         _print(solution.as_dict())
         return
@@ -435,101 +475,23 @@ def solve(
     out_console.print(render_tree(solution.forest, 0, highlight=solution.found.leaf))
 
 
-@app.command()
-def report(
-    directory: Annotated[Path, typer.Argument(help="A run directory.")],
-    as_json: JsonFlag = False,
-) -> None:
-    """Sum up a run as text; write report.html (figures and a tree browser, one file) and PNG plots into it."""
-    from mcts_dpo.report import load_run, summary_text, write_html, write_plots
-
-    record = load_run(directory)
-    plots, page = write_plots(record), write_html(record)
-    if as_json:
-        written = {"plots": [str(plot) for plot in plots], "page": str(page)}
-        _print({"metrics": list(record.metrics), "timings": list(record.timings), **written})
-    else:
-        out_console.print(summary_text(record))
-        typer.echo("\n".join(map(str, [*plots, page])))
-
-
-@app.command()
-def tree(
-    source: Annotated[Path, typer.Argument(help="A run directory, a folder of tree files, or one tree file.")],
-    problem: Annotated[str | None, typer.Argument(help="Id of a problem; without it, the ids are listed.")] = None,
-    round_: Annotated[int | None, typer.Option("--round", help="Only this round (from 1).", min=1)] = None,
-    depth: Annotated[int, typer.Option(help="Steps below the root.", min=1)] = 8,
-    children: Annotated[int, typer.Option(help="Children of a step, most visited first.", min=1)] = 4,
-) -> None:
-    """Show the search tree of a problem: visits, action values, priors, outcomes, text."""
-    from mcts_dpo.report import find_trees
-    from mcts_dpo.search import render_tree
-
-    found = find_trees(source, problem, round_)
-    for where, forest, index in found:
-        if problem is None:
-            info = forest.trees[index]
-            typer.echo(f"{info.problem_id}\t{where}\t{len(forest.nodes(index))} steps\t{info.status}")
-        else:
-            out_console.print(f"[dim]{where}[/dim]")
-            out_console.print(render_tree(forest, index, max_depth=depth, max_children=children))
-
-
-@app.command()
-def doctor(
-    overrides: Overrides = None,
-    model: ModelOption = None,
-    config: ConfigOption = None,
-    as_json: JsonFlag = False,
-) -> None:
-    """Say what is installed, which engine runs and why, whether a model's memory suffices, and what to install."""
-    from mcts_dpo.doctor import diagnose
-
-    settings = stage_config(config, overrides)
-    found = diagnose(settings, model or getattr(settings, "model", None))
-    if as_json:
-        _print([finding.as_dict() for finding in found])
-        return
-    marks = {"ok": "[green]✓[/green]", "note": "[dim]·[/dim]", "missing": "[red]✗[/red]"}
-    for finding in found:
-        out_console.print(
-            f"{marks[finding.level]} [bold]{finding.topic}[/bold]  {escape(finding.text)}", highlight=False
-        )
-        if finding.remedy:
-            out_console.print(f"    → {escape(finding.remedy)}", style="dim", highlight=False)
-
-
+app.add_typer(viewing.app)
 app.add_typer(integrations.app)
 
 
 @app.callback()
 def _options(
-    context: typer.Context, debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks.")] = False
+    context: typer.Context,
+    debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks.")] = False,
+    with_: Annotated[
+        list[str] | None, typer.Option("--with", help="Import this Python module first; what it registers has a name.")
+    ] = None,
 ) -> None:
     context.obj = debug
+    for name in with_ or []:
+        load_extension(name)
 
 
 def main() -> None:
-    """Entry point of the console script: run the command, turn what it raises into a line and an exit code."""
-    debug = "--debug" in sys.argv[1:]
-    try:
-        app()
-    except InputError as error:
-        if debug:
-            raise
-        typer.echo(f"mcts-dpo: {error}", err=True)
-        sys.exit(2)
-    except RestartError as error:
-        if debug:
-            raise
-        if error.speaks:
-            typer.echo(f"mcts-dpo: {error}", err=True)
-        sys.exit(75)
-    except KeyboardInterrupt:
-        typer.echo("mcts-dpo: interrupted; finished shards and stages are kept, the same command continues", err=True)
-        sys.exit(130)
-    except Exception as error:
-        if debug:
-            raise
-        typer.echo(f"mcts-dpo: {type(error).__name__}: {error} (--debug shows where)", err=True)
-        sys.exit(1)
+    """Entry point of the console script."""
+    run_app(app)

@@ -14,7 +14,10 @@ from mcts_dpo.progress import Progress, silent
 
 @contextmanager
 def live_progress(console: Console) -> Iterator[Progress]:
-    """A Progress that draws bars with elapsed time, ETA and running figures on `console` while the block runs."""
+    """A Progress that draws bars with elapsed time, ETA and running figures on `console` while the block runs.
+
+    Of a figure `tokens`, the number so far, it shows the pace since the stage began.
+    """
     if not console.is_terminal:
         yield silent
         return
@@ -33,6 +36,9 @@ def live_progress(console: Console) -> Iterator[Progress]:
             # A stage that starts again (the next evaluation, say) gets a new line.
             if stage not in tasks or done < bars.tasks[tasks[stage]].completed:
                 tasks[stage] = bars.add_task(stage, total=total, figures="")
+            spent = bars.tasks[tasks[stage]].elapsed
+            if "tokens" in figures and spent:
+                figures = {"tok/s": figures.pop("tokens") / spent, **figures}
             text = "  ".join(f"{name} {value:.3g}" for name, value in figures.items())
             bars.update(tasks[stage], completed=done, total=total, figures=text)
 

@@ -14,7 +14,7 @@ import os
 import re
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -211,10 +211,17 @@ def write_table(path: Path, table: pa.Table) -> None:
         pq.write_table(table, scratch, compression="zstd")
 
 
-def read_table(path: Path) -> pa.Table:
-    """Read one Parquet file. Raises InputError naming the file when it is missing or not Parquet."""
+def read_table(path: Path, columns: Sequence[str] | None = None) -> pa.Table:
+    """Read one Parquet file, or some of its columns.
+
+    Raises InputError naming the file when it is missing or not Parquet, or lacks one of `columns`.
+    """
     try:
-        return pq.read_table(path)
+        table = pq.read_table(path, columns=None if columns is None else list(columns))
+        absent = [name for name in columns or () if name not in table.column_names]
+        if absent:
+            raise InputError(f"{path}: the column {absent[0]!r} is missing")
+        return table
     except FileNotFoundError:
         raise InputError(f"{path}: no such file") from None
     except (pa.ArrowInvalid, OSError) as error:

@@ -5,6 +5,9 @@ Heavy libraries are imported inside the functions, so that `--help` and usage er
 
 from __future__ import annotations
 
+import importlib
+import os
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -24,6 +27,19 @@ ModelOption = Annotated[
 ProblemsOption = Annotated[
     str | None, typer.Option("--problems", "-p", help="A file (JSONL, CSV, Parquet) or the name of a hub data set.")
 ]
+
+
+def load_extension(name: str) -> None:
+    """Import a module that registers losses, strategies or verifiers; those beside the working directory are found.
+
+    Raises InputError if it cannot be imported.
+    """
+    if os.getcwd() not in sys.path:
+        sys.path.insert(0, os.getcwd())
+    try:
+        importlib.import_module(name)
+    except Exception as error:
+        raise InputError(f"--with {name!r}: cannot be imported ({type(error).__name__}: {error})") from None
 
 
 def stage_config(path: Path | None, overrides: list[str] | None) -> StageConfig:

@@ -20,11 +20,11 @@ from pathlib import Path
 from string import ascii_uppercase
 from typing import Any, Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from mcts_dpo.files import InputError, digest, read_table, whole
 from mcts_dpo.settings import Settings, load_settings, nearest
-from verifiers import verify
+from verifiers import get_verifier, verifier_names, verify
 
 Role = Literal["question", "answer", "solution", "id", "choices"]
 Format = Literal["auto", "gsm8k", "math", "mawps", "choice", "columns"]
@@ -41,6 +41,8 @@ class Problem:
     solution: a reference solution, if there is one.
     choices:  of a multiple-choice question, in the order of the letters A, B, C, …; otherwise empty.
     source:   the data set, as it was asked for.
+    verifier: the name of the verifier that compares answers (`verifiers.get_verifier`); "": as mathematics, or as
+              letters where there are choices.
     """
 
     id: str
@@ -49,6 +51,7 @@ class Problem:
     solution: str | None = None
     choices: tuple[str, ...] = ()
     source: str = ""
+    verifier: str = ""
 
     def without_answer(self) -> Problem:
         """The problem as a solving search sees it: no reference answer, no reference solution."""
@@ -66,6 +69,8 @@ class ProblemSettings(Settings):
     shuffle_seed: shuffles the problems (before offset and limit); None keeps the order of the file.
     offset:       problems to skip.
     limit:        problems to keep at most.
+    verifier:     the name of the verifier that compares answers; null: as mathematics, or as letters where there are
+                  choices. (A vote still takes answers for one class that are equal as mathematics.)
     """
 
     source: str = Field(min_length=1)
@@ -76,6 +81,16 @@ class ProblemSettings(Settings):
     limit: int | None = Field(default=None, ge=1)
     offset: int = Field(default=0, ge=0)
     shuffle_seed: int | None = None
+    verifier: str | None = None
+
+    @field_validator("verifier")
+    @classmethod
+    def _known_verifier(cls, name: str | None) -> str | None:
+        if name is not None and name not in verifier_names():
+            close = nearest(name, verifier_names())
+            hint = f"; did you mean {close!r}?" if close else ""
+            raise ValueError(f"is not a verifier{hint} (accepted: {', '.join(verifier_names())})")
+        return name
 
 
 def load_problems(source: str | Path | ProblemSettings, **settings: Any) -> list[Problem]:
@@ -95,6 +110,8 @@ def load_problems(source: str | Path | ProblemSettings, **settings: Any) -> list
     read = _reader(chosen, rows[0])
     problems = [read(row, f"{stem}-{row.number}") for row in rows]
     _check_ids(chosen.source, problems, rows)
+    if chosen.verifier is not None:
+        problems = [replace(problem, verifier=chosen.verifier) for problem in problems]
     if chosen.shuffle_seed is not None:
         order = sorted(range(len(problems)), key=lambda index: digest(chosen.shuffle_seed, index))
         problems = [problems[index] for index in order]
@@ -104,9 +121,8 @@ def load_problems(source: str | Path | ProblemSettings, **settings: Any) -> list
 
 
 def save_problems(path: Path, problems: Iterable[Problem]) -> None:
-    """Write problems as JSON lines that `load_problems` reads back equal (but for `source`), whole or not at all.
-
-    A field that a problem lacks is left out of its line.
+    """Write problems as JSON lines, whole or not at all; `load_problems` reads them back equal but for `source` and
+    `verifier`, which are said by whoever loads. A field that a problem lacks is left out of its line.
     """
     with whole(path) as scratch, scratch.open("w", encoding="utf-8") as lines:
         for problem in problems:
@@ -129,6 +145,8 @@ def unparsable_answers(problems: Iterable[Problem]) -> list[Problem]:
     """
 
     def readable(problem: Problem, answer: str) -> bool:
+        if problem.verifier:
+            return bool(get_verifier(problem.verifier)(answer, answer))
         if problem.choices:
             return answer in ascii_uppercase[: len(problem.choices)]
         # Equal texts are equal answers to `verify`, whether or not they mean anything: hence the first two.

@@ -40,6 +40,7 @@ from mcts_dpo.files import (
     whole,
     write_json,
 )
+from mcts_dpo.models import load_tokenizer
 from mcts_dpo.preferences import extract_pairs, extract_siblings, extract_solutions
 from mcts_dpo.problems import Problem, load_problems, overlap
 from mcts_dpo.progress import Progress, part_of, silent
@@ -139,11 +140,13 @@ def run(
 
 
 def _run(config: RunConfig, directory: Path, search: ShardSearch, force: bool, progress: Progress) -> RunResult:
+    problems = _load(config)
+    if not (directory / "config.yaml").exists():
+        load_tokenizer(config.model)  # a model that is not there leaves no directory that a better command is refused
     directory.mkdir(parents=True, exist_ok=True)
     with locked(directory):
         sweep(directory)
         claim(config, directory, force)
-        problems = _load(config)
         bench = _Bench(config, directory, search, progress)
         baseline = _evaluate_baseline(bench, problems) if config.baseline else None
         policy = config.model

@@ -343,7 +343,7 @@ class _Place:
         self.groups: list[type[Settings]] = []
 
     def accepted(self) -> str:
-        return _describe(self.annotation, self.metadata)
+        return accepted_by(self.annotation, self.metadata)
 
     def choices(self) -> list[str]:
         literals = [kind for kind in _alternatives(self.annotation) if get_origin(kind) is Literal]
@@ -376,15 +376,18 @@ def _locate(cls: type[Settings], location: tuple[int | str, ...]) -> _Place:
     return place
 
 
-def _describe(annotation: Any, metadata: Sequence[Any] = ()) -> str:
+def accepted_by(annotation: Any, metadata: Sequence[Any] = ()) -> str:
     """What an annotation accepts, in words: "an integer ≥ 1", "'a', 'b' or null"."""
     if get_origin(annotation) is Annotated:
         own = [bound for one in get_args(annotation)[1:] for bound in getattr(one, "metadata", [one])]
-        return _describe(get_args(annotation)[0], [*own, *metadata])
+        said = next((one for one in own if isinstance(one, str)), None)
+        if said is not None:
+            return said
+        return accepted_by(get_args(annotation)[0], [*own, *metadata])
     members = _alternatives(annotation)
     if len(members) > 1:
         # Bounds given for a union hold for its numbers (and texts); null has none.
-        words = [_describe(member, metadata) for member in members if member is not type(None)]
+        words = [accepted_by(member, metadata) for member in members if member is not type(None)]
         return _or([*words, *(["null"] if type(None) in members else [])])
     if get_origin(annotation) is Literal:
         return _or([_show(choice) for choice in get_args(annotation)])
@@ -398,11 +401,11 @@ def _describe(annotation: Any, metadata: Sequence[Any] = ()) -> str:
     if get_origin(annotation) is tuple:
         arguments = get_args(annotation)
         if arguments[-1] is ...:
-            return f"a list, each item {_describe(arguments[0])}"
-        return f"a list of {len(arguments)}: {', '.join(_describe(argument) for argument in arguments)}"
+            return f"a list, each item {accepted_by(arguments[0])}"
+        return f"a list of {len(arguments)}: {', '.join(accepted_by(argument) for argument in arguments)}"
     if get_origin(annotation) is dict:
         key, value = get_args(annotation)
-        return f"a mapping of {_describe(key)} to {_describe(value)}"
+        return f"a mapping of {accepted_by(key)} to {accepted_by(value)}"
     if _is_settings(annotation):
         return f"the settings {', '.join(annotation.model_fields)}"
     return getattr(annotation, "__name__", str(annotation))

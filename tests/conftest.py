@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import os
+import shutil
+import subprocess
+import sys
+import venv
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 import torch
+from transformers import AutoTokenizer
 
 from mcts_dpo.config import RunConfig
 from mcts_dpo.problems import Problem, load_problems, save_problems
@@ -38,6 +44,49 @@ class ToyWorld:
     train: list[Problem]
     test: list[Problem]
     config: RunConfig
+
+
+CHAT = (
+    "{% for m in messages %}{{ m['content'].split('\\n')[0] if m['role'] == 'user' else m['content'] }}"
+    "{% if not loop.last or m['role'] == 'user' %}{{ '\\n' }}{% endif %}{% endfor %}"
+)
+"""A chat template for the toy policy: of a question its first line, as it was taught; an open turn stays open."""
+
+
+@pytest.fixture(scope="session")
+def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The programs of an environment with this package's wheel, away from the checkout, beside the libraries that are
+    here: `mcts-dpo`, and the harnesses' own."""
+    folder = tmp_path_factory.mktemp("installed")
+    build = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--wheel-dir", folder / "dist", ROOT]
+    own = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    subprocess.run(build, check=True, env=own)
+    (wheel,) = (folder / "dist").glob("mcts_dpo-*.whl")
+    venv.create(folder / "env", with_pip=False)
+    bin_ = folder / "env" / "bin"
+    install = [sys.executable, "-m", "pip", "--python", bin_ / "python", "install", "--quiet", "--no-deps", wheel]
+    subprocess.run(install, check=True, env=own)
+    # The libraries come from this environment; the package itself must come from the wheel.
+    site = next((folder / "env").glob("lib/python*/site-packages"))
+    (site / "libraries.pth").write_text(next(path for path in sys.path if path.endswith("site-packages")) + "\n")
+    for program in ("inspect", "trl"):
+        script = Path(sys.executable).parent / program
+        if script.exists():
+            _, _, body = script.read_text().partition("\n")
+            (bin_ / program).write_text(f"#!{bin_ / 'python'}\n{body}")
+            (bin_ / program).chmod(0o755)
+    return bin_
+
+
+@pytest.fixture(scope="session")
+def chat_policy(toy_world: ToyWorld, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The toy policy with a chat template: it answers to the default prompt, as a user's own model would."""
+    folder = tmp_path_factory.mktemp("chat") / "policy"
+    shutil.copytree(toy_world.policy, folder)
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    tokenizer.chat_template = CHAT
+    tokenizer.save_pretrained(folder)
+    return folder
 
 
 @pytest.fixture(scope="session")

@@ -63,6 +63,11 @@ def test_stages_one_by_one(cli: Cli, config: Path, toy_world: ToyWorld, tmp_path
     assert rows > 0
     assert out.startswith(f"{rows} pairs, ")
     assert pq.read_metadata(data / "siblings.parquet").num_rows >= 2 * rows
+    code, out, _ = cli("pairs", trees, "--out", data, "--set", "preferences.min_gap=0.1", "--json", "--card")
+    assert (json.loads(out)["pairs"], json.loads(out)["trees"]) == (rows, 40)
+    assert "config_name: pairs" in (data / "README.md").read_text()
+    code, out, _ = cli("tree", trees, toy_world.train[0].id, "--json")
+    assert [shown["id"] for shown in json.loads(out)] == [toy_world.train[0].id]
     code, out, _ = cli("pairs", trees, "--out", tmp_path / "none", "--set", "preferences.min_gap=9")
     assert code == 0
     assert out.splitlines()[-1].endswith(

@@ -28,6 +28,16 @@ def test_a_terminal_sees_stage_count_and_figures() -> None:
     assert "1/3" in text, "a stage that starts again gets a line of its own"
 
 
+def test_tokens_are_shown_as_a_pace() -> None:
+    stream = io.StringIO()
+    with live_progress(Console(file=stream, force_terminal=True, width=140)) as progress:
+        progress("search", 1, 3, tokens=0.0, solved=0.5)
+        progress("search", 2, 3, tokens=1e6, solved=0.5)
+    text = stream.getvalue()
+    assert "tok/s" in text
+    assert "solved 0.5" in text
+
+
 def test_parts_report_in_terms_of_the_whole() -> None:
     seen = []
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
-import venv
 from pathlib import Path
 
 import pytest
 import yaml
 
 from tests.conftest import ROOT, ToyWorld
+from tests.snippets import SNIPPETS
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 
@@ -24,7 +24,7 @@ def test_the_python_example_runs(
     toy_world: ToyWorld, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Word for word, but for the names of the model and the data, and the toy's prompt style."""
-    example, *_ = blocks("python")
+    (example,) = (block for block in blocks("python") if "from mcts_dpo import *" in block)
     example = example.replace('"Qwen/Qwen2.5-0.5B-Instruct"', repr(str(toy_world.policy)))
     example = example.replace('"openai/gsm8k", subset="main", split="train"', repr(toy_world.config.train.source))
     example = example.replace("limit=64", "limit=12").replace("PromptSettings()", "toy_prompt()")
@@ -53,29 +53,25 @@ def test_make_targets_of_the_readme_exist() -> None:
     assert "exec make test" in (ROOT / ".ci" / "run").read_text(encoding="utf-8")
 
 
-def test_the_wheel_works_outside_the_checkout(tmp_path: Path) -> None:
-    """Build the wheel, install it alone beside the libraries that are here, and use it from an empty folder."""
-    build = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--wheel-dir", tmp_path / "dist", ROOT]
-    subprocess.run(build, check=True)
-    (wheel,) = (tmp_path / "dist").glob("mcts_dpo-*.whl")
-    venv.create(tmp_path / "env", with_pip=False)
-    python = tmp_path / "env" / "bin" / "python"
-    install = [sys.executable, "-m", "pip", "--python", python, "install", "--quiet", "--no-deps", wheel]
-    subprocess.run(install, check=True)
-    # The libraries come from this environment; the package itself must come from the wheel.
-    site = next((tmp_path / "env").glob("lib/python*/site-packages"))
-    libraries = next(path for path in sys.path if path.endswith("site-packages"))
-    (site / "libraries.pth").write_text(libraries + "\n")
-    empty = tmp_path / "empty"
-    empty.mkdir()
+def test_the_wheel_works_outside_the_checkout(installed: Path, tmp_path: Path) -> None:
     where = subprocess.run(
-        [python, "-c", "import mcts_dpo, verifiers; print(mcts_dpo.__file__, verifiers.__file__)"],
-        cwd=empty,
+        [installed / "python", "-E", "-c", "import mcts_dpo, verifiers; print(mcts_dpo.__file__, verifiers.__file__)"],
+        cwd=tmp_path,
         capture_output=True,
         text=True,
         check=True,
     ).stdout
-    assert where.count(str(site)) == 2
-    script = tmp_path / "env" / "bin" / "mcts-dpo"
-    demo = subprocess.run([script, "demo", "--help"], cwd=empty, capture_output=True, text=True, check=True)
+    assert where.count(str(installed.parent)) == 2
+    script = installed / "mcts-dpo"
+    demo = subprocess.run([script, "demo", "--help"], cwd=tmp_path, capture_output=True, text=True, check=True)
     assert "Watch a tiny policy improve itself" in demo.stdout
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("name", list(SNIPPETS))
+def test_the_snippets_for_harnesses_run_as_printed(
+    name: str, installed: Path, chat_policy: Path, toy_world: ToyWorld, tmp_path: Path
+) -> None:
+    """In an environment with the wheel, so that entry points are found as a user finds them (`snippets.py`)."""
+    pytest.importorskip(name.replace("-", "_") + ("_ai" if name == "inspect" else ""))
+    SNIPPETS[name][1](installed, tmp_path, chat_policy, toy_world.test)

@@ -44,6 +44,7 @@ class EvaluationSettings(Settings):
     k:           the ks of pass@k and majority@k; those above `samples` are left out.
     confidence:  also ask the policy whether its greedy solution is right, and report the AUC of its yes.
     chunk:       problems submitted together (progress is reported after each chunk).
+    seed:        of the samples, with each problem's id.
     strategies:  the dials of `evaluate_strategies` beside the budget; how solutions are sampled there is said by the
                  search's settings.
     """

@@ -21,19 +21,19 @@ from lm_eval.api.registry import register_model
 
 from mcts_dpo.engines import load_engine
 from mcts_dpo.files import InputError
+from mcts_dpo.integrations.arguments import sections
 from mcts_dpo.models import load_model, load_tokenizer
 from mcts_dpo.problems import Problem
 from mcts_dpo.prompts import PromptSettings
 from mcts_dpo.search.settings import SearchSettings
 from mcts_dpo.search.strategies import Attempt, solve, strategy_named
-from mcts_dpo.settings import load_settings, nearest
+from mcts_dpo.settings import load_settings
 
 if TYPE_CHECKING:
     from lm_eval.api.instance import Instance
 
 MAX_GEN_TOKENS = 256
 """Tokens of a solution where the task says nothing (the harness's own default)."""
-SECTIONS = {"search": SearchSettings, "prompt": PromptSettings}
 
 
 @register_model("mcts-dpo")
@@ -64,7 +64,7 @@ class SearchLM(TemplateLM):  # type: ignore[misc]
         if self.strategy != "greedy" and budget is None:
             raise InputError(f"model_args: strategy {strategy!r} needs a budget in tokens, e.g. budget=512")
         self.budget = None if budget is None else int(budget)
-        parts = _sections(settings)
+        parts = sections(settings, ("pretrained", "strategy", "budget"), "model_args")
         self.pretrained = pretrained
         self.search = load_settings(SearchSettings, parts["search"])
         # The harness has rendered the prompt: what is left to say is how steps end and how an answer is recognised.
@@ -165,22 +165,6 @@ def run_harness(arguments: list[str]) -> None:
         cli_evaluate()
     finally:
         sys.argv = before
-
-
-def _sections(settings: dict[str, Any]) -> dict[str, dict[str, Any]]:
-    """`search_temperature` etc. by section. Raises InputError for a name of no section."""
-    parts: dict[str, dict[str, Any]] = {"engine": {}, "search": {}, "prompt": {}}
-    for name, value in settings.items():
-        section, _, rest = name.partition("_")
-        if section not in parts or not rest:
-            close = nearest(name, ("pretrained", "strategy", "budget"))
-            hint = f"; did you mean {close!r}?" if close else ""
-            raise InputError(
-                f"model_args: {name!r} is not one{hint} (accepted: pretrained, strategy, budget, "
-                "engine_NAME, search_NAME, prompt_NAME)"
-            )
-        parts[section][rest] = value
-    return parts
 
 
 def _generation(given: dict[str, Any]) -> tuple[tuple[str, ...], int, float | None]:

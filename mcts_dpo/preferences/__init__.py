@@ -3,6 +3,7 @@
 from mcts_dpo.preferences.dataset import Pairs, Ragged, Siblings, Solutions
 from mcts_dpo.preferences.extract import PreferenceSettings, best_path, extract_pairs, extract_solutions
 from mcts_dpo.preferences.lists import extract_siblings
+from mcts_dpo.preferences.publishing import push_to_hub, write_card, write_trl
 
 __all__ = [
     "Pairs",
@@ -14,4 +15,7 @@ __all__ = [
     "extract_pairs",
     "extract_siblings",
     "extract_solutions",
+    "push_to_hub",
+    "write_card",
+    "write_trl",
 ]

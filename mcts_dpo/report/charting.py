@@ -9,10 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from mcts_dpo.evaluation import Evaluation
-from mcts_dpo.files import read_json_lines
+from mcts_dpo.evaluation import Evaluation, StrategyComparison
+from mcts_dpo.files import read_json_lines, read_table
 from mcts_dpo.report.text import RunRecord
-from mcts_dpo.search import Forest
 from verifiers import verify
 
 BINS = 40
@@ -25,6 +24,7 @@ def run_figures(record: RunRecord) -> dict[str, Any]:
     """Everything the charts show, as plain JSON."""
     return {
         "rounds": [_policy(record, line) for line in record.metrics],
+        "strategies": strategies(record),
         "training": [curve for line in record.rounds if (curve := _curve(record, line["round"]))],
         "searches": [_search(record, line["round"]) for line in record.rounds],
         "verdicts": verdict_origins(record),
@@ -47,6 +47,8 @@ def _policy(record: RunRecord, line: dict[str, Any]) -> dict[str, Any]:
         "accepted": line.get("accepted", True),
         "pairs": line.get("pairs"),
         "tokens": search.get("sampled_tokens"),
+        "trained": line.get("training", {}).get("tokens"),
+        "evaluated": line["test"].get("sampled_tokens"),
         "seconds": round(record.seconds(line["round"]), 1),
         "alarms": line.get("training", {}).get("alarms", []),
     }
@@ -67,10 +69,11 @@ def _search(record: RunRecord, number: int) -> dict[str, Any]:
     """Histograms over all steps of a round's trees, roots left out."""
     q, visits = [], []
     for file in tree_files(record, number):
-        forest = Forest.load(file)
-        steps = forest.parent >= 0
-        q.append(forest.q[steps])
-        visits.append(forest.visits[steps])
+        # Three columns of a file that the tree browser reads whole.
+        table = read_table(file, columns=("parent", "q", "visits"))
+        steps = table["parent"].to_numpy() >= 0
+        q.append(table["q"].to_numpy()[steps])
+        visits.append(table["visits"].to_numpy()[steps])
     values, counts = (np.concatenate(part) if part else np.zeros(0) for part in (q, visits))
     low, high = (float(values.min()), float(values.max())) if len(values) else (0.0, 1.0)
     heights, edges = np.histogram(values, bins=BINS, range=(low, high if high > low else low + 1))
@@ -81,6 +84,23 @@ def _search(record: RunRecord, number: int) -> dict[str, Any]:
         "q": {"edges": edges.round(4).tolist(), "counts": heights.tolist()},
         "visits": {"edges": powers.tolist(), "counts": np.histogram(counts, bins=powers)[0].tolist()},
     }
+
+
+def strategies(record: RunRecord) -> list[dict[str, Any]]:
+    """Every comparison of strategies (`eval --strategy … -o RUN` or a folder in it): its place, rows and sentences."""
+    found = []
+    for file in sorted([*record.directory.glob("strategies.parquet"), *record.directory.glob("*/strategies.parquet")]):
+        comparison = StrategyComparison.load(file)
+        place = str(file.parent.relative_to(record.directory))
+        found.append(
+            {
+                "name": "" if place == "." else place,
+                "problems": len(comparison.problem_ids),
+                "rows": comparison.rows(),
+                "sentences": comparison.sentences(),
+            }
+        )
+    return found
 
 
 def verdict_origins(record: RunRecord) -> list[dict[str, Any]]:

@@ -19,7 +19,7 @@ from mcts_dpo.files import seed_from
 from mcts_dpo.problems import Problem
 from mcts_dpo.prompts import PromptSettings, self_evaluation
 from mcts_dpo.search.settings import NoiseSettings, SelfEvaluationSettings, ValueRewardSettings
-from verifiers import Verdict, extract_answer, verify, verify_choice
+from verifiers import Verdict, extract_answer, get_verifier, verify, verify_choice
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -71,12 +71,14 @@ def verdict(problem: Problem, answer: str | None) -> Verdict:
     """Whether `answer` is the problem's, as a letter or as mathematics. None, or no reference answer: unparsed."""
     if answer is None:
         return verify(problem.answer or "", None)
-    return _verdict(problem.answer or "", answer, problem.choices)
+    return _verdict(problem.answer or "", answer, problem.choices, problem.verifier)
 
 
 @lru_cache(maxsize=1 << 16)
-def _verdict(reference: str, answer: str, choices: tuple[str, ...]) -> Verdict:
+def _verdict(reference: str, answer: str, choices: tuple[str, ...], verifier: str) -> Verdict:
     # The same few answers come again and again in one tree, and a symbolic comparison takes milliseconds.
+    if verifier:
+        return get_verifier(verifier)(reference, answer)
     return verify_choice(reference, answer, options=choices) if choices else verify(reference, answer)
 
 

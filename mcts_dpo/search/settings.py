@@ -80,6 +80,7 @@ class SearchSettings(Settings):
     selection:       "puct" (Q + c · p · √N(s) / (1 + N(s,a))) or "uct" (Q + c · √(ln N(s) / N(s,a))); c is `c_puct`;
                      "gumbel": Gumbel with sequential halving at the root (see gumbel.py), "puct" below it.
     gumbel:          its constants.
+    c_puct:          the constant c of PUCT and UCT, ≥ 0.
     advance:         "none": the budget is spent from the root; "step": `simulations` are spent, then the search moves
                      to the most visited child (then of higher Q), keeps its subtree and spends as many there, until it
                      comes to the end of a solution (the reference; `budget` still bounds the whole tree).
@@ -89,6 +90,7 @@ class SearchSettings(Settings):
     length_penalty:  λ in p ∝ exp(Σ log π / |a|^λ).
     gamma:           γ, the discount of one step.
     backup:          "paper" (values recomputed from children) or "mean" (mean of the returns, as AlphaZero).
+    value_model:     a trained head's judgement as a reward, beside the policy's own; null: none.
     parallel_leaves: most leaves of one tree that are out at once, held apart by a virtual loss each. In waves always as
                      many; with events only where fewer trees than `alive` are left.
     schedule:        "waves": all trees move in step, so that the same search gives the same bytes on the same engine,

@@ -18,7 +18,7 @@ from rich.text import Text
 from mcts_dpo.config import RunConfig
 from mcts_dpo.engines import EngineSettings, load_engine
 from mcts_dpo.evaluation import Evaluation, EvaluationSettings
-from mcts_dpo.files import read_json, whole, write_json
+from mcts_dpo.files import InputError, read_json, whole, write_json
 from mcts_dpo.preferences import PreferenceSettings
 from mcts_dpo.problems import Problem, ProblemSettings, load_problems, overlap, save_problems
 from mcts_dpo.progress import Progress, silent
@@ -121,6 +121,8 @@ def demo(
 ) -> DemoSummary:
     """Run, or continue, the demonstration in `directory`."""
     directory = Path(directory)
+    if directory.exists() and not directory.is_dir():
+        raise InputError(f"{directory}: a file; accepted: a run directory, new or begun by this command")
     began = time.monotonic()
     start, problems = prepare(
         directory,

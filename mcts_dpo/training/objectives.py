@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import get_args
 
 import numpy as np
 import torch
@@ -20,9 +21,9 @@ from mcts_dpo.training.batches import Batch
 from mcts_dpo.training.lessons import Lessons, Targets
 from mcts_dpo.training.logprobs import Scores
 from mcts_dpo.training.packing import Packed
-from mcts_dpo.training.settings import Objective, TrainingSettings
+from mcts_dpo.training.settings import REGISTERED, BuiltIn, Objective, TrainingSettings
 
-PREFERENCE_WEIGHTS: Mapping[Objective, float] = {
+PREFERENCE_WEIGHTS: dict[Objective, float] = {
     "step_dpo": 0.02,
     "robust_dpo": 0.02,
     "odpo": 0.02,
@@ -145,7 +146,7 @@ def _policy_gradient(steps: _Steps) -> Tensor:
     )
 
 
-_WITH_REFERENCE: Mapping[Objective, Callable[[_Steps], Tensor]] = {
+_WITH_REFERENCE: dict[Objective, Callable[[_Steps], Tensor]] = {
     "step_dpo": lambda s: losses.step_dpo(*s.pairs, beta=beta_of(s.settings), smoothing=s.row("smoothing")).losses,
     "robust_dpo": lambda s: (
         losses.robust_dpo(*s.pairs, beta=beta_of(s.settings), flip_rate=s.settings.flip_rate).losses
@@ -170,6 +171,22 @@ _WITHOUT_REFERENCE: Mapping[Objective, Callable[[_Steps], Tensor]] = {
 }
 _OWN_LENGTHS = ("simpo", "orpo", "sibling_distillation", "tree_policy_gradient")
 """Objectives that `length_normalised` does not touch."""
+
+
+def register_objective(name: str, loss: Callable[..., Tensor], *, preference_weight: float = 0.02) -> None:
+    """Add an objective over pairs, so that `training.objective` can name it.
+
+    loss: called with chosen, rejected, reference_chosen, reference_rejected ([R] log-probabilities of the steps, nats)
+          and beta; returns [R], what is lost on each pair.
+    preference_weight: of it beside the NLL where the setting is null; see `PREFERENCE_WEIGHTS`.
+
+    Raises ValueError for a name that is taken.
+    """
+    if name in get_args(BuiltIn) or name in REGISTERED:
+        raise ValueError(f"the objective {name!r} is there already")
+    REGISTERED.add(name)
+    PREFERENCE_WEIGHTS[name] = preference_weight
+    _WITH_REFERENCE[name] = lambda steps: loss(*steps.pairs, beta=beta_of(steps.settings))
 
 
 def needs_reference(objective: Objective) -> bool:

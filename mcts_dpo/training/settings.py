@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
 from mcts_dpo.settings import Settings
 
-Objective = Literal[
+BuiltIn = Literal[
     "step_dpo",
     "step_rft",
     "rft",
@@ -25,7 +25,17 @@ Objective = Literal[
     "sibling_distillation",
     "tree_policy_gradient",
 ]
+Objective = str
+"""One of `BuiltIn`, or a name of `REGISTERED`."""
+REGISTERED: set[str] = set()
+"""Further objectives; `objectives.register_objective` adds to them."""
 Positive = Annotated[int, Field(ge=1)]
+
+
+def _registered(name: str) -> str:
+    if name not in REGISTERED:
+        raise ValueError("is not a registered objective")
+    return name
 
 
 class LoraSettings(Settings):
@@ -97,7 +107,7 @@ class TrainingSettings(Settings):
     sharding:             under torchrun, each process holds a share of every weight (FSDP2) instead of all of them.
     """
 
-    objective: Objective = "step_dpo"
+    objective: BuiltIn | Annotated[str, AfterValidator(_registered), "a registered objective"] = "step_dpo"
     beta: Annotated[float, Field(gt=0)] | None = None
     nll_weight: float = Field(1.0, ge=0)
     preference_weight: Annotated[float, Field(ge=0)] | None = None

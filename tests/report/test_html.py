@@ -10,9 +10,12 @@ from pathlib import Path
 
 import pytest
 
+from mcts_dpo.engines import load_engine
+from mcts_dpo.evaluation import evaluate_strategies
 from mcts_dpo.preferences import Pairs
 from mcts_dpo.report import load_run, write_html
 from mcts_dpo.report.browsing import gather, tree_object
+from mcts_dpo.report.charting import run_figures
 from mcts_dpo.rounds import run
 from mcts_dpo.search import Forest
 from tests.browser import opened
@@ -92,6 +95,30 @@ def test_a_reader_finds_why_a_pair_was_chosen(finished: Path) -> None:
         picture = page.screenshot()
         assert len(set(picture)) > 100
         assert len(picture) > 20_000
+        assert complaints == []
+
+
+def test_strategies_are_drawn_against_tokens(finished: Path, toy_world: ToyWorld, tmp_path: Path) -> None:
+    place = tmp_path / "compared"
+    shutil.copytree(finished, place)
+    comparison = evaluate_strategies(
+        toy_world.test[:8],
+        load_engine(toy_world.policy),
+        ["majority", "mcts"],
+        [48, 96],
+        prompt=toy_world.config.prompt,
+        search=toy_world.config.search,
+    )
+    comparison.save(place / "strategies")
+    (found,) = run_figures(load_run(place))["strategies"]
+    assert found["rows"] == comparison.rows()
+    assert found["name"] == "strategies"
+    assert run_figures(load_run(finished))["strategies"] == []
+    with opened(write_html(load_run(place))) as (page, complaints):
+        figure = page.locator("#strategy-charts figure")
+        assert "Accuracy against tokens per strategy" in figure.inner_text()
+        assert figure.locator("circle").count() == 4
+        assert page.locator("#strategy-charts li").all_inner_texts() == comparison.sentences()
         assert complaints == []
 
 

@@ -7,7 +7,7 @@ from typing import Self
 
 from pydantic import Field, model_validator
 
-from mcts_dpo.search.strategies import Strategy
+from mcts_dpo.search.strategies.registry import Chosen
 from mcts_dpo.settings import Settings
 
 
@@ -25,7 +25,7 @@ class ServerSettings(Settings):
     grace:       seconds that searches under way are given to end in when the server is told to stop.
     """
 
-    strategy: Strategy = "mcts"
+    strategy: Chosen = "mcts"
     budget: int | None = Field(default=None, ge=1)
     max_budget: int | None = Field(default=None, ge=1)
     name: str | None = Field(default=None, min_length=1)

@@ -155,6 +155,21 @@ function accuracySection() {
   for (const r of rounds) for (const alarm of r.alarms) put("rounds-table", element("p", { class: "bad" }, `${r.name}: ${alarm}`));
 }
 
+function strategySection() {
+  for (const { name, problems, rows, sentences } of DATA.strategies) {
+    const where = `${problems} problems` + (name ? `, ${name}` : "");
+    const budgets = [...new Set(rows.map((r) => r.budget))].sort((a, b) => a - b);
+    const names = Object.fromEntries(budgets.map((b) => [Math.log2(b), short(b)]));
+    const series = [...new Set(rows.map((r) => r.strategy))].map((strategy) => {
+      const mine = rows.filter((r) => r.strategy === strategy).sort((a, b) => a.tokens - b.tokens);
+      const column = (key) => mine.map((r) => r[key]);
+      return { name: strategy, x: mine.map((r) => Math.log2(Math.max(1, r.tokens))), y: column("accuracy"), low: column("accuracy_low"), high: column("accuracy_high") };
+    });
+    const text = element("ul", { class: "hint" }, ...sentences.map((line) => element("li", {}, line)));
+    put("strategy-charts", lineChart(`Accuracy against tokens per strategy, 95 % intervals (${where})`, series, { names, xLabel: "tokens generated per problem (mean)", yLabel: "accuracy", width: 560, height: 300 }), text);
+  }
+}
+
 function trainingSection() {
   // All rounds one after the other on one axis.
   const join = (column) => {
@@ -196,10 +211,13 @@ function costSection() {
   for (const s of DATA.stages) sum.set(s.stage, (sum.get(s.stage) || 0) + s.seconds);
   put("cost-charts",
     bars("Seconds by stage, all rounds", [...sum].map(([name, value]) => ({ name, value }))),
-    bars("Tokens sampled by the search", DATA.rounds.filter((r) => r.tokens).map((r) => ({ name: r.name, value: r.tokens }))));
+    bars("Tokens sampled by the search", DATA.rounds.filter((r) => r.tokens).map((r) => ({ name: r.name, value: r.tokens }))),
+    bars("Tokens by stage, all rounds", [["search (sampled)", "tokens"], ["training (computed)", "trained"], ["evaluation (sampled)", "evaluated"]]
+      .map(([name, key]) => ({ name, value: DATA.rounds.reduce((total, r) => total + (r[key] || 0), 0) })).filter((e) => e.value)));
 }
 
 accuracySection();
+strategySection();
 trainingSection();
 searchSection();
 costSection();

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Literal, TypeVar, get_args
+from typing import TypeVar
 
 from mcts_dpo.engines.base import Engine
 from mcts_dpo.files import InputError
@@ -26,24 +26,24 @@ from mcts_dpo.search.strategies import sampling, tree
 from mcts_dpo.search.strategies.budget import Attempt, Task, make_task
 from mcts_dpo.search.strategies.dialogues import Dialogue, run_dialogues
 from mcts_dpo.search.strategies.live import dialogue_for, no_room
+from mcts_dpo.search.strategies.registry import STRATEGIES, Strategy, register_strategy, strategy_named
 from mcts_dpo.search.strategies.settings import Plan, StrategySettings, plan
-from mcts_dpo.settings import nearest
 
-__all__ = ["STRATEGIES", "Attempt", "Plan", "Strategy", "StrategySettings", "plan", "solve", "strategy_named"]
+__all__ = [
+    "STRATEGIES",
+    "Attempt",
+    "Dialogue",
+    "Plan",
+    "Strategy",
+    "StrategySettings",
+    "Task",
+    "plan",
+    "register_strategy",
+    "solve",
+    "strategy_named",
+]
 
-Strategy = Literal["greedy", "majority", "best-of-n", "weighted", "beam", "dvts", "mcts"]
-STRATEGIES: tuple[Strategy, ...] = get_args(Strategy)
 ResultT = TypeVar("ResultT")
-
-
-def strategy_named(name: str) -> Strategy:
-    """The strategy of this name. Raises InputError with the nearest name for any other."""
-    for strategy in STRATEGIES:
-        if strategy == name:
-            return strategy
-    close = nearest(name, STRATEGIES)
-    hint = f"; did you mean {close!r}?" if close else ""
-    raise InputError(f"strategy: {name!r} is not one{hint} (accepted: {', '.join(STRATEGIES)})")
 
 
 def solve(

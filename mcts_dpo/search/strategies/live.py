@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
 from mcts_dpo.engines.base import Completion, Engine, Request, Sample
 from mcts_dpo.files import InputError
@@ -24,11 +24,9 @@ from mcts_dpo.search.settings import SearchSettings
 from mcts_dpo.search.strategies import beams, sampling
 from mcts_dpo.search.strategies.budget import Attempt, Task, make_task
 from mcts_dpo.search.strategies.dialogues import Dialogue, Dialogues
+from mcts_dpo.search.strategies.registry import REGISTERED, Strategy
 from mcts_dpo.search.strategies.settings import Plan, StrategySettings, plan
 from mcts_dpo.search.strategies.tree import tree_settings
-
-if TYPE_CHECKING:
-    from mcts_dpo.search.strategies import Strategy
 
 
 @dataclass(frozen=True, slots=True)
@@ -245,6 +243,8 @@ class DialogueSolver:
 
 def dialogue_for(strategy: Strategy, task: Task, budget: int, follows: Plan) -> Dialogue[Attempt]:
     """One question to any strategy but "mcts", within a budget of generated tokens."""
+    if strategy in REGISTERED:
+        return REGISTERED[strategy](task, budget)
     if strategy == "greedy":
         return sampling.greedy(task, budget)
     for rule in sampling.RULES:

@@ -1,0 +1,66 @@
+"""How a command ends: 0; 2 for input that its giver can mend; 75 where the same command may go on from what is on disk;
+1 for any other failure; 130 when interrupted (what was finished stays finished). All but 0 with one line on stderr.
+`--debug` before the command shows tracebacks.
+
+In: the command line's app. Out: the process's exit code. Knows no command.
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import NoReturn
+
+import typer
+import typer.exceptions
+
+from mcts_dpo.files import InputError, RestartError
+
+MENDABLE = (FileExistsError, IsADirectoryError, NotADirectoryError, PermissionError)
+"""What the system says of a path that was given and cannot be used so: input that its giver can mend."""
+
+
+def run_app(app: typer.Typer) -> NoReturn:
+    """Run the command that the process was given; what it raises becomes a line and an exit code."""
+    debug = "--debug" in sys.argv[1:]
+    try:
+        code = app(standalone_mode=False)
+    except InputError as error:
+        if debug:
+            raise
+        _end(2, str(error))
+    except RestartError as error:
+        if debug:
+            raise
+        if error.speaks:
+            typer.echo(f"mcts-dpo: {error}", err=True)
+        sys.exit(75)
+    except KeyboardInterrupt:
+        code = 130
+    except typer.Abort:
+        _end(1, "given up")
+    except typer.exceptions.TyperException as error:  # of the command line itself
+        _end(2, _usage(error))
+    except MENDABLE as error:
+        if debug:
+            raise
+        _end(2, f"{error.filename2 or error.filename}: {error.strerror}")
+    except Exception as error:
+        if debug:
+            raise
+        _end(1, f"{type(error).__name__}: {error} (--debug shows where)")
+    if code == 130:
+        _end(130, "interrupted; finished shards and stages are kept, the same command continues")
+    sys.exit(code if isinstance(code, int) else 0)
+
+
+def _usage(error: typer.exceptions.TyperException) -> str:
+    """What is wrong with a command line, in one line."""
+    context = getattr(error, "ctx", None)
+    program = context.command_path if context else "mcts-dpo"
+    message = " ".join(getattr(error, "format_message", lambda: str(error))().split())
+    return f"{message or 'no command'} ({program} --help says more)"
+
+
+def _end(code: int, line: str) -> NoReturn:
+    typer.echo(f"mcts-dpo: {line}", err=True)
+    sys.exit(code)

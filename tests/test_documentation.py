@@ -1,0 +1,116 @@
+"""docs/: what it shows runs as it stands, and what it lists is what there is."""
+
+from __future__ import annotations
+
+import runpy
+import shlex
+import sys
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+import yaml
+
+from mcts_dpo.cli import main
+from mcts_dpo.config import RunConfig
+from mcts_dpo.evaluation.policy import _SCHEMA as EVALUATION
+from mcts_dpo.evaluation.strategies import _SCHEMA as STRATEGIES
+from mcts_dpo.preferences import Pairs, Siblings, Solutions
+from mcts_dpo.reference import configuration, meanings
+from mcts_dpo.search import Forest
+from mcts_dpo.search.storage import to_table
+from mcts_dpo.settings import Settings
+from tests.conftest import ROOT
+from tests.documents import blocks, commands, write_named
+
+
+def run_line(line: str, model: str) -> None:
+    """A command of a document in this process: `mcts-dpo …` or `python FILE`."""
+    program, *arguments = shlex.split(line.replace("MODEL", model))
+    if program == "python":
+        runpy.run_path(arguments[0], run_name="__main__")
+        return
+    assert program == "mcts-dpo"
+    before, sys.argv = sys.argv, [program, *arguments]
+    code: object = 0
+    try:
+        main()
+    except SystemExit as stop:
+        code = stop.code
+    finally:
+        sys.argv = before
+    assert not code, line
+
+
+def test_the_configuration_page_is_what_the_classes_say() -> None:
+    page = (ROOT / "docs" / "configuration.md").read_text(encoding="utf-8")
+    assert page == configuration(), "make it anew: mcts-dpo settings > docs/configuration.md"
+    assert "| `search.children` | `4` | an integer ≥ 1 | k, the samples drawn by one expansion. |" in page
+    assert "| `training.lora.rank` |" in page
+    assert set(meanings(RunConfig)) == set(RunConfig.model_fields) - set(RunConfig.__bases__[0].model_fields)
+
+
+def test_a_setting_without_a_meaning_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Silent(Settings):
+        """Says nothing."""
+
+        depth: int = 1
+
+    from mcts_dpo import reference
+
+    with pytest.raises(ValueError, match=r"Silent\.depth: its docstring does not say"):
+        reference._section(Silent, "silent.", {})
+
+
+def test_extending_runs_as_it_stands(
+    chat_policy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    model = str(chat_policy)
+    files = []
+    for language, body in blocks("docs/extending.md", "python", "yaml", "sh"):
+        if language == "sh":
+            for line in commands(body):
+                run_line(line, model)
+        else:
+            files.append(write_named(tmp_path, body, MODEL=model))
+            assert body.count("\n") < 40
+    assert [file.name for file in files if file] == [
+        "sums.py",
+        "within.py",
+        "measured.yaml",
+        "cubic.py",
+        "until_agreed.py",
+    ]
+    printed = capsys.readouterr().out
+    assert "12 problems" in printed
+    assert pq.read_metadata(tmp_path / "data" / "pairs.parquet").num_rows > 0
+    assert (tmp_path / "policy" / "model.safetensors").exists()
+    assert "until-agreed" in printed
+    assert "minus_majority" not in printed
+    assert yaml.safe_load((tmp_path / "measured.yaml").read_text())["train"]["verifier"] == "within_one_percent"
+
+
+@pytest.mark.parametrize(
+    ("section", "columns"),
+    [
+        ("## Trees", to_table(Forest({}, "none")).column_names),
+        ("## Pairs", Pairs.schema.names),
+        ("## Siblings", Siblings.schema.names),
+        ("## Solutions", Solutions.schema.names),
+        ("## Evaluations", [*EVALUATION.names, *STRATEGIES.names]),
+    ],
+)
+def test_every_column_is_described(section: str, columns: list[str]) -> None:
+    page = (ROOT / "docs" / "file-formats.md").read_text(encoding="utf-8")
+    part = page.split(section)[1].split("\n## ")[0]
+    assert [name for name in columns if f"`{name}`" not in part] == []
+
+
+def test_links_between_pages_lead_somewhere() -> None:
+    import re
+
+    for page in [ROOT / "README.md", *(ROOT / "docs").glob("*.md")]:
+        for link in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", page.read_text(encoding="utf-8")):
+            assert (page.parent / link).exists(), f"{page.name}: {link}"
