@@ -1,7 +1,8 @@
 """The command line: parse, call one function, print. Nothing is computed here.
 
-Exit codes: 0; 2 for input that its giver can mend (one line on stderr); 1 for any other failure; 130 when
-interrupted (what was finished stays finished). `--debug` before the command shows tracebacks.
+Exit codes: 0; 2 for input that its giver can mend (one line on stderr); 75 where the same command goes on by itself
+(memory ran out in a model in shards); 1 for any other failure; 130 when interrupted (what was finished stays finished).
+`--debug` before the command shows tracebacks.
 """
 
 from __future__ import annotations
