@@ -34,7 +34,7 @@ def test_two_hundred_at_once_with_random_disconnects(server: Served) -> None:
     problems = make_problems(REQUESTS, seed=5, events=(1,))
     chance = random.Random(0)
     # Half of the clients have no patience; half of all want a stream.
-    patience = [chance.uniform(0.05, 4.0) if chance.random() < 0.5 else None for _ in problems]
+    patience = [chance.uniform(0.02, 1.0) if chance.random() < 0.5 else None for _ in problems]
 
     async def one(client: AsyncOpenAI, index: int) -> str:
         ask: dict[str, Any] = {"model": "toy", "messages": user(problems[index].question), "seed": index}
@@ -67,7 +67,7 @@ def test_two_hundred_at_once_with_random_disconnects(server: Served) -> None:
     before = server.metrics()
     texts = asyncio.run(everybody())
     gone = sum(text == "gone" for text in texts)
-    assert 20 <= gone <= 120, "the impatient leave in the middle"
+    assert 5 <= gone <= 120, "the impatient leave in the middle"
     assert all(texts), "nobody who stayed was left without an answer"
     server.wait_until_idle()
     after = server.metrics()
@@ -90,7 +90,7 @@ def test_two_hundred_at_once_with_random_disconnects(server: Served) -> None:
 
 @pytest.mark.parametrize("stream", [False, True])
 def test_a_client_that_goes_away_frees_its_search(server: Served, stream: bool) -> None:
-    body = {"model": "toy", "messages": user("a"), "n": 128, "temperature": 2.0, "budget": 300, "stream": stream}
+    body = {"model": "toy", "messages": user("a"), "n": 128, "temperature": 2.0, "budget": 800, "stream": stream}
     before = server.metrics().get('mcts_dpo_requests_total{endpoint="chat",status="499"}', 0)
     with (
         httpx.Client(timeout=0.5) as client,
@@ -111,16 +111,16 @@ def test_told_to_stop_it_ends_what_is_under_way_and_refuses_the_rest(toy_world: 
     with process(toy_world.policy, tmp_path, *options) as served:
         found: dict[str, Any] = {}
 
-        def ask(name: str, budget: int) -> None:
+        def ask(name: str, n: int) -> None:
             try:
                 answer = served.client().chat.completions.create(
-                    model="toy", messages=user("a"), temperature=2.0, extra_body={"budget": budget}
+                    model="toy", messages=user("a"), n=n, temperature=2.0, extra_body={"budget": 2400}
                 )
                 found[name] = answer.choices[0].message.content
             except openai.APIStatusError as error:
                 found[name] = error
 
-        asking = [threading.Thread(target=ask, args=("first", 2400)), threading.Thread(target=ask, args=("second", 50))]
+        asking = [threading.Thread(target=ask, args=("first", 12)), threading.Thread(target=ask, args=("second", 1))]
         asking[0].start()
         served.wait_until('mcts_dpo_searches{state="active"}', 1)
         asking[1].start()

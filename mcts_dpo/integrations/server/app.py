@@ -273,6 +273,10 @@ def create_app(service: Service) -> FastAPI:
     async def told(_: Request, error: ApiError) -> Response:
         return JSONResponse(error.body, error.status, headers=error.headers)
 
+    @app.exception_handler(Exception)
+    async def failed(_: Request, error: Exception) -> Response:
+        return JSONResponse(ApiError(500, f"the server has failed ({type(error).__name__})").body, 500)
+
     @app.exception_handler(HTTPException)
     async def unknown(request: Request, error: HTTPException) -> Response:
         what = f"Unknown request URL: {request.method} {request.url.path}" if error.status_code == 404 else error.detail
