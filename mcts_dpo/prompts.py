@@ -90,6 +90,14 @@ class PromptSettings(Settings):
         return stop
 
 
+def step_stops(settings: PromptSettings) -> tuple[tuple[str, ...], bool]:
+    """What ends the sample of one step: its stop strings, and whether it must have visible text first.
+
+    A blank line belongs to the step after it, unless a stop string of white space gives it a meaning of its own.
+    """
+    return (settings.step_end, *settings.stop), not any(stop.isspace() for stop in settings.stop)
+
+
 def prompt_tokens(problem: Problem, tokenizer: PreTrainedTokenizerBase, settings: PromptSettings) -> tuple[int, ...]:
     """The token ids that the policy continues with a solution of `problem`; never empty.
 

@@ -32,6 +32,8 @@ class Request:
     seed:        in [0, 2**63): sample j's draws depend on (seed, j, position) only, never on what else runs.
     choices:     if given, nothing is sampled; the completion holds P(choice | prefix) normalised over
                  the choices, each a non-empty sequence of token ids.
+    visible:     a stop string of white space does not end a continuation that has no visible character yet, so that
+                 leading blank lines belong to the line that follows them.
     """
 
     id: int
@@ -43,6 +45,7 @@ class Request:
     stop: tuple[str, ...] = ()
     seed: int = 0
     choices: tuple[tuple[int, ...], ...] | None = None
+    visible: bool = False
 
 
 @dataclass(frozen=True, slots=True)

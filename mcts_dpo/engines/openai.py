@@ -32,7 +32,7 @@ from mcts_dpo.engines.hosting import end_tokens, longest_sequence
 from mcts_dpo.engines.requests import choice_tokens, unservable
 from mcts_dpo.engines.sampling import uniforms
 from mcts_dpo.engines.settings import EngineSettings
-from mcts_dpo.engines.text import StopStrings
+from mcts_dpo.engines.text import StopStrings, continued
 from mcts_dpo.files import InputError
 from mcts_dpo.models import load_skeleton, load_tokenizer
 
@@ -214,11 +214,24 @@ class OpenAIEngine:
         return answer.choices[0]
 
     async def _sample(self, request: Request, j: int) -> Sample:
+        limit = min(request.max_tokens, self.context - len(request.prefix))
+        sample = await self._draw(request, j, limit, None)
+        before = None
+        while request.visible:
+            sample, more = continued(self._text, request, limit, before, sample)
+            if not more:
+                break
+            before, sample = sample, await self._draw(request, j, limit, sample)
+        return sample
+
+    async def _draw(self, request: Request, j: int, limit: int, before: Sample | None) -> Sample:
+        """Sample j, or what follows the part `before` of it."""
+        drawn = before.tokens if before else ()
         # A 31-bit seed for each sample: servers differ in what they accept, and sample 1 of seed 5 is not 0 of seed 6.
-        mixed = uniforms(np.array([request.seed], np.uint64), np.array([j]), np.array([0]))[0]
+        mixed = uniforms(np.array([request.seed], np.uint64), np.array([j]), np.array([len(drawn)]))[0]
         choice = await self._ask(
-            list(request.prefix),
-            max_tokens=min(request.max_tokens, self.context - len(request.prefix)),
+            [*request.prefix, *drawn],
+            max_tokens=limit - len(drawn),
             temperature=request.temperature,
             top_p=request.top_p,
             stop=list(request.stop) or None,
@@ -235,7 +248,9 @@ class OpenAIEngine:
         if not tokens:
             raise _Failed("the server returned a continuation of no tokens")
         if not all(logprob is not None and math.isfinite(logprob) for logprob in logprobs):
-            raise _Failed(f"the model's logits after {len(request.prefix)} tokens or later are NaN or infinite")
+            raise _Failed(
+                f"the model's logits after {len(request.prefix) + len(drawn)} tokens or later are NaN or infinite"
+            )
         self.usage.sampled_tokens += len(tokens)
         finish: Finish = "end" if tokens[-1] in self._ends else "stop" if choice.finish_reason == "stop" else "length"
         return Sample(tuple(tokens), self._text.decode(tokens), tuple(map(float, logprobs)), finish)

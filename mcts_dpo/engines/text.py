@@ -14,6 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
+from mcts_dpo.engines.base import Request, Sample
+
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
@@ -51,6 +53,18 @@ class StopStrings:
         tail = self.decode(tokens[-(longest + 12) :])
         return any(stop in tail for stop in stops)
 
+    def completed_visibly(self, tokens: Sequence[int], stops: tuple[str, ...]) -> bool:
+        """Does the text of `tokens` hold one of `stops`, those of white space only behind a visible character?"""
+        text = self.decode(tokens)
+        blank = len(text) - len(text.lstrip())
+        return any(text.find(stop, blank if stop.isspace() else 0) >= 0 for stop in stops)
+
+    def visible_end(self, tokens: Sequence[int], stops: tuple[str, ...]) -> int | None:
+        """How many of `tokens` make `completed_visibly` true for the first time; None if it never is."""
+        if not self.completed_visibly(tokens, stops):
+            return None
+        return next(count for count in range(1, len(tokens) + 1) if self.completed_visibly(tokens[:count], stops))
+
     def decode(self, tokens: Sequence[int]) -> str:
         """The text of `tokens`, special tokens left out."""
         if self._backend is not None:
@@ -83,3 +97,26 @@ class StopStrings:
             # Rows of the embedding beyond the tokenizer's vocabulary have no text.
             self._pieces += [""] * (self._vocabulary - size)
         return self._pieces
+
+
+def continued(
+    text: StopStrings, request: Request, limit: int, before: Sample | None, sample: Sample
+) -> tuple[Sample, bool]:
+    """For engines that stop at a blank line by themselves, though `request.visible` wants a line with text: what was
+    drawn so far, joined (`before`, from earlier rounds, and `sample`), and whether to ask for more of it.
+
+    limit: tokens that the sample may have.
+    The tokens are those of an engine that had not stopped: what it drew beyond a stop that only the whole shows is cut.
+    """
+    if before is not None:
+        tokens = before.tokens + sample.tokens
+        sample = Sample(tokens, text.decode(tokens), before.logprobs + sample.logprobs, sample.finish)
+    end = text.visible_end(sample.tokens, request.stop)
+    if end is not None and (end < len(sample.tokens) or sample.finish == "length"):
+        tokens = sample.tokens[:end]
+        return Sample(tokens, text.decode(tokens), sample.logprobs[:end], "stop"), False
+    if sample.finish != "stop" or end is not None:
+        return sample, False
+    if len(sample.tokens) >= limit:
+        return Sample(sample.tokens, sample.text, sample.logprobs, "length"), False
+    return sample, True

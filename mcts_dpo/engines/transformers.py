@@ -346,7 +346,8 @@ class TransformersEngine:
             assert job.stops is not None
             if job.stops[drawn[i]]:
                 tokens = slots.tokens[rows[i], : count[i]].tolist()
-                stopped[i] = self._stop_strings.completed(tokens, job.request.stop)
+                met = self._stop_strings.completed_visibly if job.request.visible else self._stop_strings.completed
+                stopped[i] = met(tokens, job.request.stop)
         over = ended | stopped | broken | (count >= slots.limit[rows])
         slots.running = rows[~over]
         for i in np.flatnonzero(over).tolist():

@@ -22,7 +22,7 @@ import tempfile
 import time
 import weakref
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -35,7 +35,7 @@ from mcts_dpo.engines.choices import probabilities, questions
 from mcts_dpo.engines.hosting import end_tokens, longest_sequence, refuse_other_shapes, weight_shapes
 from mcts_dpo.engines.requests import choice_tokens, unservable
 from mcts_dpo.engines.settings import EngineSettings
-from mcts_dpo.engines.text import StopStrings
+from mcts_dpo.engines.text import StopStrings, continued
 from mcts_dpo.files import InputError
 from mcts_dpo.models import as_directory, default_dtype, load_skeleton, load_tokenizer, tokenizer_digest
 
@@ -51,12 +51,21 @@ INSTALL = (
 
 @dataclass(frozen=True, slots=True)
 class _Part:
-    """One request to vLLM: a sample (its index), or the scores of some next tokens after a beginning of a choice."""
+    """One request to vLLM: a sample (its index), or the scores of some next tokens after a beginning of a choice.
+
+    before: of a sample, what was drawn when vLLM stopped at a blank line that is not to end it.
+    """
 
     job: _Job
     sample: int = -1
     after: tuple[int, ...] = ()
     scored: tuple[int, ...] = ()
+    before: Sample | None = None
+
+    @property
+    def drawn(self) -> tuple[int, ...]:
+        """The tokens that a sample has already."""
+        return self.before.tokens if self.before else ()
 
 
 @dataclass(slots=True, eq=False)
@@ -254,7 +263,7 @@ class VllmEngine:
             name = str(self._serial)
             self._parts[name] = part
             try:
-                prompt = TokensPrompt(prompt_token_ids=[*part.job.prefix, *part.after])
+                prompt = TokensPrompt(prompt_token_ids=[*part.job.prefix, *part.after, *part.drawn])
                 self._core.add_request(name, prompt, self._parameters(part))
             except Exception as error:
                 del self._parts[name]
@@ -271,9 +280,10 @@ class VllmEngine:
         once: dict[str, Any] = {"temperature": 0.0, "output_kind": RequestOutputKind.FINAL_ONLY}
         if part.scored:
             return SamplingParams(max_tokens=1, detokenize=False, logprob_token_ids=list(part.scored), **once)
-        draw = Draw(request.seed, part.sample, request.temperature, request.top_p, min(self._ends, default=0))
+        end, start = min(self._ends, default=0), len(part.drawn)
+        draw = Draw(request.seed, part.sample, request.temperature, request.top_p, end, start)
         return SamplingParams(
-            max_tokens=min(request.max_tokens, self.context - len(part.job.prefix)),
+            max_tokens=self._limit(request) - start,
             stop=list(request.stop),
             stop_token_ids=sorted(self._ends),
             detokenize=bool(request.stop),
@@ -283,13 +293,17 @@ class VllmEngine:
             **once,
         )
 
+    def _limit(self, request: Request) -> int:
+        """The tokens that a sample may have."""
+        return min(request.max_tokens, self.context - len(request.prefix))
+
     def _take(self, output: Any) -> None:
         """One finished part: count it, keep what it says; with its last part a request is done."""
         part = self._parts.pop(output.request_id, None)
         if part is None:
             return  # of a request that has failed meanwhile
         job, answer = part.job, output.outputs[0]
-        length = len(part.job.prefix) + len(part.after)
+        length = len(part.job.prefix) + len(part.after) + len(part.drawn)
         self.usage.prefill_tokens += length - (output.num_cached_tokens or 0)
         if part.scored:
             known = {token: entry.logprob for token, entry in answer.logprobs[0].items()}
@@ -307,7 +321,13 @@ class VllmEngine:
             if not tokens or answer.finish_reason not in {"stop", "length"}:
                 self._fail(job, f"vLLM gave the request up ({answer.finish_reason or 'no tokens'})")
                 return
-            job.samples[part.sample] = Sample(tokens, self._text.decode(tokens), logprobs, self._finish(answer))
+            sample = Sample(tokens, self._text.decode(tokens), logprobs, self._finish(answer))
+            if job.request.visible and finite:
+                sample, more = continued(self._text, job.request, self._limit(job.request), part.before, sample)
+                if more:
+                    self._send([replace(part, before=sample)])
+                    return
+            job.samples[part.sample] = sample
         job.waiting -= 1
         if not finite:
             self._fail(job, f"the model's logits after {length} tokens are NaN or infinite")

@@ -25,13 +25,15 @@ KEY = "mcts_dpo_draw"  # under which a request carries its `Draw` in SamplingPar
 
 @dataclass(frozen=True, slots=True)
 class Draw:
-    """How one sequence is sampled; see `Request`. after: the token that ends it when its logits are not finite."""
+    """How one sequence is sampled; see `Request`. after: the token that ends it when its logits are not finite.
+    start: how many of its tokens vLLM was given with the prefix."""
 
     seed: int
     sample: int
     temperature: float
     top_p: float
     after: int
+    start: int = 0
 
 
 class DrawProcessor(LogitsProcessor):  # type: ignore[misc]  # vLLM is not looked into by the type checker
@@ -69,7 +71,7 @@ class DrawProcessor(LogitsProcessor):  # type: ignore[misc]  # vLLM is not looke
             return logits
         rows = np.array(sorted(self._rows), np.int64)
         draws = [self._rows[row][0] for row in rows.tolist()]
-        position = np.array([len(self._rows[row][1]) for row in rows.tolist()], np.int64)
+        position = np.array([self._rows[row][0].start + len(self._rows[row][1]) for row in rows.tolist()], np.int64)
         uniform = uniforms(
             np.array([draw.seed for draw in draws], np.uint64), np.array([draw.sample for draw in draws]), position
         )

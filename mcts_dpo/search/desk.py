@@ -5,14 +5,17 @@ In: requests, each with an owner. Out: completions, each with its owner. Knows n
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Generic, TypeVar
 
 from mcts_dpo.engines.base import Completion, Engine, Request
 
 Owner = TypeVar("Owner")
+_log = logging.getLogger(__name__)
 
 
 @dataclass(slots=True)
@@ -38,12 +41,15 @@ class SearchClock:
 class Desk(Generic[Owner]):
     """The only way of a search to its engine. waiting: requests under way.
 
-    A completion that the engine never gives back is an error of the engine's (RuntimeError), not a wait for ever.
+    An engine that dies (its `submit` or `poll` raises) answers what is under way with an error that says so; what is
+    sent afterwards is tried again, so that an engine that recovers serves it. A completion that the engine never gives
+    back is an error of the engine's (RuntimeError), not a wait for ever.
     """
 
     def __init__(self, engine: Engine, clock: SearchClock | None = None) -> None:
         self._engine = engine
         self._owners: dict[int, Owner] = {}
+        self._refused: list[Completion] = []
         self._next = 0
         self._clock = clock if clock is not None else SearchClock()
         self._cpu, self._wall = time.process_time(), time.perf_counter()
@@ -57,7 +63,10 @@ class Desk(Generic[Owner]):
         """Submit a request; its id is given here."""
         self._owners[self._next] = owner
         self._lap(engine=False)
-        self._engine.submit(replace(request, id=self._next))
+        try:
+            self._engine.submit(replace(request, id=self._next))
+        except Exception as error:  # the engine's, whatever it is: this request fails, the search goes on
+            self._refused.append(Completion(self._next, error=_death(error)))
         self._lap(engine=True)
         self._next += 1
 
@@ -65,7 +74,14 @@ class Desk(Generic[Owner]):
         """Wait for at least one completion, or for `patience` seconds (None: as long as it takes)."""
         self._lap(engine=False)
         begun = time.monotonic()
-        finished = self._engine.poll() if patience is None else self._engine.poll(patience)
+        finished, self._refused = self._refused, []
+        try:
+            if not finished:
+                finished = self._engine.poll() if patience is None else self._engine.poll(patience)
+        except Exception as error:
+            finished = [Completion(one, error=_death(error)) for one in self._owners]
+            with suppress(Exception):  # it may still hold them
+                self._engine.cancel(list(self._owners))
         self._lap(engine=True)
         self._clock.polls += 1
         gave_up = patience is not None and time.monotonic() - begun >= patience
@@ -76,8 +92,10 @@ class Desk(Generic[Owner]):
     def cancel(self, mine: Callable[[Owner], bool]) -> list[Owner]:
         """Give up the requests of the owners that `mine` picks. Returns them, in the order in which they were sent."""
         ids = [one for one, owner in self._owners.items() if mine(owner)]
+        self._refused = [completion for completion in self._refused if completion.id not in ids]
         self._lap(engine=False)
-        self._engine.cancel(ids)
+        with suppress(Exception):  # an engine that dies of it has nothing under way either
+            self._engine.cancel(ids)
         self._lap(engine=True)
         return [self._owners.pop(one) for one in ids]
 
@@ -93,3 +111,10 @@ class Desk(Generic[Owner]):
             self._clock.other += cpu - self._cpu
         self._clock.wall += wall - self._wall
         self._cpu, self._wall = cpu, wall
+
+
+def _death(error: Exception) -> str:
+    """The reason of those whose engine died, one line; the log has the whole of it."""
+    _log.warning("the engine died", exc_info=error)
+    said = next(iter(str(error).splitlines()), "")
+    return f"the engine died: {type(error).__name__}{': ' if said else ''}{said}"

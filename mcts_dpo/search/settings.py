@@ -65,8 +65,8 @@ class SearchSettings(Settings):
     """One tree search per problem.
 
     expand:          what is sampled from a selected leaf: "rollout", whole solutions, every step of which becomes
-                     a node; or "step", single steps (the paper). A blank line that the policy samples by itself is
-                     a step of its own under "step", and part of its neighbour under "rollout".
+                     a node; or "step", single steps (the paper). A blank line belongs to a step with text, except where
+                     a stop string of white space ends solutions.
     simulations:     expansions per problem, the root's included.
     budget:          generated tokens per problem after which no further simulation starts (None: no limit). One
                      self-evaluation counts as the tokens of its longer answer (usually 1). In mode "solve" samples

@@ -19,7 +19,7 @@ import numpy as np
 from mcts_dpo.engines.base import Completion, Engine, Request
 from mcts_dpo.files import InputError, seed_from
 from mcts_dpo.problems import Problem
-from mcts_dpo.prompts import PromptSettings, prompt_tokens
+from mcts_dpo.prompts import PromptSettings, prompt_tokens, step_stops
 from mcts_dpo.search import kernels
 from mcts_dpo.search.expansion import Step, attach, attach_unsampled, step_texts, whole_solution
 from mcts_dpo.search.faithful import confidence_value, outcome_value, reference_steps
@@ -240,6 +240,7 @@ def plan(task: Task, tree: Tree, leaf: int) -> tuple[Expansion, Request]:
     promised = 0
     if settings.budget is not None and tree.info.mode == "solve":
         n, size, promised = _affordable(task, tree, leaf, n, size)
+    stop, visible = (task.prompt.stop, False) if last else step_stops(task.prompt)
     request = Request(
         id=-1,  # given when it is sent
         prefix=(*tree.info.prompt_tokens, *solution),
@@ -247,7 +248,8 @@ def plan(task: Task, tree: Tree, leaf: int) -> tuple[Expansion, Request]:
         max_tokens=size,
         temperature=settings.temperature,
         top_p=settings.top_p,
-        stop=task.prompt.stop if last else (task.prompt.step_end, *task.prompt.stop),
+        stop=stop,
+        visible=visible,
         seed=seed_from(settings.seed, tree.problem.id, index),
     )
     tree.started += 1

@@ -185,14 +185,18 @@ def test_the_server_answers_as_the_transformers_engine(
     requests = [Request(id=i, prefix=prompt, max_tokens=16, temperature=0.0) for i, prompt in enumerate(prompts)]
     requests += [Request(id=10 + i, prefix=prompt, choices=choices) for i, prompt in enumerate(prompts)]
     requests += [Request(id=20, prefix=prompts[1], max_tokens=40, temperature=0.0, stop=("apples",))]
+    blank = tuple(engine.tokenizer("The three primary colours are:", add_special_tokens=False)["input_ids"])
+    requests += [Request(id=21, prefix=blank, max_tokens=12, temperature=0.0, stop=("\n",), visible=True)]
     answers = complete(engine, requests)
+    assert answers[-1].samples[0].text.startswith("\n")
+    assert answers[-1].samples[0].text.strip()
     for ours, theirs in zip(answers, complete(reference, requests), strict=True):
         assert ours.error is None
         for one, other in zip(ours.samples, theirs.samples, strict=True):
             assert (one.tokens, one.text, one.finish) == (other.tokens, other.text, other.finish)
             np.testing.assert_allclose(one.logprobs, other.logprobs, atol=1e-4, rtol=0)
         np.testing.assert_allclose(ours.probabilities, theirs.probabilities, atol=1e-4, rtol=0)
-    assert answers[-1].samples[0].finish == "stop"
+    assert answers[-2].samples[0].finish == "stop"
     assert engine.usage.prompt_tokens == reference.usage.prompt_tokens
     assert engine.usage.sampled_tokens == sum(len(s.tokens) for answer in answers for s in answer.samples)
     assert 0 < engine.usage.prefill_tokens <= sum(len(r.prefix) * (1 + 8 * bool(r.choices)) for r in requests)

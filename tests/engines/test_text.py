@@ -7,7 +7,8 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
-from mcts_dpo.engines.text import StopStrings
+from mcts_dpo.engines.base import Request, Sample
+from mcts_dpo.engines.text import StopStrings, continued
 from tests.engines.tiny import make_byte_tokenizer, make_tokenizer
 
 
@@ -54,6 +55,36 @@ def test_the_completing_token_is_always_found(data: st.DataObject, name: str) ->
         assert (table[tokens[end - 1]] and strings.completed(tokens[:end], stops)) == found
         if found:
             return
+
+
+@settings(max_examples=200, deadline=None)
+@given(data=st.data(), name=st.sampled_from(["joined", "bytes"]))
+def test_an_engine_that_stops_at_blank_lines_comes_to_the_same_samples(data: st.DataObject, name: str) -> None:
+    tokenizer, candidates = TOKENIZERS[name]
+    stops = tuple(data.draw(st.lists(st.sampled_from(["\n", "\na", *candidates]), min_size=1, max_size=3, unique=True)))
+    strings = StopStrings(tokenizer, len(tokenizer))
+    blank = tokenizer.convert_tokens_to_ids("\n" if name == "joined" else "Ċ")
+    token = st.integers(0, len(tokenizer) - 1)
+    drawn = data.draw(st.lists(st.just(blank) | token, min_size=1, max_size=12))
+    table, limit = strings.table(stops), len(drawn)
+    met = (n for n in range(1, limit + 1) if table[drawn[n - 1]] and strings.completed_visibly(drawn[:n], stops))
+    end = next(met, None)
+    assert end == strings.visible_end(drawn, stops)
+
+    def stopping(start: int) -> Sample:
+        ends = range(start + 1, limit + 1)
+        stop = next((n for n in ends if any(s in strings.decode(drawn[start:n]) for s in stops)), None)
+        tokens = tuple(drawn[start:stop])
+        return Sample(tokens, strings.decode(tokens), tuple(map(float, tokens)), "stop" if stop else "length")
+
+    before, more = None, True
+    while more:
+        sample = stopping(len(before.tokens) if before else 0)
+        before, more = continued(strings, Request(0, (1,), stop=stops, visible=True), limit, before, sample)
+    assert before is not None
+    assert list(before.tokens) == drawn[:end]
+    assert (before.text, before.logprobs) == (strings.decode(before.tokens), tuple(map(float, before.tokens)))
+    assert before.finish == ("length" if end is None else "stop")
 
 
 def test_the_table_spares_most_tokens() -> None:

@@ -85,6 +85,25 @@ def test_bfloat16_stays_near_float32(llama: Path) -> None:
     assert 1e-4 < np.abs(gaps).mean() < 0.05
 
 
+def test_leading_blank_lines_belong_to_the_line_after_them(llama: Path) -> None:
+    engine = engine_for(llama)
+    requests = random_requests(40, n=4, max_tokens=16, temperature=2.0)
+    free = complete(engine, requests)
+    held = complete(engine, [dataclasses.replace(request, stop=("\n",), visible=True) for request in requests])
+    blank = 0
+    for one, other in zip(free, held, strict=True):
+        for whole, sample in zip(one.samples, other.samples, strict=True):
+            assert sample.tokens == whole.tokens[: len(sample.tokens)]
+            lead = len(sample.text) - len(sample.text.lstrip())
+            blank += "\n" in sample.text[:lead]
+            line = sample.text[lead:]
+            assert (sample.finish == "stop") == ("\n" in line)
+            assert "\n" not in engine.tokenizer.decode(sample.tokens[:-1], skip_special_tokens=True).lstrip()
+            if sample.finish != "stop":
+                assert (sample.tokens, sample.finish) == (whole.tokens, whole.finish)
+    assert blank
+
+
 def test_a_request_does_not_depend_on_its_company(llama: Path) -> None:
     requests = random_requests(12, temperature=0.8)
     crowded = complete(engine_for(llama, slots=5), requests)

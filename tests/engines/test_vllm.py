@@ -82,6 +82,12 @@ def test_the_same_samples_as_the_transformers_engine(
         Request(id=i, prefix=prompt, n=4, max_tokens=24, temperature=0.8, top_p=0.95, seed=i, stop=("\n", ". "))
         for i, prompt in enumerate(prompts)
     ]
+    blank = tuple(vllm.tokenizer("The three primary colours are:\n", add_special_tokens=False)["input_ids"])
+    apart = Request(id=99, prefix=blank, n=12, max_tokens=12, temperature=1.0, seed=6, stop=("\n",), visible=True)
+    held = complete(vllm, [apart])
+    same(held, complete(reference, [apart]))
+    assert any(sample.text.startswith("\n") for sample in held[0].samples)
+    assert all(sample.text.strip() for sample in held[0].samples)
     completions = complete(vllm, requests)
     same(completions, complete(reference, requests))
     finishes = {sample.finish for completion in completions for sample in completion.samples}

@@ -126,7 +126,8 @@ class AutomatonEngine:
             text = self.tokenizer.decode(tokens, skip_special_tokens=True)
             if token == EOS:
                 return Sample(tuple(tokens), text, tuple(logprobs), "end")
-            if any(stop in text for stop in request.stop):
+            line = text.lstrip()
+            if any(stop in (line if request.visible and stop.isspace() else text) for stop in request.stop):
                 return Sample(tuple(tokens), text, tuple(logprobs), "stop")
             if len(tokens) >= limit:
                 return Sample(tuple(tokens), text, tuple(logprobs), "length")

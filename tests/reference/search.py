@@ -309,6 +309,7 @@ def reference_search(
                     temperature=settings.temperature,
                     top_p=settings.top_p,
                     stop=prompt.stop if whole else (prompt.step_end, *prompt.stop),
+                    visible=not whole and "\n\n" not in prompt.stop,
                     seed=seed_from(settings.seed, problem.id, started),
                 )
             )

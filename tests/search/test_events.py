@@ -152,3 +152,36 @@ def test_the_clock_tells_the_engine_from_the_rest() -> None:
         search(PROBLEMS, AutomatonEngine(6), prompt=PROMPT, settings=settings, clock=clock)
         assert clock.polls > before
     assert SearchClock().bookkeeping_share == 0.0
+
+
+@pytest.mark.parametrize("schedule", ["waves", "events"])
+@pytest.mark.parametrize("where", ["poll", "submit"])
+@pytest.mark.parametrize("recovers", [True, False])
+def test_an_engine_that_dies_fails_what_is_under_way(schedule: str, where: str, recovers: bool) -> None:
+    class Dying(AutomatonEngine):
+        calls, deaths = 0, 0
+
+        def _live(self, name: str) -> None:
+            self.calls += name == where
+            if self.calls >= 30 and name == where and not (recovers and self.deaths):
+                self.deaths += 1
+                raise MemoryError("no room for 12 GiB\nand more lines")
+
+        def submit(self, request: Request) -> None:
+            self._live("submit")
+            super().submit(request)
+
+        def poll(self, patience: float | None = None) -> list[Completion]:
+            self._live("poll")
+            return super().poll()
+
+    settings = JUDGED.model_copy(update={"schedule": schedule, "alive": 3, "simulations": 60})
+    engine = Dying(6)
+    forest = search(MANY, engine, prompt=PROMPT, settings=settings)
+    assert_sound(forest, settings)
+    assert engine.deaths
+    failed = [tree for tree in forest.trees if tree.status == "failed"]
+    assert {tree.reason for tree in failed} == {"the engine died: MemoryError: no room for 12 GiB"}
+    assert all(tree.status != "running" for tree in forest.trees)
+    if recovers and (schedule == "events" or where == "submit"):
+        assert len(failed) < len(MANY)

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from mcts_dpo.engines.base import Request, Sample
 from mcts_dpo.files import InputError
 from mcts_dpo.problems import Problem
+from mcts_dpo.prompts import PromptSettings
 from mcts_dpo.search import FINISHES, LENGTH, Forest, SearchSettings, SelfEvaluationSettings, search, search_shards
 from mcts_dpo.search.expansion import normalised
 from tests.reference.engine import EOS, PIECES, TOKENIZER, AutomatonEngine
@@ -115,6 +116,28 @@ def test_requests_are_seeded_by_problem_and_simulation() -> None:
     assert len(set(seeds)) == len(seeds)
     assert len({request.id for request in engine.requests}) == len(seeds)
     assert all(request.n == 4 and request.stop == PROMPT.stop for request in engine.requests)
+
+
+def test_every_step_that_goes_on_has_visible_text() -> None:
+    prompt = PROMPT.model_copy(update={"stop": (";",)})
+    led = 0
+    for seed in range(6):
+        forest = search(PROBLEMS, AutomatonEngine(seed), prompt=prompt, settings=STEPS)
+        for node in np.flatnonzero((forest.depth > 0) & ~forest.terminal):
+            text = forest.texts[node]
+            assert text.strip()
+            assert text.lstrip().count("\n") == 1
+            led += text.startswith("\n")
+    assert led
+    # Where a stop string of white space ends solutions, a blank line keeps that meaning.
+    assert all(not request.visible for request in _requests(PROMPT))
+    assert {request.visible for request in _requests(prompt)} == {True, False}
+
+
+def _requests(prompt: PromptSettings) -> list[Request]:
+    engine = AutomatonEngine(6)
+    search(PROBLEMS, engine, prompt=prompt, settings=STEPS)
+    return engine.requests
 
 
 def test_steps_end_at_the_step_end_and_the_last_goes_to_the_end() -> None:

@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from itertools import count
 
 from mcts_dpo.engines.base import Completion, Request
+from mcts_dpo.prompts import step_stops
 from mcts_dpo.search.expansion import normalised, step_texts
 from mcts_dpo.search.rewards import outcome, states_answer
 from mcts_dpo.search.strategies.budget import Attempt, Task, judge
@@ -109,8 +110,9 @@ def _once(
 def _step(task: Task, prefix: Prefix, n: int, share: int, last: bool, again: int, level: int) -> Request:
     room = max(1, task.limit - len(prefix.tokens))
     size = min(share, room if last else min(room, task.settings.max_step_tokens))
-    stop = task.prompt.stop if last else (task.prompt.step_end, *task.prompt.stop)
-    return task.sample(prefix.tokens, n, size, "beam", again, level, prefix.group, prefix.text, stop=stop)
+    stop, visible = (task.prompt.stop, False) if last else step_stops(task.prompt)
+    seed = ("beam", again, level, prefix.group, prefix.text)
+    return task.sample(prefix.tokens, n, size, *seed, stop=stop, visible=visible)
 
 
 def _candidates(

@@ -67,7 +67,13 @@ class Task:
         return self.question.cost if self.weights[0] > 0 else 0
 
     def sample(
-        self, before: Sequence[int], n: int, max_tokens: int, *seed: int | str, stop: tuple[str, ...]
+        self,
+        before: Sequence[int],
+        n: int,
+        max_tokens: int,
+        *seed: int | str,
+        stop: tuple[str, ...],
+        visible: bool = False,
     ) -> Request:
         """A request for `n` samples after the solution tokens `before`; `seed`: what tells its draws from others'."""
         return Request(
@@ -78,6 +84,7 @@ class Task:
             temperature=self.settings.temperature,
             top_p=self.settings.top_p,
             stop=stop,
+            visible=visible,
             seed=seed_from(self.settings.seed, self.problem.id, *seed),
         )
 
