@@ -115,7 +115,11 @@ class TransformersEngine:
         is under way."""
         until = None if patience is None else time.monotonic() + patience
         while not self._ready and self._jobs:
-            self._step()
+            try:
+                self._step()
+            except Exception:  # what was half done cannot be gone on with; what comes next can be served
+                self._drop_everything()
+                raise
             if until is not None and time.monotonic() >= until:
                 break
         ready, self._ready = self._ready, []
@@ -166,6 +170,13 @@ class TransformersEngine:
         if tokenizer_digest(load_tokenizer(checkpoint)) != tokenizer_digest(self.tokenizer):
             raise InputError(f"{checkpoint}: another tokenizer than the engine's")
         self._model = host(fresh)
+        self.reset()
+
+    def _drop_everything(self) -> None:
+        """Nothing is under way any more and nothing remembered."""
+        for waiting in (self._jobs, self._sampling, self._scoring, self._ready):
+            waiting.clear()
+        self._flat_of.fill(-1)
         self.reset()
 
     def _refuse_if_busy(self, what: str) -> None:

@@ -11,7 +11,7 @@ shard are begun while the last ones of a shard still run. Knows nothing of round
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -198,9 +198,10 @@ def _require_life(task: Task, shard: Shard) -> None:
     refused = [tree for tree in task.forest.trees if tree.status == "failed" and NO_ROOM not in tree.reason]
     if not refused:
         return
-    task.engine.submit(Request(id=0, prefix=(task.engine.tokenizer.eos_token_id or 0,), max_tokens=1))
-    if any(completion.error is None for completion in task.engine.poll()):
-        return
+    with suppress(Exception):  # dead, too
+        task.engine.submit(Request(id=0, prefix=(task.engine.tokenizer.eos_token_id or 0,), max_tokens=1))
+        if any(completion.error is None for completion in task.engine.poll()):
+            return
     if task.journal:
         task.journal.remove()
     raise InputError(

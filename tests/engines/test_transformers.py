@@ -8,6 +8,8 @@ import pytest
 import torch
 
 from mcts_dpo.engines import Completion, EngineSettings, Request, complete, load_engine
+from mcts_dpo.engines.base import Occupancy
+from mcts_dpo.engines.batch import Batch
 from mcts_dpo.engines.transformers import TransformersEngine
 from mcts_dpo.files import InputError
 from mcts_dpo.models import load_model, load_tokenizer
@@ -83,6 +85,26 @@ def test_bfloat16_stays_near_float32(llama: Path) -> None:
         for sample in completion.samples:
             gaps += list(np.subtract(sample.logprobs, plain_logprobs(plain, request.prefix, sample.tokens)))
     assert 1e-4 < np.abs(gaps).mean() < 0.05
+
+
+def test_after_a_step_that_failed_nothing_is_under_way(llama: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    engine, requests = engine_for(llama), random_requests(9)
+    expected = complete(engine, requests)
+    engine.reset()
+    steps, forward = iter(range(100)), engine._forward
+
+    def broken(batch: Batch) -> np.ndarray:
+        if next(steps) == 3:
+            raise MemoryError("no room")
+        return forward(batch)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(engine, "_forward", broken)
+        with pytest.raises(MemoryError):
+            complete(engine, requests)
+    assert engine.occupancy() == Occupancy(0)
+    again = complete(engine, requests)
+    assert [[s.tokens for s in one.samples] for one in again] == [[s.tokens for s in one.samples] for one in expected]
 
 
 def test_leading_blank_lines_belong_to_the_line_after_them(llama: Path) -> None:
