@@ -41,8 +41,8 @@ class SearchClock:
 class Desk(Generic[Owner]):
     """The only way of a search to its engine. waiting: requests under way.
 
-    An engine that dies (its `submit` or `poll` raises) answers what is under way with an error that says so; what is
-    sent afterwards is tried again, so that an engine that recovers serves it. A completion that the engine never gives
+    An engine that dies (its `submit` or `poll` raises, but for want of memory) answers what is under way with an error
+    that says so; what is sent afterwards is tried again, so that an engine that recovers serves it. A completion that the engine never gives
     back is an error of the engine's (RuntimeError), not a wait for ever.
     """
 
@@ -114,7 +114,13 @@ class Desk(Generic[Owner]):
 
 
 def _death(error: Exception) -> str:
-    """The reason of those whose engine died, one line; the log has the whole of it."""
+    """The reason of those whose engine died, one line; the log has the whole of it.
+
+    Want of memory is raised again: it comes back with the next requests, and whoever runs the search can say what to
+    change.
+    """
+    if isinstance(error, MemoryError) or "memory" in str(error).lower():
+        raise error
     _log.warning("the engine died", exc_info=error)
     said = next(iter(str(error).splitlines()), "")
     return f"the engine died: {type(error).__name__}{': ' if said else ''}{said}"
