@@ -42,8 +42,8 @@ class Desk(Generic[Owner]):
     """The only way of a search to its engine. waiting: requests under way.
 
     An engine that dies (its `submit` or `poll` raises, but for want of memory) answers what is under way with an error
-    that says so; what is sent afterwards is tried again, so that an engine that recovers serves it. A completion that the engine never gives
-    back is an error of the engine's (RuntimeError), not a wait for ever.
+    that says so; what is sent afterwards is tried again, so that an engine that recovers serves it. A completion that
+    the engine never gives back is an error of the engine's (RuntimeError), not a wait for ever.
     """
 
     def __init__(self, engine: Engine, clock: SearchClock | None = None) -> None:
