@@ -72,7 +72,7 @@ Owner = tuple[Running, Expansion | Asked, int]
 def trees_alive(engine: Engine, settings: SearchSettings) -> int:
     """How many trees are searched at a time: the setting, or twice as many as the engine runs sequences, so that its
     queue holds work while other trees wait for their last sample."""
-    return settings.alive or 2 * int(getattr(engine, "slots", SLOTS))
+    return settings.alive or 2 * int(getattr(getattr(engine, "settings", None), "slots", SLOTS))
 
 
 def run_events(

@@ -108,7 +108,7 @@ class TreeInfo:
     mode:          "train" (outcomes were verified) or "solve" (no reference answer was there).
     status:        why the search ended: "simulations", "budget", "exhausted" (every path is terminal), "decided" (its
                    choice could no longer change), "advanced" (the steps taken lead to the end of a solution),
-                   "failed" (see `reason`); "running" before.
+                   "failed" (see `reason`), "cancelled" (nobody waits for it any more); "running" before.
     reason:        why it failed, one line; "" otherwise.
     moves:         with `advance: step`, the nodes that the search moved to, from the root on.
     notes:         what a reader of the results should know, one line each; e.g. a reference answer that

@@ -11,9 +11,12 @@ from hypothesis import HealthCheck, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
+from mcts_dpo.engines import load_engine
 from mcts_dpo.engines.base import Completion, Occupancy, Request
 from mcts_dpo.problems import Problem
 from mcts_dpo.search import Forest, SearchClock, SearchSettings, SelfEvaluationSettings, search
+from mcts_dpo.search.events import SLOTS, trees_alive
+from tests.conftest import ToyWorld
 from tests.reference.engine import PIECES, AutomatonEngine
 from tests.search.support import PROBLEMS, PROMPT, assert_sound, every_rule
 
@@ -185,3 +188,10 @@ def test_an_engine_that_dies_fails_what_is_under_way(schedule: str, where: str, 
     assert all(tree.status != "running" for tree in forest.trees)
     if recovers and (schedule == "events" or where == "submit"):
         assert len(failed) < len(MANY)
+
+
+def test_twice_as_many_trees_are_alive_as_the_engine_runs_sequences(toy_world: ToyWorld) -> None:
+    engine = load_engine(str(toy_world.policy), settings=toy_world.config.engine.model_copy(update={"slots": 24}))
+    assert trees_alive(engine, SearchSettings()) == 48
+    assert trees_alive(engine, SearchSettings(alive=5)) == 5
+    assert trees_alive(AutomatonEngine(0), SearchSettings()) == 2 * SLOTS  # which does not say
