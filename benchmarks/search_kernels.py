@@ -35,6 +35,7 @@ NODES = 1 + CHILDREN * EXPANSIONS
 """512."""
 KINDS = 64
 C = 1.0
+SECONDS = 1.0
 CURVE = (1, 4, 16, 64, 256, 1024, 4096)
 
 
@@ -88,25 +89,24 @@ def tiled(forest: Forest, trees: int) -> Forest:
 
 def fastest(work: Callable[[], None], repeats: int) -> float:
     """CPU seconds of the fastest of several calls, after one that is not counted."""
-    work()
-    best = math.inf
-    for _ in range(repeats):
-        start = time.process_time()
-        work()
-        best = min(best, time.process_time() - start)
-    return best
+    return alternated(work, lambda: None, repeats)["selection"]
 
 
 def alternated(select: Callable[[], None], backup: Callable[[], None], repeats: int) -> dict[str, float]:
-    """CPU seconds of the fastest of each, one after the other again and again; the first time is not counted."""
-    times = []
-    for _ in range(repeats + 1):
+    """CPU seconds of the fastest of each, one after the other again and again, `repeats` times and for a second of CPU
+    time at least, whoever is measured; the first time is not counted."""
+    select()
+    backup()
+    done, spent, best = 0, 0.0, {"selection": math.inf, "backup": math.inf}
+    while done < repeats or spent < SECONDS:
         start = time.process_time()
         select()
         between = time.process_time()
         backup()
-        times.append((between - start, time.process_time() - between))
-    return dict(zip(("selection", "backup"), (min(kind) for kind in zip(*times[1:], strict=True)), strict=True))
+        end = time.process_time()
+        best = {"selection": min(best["selection"], between - start), "backup": min(best["backup"], end - between)}
+        done, spent = done + 1, spent + end - start
+    return best
 
 
 def measure_ours(forest: Forest, trees: int, repeats: int) -> dict[str, float]:
@@ -122,13 +122,12 @@ def measure_ours(forest: Forest, trees: int, repeats: int) -> dict[str, float]:
     def backup() -> None:
         kernels.back_up(forest, leaves, rule, 1.0, leaves=leaves, expanded=False)
 
-    found = [alternated(select, backup, repeats) for _ in range(calls)]
-    seconds = {kind: min(times[kind] for times in found) / trees for kind in ("selection", "backup")}
+    seconds = alternated(select, backup, calls * repeats)
     restore(forest, saved)
     rule = kernels.PAPER
-    seconds["backup_paper"] = min(alternated(select, backup, repeats)["backup"] for _ in range(calls)) / trees
+    seconds["backup_paper"] = alternated(select, backup, calls * repeats)["backup"]
     restore(forest, saved)
-    return seconds
+    return {kind: spent / trees for kind, spent in seconds.items()}
 
 
 def values_of(forest: Forest) -> dict[str, np.ndarray]:

@@ -76,14 +76,20 @@ def test_a_full_disk(config: RunConfig, undisturbed: Path, refused: Callable[...
     assert fingerprints(tmp_path) == fingerprints(undisturbed)
 
 
-def test_a_directory_that_nobody_may_write_into(refused: Callable[..., str]) -> None:
-    folder = Path(tempfile.mkdtemp())  # one that others may enter
+def test_a_directory_that_nobody_may_write_into(config: RunConfig, refused: Callable[..., str]) -> None:
+    folder = Path(tempfile.mkdtemp())  # one that others may enter, and read the policy and the problems in
     try:
         (folder / "runs").mkdir(mode=0o555)
         folder.chmod(0o755)
+        readable: dict[str, Any] = {"model": str(shutil.copytree(config.model, folder / "policy"))}
+        for name in ("train", "test"):
+            settings = getattr(config, name)
+            source = Path(shutil.copyfile(settings.source, folder / f"{name}.jsonl"))
+            source.chmod(0o644)
+            readable[name] = settings.model_copy(update={"source": str(source)})
         with nobody():
             for place in (folder / "runs", folder / "runs" / "mine"):
-                said = refused(place)
+                said = refused(place, **readable)
                 assert "permission is denied; nothing half-written is left and finished stages are kept; permit" in said
                 assert said.startswith(str(place))
         assert not list((folder / "runs").iterdir())

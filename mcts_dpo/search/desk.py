@@ -15,6 +15,9 @@ from typing import Generic, TypeVar
 from mcts_dpo.engines.base import Completion, Engine, Request
 
 Owner = TypeVar("Owner")
+
+DIED = "the engine died"
+"""How the reason of a request begins whose engine died."""
 _log = logging.getLogger(__name__)
 
 
@@ -123,4 +126,4 @@ def _death(error: Exception) -> str:
         raise error
     _log.warning("the engine died", exc_info=error)
     said = next(iter(str(error).splitlines()), "")
-    return f"the engine died: {type(error).__name__}{': ' if said else ''}{said}"
+    return f"{DIED}: {type(error).__name__}{': ' if said else ''}{said}"

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from mcts_dpo.search.forest import ELSEWHERE, EXHAUSTED, IN_FLIGHT, NEXT_ROW, NONE, OPEN
 from mcts_dpo.search.gumbel import gumbel_child
-from mcts_dpo.search.records import Records, next_sibling, prefetch, prefetch_family, square_root
+from mcts_dpo.search.records import Records, next_sibling, prefetch, prefetch_edge, prefetch_family, square_root
 
 if TYPE_CHECKING:
     from mcts_dpo.search.forest import Forest
@@ -298,17 +298,18 @@ def _closure(node: int, edges: Records, records: Records) -> int:  # pragma: no 
 
 
 @njit(cache=True)
-def _release(path: Ints, done: bool, edges: Records, records: Records) -> None:  # pragma: no cover  (compiled)
-    """Of one path, from the leaf (the first) to its root."""
-    edges[path[0]].expanded = done
+def _release(leaf: int, done: bool, edges: Records, records: Records) -> None:  # pragma: no cover  (compiled)
+    edges[leaf].expanded = done
     state = IN_FLIGHT
-    for node in path:
+    node = leaf
+    while node != NONE:
         edges[node].virtual -= 1
         records[node].expansions += done
         # An open child is enough; only where the child is closed do its siblings matter.
         if state != OPEN:
             state = _closure(node, edges, records)
         edges[node].closed = state
+        node = records[node].parent
 
 
 @njit(cache=True)
@@ -364,9 +365,10 @@ def _settle(
             path = paths[place, : steps[place]]
             _back_up(path, rule, gamma, root_twice, unvisited_as_one, edges, records)
         some = leaves[len(leaves) * turn // turns : len(leaves) * (turn + 1) // turns]
-        _ascend(some, False, paths, steps, edges, records)
-        for place in range(len(some)):
-            _release(paths[place, : steps[place]], done, edges, records)
+        if len(ends) == 0:  # else the paths are in the cache: samples end where they were drawn, or below
+            _ascend(some, False, paths, steps, edges, records)
+        for leaf in some:
+            _release(leaf, done, edges, records)
 
 
 @njit(cache=True)
@@ -380,7 +382,7 @@ def _ascend(
     for place in range(left):
         paths[place, 0] = nodes[place]
         prefetch(records, nodes[place])
-        prefetch(edges, nodes[place])
+        prefetch_edge(edges, nodes[place])
     level = 0
     while left > 0:
         still = 0
@@ -393,7 +395,7 @@ def _ascend(
             above = records[node].parent
             if above != NONE:
                 prefetch(records, above)
-                prefetch(edges, above)
+                prefetch_edge(edges, above)
                 paths[place, level + 1] = above
                 moving[still] = place
                 still += 1

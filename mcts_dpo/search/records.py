@@ -17,7 +17,7 @@ from numba.core import cgutils
 from numba.extending import intrinsic
 from numpy.typing import NDArray
 
-from mcts_dpo.search.forest import CACHE_LINE, ELSEWHERE, NEXT_ROW, NONE
+from mcts_dpo.search.forest import CACHE_LINE, EDGE, ELSEWHERE, NEXT_ROW, NONE
 
 Records = NDArray[np.void]
 
@@ -31,7 +31,7 @@ def next_sibling(child: int, edges: Records, records: Records) -> int:  # pragma
     return records[child].next_sibling if where == ELSEWHERE else NONE
 
 
-def _prefetcher(lines: int) -> Any:
+def _prefetcher(*offsets: int) -> Any:
     @intrinsic
     def prefetch(typing: Any, array: Any, index: Any) -> Any:
         def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
@@ -43,8 +43,8 @@ def _prefetcher(lines: int) -> Any:
                 builder.module, ir.FunctionType(ir.VoidType(), [byte, word, word, word]), "llvm.prefetch.p0"
             )
             read, keep, data = (ir.Constant(word, value) for value in (0, 3, 1))
-            for line in range(lines):
-                ahead = builder.gep(builder.bitcast(element, byte), [ir.Constant(word, CACHE_LINE * line)])
+            for offset in offsets:
+                ahead = builder.gep(builder.bitcast(element, byte), [ir.Constant(word, offset)])
                 builder.call(hint, [ahead, read, keep, data])
             return context.get_dummy_value()
 
@@ -53,12 +53,15 @@ def _prefetcher(lines: int) -> Any:
     return prefetch
 
 
-prefetch = _prefetcher(1)
+prefetch = _prefetcher(0)
 """`prefetch(array, index)` asks for the memory of `array[index]` (1-D, any dtype; compiled code only). A hint: it reads
 and changes nothing, and an index outside the array is harmless."""
 
-prefetch_family = _prefetcher(4)
-"""The same for the element and what follows it, four cache lines in all: the edges of up to eight siblings."""
+prefetch_edge = _prefetcher(0, EDGE.itemsize - 1)
+"""The same for an edge, which may lie on two cache lines."""
+
+prefetch_family = _prefetcher(*range(0, 4 * CACHE_LINE, CACHE_LINE))
+"""The same for four cache lines from an edge on: up to eight siblings."""
 
 
 @intrinsic

@@ -19,6 +19,7 @@ from dataclasses import dataclass, field
 from mcts_dpo.engines.base import Engine, Occupancy
 from mcts_dpo.files import InputError
 from mcts_dpo.integrations.server.stops import before_stop
+from mcts_dpo.search.desk import DIED
 from mcts_dpo.search.strategies.live import Question, Reply, Solver
 
 PATIENCE = 0.02
@@ -241,6 +242,9 @@ class Dispatcher:
 
     def _answer(self, key: Key, reply: Reply) -> None:
         job, index = key
+        if reply.error is not None and reply.error.startswith(DIED):
+            # Whoever keeps the server running starts it anew, with a sound engine.
+            raise RuntimeError(reply.error)
         self._active.remove(key)
         self._release(1)
         if reply.error is not None:
