@@ -303,13 +303,15 @@ def _release(leaf: int, done: bool, edges: Records, records: Records) -> None:  
     state = IN_FLIGHT
     node = leaf
     while node != NONE:
-        edges[node].virtual -= 1
-        records[node].expansions += done
+        row = np.uint64(node)
+        edge, record = edges[row], records[row]
+        edge.virtual -= 1
+        record.expansions += done
         # An open child is enough; only where the child is closed do its siblings matter.
         if state != OPEN:
             state = _closure(node, edges, records)
-        edges[node].closed = state
-        node = records[node].parent
+        edge.closed = state
+        node = record.parent
 
 
 @njit(cache=True)
@@ -332,7 +334,8 @@ def _back_up(
     """One visit of one path, from its end (the first) to its root (the last)."""
     seen = 0.0
     for place, node in enumerate(path):
-        edge, record, root = edges[node], records[node], place == len(path) - 1
+        row = np.uint64(node)  # never an index from the end
+        edge, record, root = edges[row], records[row], place == len(path) - 1
         edge.visits += 2 if root and root_twice else 1
         record.below += place > 0
         if rule == PAPER or unvisited_as_one:
