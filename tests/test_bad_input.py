@@ -198,7 +198,9 @@ def test_an_interrupt_ends_with_130_and_keeps_what_was_done(
 ) -> None:
     """A real SIGINT to a real search: one line, and the same command goes on from the journal."""
     command = [sys.executable, "-m", "mcts_dpo", "search", "-o", str(tmp_path / "trees"), "-m", str(chat_policy)]
-    command += ["-p", toy_world.config.train.source, "search.simulations=200", "search.max_tokens=60"]
+    # Long enough not to end before it is interrupted: no tree runs out of new solutions.
+    endless = ["search.simulations=5000", "search.temperature=2.0", "search.max_tokens=60"]
+    command += ["-p", toy_world.config.train.source, *endless]
     process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     journal = tmp_path / "trees" / "shard-0000.journal"
     deadline = time.monotonic() + 300
