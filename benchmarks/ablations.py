@@ -20,7 +20,6 @@ from __future__ import annotations
 import argparse
 import csv
 import json
-import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -32,27 +31,32 @@ import matplotlib
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.suites import SUITES, Arm, Suite
+from benchmarks.losses import greedy, sampled
+from benchmarks.selftraining import share_start
+from benchmarks.suites import ALL_IN_ONE, SUITES, Arm, Suite
 from mcts_dpo.config import RunConfig
 from mcts_dpo.engines import load_engine
 from mcts_dpo.evaluation import Evaluation, evaluate
 from mcts_dpo.evaluation.strategies import StrategyComparison, evaluate_strategies
-from mcts_dpo.files import InputError, digest, read_json, whole, write_json
+from mcts_dpo.files import InputError, digest, read_json, read_json_lines, whole, write_json
 from mcts_dpo.models import load_tokenizer
 from mcts_dpo.problems import load_problems
 from mcts_dpo.recipes import load_recipe, merged
 from mcts_dpo.rounds import run
 from mcts_dpo.search.strategies import Strategy
-from mcts_dpo.settings import dump_settings, load_settings
+from mcts_dpo.settings import load_settings
 from mcts_dpo.statistics import mean_t, pass_at_k
 from mcts_dpo.toy.demo import prepare
 from mcts_dpo.toy.policy import toy_prompt
 
+METHOD = {
+    "search": {"expand": "rollout", "simulations": 8, "children": 4, "temperature": 0.8},
+    "preferences": {"select": "best_path", "min_gap": 0.5},
+}
+"""What an arm without a recipe changes from."""
 ROUNDS, PROBLEMS, TEST_PROBLEMS, UPDATES, SAMPLES = 2, 300, 1000, 40, 8
 RATES = (5e-5, 2e-4)
 TUNING_SEED = 1000
-ALL_IN_ONE = "all in one"
-"""`rounds` of an arm that takes all rounds' problems and updates at once, from the first policy."""
 VALUE_TRAINING = {
     "lr": 1e-2,
     "threads": 1,
@@ -74,8 +78,8 @@ BUDGET_ARMS: dict[str, Arm] = {
 Floats = NDArray[np.float64]
 Rates = Mapping[str, Sequence[float]]
 MEASURES: dict[str, Callable[[Evaluation], Floats]] = {
-    "greedy": lambda found: np.array(found.correct, np.float64),
-    "mean sample": lambda found: np.array([np.mean(one.sample_correct) for one in found.outcomes]),
+    "greedy": greedy,
+    "mean sample": sampled,
     "pass@8": lambda found: np.array([pass_at_k(SAMPLES, sum(one.sample_correct), SAMPLES) for one in found.outcomes]),
 }
 """[problems] of each measure, from one evaluation."""
@@ -86,10 +90,8 @@ def world(folder: Path, seed: int, own: Sequence[str] = ()) -> dict[str, Any]:
     user's own settings name a model."""
     updates = {"batch_size": 32, "epochs": 1000, "max_updates": UPDATES}
     size = {"rounds": ROUNDS, "problems_per_round": PROBLEMS, "shard_size": 100, "seed": seed, "training": updates}
-    search = {"expand": "rollout", "simulations": 8, "children": 4, "temperature": 0.8}
-    data = {**size, "search": search, "preferences": {"select": "best_path", "min_gap": 0.5}}
     if is_foreign(own):
-        return data
+        return size
     start, problems = folder / f"seed-{seed}" / "start", folder / f"seed-{seed}" / "problems"
     quick = {"dtype": "float32", "threads": 1, "checkpoint_minutes": None, "trackers": (), "schedule": "linear"}
     toy = {
@@ -102,7 +104,7 @@ def world(folder: Path, seed: int, own: Sequence[str] = ()) -> dict[str, Any]:
         "training": quick,
         "evaluation": {"max_tokens": 96, "chunk": 512},
     }
-    return merged(data, toy)
+    return merged(size, toy)
 
 
 def is_foreign(own: Sequence[str]) -> bool:
@@ -113,10 +115,9 @@ def is_foreign(own: Sequence[str]) -> bool:
 def arm_config(
     base: Mapping[str, Any], arm: Arm, rate: float, own: Sequence[str], *, tuning: bool = False
 ) -> RunConfig:
-    """Recipe, world, arm, learning rate, the user's own settings: the later over the earlier."""
-    below = load_recipe(arm.recipe).settings if arm.recipe else {}
+    """Method (the recipe's), world, arm, learning rate, the user's own settings: the later over the earlier."""
     changes = dict(arm.changes)
-    data = merged(below, base)
+    data = merged(load_recipe(arm.recipe).settings if arm.recipe else METHOD, base)
     if changes.pop("rounds", None) == ALL_IN_ONE and not tuning:
         whole_run = {"rounds": 1, "problems_per_round": data["rounds"] * data["problems_per_round"]}
         data = merged(
@@ -149,12 +150,8 @@ def run_group(group: Sequence[tuple[Path, RunConfig]], *, tuning: bool) -> None:
     """Run what searches alike, one after the other: the first one's first trees are everyone's."""
     first, *_ = group[0]
     for directory, config in group:
-        if directory != first and not directory.exists():
-            # Same policy, problems and seed: the start's evaluation and the first trees are the same by definition.
-            with whole(directory) as scratch:
-                shutil.copytree(first / "baseline", scratch / "baseline")
-                shutil.copytree(first / "round-000" / "trees", scratch / "round-000" / "trees")
-                (scratch / "config.yaml").write_text(dump_settings(config), encoding="utf-8")
+        if directory != first:
+            share_start(first, directory, config)
         result = run(config, directory)
         if not tuning:
             measure(config, directory, result.policy)
@@ -222,7 +219,7 @@ def collect(
     rows = []
     for arm in suite.arms:
         places = [place_of(folder, name, seed, arm, rates[arm]) for seed in seeds]
-        rounds = [[json.loads(line) for line in (place / "metrics.jsonl").open()][1:] for place in places]
+        rounds = [read_json_lines(place / "metrics.jsonl")[1:] for place in places]
         row: dict[str, Any] = {"arm": arm, "lr": rates[arm], "seeds": len(seeds)}
         for kind, of in MEASURES.items():
             row[kind] = float(np.mean([of(found[arm, seed]).mean() for seed in seeds]))

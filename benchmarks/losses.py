@@ -167,8 +167,8 @@ def collect(folder: Path, seeds: Sequence[int], arms: Sequence[str]) -> dict[str
         "seeds": list(seeds),
         "problems": {"train": TRAIN_PROBLEMS, "test": TEST_PROBLEMS},
         "start": {
-            "greedy": [float(_greedy(starts[seed]).mean()) for seed in seeds],
-            "sampled": [float(_sampled(starts[seed]).mean()) for seed in seeds],
+            "greedy": [float(greedy(starts[seed]).mean()) for seed in seeds],
+            "sampled": [float(sampled(starts[seed]).mean()) for seed in seeds],
         },
         "arms": {name: _arm(folder, seeds, name, controls) for name in arms},
     }
@@ -181,12 +181,12 @@ def _arm(folder: Path, seeds: Sequence[int], name: str, controls: Mapping[int, E
     moved = [displacement(place / "policy", place.parents[1] / "shared" / "pairs.parquet") for place in places]
     gaps = {
         measure: difference([of(found[seed]) - of(controls[seed]) for seed in seeds])
-        for measure, of in (("greedy", _greedy), ("sampled", _sampled))
+        for measure, of in (("greedy", greedy), ("sampled", sampled))
     }
     last = [record["summary"]["last"] for record in records]
     return {
-        "greedy": [float(_greedy(found[seed]).mean()) for seed in seeds],
-        "sampled": [float(_sampled(found[seed]).mean()) for seed in seeds],
+        "greedy": [float(greedy(found[seed]).mean()) for seed in seeds],
+        "sampled": [float(sampled(found[seed]).mean()) for seed in seeds],
         "difference_to_rft": gaps if name != "rft" else None,
         "chosen_displacement": [chosen for chosen, _ in moved],
         "rejected_displacement": [rejected for _, rejected in moved],
@@ -265,12 +265,12 @@ def _evaluation(folder: Path, seed: int, name: str) -> Evaluation:
     return Evaluation.load(folder / f"seed-{seed}" / "arms" / name.replace(" ", "_") / "evaluation.parquet")
 
 
-def _greedy(evaluation: Evaluation) -> Floats:
+def greedy(evaluation: Evaluation) -> Floats:
     """[problems] 1 where the greedy solution is right, else 0."""
     return np.array(evaluation.correct, dtype=np.float64)
 
 
-def _sampled(evaluation: Evaluation) -> Floats:
+def sampled(evaluation: Evaluation) -> Floats:
     """[problems] share of the samples that are right."""
     return np.array([np.mean(outcome.sample_correct) for outcome in evaluation.outcomes])
 

@@ -87,25 +87,20 @@ def tiled(forest: Forest, trees: int) -> Forest:
     return big
 
 
-def fastest(work: Callable[[], None], repeats: int) -> float:
-    """CPU seconds of the fastest of several calls, after one that is not counted."""
-    return alternated(work, lambda: None, repeats)["selection"]
-
-
-def alternated(select: Callable[[], None], backup: Callable[[], None], repeats: int) -> dict[str, float]:
-    """CPU seconds of the fastest of each, one after the other again and again, `repeats` times and for a second of CPU
-    time at least, whoever is measured; the first time is not counted."""
-    select()
-    backup()
-    done, spent, best = 0, 0.0, {"selection": math.inf, "backup": math.inf}
+def fastest(repeats: int, *works: Callable[[], None]) -> list[float]:
+    """CPU seconds of the fastest call of each, called one after the other again and again: `repeats` times, and for a
+    second of CPU time at least, whoever is measured; the first time is not counted."""
+    for work in works:
+        work()
+    done, spent, best = 0, 0.0, [math.inf] * len(works)
     while done < repeats or spent < SECONDS:
-        start = time.process_time()
-        select()
-        between = time.process_time()
-        backup()
-        end = time.process_time()
-        best = {"selection": min(best["selection"], between - start), "backup": min(best["backup"], end - between)}
-        done, spent = done + 1, spent + end - start
+        for place, work in enumerate(works):
+            start = time.process_time()
+            work()
+            seconds = time.process_time() - start
+            best[place] = min(best[place], seconds)
+            spent += seconds
+        done += 1
     return best
 
 
@@ -122,12 +117,12 @@ def measure_ours(forest: Forest, trees: int, repeats: int) -> dict[str, float]:
     def backup() -> None:
         kernels.back_up(forest, leaves, rule, 1.0, leaves=leaves, expanded=False)
 
-    seconds = alternated(select, backup, calls * repeats)
+    selection, running = fastest(calls * repeats, select, backup)
     restore(forest, saved)
     rule = kernels.PAPER
-    seconds["backup_paper"] = alternated(select, backup, calls * repeats)["backup"]
+    _, paper = fastest(calls * repeats, select, backup)
     restore(forest, saved)
-    return {kind: spent / trees for kind, spent in seconds.items()}
+    return {"selection": selection / trees, "backup": running / trees, "backup_paper": paper / trees}
 
 
 def values_of(forest: Forest) -> dict[str, np.ndarray]:
@@ -256,10 +251,11 @@ def measure_python(forest: Forest, trees: int, repeats: int) -> tuple[dict[str, 
         queue += node.children
     order, _ = by_tree(forest)
     visits = [by_row[row] for row in order[:trees].ravel().tolist()]
-    seconds = alternated(select, backup, repeats)
+    selection, running = fastest(repeats, select, backup)
     rule = kernels.PAPER
-    seconds["backup_paper"] = alternated(select, backup, repeats)["backup"]
-    return {kind: spent / trees for kind, spent in seconds.items()}, selected, visits
+    _, paper = fastest(repeats, select, backup)
+    seconds = {"selection": selection / trees, "backup": running / trees, "backup_paper": paper / trees}
+    return seconds, selected, visits
 
 
 # --- mctx ---------------------------------------------------------------------------------------------
@@ -324,7 +320,7 @@ def measure_mctx(forest: Forest, trees: int, repeats: int) -> tuple[dict[str, fl
     ends, taken = (np.asarray(found) for found in select(keys, searched))
     leaves = children[np.arange(trees), ends, taken]
     selected = order[np.arange(trees), leaves].tolist()
-    seconds = {"selection": fastest(lambda: jax.block_until_ready(select(keys, searched)), repeats) / trees}
+    (selection,) = fastest(repeats, lambda: jax.block_until_ready(select(keys, searched)))
     back = jax.jit(backward, donate_argnums=0)
     held = [jax.block_until_ready(back(tree, jnp.asarray(leaves)))]
     after = np.asarray(held[0].node_visits).reshape(-1).tolist()
@@ -332,8 +328,8 @@ def measure_mctx(forest: Forest, trees: int, repeats: int) -> tuple[dict[str, fl
     def backup() -> None:
         held[0] = jax.block_until_ready(back(held[0], jnp.asarray(leaves)))
 
-    seconds["backup"] = fastest(backup, repeats) / trees
-    return seconds, selected, after
+    (running,) = fastest(repeats, backup)
+    return {"selection": selection / trees, "backup": running / trees}, selected, after
 
 
 def measure(trees: int, repeats: int = 5, python_trees: int = 4096) -> dict[str, Any]:

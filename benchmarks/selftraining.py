@@ -23,6 +23,7 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
+from mcts_dpo.config import RunConfig
 from mcts_dpo.evaluation import Evaluation, compare
 from mcts_dpo.files import whole, write_json
 from mcts_dpo.report import load_run
@@ -40,13 +41,20 @@ def run_seed(folder: Path, seed: int) -> None:
     first = folder / ARMS[0]
     for arm in ARMS:
         directory, config = folder / arm, demo_config(start, problems, seed=seed, objective=arm)
-        if arm != ARMS[0] and not directory.exists():
-            # Same policy, problems and seed: the start's evaluation and the first trees are the same by definition.
-            with whole(directory) as scratch:
-                shutil.copytree(first / "baseline", scratch / "baseline")
-                shutil.copytree(first / "round-000" / "trees", scratch / "round-000" / "trees")
-                (scratch / "config.yaml").write_text(dump_settings(config), encoding="utf-8")
+        if arm != ARMS[0]:
+            share_start(first, directory, config)
         run(config, directory)
+
+
+def share_start(first: Path, directory: Path, config: RunConfig) -> None:
+    """Begin the run of `config` in `directory`, unless it has begun, with the start's evaluation and the first trees of
+    the run `first`: with the same policy, problems, search and seed they are the same by definition."""
+    if directory.exists():
+        return
+    with whole(directory) as scratch:
+        shutil.copytree(first / "baseline", scratch / "baseline")
+        shutil.copytree(first / "round-000" / "trees", scratch / "round-000" / "trees")
+        (scratch / "config.yaml").write_text(dump_settings(config), encoding="utf-8")
 
 
 def collect(folder: Path, seeds: list[int]) -> dict[str, Any]:

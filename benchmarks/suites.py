@@ -1,8 +1,8 @@
 """What the ablation suites compare: arms by name, each a recipe and the settings in which it differs. Data, no code.
 
 An arm's settings are laid over the world's (`ablations.world`), which say how large everything is and are the same for
-all arms: model, problems, rounds, updates per round, sequences per update. RFT and step-RFT are arms wherever a
-preference loss is one, on the same trees.
+all arms: model, problems, rounds, updates per round, sequences per update; these over the recipe's. RFT and step-RFT
+are arms wherever a preference loss is one, on the same trees.
 """
 
 from __future__ import annotations
@@ -33,9 +33,18 @@ def objective(name: str, **more: Any) -> Arm:
     return Arm({"training.objective": name, **{key.replace("__", "."): value for key, value in more.items()}})
 
 
-RFT, STEP_RFT, STEP_DPO = objective("rft"), objective("step_rft"), objective("step_dpo")
+ALL_IN_ONE = "all in one"
+"""`rounds` of an arm that takes all rounds' problems and updates at once, from the first policy."""
+KINDS = ("rft", "step_rft", "step_dpo")
+RFT, STEP_RFT, STEP_DPO = map(objective, KINDS)
 CONTROLS = {"rft": RFT, "step_rft": STEP_RFT}
 JUDGED = {"search__self_evaluation__weight": 0.5}
+WHOLE = {
+    "search__max_depth": 1,
+    "search__simulations": 1,
+    "search__children": 32,
+    "preferences__select": "best_worst",
+}
 NOISE = {
     "rollout noise 0.15": {"search__noise__per_rollout": 0.15},
     "answer noise 0.3": {"search__noise__per_answer": 0.3},
@@ -45,9 +54,9 @@ BUDGET = 900
 
 
 def searched(name: str, **settings: Any) -> dict[str, Arm]:
-    """A way to search, learned from by both objectives."""
+    """A way to search, learned from by all three objectives."""
     common = {f"search__{key}": value for key, value in {"budget": BUDGET, "simulations": 64, **settings}.items()}
-    return {f"{name}, {kind}": objective(kind, **common) for kind in ("rft", "step_dpo")}
+    return {f"{name}, {kind}": objective(kind, **common) for kind in KINDS}
 
 
 SUITES: dict[str, Suite] = {
@@ -56,11 +65,8 @@ SUITES: dict[str, Suite] = {
         {
             **CONTROLS,
             "step_dpo": STEP_DPO,
-            "rft, self-evaluation": objective("rft", **JUDGED),
-            "step_rft, self-evaluation": objective("step_rft", **JUDGED),
-            "step_dpo, self-evaluation": objective("step_dpo", **JUDGED),
-            "step_dpo, value model": objective("step_dpo", value__weight=0.5),
-            "rft, value model": objective("rft", value__weight=0.5),
+            **{f"{kind}, self-evaluation": objective(kind, **JUDGED) for kind in KINDS},
+            **{f"{kind}, value model": objective(kind, value__weight=0.5) for kind in KINDS},
         },
     ),
     "pairs": Suite(
@@ -71,23 +77,8 @@ SUITES: dict[str, Suite] = {
             "all parents": objective("step_dpo", preferences__select="best_worst"),
             "all pairs": objective("step_dpo", preferences__select="all"),
             "two sigma": objective("step_dpo", preferences__select="two_sigma"),
-            "whole solutions": Arm(
-                {
-                    "training.objective": "step_dpo",
-                    "search.max_depth": 1,
-                    "search.simulations": 1,
-                    "search.children": 32,
-                    "preferences.select": "best_worst",
-                }
-            ),
-            "whole solutions, rft": Arm(
-                {
-                    "training.objective": "rft",
-                    "search.max_depth": 1,
-                    "search.simulations": 1,
-                    "search.children": 32,
-                }
-            ),
+            **{f"whole solutions, {kind}": objective(kind, **WHOLE) for kind in KINDS},
+            "whole solutions, iterative-dpo": Arm({"search.children": 32}, recipe="iterative-dpo"),
             "gap 0.1": objective("step_dpo", preferences__min_gap=0.1),
             "gap 1": objective("step_dpo", preferences__min_gap=1.0),
             "no smoothing": objective("step_dpo", preferences__smoothing="none"),
@@ -114,9 +105,9 @@ SUITES: dict[str, Suite] = {
             for name, settings in (
                 ("fresh", {}),
                 ("mixed", {"replay": 1}),
-                ("offline", {"rounds": "all in one"}),
+                ("offline", {"rounds": ALL_IN_ONE}),
             )
-            for kind in ("rft", "step_dpo")
+            for kind in KINDS
         },
         control="fresh, rft",
     ),
@@ -137,7 +128,7 @@ SUITES: dict[str, Suite] = {
         {
             f"{kind}, {name}": objective(kind, **settings)
             for name, settings in ({"clean": {}} | NOISE).items()
-            for kind in ("rft", "step_rft", "step_dpo")
+            for kind in KINDS
         },
         control="rft, clean",
     ),

@@ -31,8 +31,3 @@ def opened(file: Path) -> Iterator[tuple[Page, list[str]]]:
         page.goto(file.as_uri())
         yield page, complaints
         browser.close()
-
-
-def _note_fetch(url: str, complaints: list[str]) -> None:
-    if not url.startswith(("file:", "data:", "blob:")):
-        complaints.append(f"the page fetches {url}")

@@ -127,7 +127,7 @@ class SearchSettings(Settings):
     backup: Literal["paper", "mean"] = "paper"
     self_evaluation: SelfEvaluationSettings = SelfEvaluationSettings()
     value_model: ValueRewardSettings | None = None
-    parallel_leaves: int = Field(default=1, ge=1)
+    parallel_leaves: int = Field(default=1, ge=1, le=1024)
     schedule: Literal["waves", "events"] = "waves"
     resume: Literal["journal", "shard"] | None = None
     alive: int | None = Field(default=None, ge=1)

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from benchmarks import ablations
-from benchmarks.suites import SUITES, Arm, Suite
+from benchmarks.suites import ALL_IN_ONE, SUITES, Arm, Suite
 from mcts_dpo.problems import save_problems
 from tests.conftest import ToyWorld
 
@@ -18,7 +18,7 @@ SMALL = Suite(
     {
         "rft": Arm({"training.objective": "rft"}),
         "step_dpo, value": Arm({"training.objective": "step_dpo", "value.weight": 0.5}),
-        "offline": Arm({"training.objective": "rft", "rounds": ablations.ALL_IN_ONE}),
+        "offline": Arm({"training.objective": "rft", "rounds": ALL_IN_ONE}),
     },
 )
 
@@ -36,7 +36,15 @@ def test_every_arm_is_a_sound_run_of_the_same_size(name: str, tmp_path: Path) ->
         tuning = ablations.arm_config(base, arm, 1e-4, [], tuning=True)
         assert (tuning.rounds, tuning.training.max_updates) == (1, ablations.UPDATES)
     objectives = {ablations.arm_config(base, arm, 1e-4, []).training.objective for arm in suite.arms.values()}
-    assert "rft" in objectives
+    assert {"rft", "step_rft"} <= objectives
+
+
+def test_a_recipe_says_what_the_world_leaves_open(tmp_path: Path) -> None:
+    arm = SUITES["pairs"].arms["whole solutions, iterative-dpo"]
+    config = ablations.arm_config(ablations.world(tmp_path, 0), arm, 1e-4, [])
+    assert (config.search.simulations, config.search.max_depth, config.search.children) == (1, 1, 32)
+    assert (config.training.beta, config.training.preference_weight) == (0.1, 1.0)
+    assert config.problems_per_round == ablations.PROBLEMS
 
 
 def test_a_small_suite_runs_and_resumes(
