@@ -13,7 +13,7 @@ from mcts_dpo.problems import ProblemSettings
 from mcts_dpo.prompts import PromptSettings
 from mcts_dpo.search import SearchSettings
 from mcts_dpo.settings import Settings
-from mcts_dpo.training import TrainingSettings
+from mcts_dpo.training import LaunchSettings, TrainingSettings
 
 
 class StageConfig(Settings):
@@ -52,6 +52,8 @@ class RunConfig(StageConfig):
                          (exact McNemar p < 0.05) is rolled back. 0: no guard.
     replay:              earlier rounds whose data every training reads beside its own; 0: the round's own only.
     value:               train a value model in every round and let it judge in the next; null: none.
+    launch:              which processes do the trainings: the run's own, or several under torchrun. It may differ when
+                         a run goes on (the policy is the same to rounding).
     baseline:            evaluate the starting policy too (needed for any claim of a gain).
     seed:                of everything random; the same seed on the same machine gives the same bytes.
     """
@@ -65,6 +67,7 @@ class RunConfig(StageConfig):
     development: int = Field(0, ge=0)
     replay: int = Field(0, ge=0)
     value: ValueStageSettings | None = None
+    launch: LaunchSettings = LaunchSettings()
     baseline: bool = True
     seed: int = Field(0, ge=0)
 

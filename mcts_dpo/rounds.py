@@ -22,7 +22,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import pyarrow.parquet as pq
 
@@ -47,8 +47,8 @@ from mcts_dpo.progress import Progress, part_of, silent
 from mcts_dpo.run_directory import check_manifest, claim, fingerprint, locked
 from mcts_dpo.search import Forest, SearchSettings, policy_fingerprint, search_shards, search_statistics
 from mcts_dpo.search.settings import ValueRewardSettings
-from mcts_dpo.training import table_of, train, train_value
-from mcts_dpo.training.memory import out_of_memory
+from mcts_dpo.training import TrainingSettings, TrainingSummary, table_of, train, train_launched, train_value
+from mcts_dpo.training.memory import out_of_memory, release
 
 TABLES = {
     "pairs.parquet": extract_pairs,
@@ -214,6 +214,14 @@ class _Bench:
         self.engine.reset()
         return self.engine
 
+    def let_go(self) -> None:
+        """Give back what this process's engine holds: other processes need the memory."""
+        if self.engine is None or self.config.engine.kind == "openai":
+            return
+        getattr(self.engine, "close", lambda: None)()
+        self.engine, self.loaded = None, ""
+        release()
+
     def stage(self, place: Path, name: str, outputs: Callable[[], Sequence[Path]], work: Callable[[], None]) -> None:
         """Do `work` unless the manifest `place`/stages/`name`.json says it is done; then write the manifest."""
         manifest = place / "stages" / f"{name}.json"
@@ -309,17 +317,29 @@ def _train(bench: _Bench, place: Path, index: int, policy: str) -> None:
         write_json(place / "training" / "skipped.json", {"reason": f"{data.name} has no rows: nothing to learn from"})
         return
     folder = place / "training"
-    summary = train(
-        policy,
-        data,
-        place / "policy",
-        settings,
-        log=folder / "log.jsonl",
-        unfinished_at=folder / "unfinished",
-        board=folder / "tensorboard",
-        progress=part_of(bench.progress, prefix=f"round {index + 1}: "),
-    )
+    summary = _trained(bench, "policy", policy, data, place / "policy", settings, folder, f"round {index + 1}: ")
     write_json(folder / "summary.json", summary.as_dict())
+
+
+def _trained(
+    bench: _Bench,
+    what: Literal["policy", "value"],
+    policy: str,
+    data: Path,
+    out: Path,
+    settings: TrainingSettings,
+    folder: Path,
+    prefix: str,
+) -> TrainingSummary:
+    """A training, in this process or by those that `config.launch` names; beside `out` it writes into `folder`."""
+    launch = bench.config.launch
+    places = {"log": folder / "log.jsonl", "unfinished_at": folder / "unfinished", "board": folder / "tensorboard"}
+    progress = part_of(bench.progress, prefix=prefix)
+    if launch.outside:
+        bench.let_go()
+        return train_launched(what, policy, data, out, settings, launch, **places, progress=progress)
+    function = {"policy": train, "value": train_value}[what]
+    return function(policy, data, out, settings, **places, progress=progress)
 
 
 def _lessons(bench: _Bench, place: Path, index: int) -> Path:
@@ -340,17 +360,8 @@ def _train_value(bench: _Bench, place: Path, index: int) -> None:
     if stage is None or not policy.exists() or not read_rows(data):
         return
     settings = stage.training.model_copy(update={"seed": seed_from("value", bench.config.seed, index) % 2**32})
-    folder = place / "training" / "value"
-    train_value(
-        policy,
-        data,
-        place / "value",
-        settings,
-        log=folder / "log.jsonl",
-        unfinished_at=folder / "unfinished",
-        board=folder / "tensorboard",
-        progress=part_of(bench.progress, prefix=f"round {index + 1}, value: "),
-    )
+    folder, prefix = place / "training" / "value", f"round {index + 1}, value: "
+    _trained(bench, "value", str(policy), data, place / "value", settings, folder, prefix)
 
 
 def _judge(bench: _Bench, policy: str) -> ValueRewardSettings | None:

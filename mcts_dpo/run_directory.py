@@ -48,8 +48,9 @@ def claim(config: RunConfig, directory: Path, force: bool) -> None:
     target = directory / "config.yaml"
     if target.exists():
         earlier = load_settings(RunConfig, target)
-        # More rounds of the same run continue it; everything else would make two runs of one.
-        changes = difference(earlier.model_copy(update={"rounds": config.rounds}), config)
+        # More rounds of the same run continue it, on however many devices; all else would make two runs of one.
+        free = {"rounds": config.rounds, "launch": config.launch}
+        changes = difference(earlier.model_copy(update=free), config)
         if changes and not force:
             raise InputError(
                 f"{directory}: holds a run of another config ({'; '.join(changes)}); give another directory, or "

@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
+from mcts_dpo.files import InputError
 from mcts_dpo.training import losses
 from mcts_dpo.training.batches import Batch
 from mcts_dpo.training.lessons import Lessons, Targets
@@ -173,6 +174,9 @@ _OWN_LENGTHS = ("simpo", "orpo", "sibling_distillation", "tree_policy_gradient")
 """Objectives that `length_normalised` does not touch."""
 
 
+_MODULES: dict[Objective, str] = {}
+
+
 def register_objective(name: str, loss: Callable[..., Tensor], *, preference_weight: float = 0.02) -> None:
     """Add an objective over pairs, so that `training.objective` can name it.
 
@@ -185,8 +189,23 @@ def register_objective(name: str, loss: Callable[..., Tensor], *, preference_wei
     if name in get_args(BuiltIn) or name in REGISTERED:
         raise ValueError(f"the objective {name!r} is there already")
     REGISTERED.add(name)
+    _MODULES[name] = loss.__module__
     PREFERENCE_WEIGHTS[name] = preference_weight
     _WITH_REFERENCE[name] = lambda steps: loss(*steps.pairs, beta=beta_of(steps.settings))
+
+
+def module_of(objective: Objective) -> str | None:
+    """The module that another process must import to know the objective; None for one that is built in.
+
+    Raises InputError for one that no other process can know: it was registered by a program, not by a module.
+    """
+    module = _MODULES.get(objective)
+    if module == "__main__":
+        raise InputError(
+            f"training.objective: {objective!r} was registered by the program that is running (accepted where several "
+            "processes train: one that a module registers, see --with)"
+        )
+    return module
 
 
 def needs_reference(objective: Objective) -> bool:

@@ -90,6 +90,11 @@ class TrainingSummary:
         """For JSON."""
         return {**asdict(self), "alarms": list(self.alarms), "notes": list(self.notes)}
 
+    @classmethod
+    def of(cls, data: Mapping[str, Any]) -> TrainingSummary:
+        """What `as_dict` gave."""
+        return cls(**{**data, "alarms": tuple(data["alarms"]), "notes": tuple(data["notes"])})
+
 
 def train(
     policy: str | Path,
