@@ -12,7 +12,7 @@ first round's trees; every round of every arm is the same number of updates of a
 learning rate is chosen among the same ones, by one round on one more seed that is not counted. Greedy accuracy, mean
 accuracy of 8 samples and pass@8 are measured after the last round. Differences from the control are paired per
 problem, then averaged over seeds with a t interval, whose level is corrected for the number of arms (Bonferroni). A
-tie is called a tie.
+tie is called a tie; arms whose searches spent more than a tenth more or less than the control's are not compared.
 """
 
 from __future__ import annotations
@@ -54,9 +54,13 @@ METHOD = {
     "preferences": {"select": "best_path", "min_gap": 0.5},
 }
 """What an arm without a recipe changes from."""
-ROUNDS, PROBLEMS, TEST_PROBLEMS, UPDATES, SAMPLES = 2, 300, 1000, 40, 8
-RATES = (5e-5, 2e-4)
+ROUNDS, PROBLEMS, TEST_PROBLEMS, UPDATES, SAMPLES = 2, 300, 1000, 20, 8
+RATES = (5e-5, 2e-4, 5e-4)
+UNEQUAL = 0.1
+"""A share of the control's tokens per problem; arms further from it than that get no verdict."""
 TUNING_SEED = 1000
+TOGETHER = 6
+"""Runs of one process: starting one costs as much as half a run."""
 VALUE_TRAINING = {
     "lr": 1e-2,
     "threads": 1,
@@ -146,10 +150,10 @@ def groups(folder: Path, suite: str, seed: int, rates: Rates, own: Sequence[str]
     return list(together.values())
 
 
-def run_group(group: Sequence[tuple[Path, RunConfig]], *, tuning: bool) -> None:
-    """Run what searches alike, one after the other: the first one's first trees are everyone's."""
+def run_part(group: Sequence[tuple[Path, RunConfig]], part: Sequence[tuple[Path, RunConfig]], *, tuning: bool) -> None:
+    """Run a part of what searches alike, one after the other: the first one's first trees are everyone's."""
     first, *_ = group[0]
-    for directory, config in group:
+    for directory, config in part:
         if directory != first:
             share_start(first, directory, config)
         result = run(config, directory)
@@ -210,14 +214,14 @@ def difference(per_seed: Sequence[Floats], comparisons: int) -> dict[str, Any]:
 def collect(
     folder: Path, suite: Suite, name: str, seeds: Sequence[int], rates: Mapping[str, float]
 ) -> list[dict[str, Any]]:
-    """One row per arm."""
+    """One row per arm, the control first."""
     found = {
         (arm, seed): Evaluation.load(place_of(folder, name, seed, arm, rates[arm]) / "final.parquet")
         for arm in suite.arms
         for seed in seeds
     }
-    rows = []
-    for arm in suite.arms:
+    rows, allowance = [], 0.0
+    for arm in (suite.control, *(arm for arm in suite.arms if arm != suite.control)):
         places = [place_of(folder, name, seed, arm, rates[arm]) for seed in seeds]
         rounds = [read_json_lines(place / "metrics.jsonl")[1:] for place in places]
         row: dict[str, Any] = {"arm": arm, "lr": rates[arm], "seeds": len(seeds)}
@@ -228,36 +232,42 @@ def collect(
         searched = [sum(one["search"]["sampled_tokens"] for one in each) for each in rounds]
         problems = [sum(one["search"]["problems"] for one in each) for each in rounds]
         trained = [[one["training"] for one in each if "training" in one] for each in rounds]
-        row["search tokens per problem"] = float(sum(searched) / sum(problems))
+        row["search tokens per problem"] = spent = float(sum(searched) / sum(problems))
+        allowance = allowance or spent
         row["updates"] = float(np.mean([sum(one["updates"] for one in each) for each in trained]))
         row["training tokens"] = float(np.mean([sum(one["tokens"] for one in each) for each in trained]))
+        if abs(spent / allowance - 1) > UNEQUAL:
+            for kind in MEASURES:
+                row[f"{kind} difference"]["verdict"] = "not at equal tokens"
         rows.append(row)
     return rows
 
 
 def table(rows: Sequence[Mapping[str, Any]], suite: Suite) -> str:
     """The rows as Markdown, with what they may be read for."""
+    comparisons = max(1, len(rows) - 1)
     lines = [
-        f"{suite.question} Differences from `{suite.control}`.\n",
-        "| arm | lr | "
-        + " | ".join(f"{kind} | difference" for kind in MEASURES)
-        + " | tokens / problem | updates | trained on |",
-        "|---" * (5 + 2 * len(MEASURES)) + "|",
+        f"{suite.question} In brackets the difference from `{suite.control}` (mean over {rows[0]['seeds']} seeds, half "
+        f"of the interval at 1 − 0.05 / {comparisons}).\n",
+        f"| arm | lr | {' | '.join(MEASURES)} | search, tokens a problem | training tokens |",
+        "|---" * (4 + len(MEASURES)) + "|",
     ]
     for row in rows:
         cells = [row["arm"], f"{row['lr']:g}"]
-        for kind in MEASURES:
-            cells += [f"{row[kind]:.3f}", _gap(row[f"{kind} difference"])]
-        cells += [f"{row['search tokens per problem']:,.0f}", f"{row['updates']:.0f}", f"{row['training tokens']:,.0f}"]
+        cells += [f"{row[kind]:.3f}{_gap(row[f'{kind} difference'])}" for kind in MEASURES]
+        cells += [f"{row['search tokens per problem']:,.0f}", f"{row['training tokens']:,.0f}"]
         lines.append("| " + " | ".join(cells) + " |")
+    updates = {round(row["updates"]) for row in rows}
+    lines.append(f"\nUpdates of each run: {', '.join(map(str, sorted(updates)))}.")
     return "\n".join(lines)
 
 
 def _gap(gap: Mapping[str, Any] | None) -> str:
     if gap is None:
-        return "control"
-    interval = "" if gap["low"] is None else f" [{gap['low']:+.3f}, {gap['high']:+.3f}]"
-    return f"{gap['mean']:+.3f}{interval}: {gap['verdict']}"
+        return ""
+    half = "" if gap["low"] is None else f" ± {(gap['high'] - gap['low']) / 2:.3f}"
+    verdict = gap["verdict"] if gap["verdict"] in ("a tie", "not at equal tokens") else f"**{gap['verdict']}**"
+    return f" ({gap['mean']:+.3f}{half}, {verdict})"
 
 
 def write(folder: Path, name: str, rows: Sequence[Mapping[str, Any]], suite: Suite) -> str:
@@ -338,13 +348,14 @@ def budget_table(folder: Path, seeds: Sequence[int]) -> str:
             for result in StrategyComparison.load(places[seed] / arm / "strategies.parquet").results:
                 cell = correct.setdefault((arm, result.strategy, result.budget), [])
                 cell.append(np.array(result.correct, np.float64))
+    comparisons = len(BUDGET_ARMS) * len(STRATEGIES) * len(BUDGETS)
     lines = [
         "Is a token better spent on training or on answering? Accuracy by strategy and budget (tokens per problem); in "
-        "brackets the difference from the start at the same cell.\n",
+        f"brackets the difference from the start at the same cell (mean over {len(seeds)} seeds, half of the interval "
+        f"at 1 − 0.05 / {comparisons}).\n",
         "| policy | " + " | ".join(f"{strategy}, {budget}" for strategy in STRATEGIES for budget in BUDGETS) + " |",
         "|---" * (1 + len(STRATEGIES) * len(BUDGETS)) + "|",
     ]
-    comparisons = len(BUDGET_ARMS) * len(STRATEGIES) * len(BUDGETS)
     for arm in ("start", *BUDGET_ARMS):
         cells = [arm]
         for strategy in STRATEGIES:
@@ -352,7 +363,7 @@ def budget_table(folder: Path, seeds: Sequence[int]) -> str:
                 here, start = correct[arm, strategy, budget], correct["start", strategy, budget]
                 mean = f"{np.mean([one.mean() for one in here]):.3f}"
                 gaps = [one - other for one, other in zip(here, start, strict=True)]
-                cells.append(mean if arm == "start" else f"{mean} ({_gap(difference(gaps, comparisons))})")
+                cells.append(mean if arm == "start" else mean + _gap(difference(gaps, comparisons)))
         lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines)
 
@@ -368,7 +379,7 @@ def work(command: Sequence[str], what: str) -> None:
 
 
 def do(step: str, folder: Path, suite: str, own: Sequence[str]) -> None:
-    """The work of one process: "world SEED", "group SEED NUMBER" or "budget SEED"."""
+    """The work of one process: "world SEED", "runs SEED GROUP FROM TO" or "budget SEED"."""
     kind, seed, *rest = step.split()
     if kind == "world":
         make_world(folder, int(seed))
@@ -377,7 +388,9 @@ def do(step: str, folder: Path, suite: str, own: Sequence[str]) -> None:
     else:
         tuning = int(seed) == TUNING_SEED
         rates = dict.fromkeys(arms_of(suite), RATES) if tuning else one_each(tuned(folder, suite))
-        run_group(groups(folder, suite, int(seed), rates, own)[int(rest[0])], tuning=tuning)
+        number, begin, end = map(int, rest)
+        group = groups(folder, suite, int(seed), rates, own)[number]
+        run_part(group, group[begin:end], tuning=tuning)
 
 
 def one_each(rates: Mapping[str, float]) -> Rates:
@@ -408,30 +421,38 @@ def main() -> None:
     command = ["--suite", suite, "--out", str(folder), *own]
     with ThreadPoolExecutor(arguments.jobs) as pool:
 
-        def all_of(steps: Sequence[str]) -> None:
-            list(pool.map(lambda step: work(command, step), steps))
+        def all_of(what: str, steps: Sequence[str]) -> None:
+            for done, _ in enumerate(pool.map(lambda step: work(command, step), steps), 1):
+                print(f"{suite}: {what}, {done} of {len(steps)}", file=sys.stderr, flush=True)
 
-        def runs_of(chosen: Sequence[int], rates: Rates) -> list[str]:
-            return [
-                f"group {seed} {number}"
+        def run_all(what: str, chosen: Sequence[int], rates: Rates) -> None:
+            sizes = {
+                (seed, number): len(group)
                 for seed in chosen
-                for number in range(len(groups(folder, suite, seed, rates, own)))
+                for number, group in enumerate(groups(folder, suite, seed, rates, own))
+            }
+            all_of(f"{what}, first of their trees", [f"runs {seed} {number} 0 1" for seed, number in sizes])
+            parts = [
+                f"runs {seed} {number} {begin} {begin + TOGETHER}"
+                for (seed, number), size in sizes.items()
+                for begin in range(1, size, TOGETHER)
             ]
+            all_of(f"{what}, the others", parts)
 
         if not is_foreign(own):
-            all_of([f"world {seed}" for seed in (TUNING_SEED, *seeds)])
-        all_of(runs_of([TUNING_SEED], example))
+            all_of("warm starts", [f"world {seed}" for seed in (TUNING_SEED, *seeds)])
+        run_all("learning rates", [TUNING_SEED], example)
         rates = tuned(folder, suite)
-        all_of(runs_of(seeds, one_each(rates)))
+        run_all("runs", seeds, one_each(rates))
         if suite == "budget":
-            all_of([f"budget {seed}" for seed in seeds])
+            all_of("answers at several budgets", [f"budget {seed}" for seed in seeds])
     if suite == "budget":
         text = budget_table(folder, seeds)
         with whole(folder / suite / "table.md") as scratch:
             scratch.write_text(text + "\n", encoding="utf-8")
     else:
         text = write(folder, suite, collect(folder, SUITES[suite], suite, seeds, rates), SUITES[suite])
-    print(f"{text}\n\n{len(seeds)} seeds; learning rates chosen among {RATES[0]:g} and {RATES[1]:g} on another.")
+    print(f"{text}\n\nLearning rates chosen among {', '.join(f'{rate:g}' for rate in RATES)} on another seed.")
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from mcts_dpo.engines.prefixes import Positions
+from mcts_dpo.engines.prefixes import NOWHERE, Positions
 
 
 @dataclass(slots=True)
@@ -56,6 +56,18 @@ class Batch:
         self.size += count
         self.prefilled += count
         return first
+
+    def fill_up(self, multiple: int) -> None:
+        """Append copies of the first token that write where nobody reads, until the batch, and the logits that are
+        wanted, are multiples of `multiple`; their logits are the last rows, and nobody's.
+        """
+        count = -self.size % multiple
+        self.tokens.append(np.repeat(self.tokens[0][:1], count))
+        self.positions.append(np.zeros(count, np.int32))
+        self.write.append(np.full(count, NOWHERE, np.int32))
+        self.rows.append(np.repeat(self.rows[0][:1], count))
+        self.size += count
+        self.wanted += self.wanted[:1] * (-len(self.wanted) % multiple)
 
     def want(self, index: int) -> int:
         """Ask for the logits after the token of flat index `index`. Returns their row."""

@@ -17,6 +17,8 @@ from numpy.typing import NDArray
 
 Positions = NDArray[np.int32]
 Tokens = NDArray[np.int32]
+NOWHERE = 0
+"""The position that is never given out: padding writes there, and may point there."""
 
 
 class Node:
@@ -36,7 +38,7 @@ class Node:
 class PrefixTree:
     """The pool's positions, shared out between the tree, running sequences, and the free.
 
-    Position 0 is never given out: padding may point there.
+    `NOWHERE` is never given out.
     """
 
     def __init__(self, positions: int) -> None:

@@ -1,10 +1,11 @@
 """The engine that runs a Hugging Face causal language model in this process, by continuous batching.
 
 Requests in, completions out (see `base`). Each step of the model is one flat batch: the next token of every
-running sequence beside the prefixes of newly admitted requests, without padding. Keys and values live in one
+running sequence beside the prefixes of newly admitted requests. Keys and values live in one
 pool (`attention`); a prefix tree (`prefixes`) finds what is already computed, so that the samples of a request,
 requests with a common beginning, and a node's children in a search pay for a shared prefix once. A finished
-sequence's slot is refilled in the next step. The same requests and polls after `reset` give the same bytes.
+sequence's slot is refilled in the next step. The same requests and polls after `reset` give the same bytes; on a CPU
+so does the same request in any company, because no token's numbers depend on the tokens beside it (`_COMPANY`).
 
 Knows token ids and stop strings; knows no problems, trees or rewards.
 """
@@ -26,6 +27,7 @@ from mcts_dpo.engines import attention
 from mcts_dpo.engines.base import Completion, Finish, Occupancy, Request, Sample, Usage
 from mcts_dpo.engines.batch import Batch
 from mcts_dpo.engines.hosting import end_tokens, host, longest_sequence, refuse_other_shapes, weight_shapes
+from mcts_dpo.engines.packing import packing_helps
 from mcts_dpo.engines.prefixes import Node, Positions, PrefixTree
 from mcts_dpo.engines.requests import Job, choice_tokens, unservable
 from mcts_dpo.engines.sampling import sample_tokens, uniforms
@@ -40,6 +42,11 @@ if TYPE_CHECKING:
 
 # A step that computes this many prefix tokens takes on no further request: activations are memory.
 _PREFILL = 2048
+
+# Tokens of a float32 batch come in multiples of this many. torch's matrix products take other kernels, which add up in
+# another order, for a few rows: 1 to 3 with one thread, also 5 to 7 and 9 to 11 with two (MKL in torch 2.13, seen with
+# AVX-512). Packed bfloat16 weights (`packing`) are multiplied in the same order for any number of rows.
+_COMPANY = 16
 
 
 @dataclass(slots=True)
@@ -70,6 +77,7 @@ class TransformersEngine:
         self.usage = Usage()
         self._device = next(model.parameters()).device
         self._dtype = next(model.parameters()).dtype
+        self._multiple = 1 if self._device.type != "cpu" or packing_helps(model) else _COMPANY
         self._shapes = weight_shapes(model)
         self._model = host(model)
         self._vocabulary = int(config.vocab_size)
@@ -208,6 +216,8 @@ class TransformersEngine:
 
     def _forward(self, batch: Batch) -> NDArray[np.float32]:
         """Run the flat batch: logits [wanted, vocabulary]."""
+        wanted = len(batch.wanted)
+        batch.fill_up(self._multiple)
         positions = np.concatenate(batch.positions)
         write = np.concatenate(batch.write)
         self._flat_of[write] = -1
@@ -228,7 +238,7 @@ class TransformersEngine:
                 step=step,
             )
             logits: NDArray[np.float32] = out.logits[0].float().cpu().numpy()
-        return logits
+        return logits[:wanted]
 
     def _prefill(self, job: Job, batch: Batch, row: int) -> tuple[Node, Positions, int] | None:
         """Put into the batch what is not yet known of job's prefix, using table row `row`.

@@ -98,9 +98,9 @@ class SearchSettings(Settings):
                      the engine busy. With one parallel leaf the trees are the same as far as the engine's own
                      arithmetic is (an engine's last digits may depend on what it runs together).
     resume:          what a killed search over shards goes on from. "journal": all that the engine gave; what is left it
-                     computes in other company than it would have, which can change last digits. "shard": whole shards
-                     alone, so that the bytes are those of an undisturbed search (as far as the engine repeats its own).
-                     None: "shard" in waves, "journal" with events.
+                     computes in other company than it would have, which changes nothing on the transformers engine on
+                     a CPU, but can change last digits on others. "shard": whole shards alone, so that such an engine's
+                     bytes, too, are those of an undisturbed search (as far as it repeats its own).
     alive:           trees searched at a time with "events"; None: twice as many as the engine runs sequences.
     faithful:        departures of the released MCTS-DPO code from its paper, all off.
     noise:           wrong answers accepted by luck, none.
@@ -129,16 +129,11 @@ class SearchSettings(Settings):
     value_model: ValueRewardSettings | None = None
     parallel_leaves: int = Field(default=1, ge=1, le=1024)
     schedule: Literal["waves", "events"] = "waves"
-    resume: Literal["journal", "shard"] | None = None
+    resume: Literal["journal", "shard"] = "journal"
     alive: int | None = Field(default=None, ge=1)
     faithful: FaithfulSettings = FaithfulSettings()
     noise: NoiseSettings = NoiseSettings()
     seed: int = Field(default=0, ge=0)
-
-    @property
-    def keeps_journal(self) -> bool:
-        """Whether a killed search goes on in the middle of a shard."""
-        return (self.resume or ("shard" if self.schedule == "waves" else "journal")) == "journal"
 
     @model_validator(mode="after")
     def _coherent(self) -> SearchSettings:

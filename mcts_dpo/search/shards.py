@@ -108,7 +108,7 @@ def search_some(
     def begin(shard: Shard) -> Task:
         task = start(shard.problems, engine, prompt, settings, "train")
         owner = identity(task.forest, shard.problems, "train", policy)
-        task.journal = Journal(_journal(shard), owner, keep=settings.keeps_journal)
+        task.journal = Journal(_journal(shard), owner, keep=settings.resume == "journal")
         return task
 
     if settings.schedule == "waves":

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from benchmarks import ablations
-from benchmarks.suites import ALL_IN_ONE, SUITES, Arm, Suite
+from benchmarks.suites import ALL_IN_ONE, INDEPENDENT, SUITES, Arm, Suite
 from mcts_dpo.problems import save_problems
 from tests.conftest import ToyWorld
 
@@ -42,7 +42,7 @@ def test_every_arm_is_a_sound_run_of_the_same_size(name: str, tmp_path: Path) ->
 def test_a_recipe_says_what_the_world_leaves_open(tmp_path: Path) -> None:
     arm = SUITES["pairs"].arms["whole solutions, iterative-dpo"]
     config = ablations.arm_config(ablations.world(tmp_path, 0), arm, 1e-4, [])
-    assert (config.search.simulations, config.search.max_depth, config.search.children) == (1, 1, 32)
+    assert (config.search.simulations, config.search.max_depth, config.search.children) == (1, 1, INDEPENDENT)
     assert (config.training.beta, config.training.preference_weight) == (0.1, 1.0)
     assert config.problems_per_round == ablations.PROBLEMS
 

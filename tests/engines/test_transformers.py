@@ -126,14 +126,24 @@ def test_leading_blank_lines_belong_to_the_line_after_them(llama: Path) -> None:
     assert blank
 
 
-def test_a_request_does_not_depend_on_its_company(llama: Path) -> None:
-    requests = random_requests(12, temperature=0.8)
-    crowded = complete(engine_for(llama, slots=5), requests)
-    for request, completion in zip(requests, crowded, strict=True):
-        (alone,) = complete(engine_for(llama), [request])
-        for one, other in zip(alone.samples, completion.samples, strict=True):
-            assert (one.tokens, one.text, one.finish) == (other.tokens, other.text, other.finish)
-            np.testing.assert_allclose(one.logprobs, other.logprobs, atol=1e-4, rtol=0)
+@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_a_request_does_not_depend_on_its_company(each_model: Path, dtype: str, threads: int) -> None:
+    """To the last bit: alone, among few or many, in another order, beside questions; a resumed search relies on it."""
+    before = torch.get_num_threads()
+    settings = {"dtype": dtype, "threads": threads}
+    choices = ((9, 8), (3,), (7, 7, 7))
+    requests = random_requests(10, temperature=0.8)
+    requests += [dataclasses.replace(one, id=100 + one.id, n=1, choices=choices) for one in requests[:4]]
+    try:
+        known = {one.id: one for one in complete(engine_for(each_model, slots=40, **settings), requests)}
+        for slots in (1, 3, 8):
+            for one in complete(engine_for(each_model, slots=slots, **settings), requests[::-1]):
+                assert one == known[one.id]
+        for request in requests:
+            assert complete(engine_for(each_model, **settings), [request]) == [known[request.id]]
+    finally:
+        torch.set_num_threads(before)
 
 
 def test_sample_j_does_not_depend_on_n(llama: Path) -> None:
