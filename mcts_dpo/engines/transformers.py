@@ -43,10 +43,11 @@ if TYPE_CHECKING:
 # A step that computes this many prefix tokens takes on no further request: activations are memory.
 _PREFILL = 2048
 
-# Tokens of a float32 batch come in multiples of this many. torch's matrix products take other kernels, which add up in
-# another order, for a few rows: 1 to 3 with one thread, also 5 to 7 and 9 to 11 with two (MKL in torch 2.13, seen with
-# AVX-512). Packed bfloat16 weights (`packing`) are multiplied in the same order for any number of rows.
+# On a CPU the tokens of a batch come in multiples of this many. For a few rows torch's matrix products take other
+# kernels, which add up in another order: in float32 for 1 to 3 rows with one thread, also for 5 to 7 and 9 to 11 with
+# two (MKL); in bfloat16 with packed weights (`packing`) for a single row (oneDNN). Seen in torch 2.13 with AVX-512.
 _COMPANY = 16
+_COMPANY_PACKED = 2
 
 
 @dataclass(slots=True)
@@ -77,7 +78,7 @@ class TransformersEngine:
         self.usage = Usage()
         self._device = next(model.parameters()).device
         self._dtype = next(model.parameters()).dtype
-        self._multiple = 1 if self._device.type != "cpu" or packing_helps(model) else _COMPANY
+        self._multiple = 1 if self._device.type != "cpu" else _COMPANY_PACKED if packing_helps(model) else _COMPANY
         self._shapes = weight_shapes(model)
         self._model = host(model)
         self._vocabulary = int(config.vocab_size)

@@ -96,7 +96,8 @@ class SearchSettings(Settings):
     schedule:        "waves": all trees move in step, so that the same search gives the same bytes on the same engine,
                      whatever else it runs; "events": every tree moves the moment its own completion is back, keeping
                      the engine busy. With one parallel leaf the trees are the same as far as the engine's own
-                     arithmetic is (an engine's last digits may depend on what it runs together).
+                     arithmetic is (other engines' last digits than those of the transformers engine on a CPU may
+                     depend on what they run together).
     resume:          what a killed search over shards goes on from. "journal": all that the engine gave; what is left it
                      computes in other company than it would have, which changes nothing on the transformers engine on
                      a CPU, but can change last digits on others. "shard": whole shards alone, so that such an engine's

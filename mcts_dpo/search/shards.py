@@ -2,10 +2,10 @@
 
 In: problems and a way to get an engine. Out: `shard-0000.parquet` and so on in a folder. A shard that is there is not
 searched again; of one that is not, everything that the engine gave before the search was killed is taken from the
-journal beside it (journal.py), which goes when the shard is whole; unless `resume` says that it be searched anew, for
-the sake of its bytes. With `schedule: waves` the engine is emptied before each shard, so that a shard's bytes depend on
-its own problems alone; with `schedule: events` the trees of the next
-shard are begun while the last ones of a shard still run. Knows nothing of rounds or run directories.
+journal beside it (journal.py), which goes when the shard is whole; unless `resume` says that it be searched anew. With
+`schedule: waves` the engine is emptied before each shard, so that a shard's bytes depend on its own problems alone;
+with `schedule: events` the trees of the next shard are begun while the last ones of a shard still run. Knows nothing of
+rounds or run directories.
 """
 
 from __future__ import annotations

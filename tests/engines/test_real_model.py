@@ -88,3 +88,15 @@ def test_choices_and_bfloat16(engine: TransformersEngine, prompts: list[tuple[in
     assert next(half._model.parameters()).dtype == torch.bfloat16
     for one, other in zip(complete(half, requests), exact, strict=True):
         np.testing.assert_allclose(one.probabilities, other.probabilities, atol=0.1)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_a_request_does_not_depend_on_its_company(dtype: str, prompts: list[tuple[int, ...]], smollm2: Path) -> None:
+    """To the last bit, as on the small models."""
+    crowded, alone = (
+        load_engine(smollm2, slots=slots, dtype=dtype, threads=1, context=256, memory=0.5) for slots in (11, 1)
+    )
+    choices = tuple(tuple(crowded.tokenizer(word, add_special_tokens=False)["input_ids"]) for word in ("5", "Paris is"))
+    requests = [Request(id=i, prefix=prompt, n=5, max_tokens=12, seed=i) for i, prompt in enumerate(prompts)]
+    requests += [Request(id=9, prefix=prompts[0], choices=choices)]
+    assert [complete(alone, [request])[0] for request in requests] == complete(crowded, requests)
