@@ -10,9 +10,9 @@ otherwise (`model=… train.source=… test.source=…`: any model and data; a s
 The protocol. The arms of a seed share the warm start, the problems, the test set and, where they search alike, the
 first round's trees; every round of every arm is the same number of updates of as many pairs or solutions. Each arm's
 learning rate is chosen among the same ones, by one round on one more seed that is not counted. Greedy accuracy, mean
-accuracy of 8 samples and pass@8 are measured after the last round. Differences from the control are paired per
-problem, then averaged over seeds with a t interval, whose level is corrected for the number of arms (Bonferroni). A
-tie is called a tie; arms whose searches spent more than a tenth more or less than the control's are not compared.
+accuracy of 8 samples and pass@8 are measured after the last round. Differences are paired per problem, then averaged
+over seeds with a t interval, whose level is corrected for the number of differences (Bonferroni). A tie is called a
+tie; arms whose searches spent more than a tenth more or less than the control's get no verdict.
 """
 
 from __future__ import annotations
@@ -224,11 +224,12 @@ def collect(
     for arm in (suite.control, *(arm for arm in suite.arms if arm != suite.control)):
         places = [place_of(folder, name, seed, arm, rates[arm]) for seed in seeds]
         rounds = [read_json_lines(place / "metrics.jsonl")[1:] for place in places]
-        row: dict[str, Any] = {"arm": arm, "lr": rates[arm], "seeds": len(seeds)}
+        row: dict[str, Any] = {"arm": arm, "against": suite.compared_with(arm), "lr": rates[arm], "seeds": len(seeds)}
         for kind, of in MEASURES.items():
             row[kind] = float(np.mean([of(found[arm, seed]).mean() for seed in seeds]))
-            gaps = [of(found[arm, seed]) - of(found[suite.control, seed]) for seed in seeds]
-            row[f"{kind} difference"] = None if arm == suite.control else difference(gaps, len(suite.arms) - 1)
+            other = suite.compared_with(arm)
+            gaps = [of(found[arm, seed]) - of(found[other or arm, seed]) for seed in seeds]
+            row[f"{kind} difference"] = difference(gaps, len(suite.arms) - 1) if other else None
         searched = [sum(one["search"]["sampled_tokens"] for one in each) for each in rounds]
         problems = [sum(one["search"]["problems"] for one in each) for each in rounds]
         trained = [[one["training"] for one in each if "training" in one] for each in rounds]
@@ -247,13 +248,13 @@ def table(rows: Sequence[Mapping[str, Any]], suite: Suite) -> str:
     """The rows as Markdown, with what they may be read for."""
     comparisons = max(1, len(rows) - 1)
     lines = [
-        f"{suite.question} In brackets the difference from `{suite.control}` (mean over {rows[0]['seeds']} seeds, half "
-        f"of the interval at 1 − 0.05 / {comparisons}).\n",
-        f"| arm | lr | {' | '.join(MEASURES)} | search, tokens a problem | training tokens |",
-        "|---" * (4 + len(MEASURES)) + "|",
+        f"{suite.question} In brackets the difference from the arm in the second column (mean over {rows[0]['seeds']} "
+        f"seeds, half of the interval at 1 − 0.05 / {comparisons}).\n",
+        f"| arm | against | lr | {' | '.join(MEASURES)} | search, tokens a problem | training tokens |",
+        "|---" * (5 + len(MEASURES)) + "|",
     ]
     for row in rows:
-        cells = [row["arm"], f"{row['lr']:g}"]
+        cells = [row["arm"], row["against"] or "", f"{row['lr']:g}"]
         cells += [f"{row[kind]:.3f}{_gap(row[f'{kind} difference'])}" for kind in MEASURES]
         cells += [f"{row['search tokens per problem']:,.0f}", f"{row['training tokens']:,.0f}"]
         lines.append("| " + " | ".join(cells) + " |")
@@ -280,7 +281,7 @@ def write(folder: Path, name: str, rows: Sequence[Mapping[str, Any]], suite: Sui
         writer = csv.DictWriter(handle, list(flat[-1]))
         writer.writeheader()
         writer.writerows(flat)
-    draw(folder / name / "figure.png", rows, suite)
+    draw(folder / name / "figure.png", rows)
     write_json(folder / name / "table.json", list(rows))
     return text
 
@@ -296,12 +297,12 @@ def _flat(row: Mapping[str, Any]) -> dict[str, Any]:
     return flat
 
 
-def draw(path: Path, rows: Sequence[Mapping[str, Any]], suite: Suite) -> None:
-    """Differences from the control with their intervals, greedy and mean sample side by side."""
+def draw(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Differences with their intervals, greedy and mean sample side by side."""
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
-    shown = [row for row in rows if row["arm"] != suite.control]
+    shown = [row for row in rows if row["against"]]
     figure, axes = pyplot.subplots(1, 2, figsize=(10, 1 + 0.35 * len(shown)), sharey=True, layout="constrained")
     for axis, kind in zip(axes, ("greedy", "mean sample"), strict=True):
         for height, row in enumerate(shown):
@@ -310,9 +311,9 @@ def draw(path: Path, rows: Sequence[Mapping[str, Any]], suite: Suite) -> None:
                 axis.plot([gap["low"], gap["high"]], [height, height], color="tab:blue")
             axis.plot(gap["mean"], height, "o", color="tab:blue")
         axis.axvline(0, color="black", linewidth=0.8)
-        axis.set_yticks(range(len(shown)), [row["arm"] for row in shown])
+        axis.set_yticks(range(len(shown)), [f"{row['arm']} − {row['against']}" for row in shown])
         axis.invert_yaxis() if axis is axes[0] else None
-        axis.set_xlabel(f"{kind}: difference from {suite.control}")
+        axis.set_xlabel(f"{kind}: difference")
     with whole(path) as scratch:
         figure.savefig(scratch, dpi=120, format="png")
     pyplot.close(figure)

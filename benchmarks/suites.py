@@ -8,7 +8,7 @@ children are such that the built-in policy spends the same tokens on a problem; 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -23,11 +23,17 @@ class Arm:
 
 @dataclass(frozen=True, slots=True)
 class Suite:
-    """question: what the table can answer. arms: by name. control: what all others are compared with."""
+    """question: what the table can answer. arms: by name. control: what the others are compared with, but for those
+    that `against` compares with another arm: each to the one from which it differs by the suite's question."""
 
     question: str
     arms: Mapping[str, Arm]
     control: str = "rft"
+    against: Mapping[str, str] = field(default_factory=dict)
+
+    def compared_with(self, arm: str) -> str | None:
+        """The arm that this one is compared with; None for the control itself."""
+        return None if arm == self.control else self.against.get(arm, self.control)
 
 
 def objective(name: str, **more: Any) -> Arm:
@@ -49,10 +55,26 @@ WHOLE = {
     "search__children": INDEPENDENT,
     "preferences__select": "best_worst",
 }
+TREES: dict[str, dict[str, Any]] = {
+    "PUCT, 8 of 4": {},
+    "PUCT, 3 of 6": {"simulations": 3, "children": 6},
+    "PUCT, 64 of 3": {"simulations": 64, "children": 3},
+    "UCT, 8 of 4": {"selection": "uct"},
+    "Gumbel, 8 of 4": {"selection": "gumbel"},
+}
 NOISE = {
     "rollout noise 0.15": {"search__noise__per_rollout": 0.15},
     "answer noise 0.3": {"search__noise__per_answer": 0.3},
 }
+
+
+def by_kind(variants: Sequence[str], base: str, name: str = "{variant}, {kind}") -> dict[str, str]:
+    """Each variant against the base that learns by the same objective."""
+    return {
+        name.format(variant=variant, kind=kind): name.format(variant=base, kind=kind)
+        for variant in variants
+        for kind in KINDS
+    }
 
 
 def searched(name: str, **settings: Any) -> dict[str, Arm]:
@@ -70,6 +92,7 @@ SUITES: dict[str, Suite] = {
             **{f"{kind}, self-evaluation": objective(kind, **JUDGED) for kind in KINDS},
             **{f"{kind}, value model": objective(kind, value__weight=0.5) for kind in KINDS},
         },
+        against={f"{kind}, {judge}": kind for kind in KINDS for judge in ("self-evaluation", "value model")},
     ),
     "pairs": Suite(
         "Which pairs of a tree teach: steps or whole solutions, which parents, which gaps, what noise in the labels?",
@@ -112,18 +135,16 @@ SUITES: dict[str, Suite] = {
             for kind in KINDS
         },
         control="fresh, rft",
+        against=by_kind(("mixed", "offline"), "fresh"),
     ),
     "search": Suite(
         "Does the tree beat independent samples at the same tokens, by which rule, with how many simulations?",
         {
             **searched("independent", simulations=1, children=INDEPENDENT),
-            **searched("PUCT, 8 of 4"),
-            **searched("PUCT, 3 of 6", simulations=3, children=6),
-            **searched("PUCT, 64 of 3", simulations=64, children=3),
-            **searched("UCT, 8 of 4", selection="uct"),
-            **searched("Gumbel, 8 of 4", selection="gumbel"),
+            **{arm: one for name, settings in TREES.items() for arm, one in searched(name, **settings).items()},
         },
         control="independent, rft",
+        against=by_kind(TREES, "independent"),
     ),
     "noise": Suite(
         "Do step values pay where wrong answers are accepted by luck?",
@@ -133,5 +154,6 @@ SUITES: dict[str, Suite] = {
             for kind in KINDS
         },
         control="rft, clean",
+        against={f"{kind}, {name}": f"rft, {name}" for name in NOISE for kind in KINDS[1:]},
     ),
 }

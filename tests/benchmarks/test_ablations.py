@@ -26,7 +26,9 @@ SMALL = Suite(
 @pytest.mark.parametrize("name", SUITES)
 def test_every_arm_is_a_sound_run_of_the_same_size(name: str, tmp_path: Path) -> None:
     suite = SUITES[name]
-    assert suite.control in suite.arms
+    assert suite.compared_with(suite.control) is None
+    assert all(suite.compared_with(arm) in suite.arms for arm in suite.arms if arm != suite.control)
+    assert suite.against.keys() <= suite.arms.keys()
     base = ablations.world(tmp_path, 0)
     for arm in suite.arms.values():
         config = ablations.arm_config(base, arm, 1e-4, [])
