@@ -59,6 +59,7 @@ RATES = (5e-5, 2e-4, 5e-4)
 UNEQUAL = 0.1
 """A share of the control's tokens per problem; arms further from it than that get no verdict."""
 TUNING_SEED = 1000
+FINAL = "final.parquet"
 TOGETHER = 6
 """Runs of one process: starting one costs as much as half a run."""
 VALUE_TRAINING = {
@@ -161,9 +162,15 @@ def run_part(group: Sequence[tuple[Path, RunConfig]], part: Sequence[tuple[Path,
             measure(config, directory, result.policy)
 
 
+def is_done(directory: Path, config: RunConfig, *, tuning: bool) -> bool:
+    """Whether this very run has nothing left to do."""
+    last = directory / f"round-{config.rounds - 1:03d}" / "metrics.json" if tuning else directory / FINAL
+    return last.exists() and load_settings(RunConfig, directory / "config.yaml") == config
+
+
 def measure(config: RunConfig, directory: Path, policy: str) -> None:
     """The last policy's evaluation with samples, once."""
-    target = directory / "final.parquet"
+    target = directory / FINAL
     if target.exists():
         return
     settings = config.evaluation.model_copy(update={"samples": SAMPLES, "seed": config.seed + 1})
@@ -216,7 +223,7 @@ def collect(
 ) -> list[dict[str, Any]]:
     """One row per arm, the control first."""
     found = {
-        (arm, seed): Evaluation.load(place_of(folder, name, seed, arm, rates[arm]) / "final.parquet")
+        (arm, seed): Evaluation.load(place_of(folder, name, seed, arm, rates[arm]) / FINAL)
         for arm in suite.arms
         for seed in seeds
     }
@@ -427,21 +434,19 @@ def main() -> None:
                 print(f"{suite}: {what}, {done} of {len(steps)}", file=sys.stderr, flush=True)
 
         def run_all(what: str, chosen: Sequence[int], rates: Rates) -> None:
-            sizes = {
-                (seed, number): len(group)
+            parts = [
+                (begin, f"runs {seed} {number} {begin} {end}")
                 for seed in chosen
                 for number, group in enumerate(groups(folder, suite, seed, rates, own))
-            }
-            all_of(f"{what}, first of their trees", [f"runs {seed} {number} 0 1" for seed, number in sizes])
-            parts = [
-                f"runs {seed} {number} {begin} {begin + TOGETHER}"
-                for (seed, number), size in sizes.items()
-                for begin in range(1, size, TOGETHER)
+                for begin, end in [(0, 1), *((one, one + TOGETHER) for one in range(1, len(group), TOGETHER))]
+                if not all(is_done(*one, tuning=seed == TUNING_SEED) for one in group[begin:end])
             ]
-            all_of(f"{what}, the others", parts)
+            all_of(f"{what}, first of their trees", [step for begin, step in parts if begin == 0])
+            all_of(f"{what}, the others", [step for begin, step in parts if begin])
 
         if not is_foreign(own):
-            all_of("warm starts", [f"world {seed}" for seed in (TUNING_SEED, *seeds)])
+            worlds = [seed for seed in (TUNING_SEED, *seeds) if not (folder / f"seed-{seed}" / "problems").exists()]
+            all_of("warm starts", [f"world {seed}" for seed in worlds])
         run_all("learning rates", [TUNING_SEED], example)
         rates = tuned(folder, suite)
         run_all("runs", seeds, one_each(rates))
