@@ -193,15 +193,15 @@ def place_of(folder: Path, suite: str, seed: int, name: str, rate: float) -> Pat
     return folder / suite / f"seed-{seed}" / (f"{safe}@{rate:g}" if seed == TUNING_SEED else safe)
 
 
-def tuned(folder: Path, suite: str) -> dict[str, float]:
-    """Each arm's learning rate: the one of higher greedy accuracy after one round on the tuning seed."""
+def tuned(folder: Path, suite: str, tried: Sequence[float] = RATES) -> dict[str, float]:
+    """Each arm's learning rate: of those tried the one of highest greedy accuracy, one round on the tuning seed."""
     chosen = {}
     for name in arms_of(suite):
         scores = {}
-        for rate in RATES:
+        for rate in tried:
             last = place_of(folder, suite, TUNING_SEED, name, rate) / "round-000" / "metrics.json"
             scores[rate] = read_json(last)["test"]["greedy"]["value"]
-        chosen[name] = max(RATES, key=lambda rate: scores[rate])
+        chosen[name] = max(tried, key=lambda rate: scores[rate])
     return chosen
 
 
@@ -381,12 +381,12 @@ def budget_table(folder: Path, seeds: Sequence[int]) -> str:
 
 def work(command: Sequence[str], what: str) -> None:
     """One process of this module."""
-    done = subprocess.run([sys.executable, "-m", "benchmarks.ablations", *command, "--step", what], check=False)
+    done = subprocess.run([sys.executable, "-m", "benchmarks.ablations", "--step", what, *command], check=False)
     if done.returncode:
         raise SystemExit(f"benchmarks.ablations: {what} failed; the same command goes on from there")
 
 
-def do(step: str, folder: Path, suite: str, own: Sequence[str]) -> None:
+def do(step: str, folder: Path, suite: str, own: Sequence[str], tried: Sequence[float] = RATES) -> None:
     """The work of one process: "world SEED", "runs SEED GROUP FROM TO" or "budget SEED"."""
     kind, seed, *rest = step.split()
     if kind == "world":
@@ -395,10 +395,14 @@ def do(step: str, folder: Path, suite: str, own: Sequence[str]) -> None:
         answer_with_budgets(folder, int(seed))
     else:
         tuning = int(seed) == TUNING_SEED
-        rates = dict.fromkeys(arms_of(suite), RATES) if tuning else one_each(tuned(folder, suite))
+        rates = dict.fromkeys(arms_of(suite), tried) if tuning else one_each(tuned(folder, suite, tried))
         number, begin, end = map(int, rest)
         group = groups(folder, suite, int(seed), rates, own)[number]
         run_part(group, group[begin:end], tuning=tuning)
+
+
+def numbers(text: str) -> tuple[float, ...]:
+    return tuple(float(part) for part in text.split(","))
 
 
 def one_each(rates: Mapping[str, float]) -> Rates:
@@ -411,22 +415,23 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=3, help="seeds 0 … N-1")
     parser.add_argument("--out", type=Path, default=Path("runs/ablations"), help="folder of the runs")
     parser.add_argument("--jobs", type=int, default=2, help="processes at a time, each with one thread")
+    parser.add_argument("--rates", type=numbers, default=RATES, help="learning rates that every arm may have: a,b,…")
     parser.add_argument("--step", help=argparse.SUPPRESS)
     parser.add_argument("own", nargs="*", metavar="name=value", help="settings over those of every arm")
     arguments = parser.parse_args()
-    folder, suite, own = arguments.out, arguments.suite, arguments.own
+    folder, suite, own, tried = arguments.out, arguments.suite, arguments.own, arguments.rates
     try:
         if arguments.step:
-            do(arguments.step, folder, suite, own)
+            do(arguments.step, folder, suite, own, tried)
             return
-        example = dict.fromkeys(arms_of(suite), RATES)
+        example = dict.fromkeys(arms_of(suite), tried)
         configs = [config for group in groups(folder, suite, TUNING_SEED, example, own) for _, config in group]
         if is_foreign(own):
             load_tokenizer(configs[0].model)
     except InputError as error:
         parser.exit(2, f"benchmarks.ablations: {error}\n")
     seeds = list(range(arguments.seeds))
-    command = ["--suite", suite, "--out", str(folder), *own]
+    command = ["--suite", suite, "--out", str(folder), "--rates", ",".join(map(str, tried)), *own]
     with ThreadPoolExecutor(arguments.jobs) as pool:
 
         def all_of(what: str, steps: Sequence[str]) -> None:
@@ -448,7 +453,7 @@ def main() -> None:
             worlds = [seed for seed in (TUNING_SEED, *seeds) if not (folder / f"seed-{seed}" / "problems").exists()]
             all_of("warm starts", [f"world {seed}" for seed in worlds])
         run_all("learning rates", [TUNING_SEED], example)
-        rates = tuned(folder, suite)
+        rates = tuned(folder, suite, tried)
         run_all("runs", seeds, one_each(rates))
         if suite == "budget":
             all_of("answers at several budgets", [f"budget {seed}" for seed in seeds])
@@ -458,7 +463,7 @@ def main() -> None:
             scratch.write_text(text + "\n", encoding="utf-8")
     else:
         text = write(folder, suite, collect(folder, SUITES[suite], suite, seeds, rates), SUITES[suite])
-    print(f"{text}\n\nLearning rates chosen among {', '.join(f'{rate:g}' for rate in RATES)} on another seed.")
+    print(f"{text}\n\nLearning rates chosen among {', '.join(f'{rate:g}' for rate in tried)} on another seed.")
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 
@@ -10,7 +11,10 @@ import pytest
 
 from benchmarks import ablations
 from benchmarks.suites import ALL_IN_ONE, INDEPENDENT, SUITES, Arm, Suite
+from mcts_dpo.config import RunConfig
 from mcts_dpo.problems import save_problems
+from mcts_dpo.settings import load_settings
+from mcts_dpo.toy.policy import toy_prompt
 from tests.conftest import ToyWorld
 
 SMALL = Suite(
@@ -86,6 +90,27 @@ def test_a_small_suite_runs_and_resumes(
     ablations.main()
     assert capsys.readouterr().out == said
     assert {path: path.stat().st_mtime_ns for path in folder.rglob("*.safetensors")} == before
+
+
+def test_any_model_and_data_by_override(
+    toy_world: ToyWorld, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    save_problems(tmp_path / "train.jsonl", toy_world.train)
+    save_problems(tmp_path / "test.jsonl", toy_world.test)
+    own = [f"model={toy_world.policy}", f"train.source={tmp_path}/train.jsonl", f"test.source={tmp_path}/test.jsonl"]
+    own += [f"prompt.{name}={json.dumps(value)}" for name, value in toy_prompt().model_dump(mode="json").items()]
+    own += ["rounds=1", "problems_per_round=10", "training.max_updates=2", "search.max_tokens=96", "engine.threads=1"]
+    monkeypatch.setitem(SUITES, "losses", Suite("?", {"rft": Arm({"training.objective": "rft"})}))
+    out, rates = tmp_path / "out", (1e-4, 1e-3)
+    monkeypatch.setattr(ablations, "work", lambda command, what: ablations.do(what, out, "losses", own, rates))
+    options = ["--suite", "losses", "--seeds", "1", "--out", str(out), "--jobs", "1", "--rates", "1e-4,1e-3"]
+    monkeypatch.setattr("sys.argv", ["ablations", *options, *own])
+    ablations.main()
+    assert "| rft |" in capsys.readouterr().out
+    assert sorted(path.name for path in out.iterdir()) == ["losses"], "no world of its own is made"
+    made = load_settings(RunConfig, out / "losses" / "seed-0" / "rft" / "config.yaml")
+    assert (made.model, made.training.max_updates) == (str(toy_world.policy), 2)
+    assert made.training.lr in rates
 
 
 def test_differences_are_called_by_their_name() -> None:
