@@ -9,6 +9,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+from playwright.sync_api import Page
 
 from mcts_dpo.engines import load_engine
 from mcts_dpo.evaluation import evaluate_strategies
@@ -73,6 +74,15 @@ def test_a_reader_finds_why_a_pair_was_chosen(finished: Path) -> None:
         page.wait_for_selector("#tree .node")
         assert page.title().startswith("a <run> & its report")
         assert page.locator("figure").count() >= 6
+        titles = " ".join(page.locator("figcaption").all_inner_texts())
+        for shown in (
+            "reward, divided by β",
+            "reward: margin",
+            "Log-probability of the steps",
+            "Q of all",
+            "Visits of all",
+        ):
+            assert shown in titles
         assert page.locator("#rounds-table tr").count() == 3
 
         page.select_option("#kind", "pairs")
@@ -81,7 +91,16 @@ def test_a_reader_finds_why_a_pair_was_chosen(finished: Path) -> None:
         shown.last.click()
         page.wait_for_selector("#tree .edge.chosen")
         assert page.locator("#tree .edge.rejected").count() > 0
-        assert "Their values differ by" in page.locator("#detail").inner_text()
+        # What a reader sees first: the question, the step after those before it, and why it is in a pair.
+        detail = page.locator("#detail").inner_text()
+        parts = (
+            "The question",
+            "after those before it",
+            "Why this step is in a preference pair",
+            "Their values differ by",
+        )
+        assert sorted(parts, key=detail.index) == list(parts)
+        _check_ends(page, detail)
 
         page.locator("#tree [data-node='0']").click()
         assert "The question, as the policy reads it" in page.locator("#detail").inner_text()
@@ -96,6 +115,23 @@ def test_a_reader_finds_why_a_pair_was_chosen(finished: Path) -> None:
         assert len(set(picture)) > 100
         assert len(picture) > 20_000
         assert complaints == []
+
+
+def _check_ends(page: Page, detail: str) -> None:
+    """Of the chosen step that is shown, the solutions that ended right, counted here by walking up from every end."""
+    tree, node = page.evaluate("[view.tree, view.picked]")
+    right = total = 0
+    for end, (terminal, outcome, samples) in enumerate(
+        zip(tree["terminal"], tree["outcome"], tree["samples"], strict=True)
+    ):
+        path = [end]
+        while path[-1] >= 0:
+            path.append(tree["parent"][path[-1]])
+        if terminal and outcome and node in path:
+            total += samples
+            right += samples if outcome > 0 else 0
+    assert total > 0
+    assert f"{right} of the {total} solution" in detail
 
 
 def test_strategies_are_drawn_against_tokens(finished: Path, toy_world: ToyWorld, tmp_path: Path) -> None:
@@ -118,7 +154,8 @@ def test_strategies_are_drawn_against_tokens(finished: Path, toy_world: ToyWorld
         figure = page.locator("#strategy-charts figure")
         assert "Accuracy against tokens per strategy" in figure.inner_text()
         assert figure.locator("circle").count() == 4
-        assert page.locator("#strategy-charts li").all_inner_texts() == comparison.sentences()
+        page.locator("#strategy-charts summary").click()
+        assert sorted(page.locator("#strategy-charts li").all_inner_texts()) == sorted(comparison.sentences())
         assert complaints == []
 
 

@@ -49,7 +49,7 @@ function showList() {
 }
 
 function listItem(entry) {
-  const facts = entry.status === "failed" ? "failed" : `${entry.nodes} steps · ${entry.right} right, ${entry.wrong} wrong · ${entry.pairs} pairs`;
+  const facts = entry.status === "failed" ? "failed" : `${many(entry.nodes, "step")} · ${entry.right} right, ${entry.wrong} wrong · ${many(entry.pairs, "pair")}`;
   const button = element("button", { onclick: () => open(entry) }, element("b", {}, `${entry.id} · round ${entry.round}`), facts, element("small", {}, entry.question));
   button.entry = entry;
   return element("li", {}, button);
@@ -132,6 +132,8 @@ function facts(entries) {
   return list;
 }
 
+const many = (count, what) => `${count} ${what}${count === 1 ? "" : "s"}`;
+
 function showDetail() {
   const { tree, picked: node } = view;
   const panel = byId("detail");
@@ -142,18 +144,21 @@ function showDetail() {
     panel.append(facts([["V", short(tree.v[0])], ["samples drawn", tree.visits[0]], ["simulations", tree.simulations], ["tokens", tree.generated], ["ended", tree.status]]));
     for (const note of tree.notes) panel.append(element("p", { class: "hint" }, note));
   } else {
+    panel.append(element("h3", {}, "The question"), element("p", { class: "asked" }, view.entry.question));
+    panel.append(element("h3", {}, tree.terminal[node] ? "The last step, after those before it" : "The step, after those before it"));
+    panel.append(element("pre", {}, solution(tree, tree.parent[node]), element("b", {}, tree.text[node].trimEnd() || "(nothing but the end)")));
+    panel.append(pairList(tree, tree.pairs.filter((pair) => pair.chosen === node || pair.rejected === node), "Why this step is in a preference pair", ""));
     const end = !tree.terminal[node] ? "" : tree.outcome[node] > 0 ? "right" : tree.outcome[node] < 0 ? "wrong" : "not verified";
-    panel.append(element("h3", {}, tree.terminal[node] ? "The last step" : "A step"), element("pre", {}, tree.text[node] || "(nothing but the end)"));
-    panel.append(facts([
+    panel.append(element("h3", {}, "Its figures"), facts([
       ["visits N", tree.visits[node]], ["times sampled", tree.samples[node]], ["action value Q", short(tree.q[node])], ["state value V", short(tree.v[node])],
       ["prior p", short(tree.prior[node])], ["self-evaluation P(yes)", tree.confidence[node]], ["reward", short(tree.reward[node])],
       ["log-probability", `${short(tree.logprob[node])} nats, ${short(tree.logprob[node] / Math.max(1, tree.length[node]))} per token`], ["tokens", tree.length[node]],
       ["outcome", end], ["answer", tree.answer[node]], ["ended by", tree.finish[node]],
     ]));
     if (tree.tokens?.[node]?.length) panel.append(tokenBars(tree.tokens[node]));
-    panel.append(element("details", {}, element("summary", {}, "the solution up to here"), element("pre", {}, solution(tree, node))));
   }
-  panel.append(pairList(tree, node));
+  const others = tree.pairs.filter((pair) => !node || (pair.chosen !== node && pair.rejected !== node));
+  panel.append(pairList(tree, others, others.length < tree.pairs.length ? "Other pairs of this tree" : "The preference pairs of this tree", tree.pairs.length ? "" : "No preference pair came from this tree"));
 }
 
 function solution(tree, node) {
@@ -174,15 +179,32 @@ function tokenBars(values) {
   return element("figure", {}, element("figcaption", {}, "log-probability of each token (longer is less likely)"), svg);
 }
 
-// Why a pair was made, in words, from the values that decided it.
-function pairList(tree, node) {
-  const box = element("div", {}, element("h3", {}, tree.pairs.length ? "Why these steps make preference pairs" : "No preference pair came from this tree"));
-  const here = (pair) => pair.chosen === node || pair.rejected === node || tree.parent[pair.chosen] === node;
-  const side = (which) => `Q ${short(tree.q[which])} after ${tree.visits[which]} visits, ${tree.samples[which]} samples`;
+// Of the solutions sampled through a step, how many ended right, and how many were verified at all.
+function endsBelow(tree, node) {
+  const found = { right: 0, all: 0 };
+  tree.terminal.forEach((terminal, end) => {
+    if (!terminal || !tree.outcome[end]) return;
+    let at = end;
+    while (at > node) at = tree.parent[at];
+    if (at !== node) return;
+    found.all += tree.samples[end];
+    if (tree.outcome[end] > 0) found.right += tree.samples[end];
+  });
+  return found;
+}
+
+// Why pairs were made, in words, from the values that decided it. title: above them; none: said where there is none.
+function pairList(tree, pairs, title, none) {
+  const box = element("div", {}, pairs.length || none ? element("h3", {}, pairs.length ? title : none) : null);
+  const side = (which) => {
+    const { right, all } = endsBelow(tree, which);
+    return `${all ? `${right} of the ${many(all, "solution")} sampled through it ended right · ` : ""}Q ${short(tree.q[which])} after ${many(tree.visits[which], "visit")}`;
+  };
   const { min_gap: gap, min_visits: visits } = DATA.preferences;
-  for (const pair of [...tree.pairs].sort((a, b) => here(b) - here(a) || b.margin - a.margin)) {
-    const reason = `Both continue the same solution. Their values differ by ${short(pair.margin)}` + (gap === undefined ? "." : `; a pair needs ${short(gap)}, and ${visits} visits on each side.`);
-    const doubt = pair.smoothing ? ` By their visits the label is wrong with probability ${short(pair.smoothing)}.` : "";
+  for (const pair of [...pairs].sort((a, b) => b.margin - a.margin)) {
+    const rule = gap === undefined ? "" : ` (${short(gap)} or more makes a pair${visits > 1 ? `, if both have ${visits} visits or more` : ""})`;
+    const reason = `Two ways to go on from the same place. Their values differ by ${short(pair.margin)}${rule}: the better one is chosen.`;
+    const doubt = pair.smoothing ? ` Training takes this label for wrong with probability ${short(pair.smoothing)}, which follows from the visits.` : "";
     box.append(element("button", { class: "pair", onclick: () => pick(pair.chosen) },
       element("span", { class: "good" }, "chosen "), brief(tree.text[pair.chosen]), element("br"), element("small", {}, side(pair.chosen)), element("br"),
       element("span", { class: "bad" }, "rejected "), brief(tree.text[pair.rejected]), element("br"), element("small", {}, side(pair.rejected)), element("br"),

@@ -3,7 +3,7 @@
 
 const DATA = JSON.parse(document.getElementById("data").textContent);
 const SVG = "http://www.w3.org/2000/svg";
-const COLOURS = ["#2c5c9e", "#c2772b", "#23865f", "#8a5aa8", "#b8433c", "#5b6b7a"];
+const COLOURS = ["#2c5c9e", "#c2772b", "#23865f", "#8a5aa8", "#b8433c", "#5b6b7a", "#12a0b5", "#b5a01e"];
 const byId = (id) => document.getElementById(id);
 
 function element(name, attributes = {}, ...children) {
@@ -165,8 +165,10 @@ function strategySection() {
       const column = (key) => mine.map((r) => r[key]);
       return { name: strategy, x: mine.map((r) => Math.log2(Math.max(1, r.tokens))), y: column("accuracy"), low: column("accuracy_low"), high: column("accuracy_high") };
     });
-    const text = element("ul", { class: "hint" }, ...sentences.map((line) => element("li", {}, line)));
-    put("strategy-charts", lineChart(`Accuracy against tokens per strategy, 95 % intervals (${where})`, series, { names, xLabel: "tokens generated per problem (mean)", yLabel: "accuracy", width: 560, height: 300 }), text);
+    const said = (lines) => element("ul", { class: "hint" }, ...lines.map((line) => element("li", {}, line)));
+    const single = (line) => / at [\d,]+ tokens: /.test(line); // one comparison; what follows from all comes first
+    const text = element("div", {}, said(sentences.filter((line) => !single(line))), element("details", {}, element("summary", {}, "every comparison"), said(sentences.filter(single))));
+    put("strategy-charts", lineChart(`Accuracy against tokens per strategy, 95 % intervals (${where})`, series, { names, xLabel: "tokens generated per problem (mean)", yLabel: "accuracy", width: 720, height: 360 }), text);
   }
 }
 
@@ -190,6 +192,7 @@ function trainingSection() {
   put("training-charts",
     draw("Loss", { loss: { name: "loss" } }, ""),
     draw("Log-probability of the steps compared", { chosen_logprob: { name: "chosen", colour: "#23865f" }, rejected_logprob: { name: "rejected", colour: "#b8433c" } }, "nats"),
+    draw("Implicit reward, divided by β: log π − log π_ref of the steps compared", { chosen_displacement: { name: "chosen", colour: "#23865f" }, rejected_displacement: { name: "rejected", colour: "#b8433c" } }, "nats"),
     draw("Implicit reward: margin", { margin: { name: "margin" } }, ""),
     draw("Implicit reward: pairs ranked rightly", { accuracy: { name: "accuracy" } }, "share"),
     draw("Distance from the reference", { kl: { name: "KL per token" } }, "nats"),
@@ -212,7 +215,7 @@ function costSection() {
   put("cost-charts",
     bars("Seconds by stage, all rounds", [...sum].map(([name, value]) => ({ name, value }))),
     bars("Tokens sampled by the search", DATA.rounds.filter((r) => r.tokens).map((r) => ({ name: r.name, value: r.tokens }))),
-    bars("Tokens by stage, all rounds", [["search (sampled)", "tokens"], ["training (computed)", "trained"], ["evaluation (sampled)", "evaluated"]]
+    bars("Tokens sampled by searches and evaluations, computed by trainings", [["search", "tokens"], ["training", "trained"], ["evaluation", "evaluated"]]
       .map(([name, key]) => ({ name, value: DATA.rounds.reduce((total, r) => total + (r[key] || 0), 0) })).filter((e) => e.value)));
 }
 
