@@ -102,7 +102,7 @@ def trl_snippet(bin_: Path, folder: Path, model: Path, problems: Sequence[Proble
     assert "Training completed" in printed
     assert (folder / "policy" / "model.safetensors").exists()
     refused = shell(upload, bin_, folder)
-    assert (refused.returncode, refused.stderr.count("mcts-dpo:")) == (2, 1), refused.stderr
+    assert (refused.returncode, refused.stderr.count("mcts-dpo:")) == (1, 1), refused.stderr
     assert (folder / "data" / "README.md").exists()
 
 
@@ -134,12 +134,12 @@ def openai_snippet(bin_: Path, folder: Path, model: Path, problems: Sequence[Pro
 
 Snippet = Callable[[Path, Path, Path, Sequence[Problem]], None]
 SNIPPETS: dict[str, tuple[tuple[str, ...], Snippet]] = {
-    "inspect": (("mcts-dpo[inspect]", "accelerate"), inspect_snippet),
+    "inspect": (("mcts-dpo[inspect]",), inspect_snippet),
     "lm-eval": (("mcts-dpo[lm-eval]",), lm_eval_snippet),
     "openai": (("mcts-dpo[serve]", "openai"), openai_snippet),
     "trl": (("mcts-dpo", "trl"), trl_snippet),
 }
-"""By name: what a fresh environment gets, and what is run there. (accelerate: Inspect's provider `hf` needs it.)"""
+"""By name: what a fresh environment gets, and what is run there."""
 
 
 def fresh(name: str, folder: Path, model: Path, problems: Sequence[Problem]) -> None:

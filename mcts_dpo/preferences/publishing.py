@@ -10,6 +10,7 @@ Sources: TRL's dataset formats (https://huggingface.co/docs/trl/dataset_formats)
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from typing import Any
 import pyarrow.parquet as pq
 import yaml
 
-from mcts_dpo.files import InputError, whole, write_table
+from mcts_dpo.files import InputError, RefusalError, whole, write_table
 from mcts_dpo.preferences.dataset import Pairs, Siblings, Solutions
 
 SIZES = (1_000, 10_000, 100_000, 1_000_000, 10_000_000)
@@ -93,34 +94,46 @@ def write_card(
 
 
 def push_to_hub(folder: Path, repository: str, *, private: bool = False, token: str | None = None) -> str:
-    """Upload a folder that has a card to the hub's data set `repository` ("ORG/NAME"), made if need be.
+    """Upload a folder that has a card to the hub's data set `repository` ("ORG/NAME"), made if need be, in one commit.
 
     token: None: as huggingface_hub finds one (`hf auth login`, HF_TOKEN). Returns the address of the commit. Raises
-    InputError without a card, for a name that is none, and for whatever the hub refuses.
+    InputError without a card, for a name that is none, and for a card that the hub does not understand (a licence that
+    it does not know, say); RefusalError for whatever else the hub refuses, or if it cannot be reached.
     """
-    from huggingface_hub import HfApi
-    from huggingface_hub.errors import HFValidationError
+    from huggingface_hub import CommitOperationAdd, HfApi
+    from huggingface_hub.utils.tqdm import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
 
     if not (folder / "README.md").exists():
         raise InputError(f"{folder}: no README.md; write the card first (write_card, or --card)")
     api = HfApi(token=token)
+    quiet = are_progress_bars_disabled()
+    disable_progress_bars()
     try:
-        api.create_repo(repository, repo_type="dataset", private=private, exist_ok=True)
-        found = api.upload_folder(
-            repo_id=repository,
+        place = api.create_repo(repository, repo_type="dataset", private=private, exist_ok=True)
+        found = api.create_commit(
+            place.repo_id,
+            [CommitOperationAdd(name, folder / name) for name in upload_names(folder)],
             repo_type="dataset",
-            folder_path=folder,
-            allow_patterns=upload_patterns(folder),
             commit_message="Step-level preferences by mcts-dpo",
         )
-    except HFValidationError as error:
-        raise InputError(f"--push {repository!r}: not a name on the hub ({str(error).splitlines()[0]})") from None
-    except OSError as error:  # the client's own errors are among them: no network, no permission
-        raise InputError(f"--push {repository}: the hub refuses ({str(error).splitlines()[0]})") from None
+    except Exception as error:  # whatever the hub, the network or the client between them may raise
+        # So the client says that a name or a card cannot be used; an answer that is no JSON comes from elsewhere.
+        if isinstance(error, ValueError) and not isinstance(error, json.JSONDecodeError):
+            raise InputError(f"--push {repository}: {_one_line(error)}") from None
+        raise RefusalError(f"--push {repository}: not uploaded ({_one_line(error)})") from None
+    finally:
+        if not quiet:
+            enable_progress_bars()
     return str(found)
 
 
-def upload_patterns(folder: Path) -> list[str]:
+def _one_line(error: Exception) -> str:
+    """What an error says, without the empty lines, marks of lists and hints at manuals that clients of HTTP put in."""
+    said = [line.strip().removeprefix("- ") for line in str(error).splitlines()]
+    return " ".join(line for line in said if line and not line.startswith("For more info")) or type(error).__name__
+
+
+def upload_names(folder: Path) -> list[str]:
     """What of a folder is uploaded: the card and the tables it names, nothing else that lies there."""
     files = [str(file.relative_to(folder)) for files in tables_in(folder).values() for file in files]
     return ["README.md", *files]
