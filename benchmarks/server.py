@@ -1,16 +1,17 @@
 """Two hundred clients at once, half of whom leave in the middle, against the same work without a server.
 
-    python -m benchmarks.server --json FILE [--model DIR | --tiny] [--config FILE] [--requests 200] [--budget 96]
+    python -m benchmarks.server --json FILE [--model DIR | --tiny] [--config FILE] [--requests 200] [--budget TOKENS]
 
 DIR: any causal language model (default: SmolLM2-135M-Instruct as the tests fetch it; `--tiny`: the built-in policy,
-made on the spot, whose steps are so cheap that a server's own work weighs most). FILE: a stage file with its prompt,
-search and engine settings. Two processes hold the model, one thread each: `mcts-dpo serve --strategy mcts`, and one
-that gives the problems to the engine directly (`strategies.solve`, all of them in one call). In each round both get the
-same problems, in turns: direct, the server with clients that all stay, the server with clients half of whom leave after
-a random time. Compared are tokens that the engine has computed, prompts and samples, per CPU second of the process;
-clients are a third process and not counted. Writes `requests`, `lost` (clients who stayed and got no whole answer;
-requests that ended in any other way than with an answer or without a client), `leaked` (whatever requests still hold in
-server and engine when all is over), `share_of_direct` (with clients that leave) and `share_undisturbed`.
+made on the spot, whose steps are so cheap that a server's own work weighs most, and which stands in where the default
+cannot be fetched). FILE: a stage file with its prompt, search and engine settings. Two processes hold the model, one
+thread each: `mcts-dpo serve --strategy mcts`, and one that gives the problems to the engine directly
+(`strategies.solve`, all of them in one call). In each round both get the same problems, in turns: direct, the server
+with clients that all stay, the server with clients half of whom leave after a random time. Compared are tokens that the
+engine has computed, prompts and samples, per CPU second of the process; clients are a third process and not counted.
+Writes `requests`, `lost` (clients who stayed and got no whole answer; requests that ended in any other way than with an
+answer or without a client), `leaked` (whatever requests still hold in server and engine when all is over),
+`share_of_direct` (with clients that leave) and `share_undisturbed`.
 """
 
 from __future__ import annotations
@@ -209,10 +210,26 @@ def tiny_policy(folder: Path) -> tuple[Path, Path]:
     return folder / "policy", config
 
 
+def policy_of(a: argparse.Namespace, folder: Path) -> tuple[str, Path, Path]:
+    """What is measured: its name, its directory, its stage file. Where SmolLM2 cannot be fetched, the built-in policy,
+    and it says so."""
+    name = "built-in" if a.tiny else "SmolLM2-135M-Instruct"
+    if a.model:
+        config = folder / "config.yaml"
+        config.write_text(yaml.safe_dump({"engine": {"slots": SLOTS, "threads": 1}}))
+        return a.model.name, a.model, a.config or config
+    try:
+        model, config = tiny_policy(folder) if a.tiny else real_policy(folder)
+    except (OSError, subprocess.CalledProcessError) as error:
+        name = "built-in"
+        print(f"SmolLM2 cannot be fetched ({error}); measured is the built-in policy, as with --tiny", file=sys.stderr)
+        model, config = tiny_policy(folder)
+    return name, model, a.config or config
+
+
 def compare(a: argparse.Namespace, folder: Path) -> dict[str, Any]:
     """All rounds, and the figures that follow from them."""
-    model, config = tiny_policy(folder) if a.tiny else real_policy(folder)
-    model, config = a.model or model, a.config or config
+    name, model, config = policy_of(a, folder)
     alone, server = Direct(model, config, a.budget, folder), Server(model, config, a.budget)
     chance = random.Random(0)
     rounds = []
@@ -241,6 +258,7 @@ def compare(a: argparse.Namespace, folder: Path) -> dict[str, Any]:
     paces = {"direct": pace("direct", "direct again"), "stayed": pace("stayed"), "left": pace("left")}
     loads = [one[kind] for one in rounds for kind in ("stayed", "left")]
     return {
+        "model": name,
         "requests": a.requests,
         "lost": sum(load["lost"] for load in loads),
         "leaked": sum(load["leaked"] for load in loads),
@@ -261,16 +279,20 @@ def main() -> None:
     parser.add_argument("--tiny", action="store_true", help="the built-in policy")
     parser.add_argument("--config", type=Path, help="its stage file (prompt, search, engine)")
     parser.add_argument("--requests", type=int, default=200, help="clients at once")
-    parser.add_argument("--budget", type=int, default=96, help="generated tokens per request")
+    parser.add_argument(
+        "--budget", type=int, help="generated tokens per request; default: 96, of the built-in policy 512"
+    )
     parser.add_argument("--rounds", type=int, default=1, help="beside one that warms up")
     parser.add_argument("--direct", action="store_true", help=argparse.SUPPRESS)
     a = parser.parse_args()
+    a.budget = a.budget or (512 if a.tiny else 96)
     if a.direct:
         direct(a.model, a.config, a.budget)
         return
     with tempfile.TemporaryDirectory() as folder:
         figures = compare(a, Path(folder))
     paces = figures["tokens_per_cpu_second"]
+    print(f"{figures['model']}, {figures['requests']} clients, budget {figures['budget']}\n")
     print("| load | computed tokens / CPU-s | share of direct | of them sampled |\n|---|---|---|---|")
     for kind, name in (("direct", "direct"), ("stayed", "server, all stay"), ("left", "server, half leave")):
         share = paces[kind]["computed"] / paces["direct"]["computed"]

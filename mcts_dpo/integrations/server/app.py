@@ -191,27 +191,27 @@ class Service:
         status = DISCONNECTED
         answer = asked.answer
         try:
-            for chunk in answer.opening(len(asked.questions)):
-                yield _line(chunk)
+            # What is known at one time is sent at one time.
+            if opening := answer.opening(len(asked.questions)):
+                yield _lines(opening)
             async for event in _with_signs_of_life(asked.events):
                 if event is None:
                     yield ": still searching\n\n"
                 elif isinstance(event, Decided):
                     stops = asked.questions[event.index].prompt.stop
-                    for chunk in answer.decided(event.index, event.steps, stops, asked.step_end):
-                        yield _line(chunk)
+                    if certain := answer.decided(event.index, event.steps, stops, asked.step_end):
+                        yield _lines(certain)
                 elif isinstance(event, Answered):
-                    for chunk in answer.ended(event, asked.step_end):
-                        yield _line(chunk)
+                    yield _lines(answer.ended(event, asked.step_end))
             if usage:
-                yield _line(answer.closing())
+                yield _lines([answer.closing()])
             status = 200
             yield "data: [DONE]\n\n"
         except _Gone:
             pass
         except ApiError as error:
             status = error.status
-            yield _line(error.body)
+            yield _lines([error.body])
         finally:
             self._end(asked, status)
 
@@ -261,13 +261,17 @@ def create_app(service: Service) -> FastAPI:
             raise ApiError(404, f"The model {name!r} does not exist", param="model", code="model_not_found")
         return service.model()
 
-    @app.post("/v1/chat/completions", dependencies=guarded)
     async def chat(request: Request) -> Response:
+        await service.admit(request)
         return await service.answer(request, "chat")
 
-    @app.post("/v1/completions", dependencies=guarded)
     async def completions(request: Request) -> Response:
+        await service.admit(request)
         return await service.answer(request, "completions")
+
+    # Bodies are read by protocol.py: FastAPI's own reading of parameters would be paid for and not used.
+    app.add_route("/v1/chat/completions", chat, methods=["POST"])
+    app.add_route("/v1/completions", completions, methods=["POST"])
 
     @app.exception_handler(ApiError)
     async def told(_: Request, error: ApiError) -> Response:
@@ -310,5 +314,7 @@ async def _next(events: AsyncIterator[Event]) -> Event | None:
     return await anext(events, None)
 
 
-def _line(data: Any) -> str:
-    return f"data: {json.dumps(data, ensure_ascii=False, separators=(',', ':'))}\n\n"
+def _lines(chunks: Sequence[Any]) -> str:
+    """Server-sent events, one for each chunk."""
+    written = (json.dumps(chunk, ensure_ascii=False, separators=(",", ":")) for chunk in chunks)
+    return "".join(f"data: {text}\n\n" for text in written)

@@ -24,6 +24,9 @@ from mcts_dpo.search.strategies.live import Question, Reply, Solver
 
 PATIENCE = 0.02
 """Seconds after which the engine is left for a moment, to see who has come or gone."""
+NEXT, MOST = 0.003, 0.05
+"""Seconds that the engine's next step waits for another job when one has just come and there is room for more, and the
+most that it waits in all. A step with few sequences costs nearly what one with many costs, and jobs come in crowds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +101,7 @@ class Dispatcher:
         self._inbox: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
         self._line: deque[Key] = deque()
         self._active: set[Key] = set()
+        self._deciding: set[Key] = set()
         self._lock = threading.Lock()
         self._load = 0
         self._seconds = 1.0
@@ -215,16 +219,23 @@ class Dispatcher:
             job.told(Refused(status, reason))
         self._line.clear()
         self._active.clear()
+        self._deciding.clear()
 
     def _hear(self) -> None:
-        """Do what others have asked for; wait for it if there is nothing else to do."""
-        try:
-            if not self._solver.busy and not self._line and not self._over:
-                self._inbox.get()()
-            while True:
-                self._inbox.get_nowait()()
-        except queue.Empty:
-            pass
+        """Do what others have asked for; wait for it if there is nothing else to do, and a moment for what comes with
+        it."""
+        waiting = len(self._line)
+        if not self._solver.busy and not waiting and not self._over:
+            self._inbox.get()()
+        until = time.monotonic() + MOST
+        while True:
+            more = waiting < len(self._line) < self.concurrency - len(self._active) and time.monotonic() < until
+            waiting = len(self._line)
+            try:
+                message = self._inbox.get(timeout=NEXT) if more else self._inbox.get_nowait()
+            except queue.Empty:
+                return
+            message()
 
     def _admit(self) -> None:
         while self._line and len(self._active) < self.concurrency:
@@ -236,6 +247,9 @@ class Dispatcher:
                 self._refuse(job, 400, str(error))
                 continue
             self._active.add((job, index))
+            # No other search decides anything before its end.
+            if job.stream and job.questions[index].search.advance == "step":
+                self._deciding.add((job, index))
             if job.begun is None:
                 job.begun = time.monotonic()
                 job.told(Begun())
@@ -246,6 +260,7 @@ class Dispatcher:
             # Whoever keeps the server running starts it anew, with a sound engine.
             raise RuntimeError(reply.error)
         self._active.remove(key)
+        self._deciding.discard(key)
         self._release(1)
         if reply.error is not None:
             self._refuse(job, 500, reply.error)
@@ -257,12 +272,11 @@ class Dispatcher:
         job.told(Answered(index, reply, text, len(tokens)))
 
     def _tell_decided(self) -> None:
-        for job, index in self._active:
-            if job.stream:
-                steps = self._solver.decided((job, index))
-                if len(steps) > job.steps.get(index, 0):
-                    job.steps[index] = len(steps)
-                    job.told(Decided(index, tuple(steps)))
+        for job, index in self._deciding:
+            steps = self._solver.decided((job, index))
+            if len(steps) > job.steps.get(index, 0):
+                job.steps[index] = len(steps)
+                job.told(Decided(index, tuple(steps)))
 
     def _refuse(self, job: Job, status: int, reason: str) -> None:
         self._drop(job)
@@ -281,6 +295,7 @@ class Dispatcher:
         for key in active:
             self._solver.cancel(key)
             self._active.remove(key)
+            self._deciding.discard(key)
         self._release(len(waiting) + len(active))
 
     def _release(self, count: int) -> None:

@@ -92,6 +92,8 @@ class _Server(uvicorn.Server):
                 access_log=False,
                 timeout_graceful_shutdown=int(grace + _LAST_WORDS),
                 server_header=False,
+                proxy_headers=False,
+                ws="none",
             )
         )
         self.interrupted = False
