@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import os
 from contextlib import ExitStack
+from dataclasses import asdict
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
@@ -27,11 +28,13 @@ from mcts_dpo.options import (
     ModelOption,
     Overrides,
     ProblemsOption,
+    engine_of,
     load_extension,
     load_named_problems,
     policy_named,
     stage_config,
 )
+from mcts_dpo.progress import tracked
 
 app = typer.Typer(
     name="mcts-dpo",
@@ -70,14 +73,19 @@ def _print(data: Any) -> None:
 def demo(
     out: Annotated[Path, typer.Option(help="Run directory.")] = Path("runs/demo"),
     seed: Annotated[int, typer.Option(help="Of everything random.", min=0)] = 0,
+    as_json: JsonFlag = False,
 ) -> None:
     """Watch a tiny policy improve itself on the built-in arithmetic world, in about five minutes."""
-    from mcts_dpo.toy.demo import demo as run_demo
-    from mcts_dpo.toy.demo import show
-
     with live_progress(err_console) as progress:
+        progress("start", 0, 0)
+        from mcts_dpo.toy.demo import demo as run_demo
+        from mcts_dpo.toy.demo import show
+
         summary = run_demo(out, seed=seed, progress=progress)
-    show(out, summary, out_console)
+    if as_json:
+        _print(asdict(summary))
+    else:
+        show(out, summary, out_console)
 
 
 @app.command()
@@ -100,53 +108,32 @@ def run(
     """Search, train, evaluate, round after round."""
     from mcts_dpo.config import RunConfig
     from mcts_dpo.recipes import load_recipe, recipe_config
-    from mcts_dpo.report import summary_text, write_html, write_plots
-    from mcts_dpo.report.text import load_run
-    from mcts_dpo.rounds import run as run_rounds
-    from mcts_dpo.rounds import search_here
     from mcts_dpo.settings import load_settings
 
     if recipe:
         settings = recipe_config(load_recipe(recipe), config, overrides or [])
     else:
-        settings = load_settings(RunConfig, config, overrides or [])
+        settings = load_settings(RunConfig, config, overrides or [], "run")
     with ExitStack() as stack:
+        progress = stack.enter_context(live_progress(err_console))
+        progress("start", 0, 0)
+        from mcts_dpo.report import load_run, summary_text, write_report
+        from mcts_dpo.rounds import run as run_rounds
+        from mcts_dpo.rounds import search_here
+
         search = search_here
         if ray is not None:
             from mcts_dpo.integrations.ray import ray_search
 
             search = stack.enter_context(ray_search(ray))
-        progress = stack.enter_context(live_progress(err_console))
         result = run_rounds(settings, out, search=search, force=force, progress=progress)
-    record = load_run(out)
-    write_plots(record)
-    write_html(record)
+        record = load_run(out)
+        write_report(record, progress)
     if as_json:
         _print({"baseline": result.baseline, "rounds": list(result.rounds), "policy": result.policy})
     else:
         out_console.print(summary_text(record))
         out_console.print(f"Policy: {result.policy}")
-
-
-@app.command()
-def recipes(
-    name: Annotated[str | None, typer.Argument(help="Show this one's settings.")] = None,
-    as_json: JsonFlag = False,
-) -> None:
-    """List the published methods that `run --recipe` knows, or show one."""
-    from mcts_dpo.recipes import as_yaml, load_recipe, recipe_names
-
-    found = {each: load_recipe(each) for each in ([name] if name else recipe_names())}
-    if as_json:
-        _print({each: recipe.model_dump(mode="json") for each, recipe in found.items()})
-        return
-    for each, recipe in found.items():
-        out_console.print(f"[bold]{each}[/bold]  {recipe.reproduces}", highlight=False)
-        out_console.print(f"  {recipe.source}", highlight=False, markup=False)
-        for difference in recipe.approximates:
-            out_console.print(f"  - {difference}", highlight=False, markup=False)
-        if name:
-            out_console.print("\n" + as_yaml(recipe), highlight=False, markup=False)
 
 
 @app.command()
@@ -161,15 +148,20 @@ def problems(
     from mcts_dpo.problems import ProblemSettings, load_problems, overlap, save_problems, unparsable_answers
     from mcts_dpo.settings import load_settings
 
-    found = load_problems(load_settings(ProblemSettings, {"source": source}, overrides or []))
-    unparsable = unparsable_answers(found)
+    settings = load_settings(ProblemSettings, {"source": source}, overrides or [], "problems")
+    with live_progress(err_console) as progress:
+        progress("load", 0, 0)
+        found = load_problems(settings)
+        progress("check", 0, 0)
+        unparsable = unparsable_answers(found)
+        shared = overlap(found, load_problems(against)) if against else []
     report: dict[str, Any] = {
         "problems": len(found),
         "without_answer": sum(problem.answer is None for problem in found),
         "unparsable_answers": [problem.id for problem in unparsable],
     }
     if against:
-        report["shared_with_other"] = [list(pair) for pair in overlap(found, load_problems(against))]
+        report["shared_with_other"] = [list(pair) for pair in shared]
     if out:
         save_problems(out, found)
         report["written"] = str(out)
@@ -182,40 +174,8 @@ def problems(
         named = ", ".join(f"{problem.id} ({problem.answer!r})" for problem in unparsable[:5])
         typer.echo(f"{len(unparsable)} answers cannot be parsed; they are kept and only match themselves: {named}")
     if against:
-        typer.echo(f"{len(report['shared_with_other'])} questions are shared with {against}.")
+        typer.echo(f"{len(shared)} questions are shared with {against}.")
     typer.echo(f"First: {first.id}\n{first.question}\n→ {first.answer}")
-
-
-@app.command()
-def prompts(
-    overrides: Overrides = None,
-    model: ModelOption = None,
-    problems: ProblemsOption = None,
-    config: ConfigOption = None,
-    count: Annotated[int, typer.Option(help="Problems to show.", min=1)] = 1,
-    as_json: JsonFlag = False,
-) -> None:
-    """Show what the policy reads: the rendered prompt, its tokens, and the self-evaluation question."""
-    from mcts_dpo.models import load_tokenizer
-    from mcts_dpo.prompts import prompt_tokens, self_evaluation
-
-    settings = stage_config(config, overrides)
-    items = load_named_problems(settings, problems, "train")[:count]
-    tokenizer = load_tokenizer(policy_named(settings, model))
-    suffix, _ = self_evaluation(tokenizer, settings.prompt)
-    asked = tokenizer.decode(list(suffix))
-    shown = []
-    for problem in items:
-        tokens = prompt_tokens(problem, tokenizer, settings.prompt)
-        shown.append({"id": problem.id, "text": tokenizer.decode(list(tokens)), "tokens": list(tokens)})
-    if as_json:
-        _print({"prompts": shown, "self_evaluation": {"text": asked, "tokens": list(suffix)}})
-        return
-    for item in shown:
-        out_console.rule(f"{item['id']}: {len(item['tokens'])} tokens")
-        out_console.print(item["text"], markup=False, highlight=False)
-    out_console.rule(f"self-evaluation, after the solution: {len(suffix)} tokens")
-    out_console.print(asked, markup=False, highlight=False)
 
 
 @app.command()
@@ -230,7 +190,6 @@ def search(
     as_json: JsonFlag = False,
 ) -> None:
     """Grow one tree per problem. Here no tree waits for another unless search.schedule=waves is given."""
-    from mcts_dpo.engines import load_engine
     from mcts_dpo.search import policy_fingerprint, search_shards
 
     settings = stage_config(config, overrides)
@@ -243,7 +202,7 @@ def search(
     with live_progress(err_console) as progress:
         shards = search_shards(
             items,
-            lambda: load_engine(policy, settings=settings.engine),
+            lambda: engine_of(policy, settings, progress),
             out,
             shard_size=shard_size,
             prompt=settings.prompt,
@@ -284,19 +243,28 @@ def pairs(
     files = [file for path in trees for file in (sorted(path.glob("*.parquet")) if path.is_dir() else [path])]
     if not files:
         raise InputError(f"{', '.join(map(str, trees))}: no tree files (*.parquet) there")
-    forests = [Forest.load(file) for file in files]
-    found, solutions = extract_pairs(forests, settings.preferences), extract_solutions(forests, settings.preferences)
-    siblings = extract_siblings(forests, settings.preferences)
+    twice = next((file for file in files if files.count(file) > 1), None)
+    if twice is not None:
+        raise InputError(f"{twice}: given twice; accepted: each file of trees once")
+    with live_progress(err_console) as progress:
+        forests = [Forest.load(file) for file in tracked(progress, "read trees", files)]
+        found = extract_pairs(tracked(progress, "pairs", forests), settings.preferences)
+        solutions = extract_solutions(tracked(progress, "solutions", forests), settings.preferences)
+        siblings = extract_siblings(tracked(progress, "siblings", forests), settings.preferences)
     if format_ is PairsFormat.trl:
         write_for_trl(out, found, siblings, solutions)
     else:
         for table in (found, siblings, solutions):
             table.save(out / f"{table.what}.parquet")
-    if card or push or (format_ is PairsFormat.trl and len(found)):
+    if card or push is not None or (format_ is PairsFormat.trl and len(found)):
         about = {"preferences": settings.preferences.model_dump(mode="json"), **forests[0].settings}
         policy = model or getattr(settings, "model", None)
         write_card(out, model=policy, license=license_, settings=about)
-    pushed = push_to_hub(out, push, private=private) if push else None
+    pushed = None
+    if push is not None:
+        with live_progress(err_console) as progress:
+            progress(f"upload to {push}", 0, 0)
+            pushed = push_to_hub(out, push, private=private)
     trees_read = sum(len(forest.trees) for forest in forests)
     if as_json:
         counts = {"pairs": len(found), "lists": siblings.lists, "solutions": len(solutions), "trees": trees_read}
@@ -326,25 +294,33 @@ def train(
     model: ModelOption = None,
     config: ConfigOption = None,
     value: Annotated[bool, typer.Option("--value", help="Train a value model on the policy's trunk instead.")] = False,
+    as_json: JsonFlag = False,
 ) -> None:
     """Train a policy (settings: training.objective=step_dpo|rft|…; README says which table each learns from).
 
     While it trains, OUT.unfinished/ holds the live log and the checkpoint from which the same command goes on when it
     was killed; then OUT and OUT.training.jsonl appear. Under torchrun all processes train one policy together.
     """
-    from mcts_dpo.training import train as train_policy
-    from mcts_dpo.training import train_value
-
     settings = stage_config(config, overrides)
     policy = policy_named(settings, model)
     log, board = out.parent / f"{out.name}.training.jsonl", out.parent / f"{out.name}.tensorboard"
     with live_progress(err_console) as progress:
+        progress("load policy", 0, 0)
+        from mcts_dpo.training import train as train_policy
+        from mcts_dpo.training import train_value
+
         if value:
             summary = train_value(policy, Path(data), out, settings.training, log=log, board=board, progress=progress)
         else:
             summary = train_policy(policy, data, out, settings.training, log=log, board=board, progress=progress)
-    if _main_process():
+    if not _main_process():
+        return
+    if as_json:
         _print(summary.as_dict())
+    else:
+        from mcts_dpo.report import training_table
+
+        out_console.print(training_table(summary.as_dict()))
 
 
 @app.command(name="eval")
@@ -376,7 +352,6 @@ def evaluate(
     Policy: greedy pass@1 and, with evaluation.samples=N, sampled pass@1, pass@k and majority@k.
     Strategies: accuracy against generated tokens; solutions are sampled as search.* says. The same command continues.
     """
-    from mcts_dpo.engines import load_engine
     from mcts_dpo.evaluation import Evaluation, compare
     from mcts_dpo.evaluation import evaluate as evaluate_policy
     from mcts_dpo.report import evaluation_table
@@ -389,8 +364,9 @@ def evaluate(
     settings = stage_config(config, overrides)
     items = load_named_problems(settings, problems, "test")
     other = Evaluation.load(against) if against else None
-    engine = load_engine(policy_named(settings, model), settings=settings.engine)
+    policy = policy_named(settings, model)
     with live_progress(err_console) as progress:
+        engine = engine_of(policy, settings, progress)
         result = evaluate_policy(items, engine, prompt=settings.prompt, settings=settings.evaluation, progress=progress)
     metrics = result.summary()
     if other:
@@ -415,7 +391,6 @@ def _evaluate_strategies(
     as_json: bool,
 ) -> None:
     """`eval --strategy`: strategies of one policy at equal budgets."""
-    from mcts_dpo.engines import load_engine
     from mcts_dpo.evaluation import evaluate_strategies
     from mcts_dpo.evaluation.strategies import parse_budgets, parse_strategies
     from mcts_dpo.report import plot_strategies, strategies_table
@@ -427,11 +402,10 @@ def _evaluate_strategies(
     settings = stage_config(config, overrides)
     items = load_named_problems(settings, problems, "test")
     policy = policy_named(settings, model)
-    engine = load_engine(policy, settings=settings.engine)
     with live_progress(err_console) as progress:
         result = evaluate_strategies(
             items,
-            engine,
+            engine_of(policy, settings, progress),
             strategies,
             budgets,
             prompt=settings.prompt,
@@ -460,13 +434,13 @@ def solve(
     as_json: JsonFlag = False,
 ) -> None:
     """Answer one question by search; print the answer, the chosen path and the tree."""
-    from mcts_dpo.engines import load_engine
     from mcts_dpo.search import render_tree, solve_question
 
     extra = [f"search.budget={budget}"] if budget else []
     settings = stage_config(config, [*(overrides or []), *extra])
-    engine = load_engine(policy_named(settings, model), settings=settings.engine)
+    policy = policy_named(settings, model)
     with live_progress(err_console) as progress:
+        engine = engine_of(policy, settings, progress)
         solution = solve_question(question, engine, prompt=settings.prompt, settings=settings.search, progress=progress)
     if as_json:
         _print(solution.as_dict())

@@ -13,10 +13,16 @@ from typing import NoReturn
 import typer
 import typer.exceptions
 
-from mcts_dpo.files import InputError, RestartError
+from mcts_dpo.files import InputError, RefusalError, RestartError
 
-MENDABLE = (FileExistsError, IsADirectoryError, NotADirectoryError, PermissionError)
-"""What the system says of a path that was given and cannot be used so: input that its giver can mend."""
+MENDABLE: dict[type[OSError], str] = {
+    FileExistsError: "a file; accepted: a folder, new or there already",
+    IsADirectoryError: "a folder; accepted: a file",
+    NotADirectoryError: "lies below a file; accepted: a place in a folder",
+    FileNotFoundError: "no such file or folder",
+    PermissionError: "permission is denied",
+}
+"""What the system says of a path that was given and cannot be used so, in words: input that its giver can mend."""
 
 
 def run_app(app: typer.Typer) -> NoReturn:
@@ -34,19 +40,23 @@ def run_app(app: typer.Typer) -> NoReturn:
         if error.speaks:
             typer.echo(f"mcts-dpo: {error}", err=True)
         sys.exit(75)
+    except RefusalError as error:
+        if debug:
+            raise
+        _end(1, str(error))
     except KeyboardInterrupt:
         code = 130
     except typer.Abort:
         _end(1, "given up")
     except typer.exceptions.TyperException as error:  # of the command line itself
         _end(2, _usage(error))
-    except MENDABLE as error:
-        if debug:
-            raise
-        _end(2, f"{error.filename2 or error.filename}: {error.strerror}")
     except Exception as error:
         if debug:
             raise
+        if isinstance(error, OSError) and error.filename is not None:
+            for kind, words in MENDABLE.items():
+                if isinstance(error, kind):
+                    _end(2, f"{error.filename2 or error.filename}: {words}")
         _end(1, f"{type(error).__name__}: {error} (--debug shows where)")
     if code == 130:
         _end(130, "interrupted; finished shards and stages are kept, the same command continues")

@@ -43,6 +43,13 @@ class RestartError(RuntimeError):
         self.speaks = speaks
 
 
+class RefusalError(RuntimeError):
+    """What somebody else, beyond this program, has refused or could not be asked. The message is one line.
+
+    The command line prints it without a traceback and exits with code 1.
+    """
+
+
 _PARTIAL = ".partial-"
 _AT_FDCWD, _RENAME_EXCHANGE = -100, 2  # of <fcntl.h> and <linux/fs.h>
 
@@ -115,6 +122,15 @@ def whole(path: Path) -> Iterator[Path]:
         _sync(path.parent)
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
+
+
+def require_replaceable(folder: Path, mark: str) -> None:
+    """Raise InputError unless a folder may be written in this place: nothing is there, or an empty folder, or one that
+    the same command has made before, which is known by the file `mark` in it."""
+    if folder.is_dir() and any(folder.iterdir()) and not (folder / mark).exists():
+        raise InputError(f"{folder}: there are other things in this folder; accepted: a new one, or one made so before")
+    if folder.exists() and not folder.is_dir():
+        raise InputError(f"{folder}: a file; accepted: a folder, new or made so before")
 
 
 def _replace_directory(new: Path, old: Path, aside: Path) -> None:

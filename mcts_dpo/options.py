@@ -14,9 +14,11 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from mcts_dpo.files import InputError
+from mcts_dpo.progress import Progress
 
 if TYPE_CHECKING:
     from mcts_dpo.config import StageConfig
+    from mcts_dpo.engines import Engine
     from mcts_dpo.problems import Problem, ProblemSettings
 
 ConfigOption = Annotated[Path | None, typer.Option("--config", "-c", help="YAML file of settings.")]
@@ -38,7 +40,7 @@ def load_extension(name: str) -> None:
         sys.path.insert(0, os.getcwd())
     try:
         importlib.import_module(name)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise InputError(f"--with {name!r}: cannot be imported ({type(error).__name__}: {error})") from None
 
 
@@ -71,3 +73,11 @@ def load_named_problems(config: StageConfig, given: str | None, section: str) ->
             f"no problems: give --problems (a file or a hub data set) or a run's --config with `{section}`"
         )
     return load_problems(source)
+
+
+def engine_of(policy: str, config: StageConfig, progress: Progress) -> Engine:
+    """The engine with the policy loaded; a watcher sees that it is being loaded."""
+    progress("load model", 0, 0)
+    from mcts_dpo.engines import load_engine
+
+    return load_engine(policy, settings=config.engine)

@@ -206,6 +206,8 @@ class _Bench:
 
     def engine_for(self, policy: str) -> Engine:
         """The engine, holding `policy`'s weights and nothing cached, whatever was done before."""
+        if self.loaded != policy:
+            self.progress("load model", 0, 0)
         if self.engine is None:
             self.engine = load_engine(policy, settings=self.config.engine)
         elif self.loaded != policy:

@@ -52,12 +52,13 @@ SettingsT = TypeVar("SettingsT", bound=Settings)
 
 
 def load_settings(
-    cls: type[SettingsT], source: Path | str | Mapping[str, Any] | None, overrides: Sequence[str] = ()
+    cls: type[SettingsT], source: Path | str | Mapping[str, Any] | None, overrides: Sequence[str] = (), name: str = ""
 ) -> SettingsT:
     """Settings of class `cls` from a YAML file (or a mapping; None: all defaults), then `overrides` in order.
 
     An override is "dotted.path=value", the value being YAML: "search.children=4", "training.lr=1e-6",
-    "problems.limit=null", "prompt.stop=['\\n\\n']".
+    "problems.limit=null", "prompt.stop=['\\n\\n']". name: what errors call settings that come from no file (else the
+    class's name).
 
     Raises InputError, one line, naming the file or override, the full dotted path, the value and what is
     accepted; the nearest spelling for an unknown name; the line for malformed YAML. Of several errors the
@@ -65,9 +66,9 @@ def load_settings(
     """
     data: dict[Any, Any]
     if source is None:
-        where, data = cls.__name__, {}
+        where, data = name or cls.__name__, {}
     elif isinstance(source, Mapping):
-        where, data = cls.__name__, copy.deepcopy(dict(source))
+        where, data = name or cls.__name__, copy.deepcopy(dict(source))
     else:
         where, data = str(source), read_yaml(Path(source))
     origins: dict[tuple[str, ...], str] = {}

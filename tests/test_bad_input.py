@@ -25,6 +25,11 @@ FILES = {
     "type.yaml": "search: {children: many}\n",
     "broken.yaml": "search:\n  [\n",
     "empty/nothing.txt": "",
+    "leaves.py": "raise SystemExit(7)\n",
+    "half/config.yaml": "model: m\n",
+    "half/metrics.jsonl": '{"round": -1}\n',
+    "new/config.yaml": "model: m\n",
+    "new/metrics.jsonl": "",
 }
 SET = "-m /nope -p good.jsonl"
 LINES = [
@@ -33,6 +38,7 @@ LINES = [
     ("search --modle x", "No such option: --modle (Possible options: --model)"),
     ("problems", "Missing argument 'source'"),
     ("--with nothing_here problems good.jsonl", "--with 'nothing_here': cannot be imported"),
+    ("--with leaves problems good.jsonl", "--with 'leaves': cannot be imported (SystemExit: 7)"),
     # demo
     ("demo --seed x", "Invalid value for '--seed'"),
     ("demo --seed -1", "greater than or equal to 0"),
@@ -48,6 +54,7 @@ LINES = [
     ("run -o out model=m train.source=good.jsonl test.source=good.jsonl search.seed=3", "set the run's own `seed`"),
     ("run -o out --recipe xie20", "no recipe 'xie20'; did you mean 'xie2024'?"),
     ("recipes more", "no recipe 'more'; accepted: "),
+    ("recipes ''", "no recipe ''; accepted: "),
     # problems
     ("problems god.jsonl", "god.jsonl: no such file; did you mean 'good.jsonl'?"),
     ("problems bad.jsonl", "bad.jsonl, line 2: not JSON"),
@@ -58,7 +65,10 @@ LINES = [
     ("problems good.jsonl verifier=mth", "verifier: 'mth' is not a verifier; did you mean 'math'?"),
     ("problems good.jsonl split=test", "split: 'test', but a file has no splits"),
     ("problems good.jsonl --against missing.jsonl", "missing.jsonl: no such file"),
-    ("problems good.jsonl -o empty", "empty: Is a directory"),
+    ("problems good.jsonl -o empty", "empty: a folder; accepted: a file"),
+    ("problems good.jsonl -o good.jsonl/x.jsonl", "good.jsonl: a file; accepted: a folder"),
+    ("problems good.jsonl -o /proc/nowhere/x.jsonl", "/proc/nowhere: no such file or folder"),
+    ("problems ''", "problems: source: '' is out of range"),
     # prompts
     (f"prompts {SET}", "/nope: no such model file or directory"),
     ("prompts -p good.jsonl", "no model: give --model"),
@@ -78,11 +88,15 @@ LINES = [
     ("pairs missing -o out", "missing: no such file"),
     ("pairs bad.parquet -o out", "bad.parquet: not a readable Parquet file"),
     ("pairs empty -o out", "empty: no tree files"),
+    ("pairs bad.parquet bad.parquet -o out", "bad.parquet: given twice"),
     ("pairs bad.parquet -o out --format tlr", "Invalid value for '--format'"),
     ("pairs bad.parquet -o out --set preferences.min_gp=1", "did you mean 'min_gap'?"),
     # train
     ("train -m /nope -d missing.parquet -o out", "/nope: no such model file or directory"),
     ("train -d good.jsonl -o out", "no model: give --model"),
+    ("train -m /nope -d good.jsonl -o .", ".: there are other things in this folder; accepted: a new one"),
+    ("train --value -m /nope -d good.jsonl -o half", "half: there are other things in this folder"),
+    ("train -m /nope -d good.jsonl -o good.jsonl", "good.jsonl: a file; accepted: a folder"),
     ("train -m /nope -d good.jsonl -o out training.objective=step_dop", "did you mean 'step_dpo'?"),
     ("train -m /nope -d good.jsonl -o out training.lr=fast", "training.lr: 'fast' is not a number"),
     ("train --value -m /nope -d missing.parquet -o out", "missing.parquet: no such table"),
@@ -104,6 +118,8 @@ LINES = [
     # report, tree
     ("report missing", "missing: not a run directory"),
     ("report good.jsonl", "good.jsonl: not a run directory"),
+    ("report half", "half/metrics.jsonl, line 1: no 'test'; accepted: what `run` wrote"),
+    ("report new", "new: no round has finished yet"),
     ("tree missing", "missing: no tree files"),
     ("tree bad.parquet", "bad.parquet: not a readable Parquet file"),
     ("tree empty some-id", "empty: no tree files"),
@@ -117,6 +133,7 @@ LINES += [
     ("serve -m /nope --budget 9", "/nope: no such model file or directory"),
     ("serve -m /nope --strategy mcst --budget 9", "did you mean 'mcts'?"),
     ("serve -m /nope", "needs a budget of generated tokens"),
+    ("serve -m /nope --budget 9 --port 99999", "serve: port: 99999 is out of range"),
     ("serve -m /nope --budget 9 --host 0.0.0.0", "needs a key"),
     ("serve --budget 9", "no model: give --model"),
 ]

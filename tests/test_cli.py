@@ -76,7 +76,10 @@ def test_stages_one_by_one(cli: Cli, config: Path, toy_world: ToyWorld, tmp_path
 
     code, out, _ = cli("train", "-c", config, "-d", data / "pairs.parquet", "-o", policy, "training.max_updates=2")
     assert code == 0
-    assert json.loads(out)["updates"] == 2
+    assert "step_dpo: 2 updates" in out
+    last = ("-o", tmp_path / "again", "training.max_updates=2", "--json")
+    code, out, err = cli("train", "-c", config, "-d", data / "pairs.parquet", *last)
+    assert (code, json.loads(out)["updates"], err) == (0, 2, "")
     assert AutoModelForCausalLM.from_pretrained(policy).num_parameters() > 0
     assert len(AutoTokenizer.from_pretrained(policy)) > 0
 

@@ -10,6 +10,8 @@ from pathlib import Path
 import pytest
 import yaml
 
+from mcts_dpo.config import RunConfig
+from mcts_dpo.settings import load_settings
 from tests.conftest import ROOT, ToyWorld
 from tests.snippets import SNIPPETS
 
@@ -35,6 +37,14 @@ def test_the_python_example_runs(
     assert (tmp_path / "policy" / "model.safetensors").exists()
     printed = yaml.safe_load(capsys.readouterr().out)
     assert 0 <= printed["low"] <= printed["value"] <= printed["high"] <= 1
+
+
+def test_the_runs_file_of_the_readme_is_one(tmp_path: Path) -> None:
+    (block,) = (block for block in blocks("yaml") if block.startswith("# run.yaml"))
+    (tmp_path / "run.yaml").write_text(block)
+    config = load_settings(RunConfig, tmp_path / "run.yaml")
+    assert (config.model, config.rounds, config.test.limit) == ("MODEL", 3, 200)
+    assert config.training.lora is not None
 
 
 def test_every_command_in_the_readme_exists() -> None:

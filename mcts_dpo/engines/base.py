@@ -7,7 +7,7 @@ what is stored, prefixed again, and trained on. An engine knows no problems, tre
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, Protocol
@@ -160,8 +160,13 @@ class Engine(Protocol):
         ...
 
 
-def complete(engine: Engine, requests: Sequence[Request]) -> list[Completion]:
-    """Submit all requests, wait for all, return the completions in the order of the requests."""
+def complete(
+    engine: Engine, requests: Sequence[Request], told: Callable[[list[Completion]], None] = lambda finished: None
+) -> list[Completion]:
+    """Submit all requests, wait for all, return the completions in the order of the requests.
+
+    told: called with completions as they come, in any order.
+    """
     for request in requests:
         engine.submit(request)
     done: dict[int, Completion] = {}
@@ -170,4 +175,5 @@ def complete(engine: Engine, requests: Sequence[Request]) -> list[Completion]:
         if not finished:
             raise RuntimeError(f"the engine lost {len(requests) - len(done)} of {len(requests)} requests")
         done.update((completion.id, completion) for completion in finished)
+        told(finished)
     return [done[request.id] for request in requests]

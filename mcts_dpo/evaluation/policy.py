@@ -6,7 +6,7 @@ Parquet and sums up as JSON. Knows nothing of training or of run directories.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -43,7 +43,7 @@ class EvaluationSettings(Settings):
                  trains on whole solutions, takes a solution that was cut for wrong); `cut_by_length` tells the share.
     k:           the ks of pass@k and majority@k; those above `samples` are left out.
     confidence:  also ask the policy whether its greedy solution is right, and report the AUC of its yes.
-    chunk:       problems submitted together (progress is reported after each chunk).
+    chunk:       problems submitted together.
     seed:        of the samples, with each problem's id.
     strategies:  the dials of `evaluate_strategies` beside the budget; how solutions are sampled there is said by the
                  search's settings.
@@ -194,11 +194,20 @@ def evaluate(
     ks = tuple(k for k in settings.k if 1 <= k <= settings.samples)
     sampled_before = engine.usage.sampled_tokens
     outcomes: list[Outcome] = []
+
+    def tell(greedy: Sequence[bool]) -> None:
+        """`greedy`: verdicts of the chunk under way."""
+        done = len(outcomes) + len(greedy)
+        figures = {"tokens": float(engine.usage.sampled_tokens - sampled_before)}
+        if done:
+            figures["accuracy"] = (sum(outcome.correct for outcome in outcomes) + sum(greedy)) / done
+        progress("evaluate", done, len(problems), **figures)
+
+    tell(())
     for start in range(0, len(problems), settings.chunk):
         chunk = problems[start : start + settings.chunk]
-        outcomes += _evaluate_chunk(chunk, engine, prompt, settings, ks)
-        right = sum(outcome.correct for outcome in outcomes)
-        progress("evaluate", len(outcomes), len(problems), accuracy=right / len(outcomes))
+        outcomes += _evaluate_chunk(chunk, engine, prompt, settings, ks, tell)
+        tell(())
     return Evaluation(tuple(outcomes), ks, engine.usage.sampled_tokens - sampled_before)
 
 
@@ -208,6 +217,7 @@ def _evaluate_chunk(
     prompt: PromptSettings,
     settings: EvaluationSettings,
     ks: tuple[int, ...],
+    tell: Callable[[Sequence[bool]], None],
 ) -> list[Outcome]:
     prefixes = [prompt_tokens(problem, engine.tokenizer, prompt) for problem in chunk]
     greedy_requests = [
@@ -230,13 +240,25 @@ def _evaluate_chunk(
     ]
     # A problem's two requests stand together, so that the engine computes their common prefix once.
     requests = sorted([*greedy_requests, *sample_requests], key=lambda request: request.id)
-    done = {completion.id: completion for completion in complete(engine, requests)}
+    judged: dict[int, tuple[str | None, bool]] = {}
+
+    def hear(finished: Sequence[Completion]) -> None:
+        for completion in finished:
+            index, sampled = divmod(completion.id, 2)
+            if not sampled:
+                answer = extract_answer(prompt.prefill + _first(completion).text, prompt.answer_style)
+                judged[index] = answer, bool(verdict(chunk[index], answer))
+        tell([right for _, right in judged.values()])
+
+    done = {completion.id: completion for completion in complete(engine, requests, hear)}
     greedy = [done[2 * index] for index in range(len(chunk))]
     sampled = [done.get(2 * index + 1) for index in range(len(chunk))]
     confidences = _confidences(engine, prompt, prefixes, greedy) if settings.confidence else [None] * len(chunk)
     return [
-        _outcome(problem, first, more, confidence, prompt, ks)
-        for problem, first, more, confidence in zip(chunk, greedy, sampled, confidences, strict=True)
+        _outcome(problem, first, judged[index], more, confidence, prompt, ks)
+        for index, (problem, first, more, confidence) in enumerate(
+            zip(chunk, greedy, sampled, confidences, strict=True)
+        )
     ]
 
 
@@ -263,13 +285,15 @@ def _confidences(
 def _outcome(
     problem: Problem,
     greedy: Completion,
+    judged: tuple[str | None, bool],
     sampled: Completion | None,
     confidence: float | None,
     prompt: PromptSettings,
     ks: tuple[int, ...],
 ) -> Outcome:
-    first = greedy.samples[0] if greedy.samples else Sample((), "", (), "length")
-    answer = extract_answer(prompt.prefill + first.text, prompt.answer_style)
+    """judged: the greedy solution's answer and the verdict on it."""
+    first = _first(greedy)
+    answer, correct = judged
     samples = sampled.samples if sampled else ()
     answers = tuple(extract_answer(prompt.prefill + sample.text, prompt.answer_style) for sample in samples)
     verdicts = tuple(bool(verdict(problem, given)) for given in answers)
@@ -278,7 +302,7 @@ def _outcome(
         reference=problem.answer or "",
         text=first.text,
         answer=answer,
-        correct=bool(verdict(problem, answer)),
+        correct=correct,
         cut=first.finish == "length",
         confidence=confidence,
         sample_answers=answers,
@@ -286,6 +310,11 @@ def _outcome(
         majority_correct=tuple(_majority(answers[:k], verdicts) for k in ks) if samples else (),
         error=greedy.error or (sampled.error if sampled else None),
     )
+
+
+def _first(greedy: Completion) -> Sample:
+    """The solution; an empty one where the engine gave none."""
+    return greedy.samples[0] if greedy.samples else Sample((), "", (), "length")
 
 
 def _majority(answers: Sequence[str | None], verdicts: Sequence[bool]) -> bool:

@@ -18,7 +18,6 @@ import pyarrow as pa
 
 from mcts_dpo.engines.base import Engine
 from mcts_dpo.files import InputError, digest, read_table, whole, write_table
-from mcts_dpo.models import tokenizer_digest
 from mcts_dpo.problems import Problem
 from mcts_dpo.progress import Progress, silent
 from mcts_dpo.prompts import PromptSettings
@@ -188,6 +187,8 @@ def evaluate_strategies(
     Raises InputError for no problems, strategies or budgets, for a problem without reference answer, for a budget
     below 1, and for kept parts of another model, prompt, problem set or settings.
     """
+    from mcts_dpo.models import tokenizer_digest  # brings torch along, which the settings of an evaluation do not need
+
     settings = settings or StrategySettings()
     for name, given in (("problems", problems), ("strategies", strategies), ("budgets", budgets)):
         if not given:
@@ -216,6 +217,8 @@ def evaluate_strategies(
         for (strategy, budget), found in attempts.items():
             right = tuple(bool(verdict(p, a.answer)) for p, a in zip(problems, found, strict=True))
             done[strategy, budget] = result = StrategyResult(strategy, budget, tuple(found), right)
+            count = len(problems)
+            progress(f"{strategy} {budget}: verified", count, count, accuracy=sum(right) / count)
             part = _part(folder, strategy, budget)
             if part is not None:
                 write_table(part, _table(ids, result).replace_schema_metadata({"made_with": made_with}))

@@ -5,10 +5,14 @@ Each needs its own extra; without it the answer is one line that says which.
 
 from __future__ import annotations
 
+import json
+from contextlib import ExitStack
 from typing import Annotated
 
 import typer
+from rich.console import Console
 
+from mcts_dpo.console import live_progress
 from mcts_dpo.files import InputError
 from mcts_dpo.options import ConfigOption, ModelOption, Overrides, policy_named, stage_config
 
@@ -54,6 +58,7 @@ def serve(
     ] = None,
     queue: Annotated[int, typer.Option(help="Searches that may wait; what comes beyond is answered with 429.")] = 256,
     grace: Annotated[float, typer.Option(help="Seconds to end what is under way when told to stop.")] = 30.0,
+    as_json: Annotated[bool, typer.Option("--json", help="Say as JSON where it listens.")] = False,
 ) -> None:
     """Serve the search as OpenAI's API (extra serve): /v1/chat/completions, /v1/completions, /v1/models.
 
@@ -81,6 +86,16 @@ def serve(
     }
     stage = stage_config(config, overrides)
     policy = policy_named(stage, model)
-    settings = load_settings(ServerSettings, given)
-    code = run_server(policy, settings, stage, lambda address: typer.echo(f"Serving {policy} at {address}/v1"))
+    settings = load_settings(ServerSettings, given, name="serve")
+    with ExitStack() as loading:
+        loading.enter_context(live_progress(Console(stderr=True)))("load model", 0, 0)
+
+        def ready(address: str) -> None:
+            loading.close()
+            if as_json:
+                typer.echo(json.dumps({"policy": policy, "url": f"{address}/v1"}))
+            else:
+                typer.echo(f"Serving {policy} at {address}/v1")
+
+        code = run_server(policy, settings, stage, ready)
     raise typer.Exit(code)

@@ -18,12 +18,15 @@ from typing import TYPE_CHECKING, Any
 
 from lm_eval.api.model import TemplateLM
 from lm_eval.api.registry import register_model
+from rich.console import Console
 
+from mcts_dpo.console import live_progress
 from mcts_dpo.engines import load_engine
 from mcts_dpo.files import InputError
 from mcts_dpo.integrations.arguments import sections
 from mcts_dpo.models import load_model, load_tokenizer
 from mcts_dpo.problems import Problem
+from mcts_dpo.progress import Progress, silent
 from mcts_dpo.prompts import PromptSettings
 from mcts_dpo.search.settings import SearchSettings
 from mcts_dpo.search.strategies import Attempt, solve, strategy_named
@@ -82,14 +85,22 @@ class SearchLM(TemplateLM):  # type: ignore[misc]
             groups[_generation(request.args[1])].append(index)
         texts = [""] * len(requests)
         for (until, max_tokens, temperature), members in groups.items():
-            found = self._solve([requests[index].args[0] for index in members], until, max_tokens, temperature)
+            with live_progress(Console(stderr=True)) as watched:
+                progress = silent if disable_tqdm else watched
+                contexts = [requests[index].args[0] for index in members]
+                found = self._solve(contexts, until, max_tokens, temperature, progress)
             for index, attempt in zip(members, found, strict=True):
                 texts[index] = _cut(attempt.text, until)
                 self.cache_hook.add_partial("generate_until", requests[index].args, texts[index])
         return texts
 
     def _solve(
-        self, contexts: list[str], until: tuple[str, ...], max_tokens: int, temperature: float | None
+        self,
+        contexts: list[str],
+        until: tuple[str, ...],
+        max_tokens: int,
+        temperature: float | None,
+        progress: Progress,
     ) -> list[Attempt]:
         bos = self.tokenizer.bos_token
         # The tokenizer writes its own mark before a text; the harness's chat templates have written it already.
@@ -100,7 +111,7 @@ class SearchLM(TemplateLM):  # type: ignore[misc]
         )
         prompt = self.prompt.model_copy(update={"stop": until})
         wanted = (self.strategy, self.budget or max_tokens)
-        return solve(problems, self.engine, [wanted], prompt=prompt, search=search)[wanted]
+        return solve(problems, self.engine, [wanted], prompt=prompt, search=search, progress=progress)[wanted]
 
     # --- log-likelihoods: the policy's own, whatever the strategy -----------------------------------------
 

@@ -1,9 +1,12 @@
 """Runs as text, pictures and one HTML page. Reads run directories; writes only its own files into them."""
 
+from pathlib import Path
+
+from mcts_dpo.progress import Progress, silent
 from mcts_dpo.report.finding import find_trees
 from mcts_dpo.report.html import write_html
 from mcts_dpo.report.plots import plot_strategies, write_plots
-from mcts_dpo.report.text import RunRecord, evaluation_table, load_run, strategies_table, summary_text
+from mcts_dpo.report.text import RunRecord, evaluation_table, load_run, strategies_table, summary_text, training_table
 
 __all__ = [
     "RunRecord",
@@ -13,6 +16,14 @@ __all__ = [
     "plot_strategies",
     "strategies_table",
     "summary_text",
+    "training_table",
     "write_html",
     "write_plots",
+    "write_report",
 ]
+
+
+def write_report(record: RunRecord, progress: Progress = silent) -> list[Path]:
+    """Write the plots and `report.html` into the run directory. Returns the files, the page last."""
+    progress("plots", 0, 0)
+    return [*write_plots(record), write_html(record, progress)]

@@ -22,6 +22,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from mcts_dpo.preferences import Pairs
+from mcts_dpo.progress import Progress, silent, tracked
 from mcts_dpo.search import FINISHES, Forest
 
 BLOCK = 20
@@ -44,7 +45,9 @@ class Trees:
     tokens: bool = True
 
 
-def gather(rounds: Iterable[tuple[int, Sequence[Path], Path]], *, max_tokens: int = 1_500_000) -> Trees:
+def gather(
+    rounds: Iterable[tuple[int, Sequence[Path], Path]], *, max_tokens: int = 1_500_000, progress: Progress = silent
+) -> Trees:
     """All trees of a run.
 
     rounds:     for each, its 0-based number, its tree files, and the file of its pairs (which may be missing).
@@ -55,7 +58,7 @@ def gather(rounds: Iterable[tuple[int, Sequence[Path], Path]], *, max_tokens: in
     shards = [(number, file, pairs_file) for number, files, pairs_file in rounds for file in files]
     sizes = [_tokens_in(file) for _, file, _ in shards]
     found.tokens = sum(sizes) <= max_tokens
-    for number, file, pairs_file in shards:
+    for number, file, pairs_file in tracked(progress, "trees", shards):
         forest = Forest.load(file)
         chosen = _pairs_by_problem(pairs_file)
         for tree, info in enumerate(forest.trees):

@@ -17,7 +17,18 @@ from verifiers import verify
 BINS = 40
 POINTS = 600
 """Updates of a curve that are drawn; longer ones are thinned evenly, the last kept."""
-SHOWN = ("loss", "margin", "accuracy", "chosen_logprob", "rejected_logprob", "kl", "gradient_norm", "lr")
+SHOWN = (
+    "loss",
+    "margin",
+    "accuracy",
+    "chosen_logprob",
+    "rejected_logprob",
+    "chosen_displacement",
+    "rejected_displacement",
+    "kl",
+    "gradient_norm",
+    "lr",
+)
 
 
 def run_figures(record: RunRecord) -> dict[str, Any]:

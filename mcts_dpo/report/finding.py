@@ -6,10 +6,13 @@ from difflib import get_close_matches
 from pathlib import Path
 
 from mcts_dpo.files import InputError
+from mcts_dpo.progress import Progress, silent, tracked
 from mcts_dpo.search import Forest
 
 
-def find_trees(source: Path, problem: str | None, round_: int | None = None) -> list[tuple[str, Forest, int]]:
+def find_trees(
+    source: Path, problem: str | None, round_: int | None = None, progress: Progress = silent
+) -> list[tuple[str, Forest, int]]:
     """(where it lies, its forest, its index there) of each tree of `problem`, or of all problems if it is None.
 
     source: a run directory, a folder of tree files, or one tree file. round_: 1-based; only of a run directory.
@@ -18,7 +21,7 @@ def find_trees(source: Path, problem: str | None, round_: int | None = None) -> 
     """
     files = _files(Path(source), round_)
     found, ids = [], []
-    for file in files:
+    for file in tracked(progress, "read trees", files):
         forest = Forest.load(file)
         for index, info in enumerate(forest.trees):
             ids.append(info.problem_id)

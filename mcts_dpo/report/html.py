@@ -13,6 +13,7 @@ from string import Template
 from typing import Any
 
 from mcts_dpo.files import read_json, whole
+from mcts_dpo.progress import Progress, silent
 from mcts_dpo.report.browsing import gather
 from mcts_dpo.report.charting import round_directory, run_figures, tree_files
 from mcts_dpo.report.text import RunRecord
@@ -21,20 +22,23 @@ from mcts_dpo.settings import read_yaml
 ASSETS = ("style.css", "charts.js", "layout.js", "browser.js")
 
 
-def write_html(record: RunRecord) -> Path:
+def write_html(record: RunRecord, progress: Progress = silent) -> Path:
     """Write `report.html` into the run directory and return its path."""
+    progress("figures", 0, 0)
+    figures = run_figures(record)
     assets = {name.replace(".", "_"): _asset(name) for name in ASSETS}
-    trees = gather(
+    rounds = (
         (line["round"], tree_files(record, line["round"]), round_directory(record, line["round"]) / "pairs.parquet")
         for line in record.rounds
     )
+    trees = gather(rounds, progress=progress)
     environment, config = record.directory / "environment.json", record.directory / "config.yaml"
     data = {
         "name": record.directory.resolve().name,
         "config": config.read_text(encoding="utf-8"),
         "preferences": read_yaml(config).get("preferences", {}),
         "environment": read_json(environment) if environment.exists() else {},
-        **run_figures(record),
+        **figures,
         "trees": trees.index,
         "token_logprobs": trees.tokens,
     }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -43,12 +44,17 @@ def load_run(directory: Path) -> RunRecord:
     directory = Path(directory)
     if not (directory / "config.yaml").exists():
         raise InputError(f"{directory}: not a run directory (it has no config.yaml)")
-    if not (directory / "metrics.jsonl").exists():
+    timings, file = directory / "timings.jsonl", directory / "metrics.jsonl"
+    metrics = tuple(read_json_lines(file)) if file.exists() else ()
+    if not metrics:
         raise InputError(f"{directory}: no round has finished yet; run it again with the same command to continue")
-    timings = directory / "timings.jsonl"
+    for number, line in enumerate(metrics, start=1):
+        missing = next((name for name in ("round", "test") if name not in line), None)
+        if missing:
+            raise InputError(f"{file}, line {number}: no {missing!r}; accepted: what `run` wrote")
     return RunRecord(
         directory,
-        tuple(read_json_lines(directory / "metrics.jsonl")),
+        metrics,
         tuple(read_json_lines(timings)) if timings.exists() else (),
     )
 
@@ -127,6 +133,21 @@ def evaluation_table(metrics: dict[str, Any]) -> Table:
         elif name != "problems":
             table.add_row(name, f"{value:.3f}" if isinstance(value, float) else str(value))
     return table
+
+
+def training_table(summary: Mapping[str, Any]) -> RenderableType:
+    """What a training did (`TrainingSummary.as_dict()`): each figure at the first update and at the end; its size."""
+    table = Table(title=f"{summary['objective']}: {summary['updates']} updates", box=box.SIMPLE_HEAD, pad_edge=False)
+    for heading in ("figure", "first update", "mean of the last ten"):
+        table.add_column(heading, justify="left" if heading == "figure" else "right")
+    for name, value in summary["first"].items():
+        last = summary["last"].get(name)
+        table.add_row(name, f"{value:.4g}", "" if last is None else f"{last:.4g}")
+    said = [
+        f"{summary['rows']:,} rows, {summary['epochs']:.3g} epochs, {summary['tokens']:,} tokens, "
+        f"{summary['parameters']:,} trained weights"
+    ]
+    return Group(table, Text("\n".join([*said, *summary["alarms"], *summary["notes"]])))
 
 
 def strategies_table(comparison: StrategyComparison) -> RenderableType:

@@ -22,7 +22,7 @@ from mcts_dpo.files import InputError, read_json, whole, write_json
 from mcts_dpo.preferences import PreferenceSettings
 from mcts_dpo.problems import Problem, ProblemSettings, load_problems, overlap, save_problems
 from mcts_dpo.progress import Progress, silent
-from mcts_dpo.report import load_run, summary_text, write_html, write_plots
+from mcts_dpo.report import load_run, summary_text, write_report
 from mcts_dpo.rounds import run
 from mcts_dpo.search import Forest, SearchSettings, render_text, search
 from mcts_dpo.toy.policy import toy_prompt, warm_start
@@ -137,8 +137,7 @@ def demo(
     config = demo_config(start, problems, seed=seed, rounds=rounds, problems_per_round=problems_per_round)
     result = run(config, directory, progress=progress)
     record = load_run(directory)
-    write_plots(record)
-    write_html(record)
+    write_report(record, progress)
     _draw_trees(config, directory, result.policy)
     assert result.baseline is not None
     seconds = read_json(preparation)["seconds"] + sum(line["seconds"] for line in record.timings)

@@ -1,11 +1,18 @@
 """Pairs, lists of siblings or solutions in, the next policy out: scoring, losses, the training loop, checkpoints."""
 
-from mcts_dpo.training.launching import LaunchSettings, train_launched
-from mcts_dpo.training.lessons import table_of
-from mcts_dpo.training.objectives import register_objective
-from mcts_dpo.training.settings import LoraSettings, TrainingSettings
-from mcts_dpo.training.trainer import TrainingSummary, train
-from mcts_dpo.training.value_model import train_value
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from mcts_dpo.training.settings import LaunchSettings, LoraSettings, TrainingSettings
+
+if TYPE_CHECKING:
+    from mcts_dpo.training.launching import train_launched
+    from mcts_dpo.training.lessons import table_of
+    from mcts_dpo.training.objectives import register_objective
+    from mcts_dpo.training.trainer import TrainingSummary, train
+    from mcts_dpo.training.value_model import train_value
 
 __all__ = [
     "LaunchSettings",
@@ -18,3 +25,19 @@ __all__ = [
     "train_launched",
     "train_value",
 ]
+
+_HOMES = {
+    "TrainingSummary": "trainer",
+    "register_objective": "objectives",
+    "table_of": "lessons",
+    "train": "trainer",
+    "train_launched": "launching",
+    "train_value": "value_model",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Import what needs torch when it is first asked for: who only reads settings does not wait for it."""
+    if name not in _HOMES:
+        raise AttributeError(f"module 'mcts_dpo.training' has no attribute {name!r}")
+    return getattr(import_module(f"mcts_dpo.training.{_HOMES[name]}"), name)

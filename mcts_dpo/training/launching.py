@@ -25,42 +25,16 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Literal
 
-from pydantic import Field
-
 from mcts_dpo.files import InputError, read_json, write_json
 from mcts_dpo.progress import Progress, silent
-from mcts_dpo.settings import Settings
 from mcts_dpo.training.objectives import module_of
-from mcts_dpo.training.settings import TrainingSettings
+from mcts_dpo.training.settings import LaunchSettings, TrainingSettings
 from mcts_dpo.training.trainer import TrainingSummary
 
 PATIENCE = 30.0
 """Seconds that processes have to end, and that those of an earlier attempt, whose run died, have to let go."""
 _POLL = 0.1
 logger = logging.getLogger(__name__)
-
-
-class LaunchSettings(Settings):
-    """Which processes do a run's trainings.
-
-    processes: on each machine, started by `torchrun`, one per GPU. 1: the run's own process, unless `arguments` or
-               `prefix` are given.
-    arguments: of torchrun, in place of --standalone, for several machines: ["--nnodes=2", "--rdzv-backend=c10d",
-               "--rdzv-endpoint=HOST:PORT"].
-    prefix:    the command that starts torchrun on all of them: ["srun", "--nodes=2", "--ntasks-per-node=1"].
-    restarts:  how often processes that died, or failed for no fault of the input, are started again, from the last
-               checkpoint, before the run gives up. Want of memory does not count.
-    """
-
-    processes: int = Field(1, ge=1)
-    arguments: tuple[str, ...] = ()
-    prefix: tuple[str, ...] = ()
-    restarts: int = Field(3, ge=0)
-
-    @property
-    def outside(self) -> bool:
-        """Whether trainings are done by other processes than the run's own."""
-        return self.processes > 1 or bool(self.arguments or self.prefix)
 
 
 class LaunchedError(RuntimeError):

@@ -150,3 +150,26 @@ class TrainingSettings(Settings):
     split: str = "train"
     append_eos: bool = True
     sharding: bool = False
+
+
+class LaunchSettings(Settings):
+    """Which processes do a run's trainings.
+
+    processes: on each machine, started by `torchrun`, one per GPU. 1: the run's own process, unless `arguments` or
+               `prefix` are given.
+    arguments: of torchrun, in place of --standalone, for several machines: ["--nnodes=2", "--rdzv-backend=c10d",
+               "--rdzv-endpoint=HOST:PORT"].
+    prefix:    the command that starts torchrun on all of them: ["srun", "--nodes=2", "--ntasks-per-node=1"].
+    restarts:  how often processes that died, or failed for no fault of the input, are started again, from the last
+               checkpoint, before the run gives up. Want of memory does not count.
+    """
+
+    processes: int = Field(1, ge=1)
+    arguments: tuple[str, ...] = ()
+    prefix: tuple[str, ...] = ()
+    restarts: int = Field(3, ge=0)
+
+    @property
+    def outside(self) -> bool:
+        """Whether trainings are done by other processes than the run's own."""
+        return self.processes > 1 or bool(self.arguments or self.prefix)

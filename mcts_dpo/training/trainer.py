@@ -22,7 +22,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mcts_dpo.files import InputError, whole, write_json
+from mcts_dpo.files import InputError, require_replaceable, whole, write_json
 from mcts_dpo.models import load_tokenizer, tokenizer_digest, weights_digest
 from mcts_dpo.preferences.columns import Columns
 from mcts_dpo.progress import Progress, silent
@@ -136,6 +136,7 @@ def train(
     in every process where memory runs out in shards: the same call goes on with half the token budget.
     """
     out = Path(out)
+    require_replaceable(out, "training.json")
     folder = unfinished_at or out.parent / f"{out.name}.unfinished"
     tokenizer = load_tokenizer(policy)
     lessons = _lessons(data, tokenizer, settings)

@@ -23,7 +23,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from mcts_dpo.files import InputError, whole
+from mcts_dpo.files import InputError, require_replaceable, whole
 from mcts_dpo.models import load_tokenizer, tokenizer_digest, weights_digest
 from mcts_dpo.preferences.columns import Columns
 from mcts_dpo.preferences.dataset import Pairs, Siblings
@@ -61,6 +61,7 @@ def train_value(
     All else, and what is raised, as in `trainer.train`.
     """
     out = Path(out)
+    require_replaceable(out, "value.json")
     folder = unfinished_at or out.parent / f"{out.name}.unfinished"
     table = data if isinstance(data, Columns) else _load(Path(data))
     lessons, values = value_lessons(table, str(data) if isinstance(data, Path) else table.what)

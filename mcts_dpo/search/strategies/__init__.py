@@ -86,7 +86,7 @@ def solve(
         if strategy == "mcts":
             found[strategy, budget] = tree.mcts(tasks, engine, budget, follows, told)
         else:
-            done = partial(_tell, told, len(tasks))
+            done = _teller(told, len(tasks), engine)
             attempts = _each(tasks, engine, partial(_dialogue, strategy, budget, follows), done)
             found[strategy, budget] = [a if isinstance(a, Attempt) else _failed(a) for a in attempts]
     return found
@@ -107,8 +107,15 @@ def _dialogue(strategy: Strategy, budget: int, follows: Plan, task: Task) -> Dia
     return dialogue_for(strategy, task, budget, follows)
 
 
-def _tell(progress: Progress, total: int, done: int) -> None:
-    progress("solve", done, total)
+def _teller(progress: Progress, total: int, engine: Engine) -> Callable[[int], None]:
+    """Reports so many finished problems, with the tokens that the engine has sampled since now."""
+    before = engine.usage.sampled_tokens
+
+    def tell(done: int) -> None:
+        progress("solve", done, total, tokens=float(engine.usage.sampled_tokens - before))
+
+    tell(0)
+    return tell
 
 
 def _failed(reason: str) -> Attempt:
@@ -126,7 +133,7 @@ def _from_one_stream(
         tasks,
         engine,
         lambda task: sampling.draw(task, plain, judged),
-        partial(_tell, part_of(progress, prefix=f"{names} {max(plain, judged)}: "), len(tasks)),
+        _teller(part_of(progress, prefix=f"{names} {max(plain, judged)}: "), len(tasks), engine),
     )
     return {
         (rule, budget): [
