@@ -11,6 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 
+from benchmarks.suites import SUITES
 from mcts_dpo.cli import main
 from mcts_dpo.config import RunConfig
 from mcts_dpo.evaluation.policy import _SCHEMA as EVALUATION
@@ -48,6 +49,18 @@ def test_the_configuration_page_is_what_the_classes_say() -> None:
     assert "| `search.children` | `4` | an integer ≥ 1 | k, the samples drawn by one expansion. |" in page
     assert "| `training.lora.rank` |" in page
     assert set(meanings(RunConfig)) == set(RunConfig.model_fields) - set(RunConfig.__bases__[0].model_fields)
+
+
+def test_the_readmes_ablations_are_those_of_the_results() -> None:
+    page, results = (ROOT / name for name in ("README.md", "benchmarks/results/ablations.md"))
+    shown = page.read_text(encoding="utf-8").partition("**One switch at a time.**")[2].partition("\n## ")[0]
+    tables = [part.partition("</details>")[0] for part in shown.split("<details>")[1:]]
+    assert len(tables) == len(SUITES) + 1
+    kept = set(results.read_text(encoding="utf-8").splitlines())
+    for lines in (table.splitlines() for table in tables):
+        rows = [line for line in lines if line.startswith("|")]
+        assert len(rows) > 5
+        assert set(rows) <= kept
 
 
 def test_a_setting_without_a_meaning_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
