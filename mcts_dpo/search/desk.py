@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from typing import Generic, TypeVar
 
 from mcts_dpo.engines.base import Completion, Engine, Request
+from mcts_dpo.search.lasting import EngineDiedError, LastingEngine
 
 Owner = TypeVar("Owner")
 
@@ -44,13 +45,14 @@ class SearchClock:
 class Desk(Generic[Owner]):
     """The only way of a search to its engine. waiting: requests under way.
 
-    An engine that dies (its `submit` or `poll` raises, but for want of memory) answers what is under way with an error
-    that says so; what is sent afterwards is tried again, so that an engine that recovers serves it. A completion that
-    the engine never gives back is an error of the engine's (RuntimeError), not a wait for ever.
+    interactive: somebody waits for every answer. An engine that dies (its `submit` or `poll` raises, but for want of
+    memory) then answers what is under way with an error that says so; what is sent afterwards is tried again, so that
+    an engine that recovers serves it. Otherwise trees are what is wanted: see `lasting`. A completion that the engine
+    never gives back is an error of the engine's (RuntimeError), not a wait for ever.
     """
 
-    def __init__(self, engine: Engine, clock: SearchClock | None = None) -> None:
-        self._engine = engine
+    def __init__(self, engine: Engine, clock: SearchClock | None = None, *, interactive: bool = False) -> None:
+        self._engine = engine if interactive else LastingEngine(engine)
         self._owners: dict[int, Owner] = {}
         self._refused: list[Completion] = []
         self._next = 0
@@ -68,6 +70,8 @@ class Desk(Generic[Owner]):
         self._lap(engine=False)
         try:
             self._engine.submit(replace(request, id=self._next))
+        except EngineDiedError:
+            raise
         except Exception as error:  # the engine's, whatever it is: this request fails, the search goes on
             self._refused.append(Completion(self._next, error=_death(error)))
         self._lap(engine=True)
@@ -81,6 +85,8 @@ class Desk(Generic[Owner]):
         try:
             if not finished:
                 finished = self._engine.poll() if patience is None else self._engine.poll(patience)
+        except EngineDiedError:
+            raise
         except Exception as error:
             finished = [Completion(one, error=_death(error)) for one in self._owners]
             with suppress(Exception):  # it may still hold them

@@ -87,9 +87,11 @@ def run_events(
     """Search every tree of every task to its end. The next task is opened (drawn from `tasks`) when fewer trees than
     `trees_alive` are under way: so memory holds the forests that are being searched and no others.
 
+    Raises EngineDiedError: no tree fails because its engine died.
+
     done: called with each task as soon as its last tree has ended. told: after every poll, with each open task.
     """
-    loop = Loop(engine, trees_alive(engine, settings), clock)
+    loop = Loop(engine, trees_alive(engine, settings), clock, interactive=False)
     source = iter(tasks)
     while True:
         while loop.has_room and (task := next(source, None)) is not None:
@@ -108,11 +110,14 @@ class Loop:
     """The search of many tasks over one engine, a step at a time: tasks come in whenever somebody wants, and each can
     be taken out again.
 
-    alive: trees searched at a time; those of further tasks wait, first come, first served.
+    alive: trees searched at a time; those of further tasks wait, first come, first served. interactive: what the death
+    of the engine means, see `Desk`.
     """
 
-    def __init__(self, engine: Engine, alive: int, clock: SearchClock | None = None) -> None:
-        self._desk: Desk[Owner] = Desk(engine, clock)
+    def __init__(
+        self, engine: Engine, alive: int, clock: SearchClock | None = None, *, interactive: bool = True
+    ) -> None:
+        self._desk: Desk[Owner] = Desk(engine, clock, interactive=interactive)
         self._alive = alive
         self._running: list[Running] = []
 

@@ -11,22 +11,22 @@ rounds or run directories.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from mcts_dpo.engines.base import Engine, Request
-from mcts_dpo.files import InputError
+from mcts_dpo.engines.base import Engine
 from mcts_dpo.problems import Problem
 from mcts_dpo.progress import Progress, part_of, silent
 from mcts_dpo.prompts import PromptSettings
 from mcts_dpo.search.desk import SearchClock
 from mcts_dpo.search.events import run_events
 from mcts_dpo.search.journal import Journal, identity
+from mcts_dpo.search.lasting import EngineDiedError
 from mcts_dpo.search.mcts import report, require_unique
 from mcts_dpo.search.settings import SearchSettings
-from mcts_dpo.search.simulation import NO_ROOM, Task, start
+from mcts_dpo.search.simulation import Task, start
 from mcts_dpo.search.waves import run_waves
 
 
@@ -56,7 +56,8 @@ def search_shards(
     engine: called only when there is a shard to search.
     policy: what tells the policy's weights from others (`policy_fingerprint`); a journal of another is refused.
 
-    Raises InputError if two problems share an id, or a journal in the folder is of another search or in use.
+    Raises InputError if two problems share an id, or a journal in the folder is of another search or in use, and
+    EngineDiedError where the engine serves nothing any more: no tree fails because of it.
     """
     shards = shards_of(problems, folder, shard_size)
     missing = missing_shards(shards)
@@ -131,7 +132,6 @@ def _in_waves(
         share = part_of(progress, before=shard.first, total=total)
         with _held([task].copy):
             run_waves(task, clock, partial(_report, share))
-        _require_life(task, shard)
         _finish(task, shard)
 
 
@@ -144,10 +144,14 @@ def _held(tasks: Callable[[], Iterable[Task]]) -> Iterator[None]:
     """Let go of the journals of `tasks` if the search does not end well: they stay, for the next attempt."""
     try:
         yield
-    except BaseException:
+    except BaseException as error:
         for task in tasks():
             if task.journal:
                 task.journal.close()
+        if isinstance(error, EngineDiedError):
+            raise EngineDiedError(
+                f"{error}; finished shards and journals are kept; mend the engine and give the same command again"
+            ) from error
         raise
 
 
@@ -188,27 +192,6 @@ def _by_events(
 
     with _held(lambda: [task for task, _ in opened.values()]):
         run_events(tasks(), engine, settings, clock, done=done, told=tell)
-
-
-def _require_life(task: Task, shard: Shard) -> None:
-    """Raise InputError if the engine refused one of a shard's problems and will not continue a single token either.
-
-    Then it has died, and the shard is no result. Nothing else may be under way in the engine.
-    """
-    refused = [tree for tree in task.forest.trees if tree.status == "failed" and NO_ROOM not in tree.reason]
-    if not refused:
-        return
-    with suppress(Exception):  # dead, too
-        task.engine.submit(Request(id=0, prefix=(task.engine.tokenizer.eos_token_id or 0,), max_tokens=1))
-        if any(completion.error is None for completion in task.engine.poll()):
-            return
-    if task.journal:
-        task.journal.remove()
-    raise InputError(
-        f"{shard.path}: the engine serves nothing any more (the first problem that it refused, "
-        f"{refused[0].problem_id}: {refused[0].reason}); nothing of this shard is kept; mend the engine and give the "
-        "same command again"
-    )
 
 
 def _finish(task: Task, shard: Shard) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
 
 import numpy as np
 import pytest
@@ -16,6 +16,7 @@ from mcts_dpo.engines.base import Completion, Occupancy, Request
 from mcts_dpo.problems import Problem
 from mcts_dpo.search import Forest, SearchClock, SearchSettings, SelfEvaluationSettings, search
 from mcts_dpo.search.events import SLOTS, trees_alive
+from mcts_dpo.search.lasting import EngineDiedError
 from tests.conftest import ToyWorld
 from tests.reference.engine import PIECES, AutomatonEngine
 from tests.search.support import PROBLEMS, PROMPT, assert_sound, every_rule
@@ -157,37 +158,53 @@ def test_the_clock_tells_the_engine_from_the_rest() -> None:
     assert SearchClock().bookkeeping_share == 0.0
 
 
+class Dying(AutomatonEngine):
+    """Dies at the calls of `submit` or `poll` (`where`) whose numbers are in `deaths`, or answers with errors then."""
+
+    def __init__(self, where: str, deaths: Container[int]) -> None:
+        super().__init__(6)
+        self.where, self.deaths = where, deaths
+        self.calls, self.died = 0, 0
+
+    def _dies(self, name: str) -> bool:
+        self.calls += name == self.where
+        dies = name == self.where and self.calls in self.deaths
+        self.died += dies
+        return dies
+
+    def submit(self, request: Request) -> None:
+        if self._dies("submit"):
+            raise OSError("the device is gone\nand more lines")
+        super().submit(request)
+
+    def poll(self, patience: float | None = None) -> list[Completion]:
+        if self._dies("poll"):
+            raise OSError("the device is gone\nand more lines")
+        done = super().poll()
+        if self._dies("answer"):
+            return [Completion(one.id, error="cannot be reached, tried 6 times") for one in done]
+        return done
+
+
 @pytest.mark.parametrize("schedule", ["waves", "events"])
-@pytest.mark.parametrize("where", ["poll", "submit"])
-@pytest.mark.parametrize("recovers", [True, False])
-def test_an_engine_that_dies_fails_what_is_under_way(schedule: str, where: str, recovers: bool) -> None:
-    class Dying(AutomatonEngine):
-        calls, deaths = 0, 0
-
-        def _live(self, name: str) -> None:
-            self.calls += name == where
-            if self.calls >= 30 and name == where and not (recovers and self.deaths):
-                self.deaths += 1
-                raise OSError("the device is gone\nand more lines")
-
-        def submit(self, request: Request) -> None:
-            self._live("submit")
-            super().submit(request)
-
-        def poll(self, patience: float | None = None) -> list[Completion]:
-            self._live("poll")
-            return super().poll()
-
+@pytest.mark.parametrize("where", ["poll", "submit", "answer"])
+def test_an_engine_that_dies_and_lives_again_changes_no_tree(schedule: str, where: str) -> None:
+    """What was under way is sent again; a failure that lasts for one answer is none of the request's."""
     settings = JUDGED.model_copy(update={"schedule": schedule, "alive": 3, "simulations": 60})
-    engine = Dying(6)
-    forest = search(MANY, engine, prompt=PROMPT, settings=settings)
-    assert_sound(forest, settings)
-    assert engine.deaths
-    failed = [tree for tree in forest.trees if tree.status == "failed"]
-    assert {tree.reason for tree in failed} == {"the engine died: OSError: the device is gone"}
-    assert all(tree.status != "running" for tree in forest.trees)
-    if recovers and (schedule == "events" or where == "submit"):
-        assert len(failed) < len(MANY)
+    engine = Dying(where, {"poll": {30, 60}, "submit": {30, 200}, "answer": {30, 45}}[where])
+    found = search(MANY, engine, prompt=PROMPT, settings=settings)
+    assert engine.died > 1
+    assert found == search(MANY, AutomatonEngine(6), prompt=PROMPT, settings=settings)
+
+
+@pytest.mark.parametrize("schedule", ["waves", "events"])
+@pytest.mark.parametrize("where", ["poll", "submit", "answer"])
+def test_an_engine_that_is_dead_ends_the_search(schedule: str, where: str) -> None:
+    settings = JUDGED.model_copy(update={"schedule": schedule, "alive": 3, "simulations": 60})
+    reason = "cannot be reached, tried 6 times" if where == "answer" else "OSError: the device is gone"
+    with pytest.raises(EngineDiedError) as died:
+        search(MANY, Dying(where, range(30, 10**9)), prompt=PROMPT, settings=settings)
+    assert str(died.value) == f"the engine serves nothing any more ({reason})"
 
 
 def test_twice_as_many_trees_are_alive_as_the_engine_runs_sequences(toy_world: ToyWorld) -> None:

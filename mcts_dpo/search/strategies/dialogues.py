@@ -31,7 +31,7 @@ class Dialogues(Generic[ResultT]):
     """The dialogues under way over one engine, a step at a time."""
 
     def __init__(self, engine: Engine) -> None:
-        self._desk: Desk[tuple[_Open[ResultT], int]] = Desk(engine)
+        self._desk: Desk[tuple[_Open[ResultT], int]] = Desk(engine, interactive=True)
         self._fresh: list[Dialogue[ResultT]] = []
         self._open: dict[Dialogue[ResultT], _Open[ResultT]] = {}
 
