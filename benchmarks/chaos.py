@@ -4,14 +4,17 @@
 
 The built-in world in two small rounds: once undisturbed, then killed with SIGKILL and started again by the same
 command (`mcts-dpo run`) until all kills are spent; a run that ends before is followed by another from the beginning. A
-kill aims at a moment drawn from the seed: one of the next stages (search, pairs, train, evaluate of each round), and a
-share of the time that the undisturbed run took for it, counted from when this attempt came to it. After every kill a
+kill aims at a moment drawn from the seed: of the next stages (search, pairs, train, evaluate of each round) the one
+that was hit least so far, and a share of the time that the undisturbed run took for it, counted from when this attempt
+came to it. After every kill a
 watcher reads all files under final names: each must be, to the byte, what the undisturbed run has there
 (`metrics.jsonl` its beginning). Scratch folders, journals and the folder of an unfinished training are no final names.
 
 Prints and writes `kills`, `identical` (1: every run ended with the bytes of the undisturbed one and nothing else),
-`half_files` (found over all kills), `seconds`, and how many kills hit which stage. Clock times (`timings.jsonl`,
-TensorBoard's files) and the command's figures of a finished run are not compared.
+`half_files` (found over all kills), `seconds`, `stages` (how many kills hit each stage; 0 where none did) and `met`
+(how many met what: a file being written, a shard's journal, a training's checkpoint, files of a stage without its
+manifest; one kill may meet several of these, or none). Clock times (`timings.jsonl`, TensorBoard's files) and the
+command's figures of a finished run are not compared.
 """
 
 from __future__ import annotations
@@ -47,6 +50,9 @@ children.set_forkserver_preload(["mcts_dpo.cli", "mcts_dpo.rounds", "mcts_dpo.re
 
 AHEAD = 3
 """Stages among which the next kill is drawn: the first of those that are not finished and were not aimed at."""
+AFTER = "after the last"
+MET = ("a file being written", "a shard's journal", "a training's checkpoint", "files of a stage without its manifest")
+"""What a kill may meet; see the module."""
 FIGURES = {"accuracy.png", "training.png", "report.html"}
 CLOCKED = {"timings.jsonl", ".lock"}
 
@@ -58,6 +64,11 @@ class Stage:
     place: str
     name: str
     seconds: float
+
+    @property
+    def label(self) -> str:
+        """As "round-000/search"."""
+        return f"{self.place}/{self.name}"
 
     def done(self, directory: Path) -> bool:
         """Whether its manifest is there."""
@@ -157,6 +168,7 @@ def chaos(config: RunConfig, folder: Path, *, kills: int, seed: int = 0) -> dict
     stages = stages_of(folder / "undisturbed")
     draw = random.Random(seed)
     hits: Counter[str] = Counter()
+    met: Counter[str] = Counter()
     half: list[str] = []
     different: list[str] = []
     runs = 0
@@ -167,8 +179,9 @@ def chaos(config: RunConfig, folder: Path, *, kills: int, seed: int = 0) -> dict
         while True:
             before = _claimed(directory)
             process = start(path, directory)
-            if sum(hits.values()) < kills and _kill_somewhere(process, directory, before, stages, aimed, draw):
+            if sum(hits.values()) < kills and _kill_somewhere(process, directory, before, stages, aimed, hits, draw):
                 hits[_under_way(directory, stages)] += 1
+                met.update(_met(directory, stages))
                 half += [f"{directory.name}/{name}" for name in half_files(directory, expected)]
                 continue
             process.join()
@@ -184,7 +197,8 @@ def chaos(config: RunConfig, folder: Path, *, kills: int, seed: int = 0) -> dict
         "seconds": round(time.monotonic() - began, 1),
         "runs": runs,
         "seed": seed,
-        "stages": dict(sorted(hits.items())),
+        "stages": {stage.label: hits[stage.label] for stage in stages} | {AFTER: hits[AFTER]},
+        "met": {what: met[what] for what in MET},
         "different": different,
         "half": half,
     }
@@ -197,7 +211,13 @@ def _claimed(directory: Path) -> int:
 
 
 def _kill_somewhere(
-    process: Any, directory: Path, before: int, stages: list[Stage], aimed: set[int], draw: random.Random
+    process: Any,
+    directory: Path,
+    before: int,
+    stages: list[Stage],
+    aimed: set[int],
+    hits: Counter[str],
+    draw: random.Random,
 ) -> bool:
     """Kill at a drawn moment of one of the next stages. False if the run ended before it came.
 
@@ -206,7 +226,9 @@ def _kill_somewhere(
     left = [place for place, stage in enumerate(stages) if place not in aimed and not stage.done(directory)]
     if not left:
         return False
-    place, share = draw.choice(left[:AHEAD]), draw.random()
+    fewest = min(hits[stages[place].label] for place in left[:AHEAD])
+    place = draw.choice([place for place in left[:AHEAD] if hits[stages[place].label] == fewest])
+    share = draw.random()
     aimed.add(place)
     while _claimed(directory) == before or (place > 0 and not stages[place - 1].done(directory)):
         if not process.is_alive():
@@ -226,7 +248,20 @@ def _kill_somewhere(
 def _under_way(directory: Path, stages: list[Stage]) -> str:
     """The stage that a kill has hit."""
     stage = next((stage for stage in stages if not stage.done(directory)), None)
-    return f"{stage.place}/{stage.name}" if stage else "after the last"
+    return stage.label if stage else AFTER
+
+
+def _met(directory: Path, stages: list[Stage]) -> list[str]:
+    """Which of `MET` a kill has met."""
+    stage = next((stage for stage in stages if not stage.done(directory)), None)
+    made = {"search": "trees/*.parquet", "pairs": "*.parquet", "train": "policy/*", "evaluate": "metrics.json"}
+    found = (
+        any(directory.rglob(".*.partial-*")),
+        any(directory.rglob("*.journal")),
+        any(directory.rglob("unfinished/checkpoint.safetensors")),
+        stage is not None and any((directory / stage.place).glob(made[stage.name])),
+    )
+    return [what for what, so in zip(MET, found, strict=True) if so]
 
 
 def main() -> None:

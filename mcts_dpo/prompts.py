@@ -172,7 +172,7 @@ def self_evaluation(
     closes the assistant's turn as the template does, asks in a user's turn, and opens the assistant's next one.
     Plain style: separator, question, newline. `hint`, a reference solution, is shown before the question.
 
-    Source: the self-evaluation of Xie et al. 2024 (arXiv 2405.00451), section 3.1, there with the hint in training.
+    Source: the self-evaluation of Xie et al. 2024 (arXiv 2405.00451), section 2.1, there with the hint in training.
     Raises InputError if `yes` and `no` are the same tokens, or no tokens.
     """
     question = settings.self_evaluation_question

@@ -2,7 +2,7 @@
 
 In: the records of a `Forest` (see `forest.NODE_FIELDS` for dtypes and units), changed in place. Out: node ids. The
 kernels know no tokens, texts, engines or rewards; each call treats any number of trees. Formulas: Xie et al.
-2024 (arXiv 2405.00451), section 3.1; AlphaZero (Silver et al. 2017) for `mean`; Kocsis & Szepesvári 2006 for UCT.
+2024 (arXiv 2405.00451), section 2.1; AlphaZero (Silver et al. 2017) for `mean`; Kocsis & Szepesvári 2006 for UCT.
 
 A large forest does not fit a cache, so the time is that of the lines that are read. Trees move in groups, level by
 level, each one's next nodes asked for (records.py) while the others are worked on. The results are those of one path

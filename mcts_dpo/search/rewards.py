@@ -1,4 +1,4 @@
-"""What a step is worth: R = O + w · C (Xie et al. 2024, arXiv 2405.00451, section 3.1).
+"""What a step is worth: R = O + w · C (Xie et al. 2024, arXiv 2405.00451, section 2.1).
 
 O, the outcome, is +1 or -1 where a solution ends with an answer that is verified right or wrong, and 0 elsewhere.
 An end without an answer, or cut by a limit, is wrong: that needs no reference answer to be known. C, the

@@ -12,7 +12,7 @@ from mcts_dpo.settings import Settings
 
 
 class SelfEvaluationSettings(Settings):
-    """The policy's own judgement C in R = O + weight · C (Xie et al. 2024, arXiv 2405.00451, section 3.1).
+    """The policy's own judgement C in R = O + weight · C (Xie et al. 2024, arXiv 2405.00451, section 2.1).
 
     weight: w ≥ 0; 0 asks nothing.
     at:     "terminal": only whole solutions are judged; "all": every new step is. R then adds up along a path, so that
