@@ -93,7 +93,9 @@ def run(
     out: Annotated[Path, typer.Option("--out", "-o", help="Run directory; the same command continues it.")],
     overrides: Overrides = None,
     config: ConfigOption = None,
-    recipe: Annotated[str | None, typer.Option(help="Start from a published method (see `mcts-dpo recipes`).")] = None,
+    recipe: Annotated[
+        str | None, typer.Option(help="Start from a published method (see `mcts-dpo recipes`), or a .yaml file of one.")
+    ] = None,
     force: Annotated[
         bool, typer.Option("--force", help="Go on with changed settings; what is finished stays as it is.")
     ] = False,
@@ -118,15 +120,15 @@ def run(
         progress = stack.enter_context(live_progress(err_console))
         progress("start", 0, 0)
         from mcts_dpo.report import load_run, summary_text, write_report
+        from mcts_dpo.rounds import Workers
         from mcts_dpo.rounds import run as run_rounds
-        from mcts_dpo.rounds import search_here
 
-        search = search_here
+        workers = Workers()
         if ray is not None:
-            from mcts_dpo.integrations.ray import ray_search
+            from mcts_dpo.integrations.ray import ray_workers
 
-            search = stack.enter_context(ray_search(ray))
-        result = run_rounds(settings, out, search=search, force=force, progress=progress)
+            workers = stack.enter_context(ray_workers(ray))
+        result = run_rounds(settings, out, workers=workers, force=force, progress=progress)
         record = load_run(out)
         write_report(record, progress)
     if as_json:

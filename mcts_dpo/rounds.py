@@ -8,21 +8,24 @@ In: a `RunConfig` and a directory. Out: that directory, filled:
                  training/log.jsonl  policy/  evaluation.parquet  metrics.json
 
 A stage is finished when its manifest under `stages/` says so; a search shard, when its file is there; a training
-under way has its live log and its checkpoint in `training/unfinished/`. Every file appears whole. So the process may
-be killed at any moment: the same call continues, repeats no finished stage or shard, goes on in the middle of a
-training, and ends with the same bytes as an undisturbed run on the same machine (`timings.jsonl` and TensorBoard's
-files apart, which hold clock times).
+under way has its live log and its checkpoint in `training/unfinished/`. What is found damaged is moved to a folder
+`damaged/` of its round, and its stage is done again. Every file appears whole. So the process may be killed at any
+moment: the same call continues, repeats no finished stage or shard, goes on in the middle of a training, and ends with
+the same bytes as an undisturbed run on the same machine (`timings.jsonl` and TensorBoard's files apart, which hold
+clock times).
 """
 
 from __future__ import annotations
 
 import json
+import logging
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, TypeVar
 
 import pyarrow.parquet as pq
 
@@ -41,21 +44,25 @@ from mcts_dpo.files import (
     write_json,
 )
 from mcts_dpo.models import load_tokenizer
-from mcts_dpo.preferences import extract_pairs, extract_siblings, extract_solutions
+from mcts_dpo.preferences import Pairs, Siblings, Solutions, concatenated, tables_of
 from mcts_dpo.problems import Problem, load_problems, overlap
 from mcts_dpo.progress import Progress, part_of, silent
-from mcts_dpo.run_directory import check_manifest, claim, fingerprint, locked
-from mcts_dpo.search import Forest, SearchSettings, policy_fingerprint, search_shards, search_statistics
+from mcts_dpo.run_directory import check_manifest, claim, fingerprint, locked, set_aside, set_damaged_aside
+from mcts_dpo.search import SearchSettings, counts_of_shard, policy_fingerprint, search_shards, search_statistics
 from mcts_dpo.search.settings import ValueRewardSettings
-from mcts_dpo.training import TrainingSettings, TrainingSummary, table_of, train, train_launched, train_value
+from mcts_dpo.training import (
+    TrainingSettings,
+    TrainingSummary,
+    check_launch,
+    table_of,
+    train,
+    train_launched,
+    train_value,
+)
 from mcts_dpo.training.memory import out_of_memory, release
 
-TABLES = {
-    "pairs.parquet": extract_pairs,
-    "siblings.parquet": extract_siblings,
-    "solutions.parquet": extract_solutions,
-}
-"""What the stage "pairs" makes of a round's trees."""
+Result = TypeVar("Result")
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,17 +124,33 @@ def search_here(
     )
 
 
+class ShardMap(Protocol):
+    """How something is done with every shard: here (`map`), or by many machines."""
+
+    def __call__(self, function: Callable[[Path], Result], shards: Iterable[Path], /) -> Iterable[Result]:
+        """`function(shard)` of each shard, in order."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Workers:
+    """Who does what is shared out shard by shard."""
+
+    search: ShardSearch = search_here
+    each: ShardMap = map
+
+
 def run(
     config: RunConfig,
     directory: Path,
     *,
-    search: ShardSearch = search_here,
+    workers: Workers = Workers(),
     force: bool = False,
     progress: Progress = silent,
 ) -> RunResult:
     """Run, or continue, the self-training loop of `config` in `directory`.
 
-    search: how trees are grown.
+    workers: who grows trees and reads them.
     force:  go on with `config` where the directory belongs to another one: what is finished stays as it is, what was
             under way is begun anew, and the change is written down in `changes.jsonl`.
 
@@ -136,18 +159,19 @@ def run(
     """
     directory = Path(directory)
     with explained(directory, lambda: "finished stages are kept"):
-        return _run(config, directory, search, force, progress)
+        return _run(config, directory, workers, force, progress)
 
 
-def _run(config: RunConfig, directory: Path, search: ShardSearch, force: bool, progress: Progress) -> RunResult:
+def _run(config: RunConfig, directory: Path, workers: Workers, force: bool, progress: Progress) -> RunResult:
+    check_launch(config.launch)
     problems = _load(config)
     if not (directory / "config.yaml").exists():
         load_tokenizer(config.model)  # a model that is not there leaves no directory that a better command is refused
     directory.mkdir(parents=True, exist_ok=True)
     with locked(directory):
+        claim(config, directory, force)  # a refusal touches nothing
         sweep(directory)
-        claim(config, directory, force)
-        bench = _Bench(config, directory, search, progress)
+        bench = _Bench(config, directory, workers, progress)
         baseline = _evaluate_baseline(bench, problems) if config.baseline else None
         policy = config.model
         rounds: list[dict[str, Any]] = []
@@ -199,7 +223,7 @@ class _Bench:
 
     config: RunConfig
     directory: Path
-    search: ShardSearch
+    workers: Workers
     progress: Progress
     engine: Engine | None = None
     loaded: str = ""
@@ -225,17 +249,31 @@ class _Bench:
         release()
 
     def stage(self, place: Path, name: str, outputs: Callable[[], Sequence[Path]], work: Callable[[], None]) -> None:
-        """Do `work` unless the manifest `place`/stages/`name`.json says it is done; then write the manifest."""
+        """Do `work` unless the manifest `place`/stages/`name`.json says it is done; then write the manifest.
+
+        What a later stage may still read must be what was written, to the byte; where it is not, it is set aside, and
+        the stage is done again. Of a finished round's other stages the files must only be there.
+        """
         manifest = place / "stages" / f"{name}.json"
+        expected: dict[str, Any] | None = None
         if manifest.exists():
-            check_manifest(manifest, place)
-            return
+            if name != "evaluate" and (place / "stages" / "evaluate.json").exists():
+                check_manifest(manifest, place)
+                return
+            damaged = set_damaged_aside(manifest, place)
+            if not damaged:
+                return
+            for line in damaged:
+                logger.warning("%s; the stage %s of %s is done again", line, name, place.name)
+            expected = read_json(manifest)["files"]
         started = time.monotonic()
         work()
         files = {str(path.relative_to(place)): fingerprint(path) for path in outputs()}
+        if expected is not None and files != expected:
+            logger.warning("%s: the stage %s came out different from before (it does not repeat itself)", place, name)
         write_json(manifest, {"stage": name, "files": files})
-        line = {"place": place.name, "stage": name, "seconds": round(time.monotonic() - started, 3)}
-        append_json_line(self.directory / "timings.jsonl", line)
+        took = {"place": place.name, "stage": name, "seconds": round(time.monotonic() - started, 3)}
+        append_json_line(self.directory / "timings.jsonl", took)
 
 
 def _evaluate_baseline(bench: _Bench, problems: _Problems) -> dict[str, Any]:
@@ -259,7 +297,7 @@ def _round(bench: _Bench, problems: _Problems, index: int, policy: str) -> dict[
     bench.stage(
         place,
         "pairs",
-        lambda: _existing(place, *TABLES),
+        lambda: [place / f"{table.what}.parquet" for table in (Pairs, Siblings, Solutions)],
         lambda: _extract(bench, place, shards),
     )
     bench.stage(place, "train", lambda: _trained_files(place), lambda: _train(bench, place, index, policy))
@@ -286,28 +324,15 @@ def _search(bench: _Bench, place: Path, index: int, problems: Sequence[Problem],
     def work() -> None:
         told = part_of(bench.progress, prefix=f"round {index + 1}: ")
         with _memory_explained(config):
-            bench.search(problems, policy, lambda: bench.engine_for(policy), folder, config, settings, told)
+            bench.workers.search(problems, policy, lambda: bench.engine_for(policy), folder, config, settings, told)
 
     bench.stage(place, "search", lambda: sorted(folder.glob("*.parquet")), work)
     return sorted(folder.glob("*.parquet"))
 
 
 def _extract(bench: _Bench, place: Path, shards: Sequence[Path]) -> None:
-    forests = _forests(place, shards)
-    for name, extract in TABLES.items():
-        extract(forests, bench.config.preferences).save(place / name)
-
-
-def _forests(place: Path, shards: Sequence[Path]) -> list[Forest]:
-    """The round's trees. Raises InputError that says how to grow those of a damaged file again."""
-    found = []
-    for shard in shards:
-        try:
-            found.append(Forest.load(shard))
-        except InputError as error:
-            manifest = place / "stages" / "search.json"
-            raise InputError(f"{error}; delete it and {manifest}, and the same command searches it again") from None
-    return found
+    of_shard = partial(tables_of, settings=bench.config.preferences)
+    concatenated(bench.workers.each(of_shard, shards)).save(place)
 
 
 def _train(bench: _Bench, place: Path, index: int, policy: str) -> None:
@@ -335,6 +360,8 @@ def _trained(
 ) -> TrainingSummary:
     """A training, in this process or by those that `config.launch` names; beside `out` it writes into `folder`."""
     launch = bench.config.launch
+    if out.exists() and not (out / {"policy": "training.json", "value": "value.json"}[what]).exists():
+        set_aside(out, out.parent)  # what damage has left of one
     places = {"log": folder / "log.jsonl", "unfinished_at": folder / "unfinished", "board": folder / "tensorboard"}
     progress = part_of(bench.progress, prefix=prefix)
     if launch.outside:
@@ -385,7 +412,7 @@ def _measure(
         "round": index,
         "policy": f"{place.name}/policy",
         "accepted": trained,
-        "search": search_statistics(_forests(place, shards)),
+        "search": search_statistics(bench.workers.each(counts_of_shard, shards)),
         "pairs": read_rows(place / "pairs.parquet"),
         "siblings": read_rows(place / "siblings.parquet"),
         "solutions": read_rows(place / "solutions.parquet"),
@@ -414,7 +441,12 @@ def _development(bench: _Bench, index: int, policy: str, problems: _Problems) ->
         if policy == str(place / "policy"):
             return Evaluation.load(place / "development.parquet")
     start = bench.directory / "baseline" / "development.parquet"
-    return Evaluation.load(start) if start.exists() else _evaluate(bench, policy, problems.development, start)
+    try:
+        return Evaluation.load(start)
+    except InputError as error:
+        if start.exists():
+            logger.warning("%s; set aside as %s, and measured again", error, set_aside(start, start.parent))
+        return _evaluate(bench, policy, problems.development, start)
 
 
 def _evaluate(bench: _Bench, policy: str, problems: Sequence[Problem], target: Path) -> Evaluation:

@@ -38,6 +38,30 @@ def check_manifest(manifest: Path, place: Path) -> None:
             raise InputError(f"{path}: {state} since its stage finished; delete {manifest} to run the stage again")
 
 
+def set_damaged_aside(manifest: Path, place: Path) -> list[str]:
+    """Which files of a finished stage are missing or are not, to the byte, what it has written; one line for each.
+
+    Those that are there are moved to the folder "damaged" in `place`, under their own names.
+    """
+    found = []
+    for name, expected in read_json(manifest)["files"].items():
+        path = place / name
+        if not path.exists():
+            found.append(f"{path}: is missing")
+        elif path.stat().st_size != expected["bytes"] or fingerprint(path) != expected:
+            found.append(f"{path}: is not what its stage has written; set aside as {set_aside(path, place)}")
+    return found
+
+
+def set_aside(path: Path, place: Path) -> Path:
+    """Move a file below `place` to the folder "damaged" there. Returns where it is."""
+    target = place / "damaged" / path.relative_to(place)
+    while target.exists():
+        target = target.with_name(target.name + "~")
+    target.parent.mkdir(parents=True, exist_ok=True)
+    return path.rename(target)
+
+
 def claim(config: RunConfig, directory: Path, force: bool) -> None:
     """Write the config into a new run directory, or check that the directory is this config's own.
 
@@ -87,7 +111,7 @@ def _finished(directory: Path) -> list[str]:
 @contextmanager
 def locked(directory: Path) -> Iterator[None]:
     """Hold the directory's lock; the system lets go of it when the process dies, however it dies."""
-    with (directory / ".lock").open("w") as handle:
+    with (directory / ".lock").open("a") as handle:
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

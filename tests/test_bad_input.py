@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import shlex
 import signal
 import subprocess
@@ -13,6 +14,7 @@ import pytest
 import typer
 
 from mcts_dpo.cli import app
+from mcts_dpo.settings import dump_settings
 from tests.conftest import ROOT, ToyWorld
 from tests.test_cli import Cli, cli  # noqa: F401  a fixture
 
@@ -22,6 +24,7 @@ FILES = {
     "bad.jsonl": GOOD + '{"question": \n',
     "bad.parquet": "x",
     "key.yaml": "model: m\nsearch: {childrn: 3}\n",
+    "recipe.yaml": "source: s\nreproduces: r\napproximates: []\nsettings: {search: {childrn: 3}}\n",
     "type.yaml": "search: {children: many}\n",
     "broken.yaml": "search:\n  [\n",
     "empty/nothing.txt": "",
@@ -53,6 +56,16 @@ LINES = [
     ("run -o out model=/nope train.source=good.jsonl test.source=other.jsonl rounds=1", "other.jsonl: no such file"),
     ("run -o out model=m train.source=good.jsonl test.source=good.jsonl search.seed=3", "set the run's own `seed`"),
     ("run -o out --recipe xie20", "no recipe 'xie20'; did you mean 'xie2024'?"),
+    ("run -o out --recipe missing.yaml model=m", "missing.yaml: no such file"),
+    ("run -o out --recipe recipe.yaml model=m", "recipe.yaml: settings: RunConfig: search.childrn: unknown setting"),
+    (
+        "run -o out model=m train.source=good.jsonl test.source=good.jsonl launch.processes=0",
+        "launch.processes: 0 is out",
+    ),
+    (
+        "run -o out model=m train.source=good.jsonl test.source=good.jsonl launch.prefix=[srunn]",
+        "'srunn' is no command",
+    ),
     ("recipes more", "no recipe 'more'; accepted: "),
     ("recipes ''", "no recipe ''; accepted: "),
     # problems
@@ -187,6 +200,40 @@ def test_a_run_that_could_not_begin_can_be_corrected(cli: Cli, place: Path, toy_
     code, _, err = cli(*wrong, "problems_per_round=4")
     assert code == 2
     assert not (place / "out").exists(), err
+
+
+def test_a_run_that_is_refused_touches_nothing(
+    cli: Cli,  # noqa: F811
+    tmp_path: Path,
+    toy_world: ToyWorld,
+) -> None:
+    """The directory of another config, one that another process works in, a Ray that nobody answers for."""
+    directory = tmp_path / "run"
+    (directory / "round-000" / "trees").mkdir(parents=True)
+    (directory / "config.yaml").write_text(dump_settings(toy_world.config), encoding="utf-8")
+    (directory / ".lock").touch()
+    (directory / "round-000" / ".pairs.parquet.partial-x").mkdir()
+    (directory / "round-000" / "trees" / "shard-0000.journal").write_bytes(b"half of a search")
+
+    def state() -> dict[str, tuple[bytes, int]]:
+        files = [path for path in sorted(directory.rglob("*")) if path.is_file()]
+        return {str(path): (path.read_bytes(), path.stat().st_mtime_ns) for path in files}
+
+    def refused(*arguments: object) -> str:
+        before, there = state(), sorted(tmp_path.rglob("*"))
+        code, out, err = cli("run", "-o", directory, "-c", directory / "config.yaml", *arguments)
+        assert (code, out, err.count("\n")) == (2, "", 1), err
+        assert state() == before
+        assert sorted(tmp_path.rglob("*")) == there
+        return err
+
+    assert "run: holds a run of another config (search.children: 4 -> 3); " in refused("search.children=3")
+    assert "rounds can grow, not shrink to 1" in refused("rounds=1")
+    with (directory / ".lock").open("a") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        assert "run: another process is running in it" in refused()
+        assert "run: another process is running in it" in refused("--force", "search.children=3")
+    assert "--ray 127.0.0.1:1: nobody answers there" in refused("--ray", "127.0.0.1:1")
 
 
 def test_other_failures_end_with_1_and_without_a_traceback(

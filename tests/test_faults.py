@@ -9,7 +9,7 @@ import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 import torch
@@ -110,28 +110,37 @@ def nobody() -> Iterator[None]:
         os.seteuid(0)
 
 
-def test_a_damaged_shard(config: RunConfig, undisturbed: Path, refused: Callable[..., str], tmp_path: Path) -> None:
-    """Of the right size, so that its manifest does not tell; what the message says mends it."""
+def test_damaged_files_of_finished_stages(
+    config: RunConfig, undisturbed: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Set aside, said, and made again: trees (damaged in the middle, of the right size) and pairs before the training;
+    of a round that is finished its evaluation."""
     directory = tmp_path / "run"
     shutil.copytree(undisturbed, directory)
-    shard = directory / "round-000" / "trees" / "shard-0001.parquet"
+    place = directory / "round-000"
+    shard, pairs, evaluation = place / "trees" / "shard-0001.parquet", place / "pairs.parquet", "evaluation.parquet"
     data = bytearray(shard.read_bytes())
     data[len(data) // 2 :] = bytes(len(data) - len(data) // 2)
     shard.write_bytes(data)
-    stages = directory / "round-000" / "stages"
-    for name in ("pairs", "train", "evaluate"):
-        (stages / f"{name}.json").unlink()
-    said = refused(directory)
-    assert said.startswith(f"{shard}: not a readable Parquet file (")
-    assert said.endswith(f"; delete it and {stages / 'search.json'}, and the same command searches it again")
-    shard.unlink()
-    (stages / "search.json").unlink()
+    pairs.write_bytes(pairs.read_bytes()[:1000])
+    for name in ("train", "evaluate"):
+        (place / "stages" / f"{name}.json").unlink()
     run(config, directory)
+    (place / evaluation).write_bytes((place / evaluation).read_bytes()[:1000])
+    run(config, directory)
+    aside = place / "damaged"
+    assert caplog.messages == [
+        f"{path}: is not what its stage has written; set aside as {aside / path.relative_to(place)}; "
+        f"the stage {stage} of round-000 is done again"
+        for path, stage in ((shard, "search"), (pairs, "pairs"), (place / evaluation, "evaluate"))
+    ]
+    assert (aside / "trees" / shard.name).read_bytes() == data
+    shutil.rmtree(aside)
     assert fingerprints(directory) == fingerprints(undisturbed)
 
 
 def test_a_checkpoint_cut_short(
-    config: RunConfig, undisturbed: Path, refused: Callable[..., str], tmp_path: Path
+    config: RunConfig, undisturbed: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     directory = tmp_path / "run"
     shutil.copytree(undisturbed, directory)
@@ -143,28 +152,38 @@ def test_a_checkpoint_cut_short(
     checkpoint = place / "training" / "unfinished" / "checkpoint.safetensors"
     checkpoint.parent.mkdir()
     checkpoint.write_bytes(policy[: len(policy) // 2])
-    said = refused(directory)
-    assert said.startswith(f"{checkpoint}: not a checkpoint of a training (")
-    assert said.endswith("; remove it")
-    checkpoint.unlink()
     run(config, directory)
+    aside = place / "training" / "unfinished.damaged.safetensors"
+    (said,) = caplog.messages
+    assert said.startswith(f"{checkpoint}: not a checkpoint of a training (")
+    assert said.endswith(f"); set aside as {aside}, and the training begins anew")
+    assert "\n" not in said
+    assert aside.read_bytes() == policy[: len(policy) // 2]
+    aside.unlink()
     assert fingerprints(directory) == fingerprints(undisturbed)
 
 
+@pytest.mark.parametrize("schedule", ["waves", "events"])
 def test_an_engine_that_dies(
-    config: RunConfig, undisturbed: Path, refused: Callable[..., str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    schedule: Literal["waves", "events"],
+    config: RunConfig,
+    undisturbed: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """In the middle of the second shard, as if its server were gone: no tree of it is kept, and the first shard is."""
+    """In the middle of a shard, as if its server were gone: no tree fails of it, and the same command goes on."""
     from mcts_dpo.engines.base import Completion, Request
     from mcts_dpo.engines.transformers import TransformersEngine
+    from mcts_dpo.search import Forest
+    from mcts_dpo.search.lasting import EngineDiedError
 
     submit, poll = TransformersEngine.submit, TransformersEngine.poll
     served, lost = [0], list[int]()
-    first = tmp_path / "round-000" / "trees" / "shard-0000.parquet"
+    trees = tmp_path / "round-000" / "trees"
 
     def dying(engine: TransformersEngine, request: Request) -> None:
-        served[0] += first.exists()
-        if served[0] > 10:
+        served[0] += schedule == "events" or (trees / "shard-0000.parquet").exists()
+        if served[0] > (10 if schedule == "waves" else 20):
             lost.append(request.id)
         else:
             submit(engine, request)
@@ -174,17 +193,26 @@ def test_an_engine_that_dies(
         lost.clear()
         return given or poll(engine, **options)
 
+    changed = config.model_copy(update={"search": config.search.model_copy(update={"schedule": schedule})})
     with monkeypatch.context() as patch:
         patch.setattr(TransformersEngine, "submit", dying)
         patch.setattr(TransformersEngine, "poll", silent)
-        said = refused(tmp_path)
-    assert first.exists()
-    shard = first.with_name("shard-0001.parquet")
-    assert said.startswith(f"{shard}: the engine serves nothing any more (the first problem that it refused, toy-")
-    assert "cannot be reached, tried 6 times); nothing of this shard is kept; mend the engine and give the" in said
-    assert [path.name for path in first.parent.iterdir()] == [first.name]
-    run(config, tmp_path)
-    assert fingerprints(tmp_path) == fingerprints(undisturbed)
+        with pytest.raises(EngineDiedError) as died:
+            run(changed, tmp_path)
+    assert str(died.value) == (
+        "the engine serves nothing any more (cannot be reached, tried 6 times); finished shards and journals are kept; "
+        "mend the engine and give the same command again"
+    )
+    there = sorted(path.name for path in trees.iterdir())
+    if schedule == "waves":
+        assert there == ["shard-0000.parquet", "shard-0001.journal"]
+    else:
+        assert there == ["shard-0000.journal", "shard-0001.journal"]
+        assert sum((trees / name).stat().st_size for name in there) > 4_000, "what it gave is in there"
+    run(changed, tmp_path)
+    assert {tree.status for shard in trees.iterdir() for tree in Forest.load(shard).trees}.isdisjoint({"failed"})
+    if schedule == "waves":
+        assert fingerprints(tmp_path) == fingerprints(undisturbed)
 
 
 def test_an_engine_without_memory(

@@ -62,7 +62,12 @@ def test_killed_runs_and_killed_workers_end_in_the_policy_of_one_process(config:
         said = tmp_path / f"said-{kill}"
         with said.open("w") as output:
             process = subprocess.Popen(
-                [sys.executable, "-m", "mcts_dpo", *map(str, arguments)], stdout=output, stderr=output, text=True
+                [sys.executable, "-m", "mcts_dpo", *map(str, arguments)],
+                stdout=output,
+                stderr=output,
+                text=True,
+                # Whoever runs the tests in the background may ignore interrupts, which is inherited.
+                preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
             )
         until(lambda before=before: checkpoint.exists() and checkpoint.stat().st_mtime_ns > before, process, said)
         busy = trainers(process)

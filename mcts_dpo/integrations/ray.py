@@ -1,6 +1,7 @@
-"""Search on many machines: a round's shards are dealt out to Ray actors, each with an engine of its own.
+"""Search on many machines: a round's shards are dealt out to Ray actors, each with an engine of its own, and read for
+pairs and figures by Ray tasks.
 
-In: the address of a Ray cluster. Out: a `rounds.ShardSearch`. Every machine must see the run directory and the policy
+In: the address of a Ray cluster. Out: `rounds.Workers`. Every machine must see the run directory and the policy
 under the same path (shared storage) and have this package installed. A shard is written there by the same rename as
 without Ray, and is there or not. Where a worker dies, Ray starts another, which takes the shard up again from the
 journal beside it. In waves (the default of a run) a shard's bytes depend on its problems alone, so that where it is
@@ -13,7 +14,7 @@ from __future__ import annotations
 import os
 import re
 import socket
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -25,8 +26,9 @@ from mcts_dpo.files import InputError
 from mcts_dpo.problems import Problem
 from mcts_dpo.progress import Progress
 from mcts_dpo.prompts import PromptSettings
-from mcts_dpo.rounds import ShardSearch
+from mcts_dpo.rounds import Result, Workers
 from mcts_dpo.search import SearchSettings, policy_fingerprint
+from mcts_dpo.search.lasting import EngineDiedError
 from mcts_dpo.search.shards import Shard, missing_shards, search_some, shards_of
 
 RETRIES = 3
@@ -42,8 +44,8 @@ PATIENCE = 5.0
 
 
 @contextmanager
-def ray_search(address: str) -> Iterator[ShardSearch]:
-    """A search over the Ray cluster at `address` while the block runs.
+def ray_workers(address: str) -> Iterator[Workers]:
+    """The workers of the Ray cluster at `address` while the block runs.
 
     address: "HOST:PORT" or "ray://HOST:PORT" of a running cluster; "auto", the one on this machine; "local", one that
     is started here and ends with the block, "local:N" with N workers of one thread.
@@ -58,7 +60,7 @@ def ray_search(address: str) -> Iterator[ShardSearch]:
         raise InputError("--ray: Ray is not installed (accepted after: pip install 'mcts-dpo[ray]')") from None
     _connect(ray, address)
     try:
-        yield search_by_actors
+        yield Workers(search_by_actors, each_by_tasks)
     finally:
         ray.shutdown()
 
@@ -75,11 +77,25 @@ def _connect(ray: Any, address: str) -> None:
         raise InputError(f"--ray {address}: is no address ({accepted})")
     try:
         if place is not None:
-            socket.create_connection((place.group(1).strip("[]"), int(place.group(2))), PATIENCE).close()
+            _require_answer(place.group(1).strip("[]"), int(place.group(2)))
         ray.init(address=address, **quiet)
     except (OSError, OverflowError, RuntimeError, ValueError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise InputError(f"--ray {address}: nobody answers there ({reason}; {accepted})") from None
+
+
+def _require_answer(host: str, port: int) -> None:
+    """Raise OSError unless a server of HTTP/2 answers there, as every Ray (gRPC) does. Ray itself asks for minutes."""
+    with socket.create_connection((host, port), PATIENCE) as connection:
+        if os.environ.get("RAY_USE_TLS", "0") != "0":
+            return  # it would not answer to plain text
+        # The client's preface and empty settings; the server's first frame must be its settings, of type 4 (RFC 9113).
+        connection.sendall(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes([0, 0, 0, 4, 0, 0, 0, 0, 0]))
+        frame = b""
+        while len(frame) < 9 and (more := connection.recv(9 - len(frame))):
+            frame += more
+        if len(frame) < 9 or frame[3] != 4:
+            raise OSError("what listens there is no Ray")
 
 
 def search_by_actors(
@@ -93,7 +109,8 @@ def search_by_actors(
 ) -> None:
     """A round's trees, grown by the actors of the cluster that this process is connected to. See `ShardSearch`.
 
-    Raises InputError where a worker does, and for a shard whose worker died each time that it was begun.
+    Raises InputError or EngineDiedError where a worker does, and InputError for a shard whose worker died each time
+    that it was begun.
     """
     import ray
     from ray.exceptions import RayActorError, RayTaskError
@@ -118,7 +135,7 @@ def search_by_actors(
             try:
                 ray.get(ready)
             except RayTaskError as error:
-                if isinstance(error.cause, InputError):
+                if isinstance(error.cause, InputError | EngineDiedError):
                     raise error.cause from None
                 raise
             except RayActorError as error:
@@ -135,6 +152,27 @@ def search_by_actors(
     finally:
         for actor in actors:
             ray.kill(actor)
+
+
+def each_by_tasks(function: Callable[[Path], Result], shards: Iterable[Path], /) -> Iterator[Result]:
+    """`function(shard)` of each shard, in order, each a task of one core. See `rounds.ShardMap`.
+
+    Ray begins a task anew whose worker died. Raises what the function raises.
+    """
+    import ray
+    from ray.exceptions import RayTaskError
+
+    task: Any = ray.remote(num_cpus=1)(_call)
+    under_way = [task.remote(function, shard.absolute()) for shard in shards]
+    while under_way:
+        try:
+            yield ray.get(under_way.pop(0))
+        except RayTaskError as error:
+            raise error.cause if isinstance(error.cause, InputError) else error from None
+
+
+def _call(function: Callable[[Path], Result], shard: Path) -> Result:
+    return function(shard)
 
 
 def _actors(ray: Any, shards: int, settings: EngineSettings, policy: str) -> list[Any]:

@@ -39,7 +39,7 @@ class PreferenceSettings(Settings):
     max_pairs:       pairs kept of each tree at most (null: all); first: which of them are kept first: "tree": in order
                      of the tree; "boundary": the policy least decided; "margin": the largest gap in Q.
     smoothing:       label noise α of a pair: "visits": 1 / (N(chosen) / N(rejected) + 1), the conservative loss of
-                     Xie et al. 2024 (arXiv 2405.00451, section 3.2); "none": 0.
+                     Xie et al. 2024 (arXiv 2405.00451, section 2.2); "none": 0.
     weight:          of a pair in the mean: "one"; "samples": by evidence, the harmonic mean of how often either step
                      was sampled (of a list: its best and its worst). Revisits add visits and no samples.
     smoothing_limit: α is clipped to it. It must stay below 0.5: above, the label would be reversed wherever the

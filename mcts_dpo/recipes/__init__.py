@@ -1,7 +1,8 @@
 """Recipes: published methods as settings of the components that are here, and of nothing else.
 
-In: a recipe's name (a YAML file beside this one), a user's own settings and overrides. Out: a `RunConfig`. A recipe
-says what it reproduces and what it only approximates; it names no model and no problems. Knows not how anything runs.
+In: a recipe's name (a YAML file beside this one) or a file, a user's own settings and overrides. Out: a `RunConfig`. A
+recipe says what it reproduces and what it only approximates; it names no model and no problems. Knows not how anything
+runs.
 """
 
 from __future__ import annotations
@@ -43,10 +44,15 @@ def recipe_names() -> list[str]:
 
 
 def load_recipe(name: str) -> Recipe:
-    """The recipe of that name, its settings checked. Raises InputError naming it, and what it should have been."""
+    """The recipe of that name or in that file (.yaml), its settings checked.
+
+    Raises InputError naming it, and what it should have been.
+    """
+    if name.endswith((".yaml", ".yml")):
+        return read_recipe(Path(name))
     if name not in recipe_names():
         guess = nearest(name, recipe_names())
-        accepted = f"did you mean {guess!r}?" if guess else f"accepted: {', '.join(recipe_names())}"
+        accepted = f"did you mean {guess!r}?" if guess else f"accepted: {', '.join(recipe_names())} or a .yaml file"
         raise InputError(f"--recipe: no recipe {name!r}; {accepted}")
     return read_recipe(Path(str(resources.files(__name__) / f"{name}.yaml")))
 

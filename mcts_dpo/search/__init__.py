@@ -13,7 +13,7 @@ from mcts_dpo.search.render import render_text, render_tree
 from mcts_dpo.search.settings import GumbelSettings, SearchSettings, SelfEvaluationSettings
 from mcts_dpo.search.shards import search_shards
 from mcts_dpo.search.solving import SolvedQuestion, solve_question
-from mcts_dpo.search.statistics import search_statistics
+from mcts_dpo.search.statistics import counts_of_shard, search_statistics
 
 __all__ = [
     "FINISHES",
@@ -28,6 +28,7 @@ __all__ = [
     "SolvedQuestion",
     "TreeAnswer",
     "TreeInfo",
+    "counts_of_shard",
     "policy_fingerprint",
     "render_text",
     "render_tree",

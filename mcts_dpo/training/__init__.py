@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from mcts_dpo.training.settings import LaunchSettings, LoraSettings, TrainingSettings
 
 if TYPE_CHECKING:
-    from mcts_dpo.training.launching import train_launched
+    from mcts_dpo.training.launching import check_launch, train_launched
     from mcts_dpo.training.lessons import table_of
     from mcts_dpo.training.objectives import register_objective
     from mcts_dpo.training.trainer import TrainingSummary, train
@@ -19,6 +19,7 @@ __all__ = [
     "LoraSettings",
     "TrainingSettings",
     "TrainingSummary",
+    "check_launch",
     "register_objective",
     "table_of",
     "train",
@@ -28,6 +29,7 @@ __all__ = [
 
 _HOMES = {
     "TrainingSummary": "trainer",
+    "check_launch": "launching",
     "register_objective": "objectives",
     "table_of": "lessons",
     "train": "trainer",

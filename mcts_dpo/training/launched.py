@@ -16,6 +16,7 @@ import stat
 import sys
 import threading
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import IO, Any
 
@@ -85,15 +86,15 @@ def _fail(folder: Path, rank: int, kind: str, message: str, code: int) -> int:
 
 def _end_with_input() -> None:
     """End this process when the other end of its standard input, if that is a pipe, is closed."""
-    if not stat.S_ISFIFO(os.fstat(0).st_mode):
-        return
+    with suppress(OSError):  # there may be none
+        if stat.S_ISFIFO(os.fstat(0).st_mode):
+            threading.Thread(target=_wait_for_end, daemon=True).start()
 
-    def wait() -> None:
-        while os.read(0, 1):
-            pass
-        os._exit(130)
 
-    threading.Thread(target=wait, daemon=True).start()
+def _wait_for_end() -> None:
+    while os.read(0, 1):
+        pass
+    os._exit(130)
 
 
 if __name__ == "__main__":

@@ -37,6 +37,12 @@ _POLL = 0.1
 logger = logging.getLogger(__name__)
 
 
+def check_launch(launch: LaunchSettings) -> None:
+    """Raise InputError for a prefix that is no command here."""
+    if launch.prefix and shutil.which(launch.prefix[0]) is None:
+        raise InputError(f"launch.prefix: {launch.prefix[0]!r} is no command on this machine (accepted: one that is)")
+
+
 class LaunchedError(RuntimeError):
     """Processes that trained have failed, more often than they are started again. The message is one line."""
 

@@ -15,6 +15,7 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import json
+import logging
 import os
 import shutil
 import time
@@ -48,6 +49,9 @@ FREE = (
     "sharding",
 )
 """Settings that may differ between a run and its continuation: no weight depends on them."""
+
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(slots=True)
@@ -168,23 +172,52 @@ class Unfinished:
     def load(self, trained: Trainable, optimizer: torch.optim.Optimizer) -> TrainingState | None:
         """Put the checkpoint's weights and optimiser in place and return the rest; None if there is no checkpoint.
 
-        Raises InputError for a checkpoint of another training and for a damaged one.
+        One that cannot be read is set aside beside the folder, with a line that says so, and None is returned: the
+        training begins anew, and ends in the same bytes. Raises InputError for a checkpoint of another training.
         """
-        if not self.checkpoint.exists():
-            return None
+        header: Any = None
+        tensors: dict[str, Tensor] = {}
+        damage = ""
         try:
-            with safe_open(self.checkpoint, framework="pt") as file:
-                header = json.loads(file.metadata()["training"])
-                self.identity.refuse(header["identity"], self.checkpoint)
-                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  not a dict
-        except (SafetensorError, KeyError, TypeError, ValueError) as error:
+            if self.checkpoint.exists():
+                header, tensors = self._read(len(trained.masters))
+        except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
             if isinstance(error, InputError):
                 raise
-            raise InputError(f"{self.checkpoint}: not a checkpoint of a training ({error}); remove it") from None
+            damage = " ".join(str(error).split()) or type(error).__name__
+        if self.world.any(bool(damage)):
+            if self.world.main:
+                self._set_aside(damage)
+            return None
+        if header is None:
+            return None
         _restore(tensors, trained, optimizer)
         self.saved_update = header["state"]["update"]
         reference = tensors.get("reference")
         return TrainingState.of(header["state"], None if reference is None else reference.to(trained.device))
+
+    def _read(self, masters: int) -> tuple[Any, dict[str, Tensor]]:
+        with safe_open(self.checkpoint, framework="pt") as file:
+            header = json.loads(file.metadata()["training"])
+            self.identity.refuse(header["identity"], self.checkpoint)
+            TrainingState.of(header["state"], None)
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  not a dict
+        absent = {"random", *(f"master.{place:05d}" for place in range(masters))} - tensors.keys()
+        if absent:
+            raise KeyError(f"{min(absent)} is missing")
+        return header, tensors
+
+    def _set_aside(self, damage: str) -> None:
+        target = self.folder.with_name(f"{self.folder.name}.damaged.safetensors")
+        while target.exists():
+            target = target.with_name(f"{target.stem}~.safetensors")
+        self.checkpoint.rename(target)
+        logger.warning(
+            "%s: not a checkpoint of a training (%s); set aside as %s, and the training begins anew",
+            self.checkpoint,
+            damage,
+            target,
+        )
 
     def save(self, state: TrainingState, trained: Trainable, optimizer: torch.optim.Optimizer) -> None:
         """Replace the checkpoint by one of this moment. A collective operation where the model is in shards."""

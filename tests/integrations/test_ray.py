@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import subprocess
 import sys
+import threading
 import time
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
 import psutil
 import pytest
 
 from mcts_dpo.cli import main
+from mcts_dpo.integrations import ray
 from mcts_dpo.rounds import run
 from mcts_dpo.settings import dump_settings
 from tests.conftest import ToyWorld
@@ -65,15 +70,38 @@ def test_a_worker_killed_in_the_middle_of_a_shard_changes_no_byte(toy_world: Toy
     assert len(list((tmp_path / "ray" / "round-000" / "trees").glob("*.parquet"))) == 4
 
 
-@pytest.mark.parametrize("address", ["127.0.0.1:1", "ray://127.0.0.1:1", "nowhere", "host:99999"])
+class Web(BaseHTTPRequestHandler):
+    """Answers in HTTP/1, and logs nothing."""
+
+    def log_message(self, format: str, *args: object) -> None:
+        pass
+
+
+@pytest.fixture
+def listeners(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, int]]:
+    """Ports at which something else than a Ray listens: one says nothing, one speaks HTTP/1."""
+    monkeypatch.setattr(ray, "PATIENCE", 0.5)
+    with socket.create_server(("127.0.0.1", 0)) as silent, HTTPServer(("127.0.0.1", 0), Web) as web:
+        threading.Thread(target=web.serve_forever, daemon=True).start()
+        yield {"SILENT": silent.getsockname()[1], "WEB": web.server_port}
+        web.shutdown()
+
+
+@pytest.mark.parametrize(
+    "address",
+    ["127.0.0.1:1", "ray://127.0.0.1:1", "nowhere", "host:99999", "127.0.0.1:SILENT", "127.0.0.1:WEB"],
+)
 def test_an_address_that_nobody_answers_is_one_line_and_touches_nothing(
     address: str,
+    listeners: dict[str, int],
     toy_world: ToyWorld,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     (tmp_path / "run.yaml").write_text(dump_settings(toy_world.config), encoding="utf-8")
+    for name, port in listeners.items():
+        address = address.replace(name, str(port))
     arguments = ["run", "--config", tmp_path / "run.yaml", "--out", tmp_path / "out", "--ray", address]
     monkeypatch.setattr(sys, "argv", ["mcts-dpo", *map(str, arguments)])
     with pytest.raises(SystemExit) as ended:
