@@ -55,6 +55,7 @@ def ray_workers(address: str) -> Iterator[Workers]:
     try:
         for name, value in QUIET.items():
             os.environ.setdefault(name, value)
+        _bring_token()
         import ray
     except ImportError:
         raise InputError("--ray: Ray is not installed (accepted after: pip install 'mcts-dpo[ray]')") from None
@@ -63,6 +64,14 @@ def ray_workers(address: str) -> Iterator[Workers]:
         yield Workers(search_by_actors, each_by_tasks)
     finally:
         ray.shutdown()
+
+
+def _bring_token() -> None:
+    """Where there is a token of Ray's (from 2.5x on a started Ray asks for it by default), show it: connecting by
+    address Ray does so only if told. A Ray that asks for none does not mind."""
+    given = any(name in os.environ for name in ("RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"))
+    if given or (Path.home() / ".ray" / "auth_token").exists():
+        os.environ.setdefault("RAY_AUTH_MODE", "token")
 
 
 def _connect(ray: Any, address: str) -> None:
@@ -81,7 +90,9 @@ def _connect(ray: Any, address: str) -> None:
         ray.init(address=address, **quiet)
     except (OSError, OverflowError, RuntimeError, ValueError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise InputError(f"--ray {address}: nobody answers there ({reason}; {accepted})") from None
+        # Ray's own word for a token that is missing or wrong is that it failed to connect.
+        token = "" if place is None else " (or asks for another token: ray get-auth-token)"
+        raise InputError(f"--ray {address}: nobody answers there{token} ({reason}; {accepted})") from None
 
 
 def _require_answer(host: str, port: int) -> None:

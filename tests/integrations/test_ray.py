@@ -12,6 +12,7 @@ import time
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import psutil
 import pytest
@@ -68,6 +69,44 @@ def test_a_worker_killed_in_the_middle_of_a_shard_changes_no_byte(toy_world: Toy
     found = {name: digest for name, digest in fingerprints(tmp_path / "ray").items() if name not in FIGURES}
     assert found == fingerprints(tmp_path / "alone"), "and no journal is left"
     assert len(list((tmp_path / "ray" / "round-000" / "trees").glob("*.parquet"))) == 4
+
+
+BY_HAND = """
+import sys
+from operator import attrgetter
+from pathlib import Path
+from mcts_dpo.integrations.ray import ray_workers
+
+with ray_workers(sys.argv[1]) as workers:
+    print(*workers.each(attrgetter("name"), [Path("one"), Path("two")]))
+"""
+
+
+def test_a_ray_that_was_started_by_itself_and_asks_for_a_token(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
+    environment |= {"HOME": str(tmp_path), "RAY_USAGE_STATS_ENABLED": "0"}
+    command = Path(sys.executable).with_name("ray")
+    subprocess.run([command, "get-auth-token", "--generate"], env=environment, check=True, capture_output=True)
+    options = ["--head", "--block", f"--port={port}", "--num-cpus=1", "--include-dashboard=false"]
+    with TemporaryDirectory(prefix="ray") as short, (tmp_path / "said").open("w") as said:
+        options += ["--node-ip-address=127.0.0.1", f"--temp-dir={short}"]  # a socket's path is 107 bytes at most
+        head = subprocess.Popen([command, "start", *options], env=environment, stdout=said, stderr=said)
+        try:
+            deadline = time.monotonic() + 200
+            while "Ray runtime started" not in (tmp_path / "said").read_text():
+                assert head.poll() is None, (tmp_path / "said").read_text()
+                assert time.monotonic() < deadline
+                time.sleep(0.2)
+            asked = [sys.executable, "-c", BY_HAND, f"127.0.0.1:{port}"]
+            done = subprocess.run(asked, env=environment, capture_output=True, text=True, timeout=200, check=False)
+            assert done.stdout == "one two\n", done.stderr + (tmp_path / "said").read_text()
+        finally:
+            if head.poll() is None:
+                for left in [*psutil.Process(head.pid).children(recursive=True), head]:
+                    left.kill()
+                head.wait(60)
 
 
 class Web(BaseHTTPRequestHandler):
