@@ -426,8 +426,10 @@ def main() -> None:
             return
         example = dict.fromkeys(arms_of(suite), tried)
         configs = [config for group in groups(folder, suite, TUNING_SEED, example, own) for _, config in group]
-        if is_foreign(own):
+        if is_foreign(own):  # before anything is written
             load_tokenizer(configs[0].model)
+            for source in (configs[0].train, configs[0].test):
+                load_problems(source)
     except InputError as error:
         parser.exit(2, f"benchmarks.ablations: {error}\n")
     seeds = list(range(arguments.seeds))

@@ -126,13 +126,19 @@ def test_differences_are_called_by_their_name() -> None:
     assert ablations.difference(same[:1], 1)["low"] is None
 
 
-def test_a_model_that_is_not_there_touches_nothing(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+def test_a_model_or_problems_that_are_not_there_touch_nothing(
+    toy_world: ToyWorld, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    own = ["model=/no/such/model", "train.source=a.jsonl", "test.source=b.jsonl"]
-    monkeypatch.setattr("sys.argv", ["ablations", "--suite", "pairs", "--out", str(tmp_path / "out"), *own])
-    with pytest.raises(SystemExit) as stopped:
-        ablations.main()
-    assert stopped.value.code == 2
-    assert "/no/such/model" in capsys.readouterr().err
-    assert not (tmp_path / "out").exists()
+    save_problems(tmp_path / "there.jsonl", toy_world.train)
+    there, absent = f"{tmp_path}/there.jsonl", f"{tmp_path}/absent.jsonl"
+    good = {"model": str(toy_world.policy), "train.source": there, "test.source": there}
+    for name, value in (("model", "/no/such/model"), ("train.source", absent), ("test.source", absent)):
+        own = [f"{key}={given}" for key, given in (good | {name: value}).items()]
+        monkeypatch.setattr("sys.argv", ["ablations", "--suite", "pairs", "--out", str(tmp_path / "out"), *own])
+        with pytest.raises(SystemExit) as stopped:
+            ablations.main()
+        assert stopped.value.code == 2
+        said = capsys.readouterr().err
+        assert value in said
+        assert said.count("\n") == 1
+        assert not (tmp_path / "out").exists()
