@@ -87,7 +87,7 @@ def run_events(
     """Search every tree of every task to its end. The next task is opened (drawn from `tasks`) when fewer trees than
     `trees_alive` are under way: so memory holds the forests that are being searched and no others.
 
-    Raises EngineDiedError: no tree fails because its engine died.
+    Raises EngineDiedError (see lasting.py).
 
     done: called with each task as soon as its last tree has ended. told: after every poll, with each open task.
     """

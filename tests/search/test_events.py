@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Container, Iterable
+from collections.abc import Container, Iterable, Sequence
 
 import numpy as np
 import pytest
@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from mcts_dpo.engines import load_engine
 from mcts_dpo.engines.base import Completion, Occupancy, Request
 from mcts_dpo.problems import Problem
+from mcts_dpo.prompts import prompt_tokens
 from mcts_dpo.search import Forest, SearchClock, SearchSettings, SelfEvaluationSettings, search
 from mcts_dpo.search.events import SLOTS, trees_alive
 from mcts_dpo.search.lasting import EngineDiedError
@@ -195,6 +196,49 @@ def test_an_engine_that_dies_and_lives_again_changes_no_tree(schedule: str, wher
     found = search(MANY, engine, prompt=PROMPT, settings=settings)
     assert engine.died > 1
     assert found == search(MANY, AutomatonEngine(6), prompt=PROMPT, settings=settings)
+
+
+class Poisoned(ShuffledEngine):
+    """Dies of one problem's prefixes, whenever it is to run one, and forgets all that was under way."""
+
+    def __init__(self, where: str, poison: tuple[int, ...]) -> None:
+        super().__init__(9)
+        self.where, self.poison, self.died = where, poison, 0
+
+    def _die(self, requests: Sequence[Request]) -> None:
+        if any(request.prefix[: len(self.poison)] == self.poison for request in requests):
+            self.died += 1
+            self._waiting.clear()
+            self._under_way.clear()
+            raise OSError("the device is gone")
+
+    def submit(self, request: Request) -> None:
+        if self.where == "submit":
+            self._die([request])
+        super().submit(request)
+
+    def poll(self, patience: float | None = None) -> list[Completion]:
+        self._die(self._waiting)
+        return super().poll()
+
+
+@pytest.mark.parametrize("schedule", ["waves", "events"])
+@pytest.mark.parametrize("where", ["poll", "submit"])
+def test_a_problem_that_the_engine_dies_of_fails_and_the_rest_goes_on(schedule: str, where: str) -> None:
+    settings = JUDGED.model_copy(update={"schedule": schedule, "alive": 4})
+    poison = prompt_tokens(MANY[3], AutomatonEngine(6).tokenizer, PROMPT)
+    engine = Poisoned(where, tuple(poison))
+    found = search(MANY, engine, prompt=PROMPT, settings=settings)
+    clean = search(MANY, AutomatonEngine(6), prompt=PROMPT, settings=settings)
+    assert found.trees[3].status == "failed"
+    assert found.trees[3].reason == "the engine died of it, twice and more (OSError: the device is gone)"
+    assert 2 <= engine.died <= 4
+    for index, tree in enumerate(found.trees):
+        if index != 3:
+            assert (tree.status, tree.simulations) == (clean.trees[index].status, clean.trees[index].simulations)
+            for column in ("visits", "q", "v"):
+                mine, theirs = (getattr(one, column)[one.nodes(index)] for one in (found, clean))
+                assert mine.tolist() == theirs.tolist()
 
 
 @pytest.mark.parametrize("schedule", ["waves", "events"])
