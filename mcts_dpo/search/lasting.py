@@ -130,11 +130,13 @@ class LastingEngine:
         held, self.held = self.held, []
         if sign.error is not None:
             self._give_up(held[0][1].error or sign.error)
-        for request, _ in held:
-            if request.id not in self.again:
-                self.again.add(request.id)
-                self.submit(request)
-        return [completion for request, completion in held if request.id not in self.under_way]
+        # Sorted out before any is sent: the engine may die of sending, and then they are elsewhere than under way.
+        twice = [completion for request, completion in held if request.id in self.again]
+        once = [request for request, _ in held if request.id not in self.again]
+        self.again.update(request.id for request in once)
+        for request in once:
+            self.submit(request)
+        return twice
 
     def _revive(self, error: Exception) -> None:
         """After a death: send again what was under way."""

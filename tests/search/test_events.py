@@ -17,7 +17,7 @@ from mcts_dpo.problems import Problem
 from mcts_dpo.prompts import prompt_tokens
 from mcts_dpo.search import Forest, SearchClock, SearchSettings, SelfEvaluationSettings, search
 from mcts_dpo.search.events import SLOTS, trees_alive
-from mcts_dpo.search.lasting import EngineDiedError
+from mcts_dpo.search.lasting import EngineDiedError, LastingEngine
 from tests.conftest import ToyWorld
 from tests.reference.engine import PIECES, AutomatonEngine
 from tests.search.support import PROBLEMS, PROMPT, assert_sound, every_rule
@@ -239,6 +239,38 @@ def test_a_problem_that_the_engine_dies_of_fails_and_the_rest_goes_on(schedule: 
             for column in ("visits", "q", "v"):
                 mine, theirs = (getattr(one, column)[one.nodes(index)] for one in (found, clean))
                 assert mine.tolist() == theirs.tolist()
+
+
+class Refusing(AutomatonEngine):
+    """Answers what it gets first with errors, and dies twice of what is sent again after that."""
+
+    def __init__(self) -> None:
+        super().__init__(6)
+        self.answered, self.deaths = 0, 2
+
+    def submit(self, request: Request) -> None:
+        if self.answered == 2 and self.deaths and request.id == 1:
+            self.deaths -= 1
+            raise OSError("the device is gone")
+        super().submit(request)
+
+    def poll(self, patience: float | None = None) -> list[Completion]:
+        self.answered += 1
+        done = super().poll()
+        return [Completion(one.id, error="refused") for one in done] if self.answered == 1 else done
+
+
+def test_whatever_happens_a_request_is_answered_once() -> None:
+    """Refused, then sent again to an engine that dies of sending: neither lost nor answered twice."""
+    lasting = LastingEngine(Refusing())
+    for number in range(4):
+        lasting.submit(Request(id=number, prefix=(3, 4), max_tokens=4, seed=number))
+    answers: list[Completion] = []
+    while len(answers) < 4:
+        answers += lasting.poll()
+    assert sorted(answer.id for answer in answers) == [0, 1, 2, 3]
+    assert all(answer.error is None for answer in answers)
+    assert not any([lasting.under_way, lasting.suspects, lasting.held, lasting.fatal])
 
 
 @pytest.mark.parametrize("schedule", ["waves", "events"])
