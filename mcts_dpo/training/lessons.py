@@ -112,7 +112,7 @@ def load_lessons(data: Path | Table, settings: TrainingSettings) -> Lessons:
     """
     wanted = table_of(settings.objective)
     source = data.what if isinstance(data, Columns) else str(data)
-    table = data if isinstance(data, Columns) else _read(Path(data), wanted)
+    table = data if isinstance(data, Columns) else load_any(Path(data), wanted)
     if not isinstance(table, wanted):
         what = f"{settings.objective!r} learns from {wanted.what}, not {table.what}"
         raise InputError(f"{source}: training.objective: {what}")
@@ -124,8 +124,11 @@ def load_lessons(data: Path | Table, settings: TrainingSettings) -> Lessons:
     return _lists(table, settings, source) if isinstance(table, Siblings) else _pairs(table, settings, source)
 
 
-def _read(path: Path, wanted: type[Pairs] | type[Siblings] | type[Solutions]) -> Table:
-    """The table in a file: of the wanted kind, or of the kind that it turns out to be."""
+def load_any(path: Path, wanted: type[Pairs] | type[Siblings] | type[Solutions]) -> Table:
+    """The table in a file: of the wanted kind, or of the kind that it turns out to be.
+
+    Raises InputError, about the wanted kind, for a file that is of none.
+    """
     try:
         return wanted.load(path)
     except InputError:

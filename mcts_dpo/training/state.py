@@ -127,7 +127,10 @@ class Identity:
 
 
 def data_digest(data: Any) -> str:
-    """SHA-256 (hex) over every field of a dataclass of arrays, strings and numbers; `source` fields apart."""
+    """SHA-256 (hex) over all arrays, strings and numbers in dataclasses, mappings and tuples; `source` fields apart.
+
+    Raises TypeError for anything else: its `repr` may leave out what matters, as that of a long array does.
+    """
     found = hashlib.sha256()
 
     def add(value: Any) -> None:
@@ -143,8 +146,14 @@ def data_digest(data: Any) -> str:
                 if one.name != "source":  # the same data in another file is the same data
                     found.update(one.name.encode())
                     add(getattr(value, one.name))
-        else:
+        elif isinstance(value, tuple):
+            found.update(f"{len(value)} together".encode())
+            for one in value:
+                add(one)
+        elif value is None or isinstance(value, str | int | float):
             found.update(repr(value).encode())
+        else:
+            raise TypeError(f"no digest of a {type(value).__name__}")
 
     add(data)
     return found.hexdigest()

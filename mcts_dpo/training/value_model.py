@@ -26,12 +26,12 @@ from torch import Tensor, nn
 from mcts_dpo.files import InputError, require_replaceable, whole
 from mcts_dpo.models import load_tokenizer, tokenizer_digest, weights_digest
 from mcts_dpo.preferences.columns import Columns
-from mcts_dpo.preferences.dataset import Pairs, Siblings
+from mcts_dpo.preferences.dataset import Pairs, Siblings, Solutions
 from mcts_dpo.progress import Progress, silent
 from mcts_dpo.training.batches import Sequences, forward_passes, make_batch, sequences
 from mcts_dpo.training.checkpoints import Trainable, load_trainable, save_adapters
 from mcts_dpo.training.distributed import joined
-from mcts_dpo.training.lessons import Lessons, load_lessons
+from mcts_dpo.training.lessons import Lessons, load_any, load_lessons
 from mcts_dpo.training.logprobs import states_of
 from mcts_dpo.training.packing import Packed, pack, packed_passes
 from mcts_dpo.training.settings import TrainingSettings
@@ -73,7 +73,7 @@ def train_value(
         world = stack.enter_context(joined())
         trained, weights = _trainable(policy, settings)
         check_fit(lessons, trained.model.trunk, settings)
-        identity = Identity(weights, data_digest((lessons.sequences, values)), settings)
+        identity = Identity(weights, data_digest((lessons.sequences, values, lessons.weight)), settings)
         stack.enter_context(explained_disk(folder))
         run = stack.enter_context(unfinished(folder, identity, world, out=out, log=log))
         task = ValueTask(lessons.sequences, values, lessons.weight, settings, trained.device)
@@ -226,10 +226,10 @@ def _trainable(policy: str | Path, settings: TrainingSettings) -> tuple[Trainabl
 
 def _load(path: Path) -> Pairs | Siblings:
     """Pairs or siblings by what the file holds."""
-    import pyarrow.parquet as pq
-
-    if path.suffix != ".parquet" or not path.is_file():
-        raise InputError(
-            f"{path}: no such table (accepted: pairs.parquet or siblings.parquet, which know the steps' Q)"
-        )
-    return Siblings.load(path) if "step_tokens" in pq.read_schema(path).names else Pairs.load(path)
+    accepted = "accepted: pairs.parquet or siblings.parquet, which know the steps' Q"
+    if path.suffix.lower() != ".parquet" or not path.is_file():
+        raise InputError(f"{path}: no such table ({accepted})")
+    found = load_any(path, Pairs)
+    if isinstance(found, Solutions):
+        raise InputError(f"{path}: a value model does not learn from solutions ({accepted})")
+    return found

@@ -13,12 +13,14 @@ import time
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
 from mcts_dpo.files import InputError
 from mcts_dpo.training import LoraSettings, TrainingSettings, train
 from mcts_dpo.training.settings import TrainingSettings as Settings
+from mcts_dpo.training.state import data_digest
 from tests.training.world import digest_of, pairs_of, random_rows, tiny_policy
 
 # A server that has imported everything once: its children start at once, and share nothing with this process.
@@ -145,6 +147,28 @@ def test_the_checkpoint_of_another_training_is_refused(folder: Path, tmp_path: P
     undisturbed = run(folder, tmp_path / "plain", FULL)
     assert (tmp_path / "log").read_bytes() == (tmp_path / "plain.jsonl").read_bytes()
     assert undisturbed["updates"] == 48
+
+
+def test_the_digest_of_data_looks_at_every_number() -> None:
+    """Also in the middle of long arrays, which `repr` leaves out."""
+    numbers = np.arange(5000.0)
+    other = numbers.copy()
+    other[2500] = 0
+    for wrapped in ((numbers,), {"of": numbers}, ("a", (None, numbers))):
+        changed = data_digest(_with(wrapped, other))
+        assert changed != data_digest(wrapped) == data_digest(_with(wrapped, numbers.copy()))
+    assert len({data_digest(one) for one in ((numbers, other), (other, numbers), ((numbers,), other))}) == 3
+    with pytest.raises(TypeError, match="no digest of a Tensor"):
+        data_digest((torch.zeros(2),))
+
+
+def _with(value: Any, array: Any) -> Any:
+    """`value` with `array` in place of the array in it."""
+    if isinstance(value, tuple):
+        return tuple(_with(one, array) for one in value)
+    if isinstance(value, dict):
+        return {name: _with(one, array) for name, one in value.items()}
+    return array if isinstance(value, np.ndarray) else value
 
 
 def test_two_trainings_of_one_policy_do_not_meet(folder: Path, tmp_path: Path) -> None:

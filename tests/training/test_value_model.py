@@ -20,7 +20,7 @@ from mcts_dpo.training import LoraSettings, TrainingSettings, train_value
 from mcts_dpo.training.value_model import ValueTask, value_lessons
 from mcts_dpo.values import ValueModel
 from tests.conftest import ToyWorld
-from tests.training.world import digest_of, pairs_of, random_rows, tiny_model, tiny_policy
+from tests.training.world import digest_of, pairs_of, random_rows, solutions_of, tiny_model, tiny_policy
 
 HEAD = TrainingSettings(lr=0.03, epochs=20, batch_size=8, schedule="linear", threads=1)
 
@@ -160,5 +160,11 @@ def test_bad_input_is_one_line(policy: Path, tmp_path: Path) -> None:
         train_value(policy, pairs_of(random_rows(2), "another"), tmp_path / "x", quick)
     with pytest.raises(InputError, match="no such table"):
         train_value(policy, tmp_path / "absent.parquet", tmp_path / "x", quick)
+    (tmp_path / "broken.parquet").write_bytes(b"PAR1")
+    with pytest.raises(InputError, match=r"broken\.parquet: not a readable Parquet file"):
+        train_value(policy, tmp_path / "broken.parquet", tmp_path / "x", quick)
+    solutions_of([([3], [4, 5])], digest_of(policy)).save(tmp_path / "solutions.parquet")
+    with pytest.raises(InputError, match=r"solutions\.parquet: a value model does not learn from solutions"):
+        train_value(policy, tmp_path / "solutions.parquet", tmp_path / "x", quick)
     assert not (tmp_path / "x").exists()
     assert not (tmp_path / "x.unfinished").exists()
