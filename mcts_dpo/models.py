@@ -187,6 +187,20 @@ def load_skeleton(model: str | Path) -> PreTrainedModel:
     return _attempt("causal language model", model, load)
 
 
+def stored_dtype(model: str | Path) -> torch.dtype | None:
+    """The data type that a model's weights are stored in, by its configuration (float32 where that says nothing).
+
+    Of an adapter, its base model's. None for a .gguf file, whose weights are quantised. Raises as `load_model` does.
+    """
+    source = _locate(model)
+    if source.kind == "adapter":
+        return stored_dtype(_adapter_base(Path(source.name)))
+    if source.kind == "gguf":
+        return None
+    config = _attempt("configuration", model, lambda: AutoConfig.from_pretrained(source.name, **source.options))
+    return config.dtype or config.get_text_config().dtype or torch.float32
+
+
 def default_dtype(parameters: int, device: str | torch.device) -> torch.dtype:
     """What the data type "auto" means for a model of that size on that device."""
     small = parameters < _SMALL and torch.device(device).type == "cpu"

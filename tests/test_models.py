@@ -12,7 +12,7 @@ from peft import LoraConfig, PeftModel, get_peft_model
 from transformers import AutoModelForCausalLM
 
 from mcts_dpo.files import InputError
-from mcts_dpo.models import load_model, load_tokenizer, tokenizer_digest
+from mcts_dpo.models import load_model, load_tokenizer, stored_dtype, tokenizer_digest
 from tests.engines.tiny import make_byte_tokenizer, make_tokenizer, save_model
 
 INPUTS = torch.tensor([[4, 5, 6, 7]])
@@ -126,6 +126,7 @@ def test_an_adapter_of_another_base(adapter: Path, tmp_path: Path) -> None:
 
 def test_a_gguf_file(llama: Path, tmp_path: Path) -> None:
     path = write_gguf(tmp_path / "tiny.gguf", llama)
+    assert stored_dtype(path) is None
     model = load_model(path)
     torch.testing.assert_close(logits(model), logits(load_model(llama)), atol=2e-2, rtol=2e-2)
     assert {p.dtype for p in model.parameters()} == {torch.float32}

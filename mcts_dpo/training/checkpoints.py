@@ -19,8 +19,8 @@ from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
 from torch.distributed.tensor import DTensor, distribute_tensor
 from transformers.modeling_layers import GradientCheckpointingLayer
 
-from mcts_dpo.files import InputError, read_json
-from mcts_dpo.models import default_dtype, load_model, without_bars
+from mcts_dpo.files import InputError
+from mcts_dpo.models import default_dtype, load_model, stored_dtype, without_bars
 from mcts_dpo.training.distributed import local_device
 from mcts_dpo.training.settings import LoraSettings, TrainingSettings
 
@@ -174,7 +174,8 @@ def load_trainable(policy: str | Path, settings: TrainingSettings) -> Trainable:
     Raises InputError for a policy that cannot be loaded and for LoRA targets that it does not have.
     """
     model: Any = load_model(policy, "float32", local_device())
-    stored = stored_dtype(policy, model)
+    # A quantised policy was given the dtype that is usual for its size.
+    stored = stored_dtype(policy) or default_dtype(sum(one.numel() for one in model.parameters()), "cpu")
     compute = torch.float32
     if settings.dtype == "bfloat16" or (settings.dtype == "auto" and settings.lora and stored != torch.float32):
         compute = torch.bfloat16
@@ -198,18 +199,6 @@ def make_trainable(model: Any, stored: torch.dtype, settings: TrainingSettings) 
         weight if _wide(weight.dtype) else weight.detach().float().requires_grad_(True) for weight in weights
     ]
     return Trainable(model, adapters, weights, masters, stored)
-
-
-def stored_dtype(policy: str | Path, model: Any) -> torch.dtype:
-    """The dtype that the policy is stored in: as its configuration says, else by what is usual for its size."""
-    config = Path(policy).expanduser() / "config.json"
-    if config.is_file():
-        content = read_json(config)
-        name = content.get("dtype") or content.get("torch_dtype") or "float32"
-        found = getattr(torch, str(name).removeprefix("torch."), None)
-        if isinstance(found, torch.dtype):
-            return found
-    return default_dtype(sum(parameter.numel() for parameter in model.parameters()), "cpu")
 
 
 def save_policy(trained: Trainable, tokenizer: Any, folder: Path) -> None:

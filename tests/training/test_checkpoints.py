@@ -8,10 +8,10 @@ import torch
 from peft import PeftModel
 from safetensors.torch import load_file
 
-from mcts_dpo.models import load_model, load_tokenizer
+from mcts_dpo.models import load_model, load_tokenizer, stored_dtype
 from mcts_dpo.training import LoraSettings, TrainingSettings, train
-from mcts_dpo.training.checkpoints import load_trainable, save_policy, stored_dtype
-from tests.training.world import digest_of, pairs_of, random_rows, tiny_model, tiny_policy
+from mcts_dpo.training.checkpoints import load_trainable, save_policy
+from tests.training.world import digest_of, pairs_of, random_rows, tiny_policy
 
 IDS = torch.tensor([[3, 9, 4, 4, 20, 17, 2]])
 LORA = TrainingSettings(lr=0.02, batch_size=6, epochs=2, lora=LoraSettings(rank=3, alpha=9.0))
@@ -99,7 +99,9 @@ def test_a_policy_is_saved_in_the_dtype_that_it_came_in(
     weights = load_file(tmp_path / "out" / "model.safetensors")
     assert {tensor.dtype for tensor in weights.values()} == {stored}
     assert json.loads((tmp_path / "out" / "config.json").read_text())["dtype"] == str(stored).removeprefix("torch.")
-    assert stored_dtype(tmp_path / "out", None) == stored
+    assert stored_dtype(tmp_path / "out") == stored
+    if lora:
+        assert stored_dtype(tmp_path / "out" / "adapter") == stored
 
 
 def test_adapters_are_merged_in_float32(tmp_path: Path) -> None:
@@ -120,8 +122,3 @@ def test_an_untrained_policy_is_saved_as_it_was(tmp_path: Path) -> None:
     trained = load_trainable(policy, TrainingSettings(lora=LoraSettings(rank=2)))
     save_policy(trained, load_tokenizer(policy), tmp_path / "out")
     assert torch.equal(logits(load_model(tmp_path / "out", "float32")), logits(load_model(policy, "float32")))
-
-
-def test_the_dtype_of_a_policy_without_a_configuration_follows_its_size(tmp_path: Path) -> None:
-    assert stored_dtype(tmp_path / "weights.gguf", tiny_model()) == torch.float32
-    assert stored_dtype("a/name", torch.nn.Linear(8000, 8000, device="meta")) == torch.bfloat16
