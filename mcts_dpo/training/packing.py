@@ -132,8 +132,8 @@ def pack(data: Sequences, which: NDArray[np.int64]) -> Packed:
     trie = make_trie([data.of(i) for i in which.tolist()])
     imitation = np.zeros(len(trie))
     parents = np.full(len(trie), -1)
-    # A step is known by its last node, where it begins, and which of its tokens are scored.
-    steps: dict[tuple[int, int, bytes], int] = {}
+    # A step is known by its last node, and by which of its tokens are scored (and so how many it has).
+    steps: dict[tuple[int, bytes], int] = {}
     step_nodes: list[NDArray[np.int64]] = []
     step_of = np.empty(len(which), dtype=np.int64)
     for place, i in enumerate(which.tolist()):
@@ -144,7 +144,7 @@ def pack(data: Sequences, which: NDArray[np.int64]) -> Packed:
         nodes = path[begin:][scored[begin:]]
         parents[nodes] = path[begin - 1 : -1][scored[begin:]]
         imitation[nodes] += data.imitation[i]
-        key = (int(path[-1]), step_from, scored[step_from:].tobytes())
+        key = (int(path[-1]), scored[step_from:].tobytes())
         if key not in steps:
             steps[key] = len(steps)
             step_nodes.append(path[step_from:][scored[step_from:]])

@@ -171,6 +171,28 @@ def _with(value: Any, array: Any) -> Any:
     return array if isinstance(value, np.ndarray) else value
 
 
+def test_random_numbers_go_on_where_they_were(folder: Path, tmp_path: Path) -> None:
+    """An evaluation that draws some sees the same in a run that was interrupted."""
+    settings = FULL.model_copy(update={"epochs": 1, "evaluate_every": 1})
+
+    def draw(out: Path, broken_at: int | None, seed: int) -> None:
+        def evaluate(update: int, model: Any) -> dict[str, float]:
+            if update == broken_at:
+                raise KeyboardInterrupt
+            return {"drawn": float(torch.rand(()))}
+
+        with torch.random.fork_rng():
+            torch.manual_seed(seed)
+            train(folder / "policy", folder / "pairs.parquet", out, settings, log=tmp_path / "log", evaluate=evaluate)
+
+    draw(tmp_path / "undisturbed", None, seed=7)
+    expected = (tmp_path / "log").read_bytes()
+    with pytest.raises(KeyboardInterrupt):
+        draw(tmp_path / "out", 5, seed=7)
+    draw(tmp_path / "out", None, seed=8)
+    assert (tmp_path / "log").read_bytes() == expected
+
+
 def test_two_trainings_of_one_policy_do_not_meet(folder: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     process = start(folder, out, FULL.model_copy(update={"epochs": 4000}))

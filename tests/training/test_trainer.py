@@ -13,7 +13,7 @@ import torch
 from mcts_dpo.files import InputError
 from mcts_dpo.models import load_model
 from mcts_dpo.training import LoraSettings, TrainingSettings, train
-from mcts_dpo.training.optimisation import schedule
+from mcts_dpo.training.optimisation import make_optimizer, schedule
 from tests.training.world import (
     VOCABULARY,
     digest_of,
@@ -208,6 +208,15 @@ def test_the_schedule_rises_to_the_peak_and_falls_without_reaching_zero(kind: An
 @pytest.mark.parametrize("warmup", [0.0, 1.0])
 def test_the_schedule_of_a_single_update_is_the_peak(warmup: float) -> None:
     assert schedule(0, 1, TrainingSettings(warmup=warmup)) == 1.0
+
+
+def test_weight_decay_is_on_matrices_alone() -> None:
+    matrix, vector = (torch.ones(shape, requires_grad=True) for shape in ((2, 3), (3,)))
+    optimizer = make_optimizer([matrix, vector], TrainingSettings(lr=0.1, weight_decay=0.5))
+    matrix.grad, vector.grad = torch.zeros(2, 3), torch.zeros(3)
+    optimizer.step()
+    assert matrix.tolist() == [[pytest.approx(1 - 0.1 * 0.5)] * 3] * 2
+    assert vector.tolist() == [1.0] * 3
 
 
 def test_threads_are_as_before_afterwards(policy: Path, tmp_path: Path) -> None:

@@ -56,7 +56,9 @@ def test_it_learns_q_and_what_is_saved_says_the_same(policy: Path, tmp_path: Pat
 
 @pytest.mark.parametrize("ranking", ["margin", "logistic"])
 def test_a_pack_gives_the_loss_that_its_definition_gives(policy: Path, ranking: Any) -> None:
-    """Against one unpadded sequence at a time, and sums written out, for pairs of different weights."""
+    """Against one unpadded sequence at a time, and sums written out, for pairs of different weights; in one forward
+    pass, and in two.
+    """
     rng = np.random.default_rng(0)
     rows = random_rows(6)
     table = pairs_of(
@@ -73,7 +75,9 @@ def test_a_pack_gives_the_loss_that_its_definition_gives(policy: Path, ranking: 
         weights = {"regression_weight": 0.7, "ranking_weight": 1.3}
         settings = TrainingSettings(packing=packing, ranking=ranking, ranking_margin=0.3, **weights)
         task = ValueTask(known.sequences, values, known.weight, settings, torch.device("cpu"))
-        losses.append(task.share(model, rows=np.arange(6), update=np.arange(6), reference=None).figures)
+        for passes in ([np.arange(6)], [np.arange(2), np.arange(2, 6)]):
+            shares = [task.share(model, rows=rows_of, update=np.arange(6), reference=None) for rows_of in passes]
+            losses.append(torch.stack([share.figures for share in shares]).sum(0))
     expected = np.zeros(4)
     for row, (prompt, prefix, chosen, rejected) in enumerate(rows):
         v = []
