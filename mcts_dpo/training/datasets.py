@@ -1,8 +1,8 @@
 """TRL-style preference data as our tables: `prompt` / `chosen` / `rejected` (or `completion`), text or messages.
 
-In: a JSONL or Parquet file, or the name of a data set on the hub. Out: `Pairs` (or `Solutions`) of token ids, each
-conversation rendered once, whole (rendering.py), so that what is trained on is what the policy would have read and
-sampled. Knows no objective and no model.
+In: a JSONL, JSON or Parquet file, a folder that `datasets` wrote, or the name of a data set on the hub. Out: `Pairs`
+(or `Solutions`) of token ids, each conversation rendered once, whole (rendering.py), so that what is trained on is what
+the policy would have read and sampled. Knows no objective and no model.
 
 The formats: https://huggingface.co/docs/trl/dataset_formats (standard and conversational; explicit and implicit
 prompt; prompt-completion).
@@ -23,10 +23,22 @@ from mcts_dpo.models import tokenizer_digest
 from mcts_dpo.preferences.dataset import Pairs, Solutions
 from mcts_dpo.training.lessons import table_of
 from mcts_dpo.training.rendering import Rendered, Row, Text, render, short
-from mcts_dpo.training.settings import TrainingSettings
+from mcts_dpo.training.settings import Objective, TrainingSettings
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
+
+
+def own_table(path: Path, objective: Objective) -> Path | None:
+    """The table of ours at a path: the file itself, or, of a folder such as `mcts-dpo pairs` writes, the one that the
+    objective learns from. None if there is none.
+    """
+    file = path / f"{table_of(objective).what}.parquet" if path.is_dir() else path
+    return file if is_ours(file) else None
+
+
+_IDS = "prompt_tokens"
+"""The column by which a table of ours is known."""
 
 
 def is_ours(path: Path) -> bool:
@@ -37,7 +49,7 @@ def is_ours(path: Path) -> bool:
         schema = pq.read_schema(path)
     except (pa.ArrowInvalid, OSError):
         return False
-    return "prompt_tokens" in schema.names
+    return _IDS in schema.names
 
 
 def load_table(source: str | Path, tokenizer: PreTrainedTokenizerBase, settings: TrainingSettings) -> Pairs | Solutions:
@@ -62,13 +74,15 @@ def load_preferences(
 ) -> Pairs:
     """Preference pairs from TRL-style data.
 
-    source:     a .jsonl (or .json, one object per line) or .parquet file, or a name that `datasets.load_dataset` knows,
-                with its configuration behind a colon ("name:config"); split: which of its splits.
+    source:     a .jsonl, .json (one object per line, or a list of them) or .parquet file, a folder that `save_to_disk`
+                wrote, or a name that `datasets.load_dataset` knows, with its configuration behind a colon
+                ("name:config"); split: which of its splits.
     append_eos: whether a completion ends the answer, so that the end of sequence belongs to it, and nothing that a
                 chat template writes after it. False for single steps: they are taken as they are.
 
-    Fields: `chosen` and `rejected`; `prompt`, without which it is what the two begin with alike; optionally `weight`
-    (> 0, else 1) and `margin`, or `score_chosen` and `score_rejected` whose difference it is.
+    Fields: `chosen` and `rejected`; `prompt`, without which it is what the two begin with alike (so it is, as in TRL,
+    where it is text beside conversations); optionally `tools` and `chat_template_kwargs` for the chat template,
+    `weight` (> 0, else 1) and `margin`, or `score_chosen` and `score_rejected` whose difference it is.
 
     Raises InputError naming the file, the line and the field for a row that cannot be a pair.
     """
@@ -77,13 +91,10 @@ def load_preferences(
         prompt, chosen, rejected = _split_prompt(row)
         rendered = render(row, tokenizer, prompt, {"chosen": chosen, "rejected": rejected}, append_eos)
         if rendered.completions[0] == rendered.completions[1]:
-            shown = short(chosen if isinstance(chosen, str) else chosen[-1]["content"])
+            shown = short(chosen if isinstance(chosen, str) else chosen[-1].get("content"))
             raise InputError(f"{row.where}: rejected: equals chosen ({shown}); a pair needs two answers")
         margin = row.number("margin", row.number("score_chosen", 0.0) - row.number("score_rejected", 0.0))
-        weight = row.number("weight", 1.0)
-        if not 0 < weight < float("inf"):
-            raise InputError(f"{row.where}: weight: {weight:g} (accepted: a finite number above 0)")
-        kept.append((row, rendered, weight, margin))
+        kept.append((row, rendered, _weight(row), margin))
     if not kept:
         raise InputError(f"{source}: no rows; there is nothing to learn from")
     n = len(kept)
@@ -121,7 +132,7 @@ def load_completions(
         else:
             prompt, chosen, _ = _split_prompt(row)
             rendered = render(row, tokenizer, prompt, {"chosen": chosen}, append_eos)
-        kept.append((row, rendered, row.number("weight", 1.0)))
+        kept.append((row, rendered, _weight(row)))
     if not kept:
         raise InputError(f"{source}: no rows; there is nothing to learn from")
     columns: dict[str, Any] = {
@@ -156,9 +167,20 @@ def rows_of(source: str | Path, split: str = "train") -> Iterator[Row]:
         yield from _hub_rows(str(source), split)
 
 
+def _weight(row: Row) -> float:
+    weight = row.number("weight", 1.0)
+    if not 0 < weight < float("inf"):
+        raise InputError(f"{row.where}: weight: {weight:g} (accepted: a finite number above 0)")
+    return weight
+
+
 def _json_rows(path: Path) -> Iterator[Row]:
     try:
         with path.open(encoding="utf-8") as lines:
+            if path.suffix.lower() == ".json" and lines.read(4096).lstrip().startswith("["):
+                yield from _json_list(path)
+                return
+            lines.seek(0)
             for number, line in enumerate(lines, 1):
                 where = f"{path}, line {number}"
                 if not line.strip():
@@ -167,43 +189,85 @@ def _json_rows(path: Path) -> Iterator[Row]:
                     values = json.loads(line)
                 except json.JSONDecodeError as error:
                     raise InputError(f"{where}: not JSON ({error.msg})") from None
-                if not isinstance(values, dict):
-                    raise InputError(f"{where}: {short(values)} (accepted: one object per line)")
-                yield Row(values, where)
+                yield _object(values, where, "one object per line")
     except FileNotFoundError:
         raise InputError(f"{path}: no such file") from None
     except UnicodeDecodeError:
         raise InputError(f"{path}: not UTF-8 text") from None
 
 
-def _hub_rows(name: str, split: str) -> Iterator[Row]:
-    from datasets import load_dataset
+def _json_list(path: Path) -> Iterator[Row]:
+    try:
+        objects = json.loads(path.read_text(encoding="utf-8"))
+    except json.JSONDecodeError as error:
+        raise InputError(f"{path}, line {error.lineno}: not JSON ({error.msg})") from None
+    for number, values in enumerate(objects, 1):
+        yield _object(values, f"{path}, row {number}", "a list of objects")
 
+
+def _object(values: Any, where: str, accepted: str) -> Row:
+    if not isinstance(values, dict):
+        raise InputError(f"{where}: {short(values)} (accepted: {accepted})")
+    return Row(values, where)
+
+
+def _hub_rows(name: str, split: str) -> Iterator[Row]:
     path, _, configuration = name.partition(":")
     try:
-        data = load_dataset(path, configuration or None, split=split)
+        data = _saved(Path(path), split) if _is_saved(Path(path)) else _published(path, configuration, split)
     except Exception as error:  # whatever the hub's client of the day raises
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise InputError(f"{name}: no such file, and no such data set on the hub ({reason})") from None
+        what = "not a folder that `datasets` reads" if Path(path).is_dir() else "no such file or data set on the hub"
+        raise InputError(f"{name}: {what} ({reason})") from None
+    if _IDS in data.column_names:
+        raise InputError(
+            f"{name}: holds token ids ({_IDS}), which its text would not give back (accepted: the .parquet file itself)"
+        )
     for number, values in enumerate(data, 1):
         yield Row(values, f"{name}, row {number}")
 
 
+def _is_saved(folder: Path) -> bool:
+    """Whether `save_to_disk` wrote it."""
+    return any((folder / name).is_file() for name in ("state.json", "dataset_dict.json"))
+
+
+def _saved(folder: Path, split: str) -> Any:
+    from datasets import Dataset, load_from_disk
+
+    found = load_from_disk(folder)
+    if isinstance(found, Dataset):
+        return found
+    if split not in found:
+        raise ValueError(f"Unknown split {split!r}; it has {', '.join(found)}")
+    return found[split]
+
+
+def _published(path: str, configuration: str, split: str) -> Any:
+    from datasets import load_dataset
+
+    return load_dataset(path, configuration or None, split=split)
+
+
 def _split_prompt(row: Row) -> tuple[Text, Text, Text]:
-    """Prompt, chosen and rejected; without a prompt, it is what the other two begin with alike."""
+    """Prompt, chosen and rejected; without a prompt, it is what the other two begin with alike. So it is where the
+    prompt is text and the others are conversations, of which it repeats the question.
+    """
     chosen, rejected = row.text("chosen"), row.text("rejected")
     if type(chosen) is not type(rejected):
         raise InputError(
             f"{row.where}: rejected: is of another kind than chosen (accepted: both text or both messages)"
         )
-    if row.values.get("prompt") is not None:
-        return row.text("prompt"), chosen, rejected
+    prompt = None if row.values.get("prompt") is None else row.text("prompt")
+    if prompt is not None and not (isinstance(prompt, str) and not isinstance(chosen, str)):
+        return prompt, chosen, rejected
     same = 0
     while same < min(len(chosen), len(rejected)) and chosen[same] == rejected[same]:
         same += 1
     if same == 0 or same in (len(chosen), len(rejected)):
+        what = "is missing" if prompt is None else "is text beside conversations"
         raise InputError(
-            f"{row.where}: prompt: is missing, and chosen and rejected do not begin alike and then differ "
-            "(accepted: a field prompt, or conversations that share their beginning)"
+            f"{row.where}: prompt: {what}, and chosen and rejected do not begin alike and then differ "
+            "(accepted: a prompt of the same kind, or conversations that share their beginning)"
         )
     return chosen[:same], chosen[same:], rejected[same:]

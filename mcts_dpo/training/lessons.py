@@ -25,6 +25,9 @@ from mcts_dpo.training.settings import Objective, TrainingSettings
 LISTS: tuple[Objective, ...] = ("kto", "lipo", "tpo", "sibling_distillation", "tree_policy_gradient")
 """Objectives that learn from lists of siblings. "rft" learns from solutions, all others from pairs."""
 
+MARGINS: tuple[Objective, ...] = ("odpo", "mmpo")
+"""Objectives that learn how much better a chosen step is."""
+
 Table = Pairs | Siblings | Solutions
 
 
@@ -105,13 +108,14 @@ class Targets:
         return self.places[:, 0]
 
 
-def load_lessons(data: Path | Table, settings: TrainingSettings) -> Lessons:
+def load_lessons(data: Path | Table, settings: TrainingSettings, *, source: str | None = None) -> Lessons:
     """The rows of a table (or of its file) as the objective learns from them.
 
-    Raises InputError for a file that is not the objective's kind of table, and for a table without rows.
+    source: what messages call the table (None: its file, or its kind). Raises InputError for a file that is not the
+    objective's kind of table, for a table without rows, and for margins that an objective on margins cannot use.
     """
     wanted = table_of(settings.objective)
-    source = data.what if isinstance(data, Columns) else str(data)
+    source = source or (data.what if isinstance(data, Columns) else str(data))
     table = data if isinstance(data, Columns) else load_any(Path(data), wanted)
     if not isinstance(table, wanted):
         what = f"{settings.objective!r} learns from {wanted.what}, not {table.what}"
@@ -150,7 +154,9 @@ def _solutions(table: Solutions, source: str) -> Lessons:
 def _pairs(table: Pairs, settings: TrainingSettings, source: str) -> Lessons:
     prompt, prefix = table.tokens("prompt_tokens"), table.tokens("prefix_tokens")
     chosen, rejected = table.tokens("chosen_tokens"), table.tokens("rejected_tokens")
-    weight = table.numbers("weight")
+    weight, margin = table.numbers("weight"), table.numbers("margin")
+    if settings.objective in MARGINS:
+        _check_margins(margin, settings, source)
     parts = [(prompt[row], prefix[row], step[row]) for row in range(len(table)) for step in (chosen, rejected)]
     step_from = np.repeat(prompt.lengths + prefix.lengths, 2)
     imitation = np.stack([weight, np.zeros_like(weight)], axis=1).ravel()
@@ -160,11 +166,23 @@ def _pairs(table: Pairs, settings: TrainingSettings, source: str) -> Lessons:
     return Lessons(
         sequences(parts, scored_from, step_from, imitation, per_row=2, unscored=unscored),
         weight,
-        {"smoothing": table.numbers("smoothing"), "margin": table.numbers("margin")},
+        {"smoothing": table.numbers("smoothing"), "margin": margin},
         {} if np.isnan(start).any() else {"start": start},
         table.tokenizer,
         source,
     )
+
+
+def _check_margins(margin: NDArray[np.float64], settings: TrainingSettings, source: str) -> None:
+    below = np.flatnonzero(margin < 0)
+    if len(below):
+        what = f"margin is {margin[below[0]]:g}, so that the rejected step is worth more than the chosen one"
+        raise InputError(f"{source}: row {below[0]}: {what} (accepted by {settings.objective!r}: 0 or more)")
+    if not margin.any():
+        raise InputError(
+            f"{source}: training.objective: {settings.objective!r} learns from margins, and all of them are 0 "
+            "(accepted: a field margin, or score_chosen and score_rejected)"
+        )
 
 
 def _lists(table: Siblings, settings: TrainingSettings, source: str) -> Lessons:

@@ -7,7 +7,9 @@ turn, a tool's answer, the headers of turns) is read and never learned. Knows ne
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +19,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 Text = str | list[dict[str, Any]]
-"""A text, or a conversation: messages with `role` and `content`."""
+"""A text, or a conversation: messages with `role` and `content` (or `tool_calls`)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,10 +46,26 @@ class Row:
                 accepted = "accepted: an object with role and content"
                 raise InputError(f"{self.where}: {field}[{place}]: {short(message)} ({accepted})")
             for key in ("role", "content"):
+                if key == "content" and message.get(key) is None and message.get("tool_calls"):
+                    continue
                 if not isinstance(message.get(key), str):
                     found = short(message[key]) if key in message else "is missing"
                     raise InputError(f"{self.where}: {field}[{place}].{key}: {found} (accepted: text)")
-        return [{key: item for key, item in message.items() if item is not None} for message in value]
+        messages: list[dict[str, Any]] = _without_nulls(value)
+        return messages
+
+    def for_template(self) -> dict[str, Any]:
+        """What else the chat template is given: `tools` (a list, or JSON of one) and `chat_template_kwargs`."""
+        tools, others = self.values.get("tools"), self.values.get("chat_template_kwargs")
+        if isinstance(tools, str):
+            with suppress(ValueError):
+                tools = json.loads(tools)
+        if not (tools is None or isinstance(tools, list)):
+            raise InputError(f"{self.where}: tools: {short(tools)} (accepted: a list of tools, or JSON of one)")
+        if not (others is None or isinstance(others, Mapping)):
+            raise InputError(f"{self.where}: chat_template_kwargs: {short(others)} (accepted: an object)")
+        given = {"tools": tools or None, **(others or {})}
+        return {name: _without_nulls(value) for name, value in given.items() if value is not None}
 
     def number(self, field: str, default: float) -> float:
         """An optional field that must hold a number."""
@@ -182,7 +200,11 @@ def _template(
     if tokenizer.chat_template is None:
         raise InputError(f"{row.where}: {field}: messages, but the policy has no chat template (accepted: text)")
     try:
-        rendered = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=add_generation_prompt)
+        rendered = tokenizer.apply_chat_template(
+            messages, tokenize=False, add_generation_prompt=add_generation_prompt, **row.for_template()
+        )
+    except InputError:
+        raise
     except Exception as error:  # a template raises what it likes: roles that do not alternate, say
         raise InputError(f"{row.where}: {field}: the policy's chat template refuses it ({error})") from None
     return str(rendered)
@@ -210,6 +232,13 @@ def _common(sequences: Sequence[Sequence[int]]) -> int:
             break
         count += 1
     return count
+
+
+def _without_nulls(value: Any) -> Any:
+    """Objects without the fields that are null: a columnar file has each field in every row."""
+    if isinstance(value, Mapping):
+        return {name: _without_nulls(item) for name, item in value.items() if item is not None}
+    return [_without_nulls(item) for item in value] if isinstance(value, list | tuple) else value
 
 
 def short(value: Any) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, Field, model_validator
 
 from mcts_dpo.settings import Settings
 
@@ -150,6 +150,14 @@ class TrainingSettings(Settings):
     split: str = "train"
     append_eos: bool = True
     sharding: bool = False
+
+    @model_validator(mode="after")
+    def _coherent(self) -> TrainingSettings:
+        if self.objective not in ("rft", "step_rft") and self.nll_weight == 0 and self.preference_weight == 0:
+            raise ValueError("nll_weight and preference_weight are both 0; accepted: one of them above 0")
+        if self.regression_weight == 0 and self.ranking_weight == 0:
+            raise ValueError("regression_weight and ranking_weight are both 0; accepted: one of them above 0")
+        return self
 
 
 class LaunchSettings(Settings):

@@ -13,7 +13,7 @@ import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -29,7 +29,7 @@ from mcts_dpo.progress import Progress, silent
 from mcts_dpo.training.batches import plan_updates
 from mcts_dpo.training.budget import end_in_shards, go_on_with_less, passes_of, take_over_budget
 from mcts_dpo.training.checkpoints import Trainable, load_trainable, save_policy, shard, unsharded
-from mcts_dpo.training.datasets import is_ours, load_table
+from mcts_dpo.training.datasets import load_table, own_table
 from mcts_dpo.training.distributed import ALONE, World, joined
 from mcts_dpo.training.lessons import Lessons, Table, load_lessons
 from mcts_dpo.training.logprobs import check_packable, check_readable
@@ -111,8 +111,9 @@ def train(
     """Train `policy` on `data` and write the result to `out`, whole or not at all.
 
     policy: a hub name, a Hugging Face directory, an adapter's directory or a .gguf file (see `mcts_dpo.models`).
-    data:   a table or its Parquet file: pairs, siblings or solutions, as the objective wants (`lessons.table_of`);
-            or TRL-style data: a .jsonl or .parquet file or the name of a data set (see `datasets`).
+    data:   a table, its Parquet file or the folder of it: pairs, siblings or solutions, as the objective wants
+            (`lessons.table_of`); or TRL-style data: a .jsonl, .json or .parquet file, a folder that `datasets` reads,
+            or the name of a data set (see `datasets`).
     out:    becomes a plain Hugging Face directory in the policy's own dtype, with the tokenizer, `training.json`
             (settings and summary), and under LoRA `adapter/`, the adapters by themselves.
     log:    appears at the end, one JSON line per update: the figures of the objective, and update, lr,
@@ -166,9 +167,12 @@ def train(
 
 
 def _lessons(data: str | Path | Table, tokenizer: Any, settings: TrainingSettings) -> Lessons:
-    if isinstance(data, Columns) or is_ours(Path(data)):
-        return load_lessons(data if isinstance(data, Columns) else Path(data), settings)
-    return replace(load_lessons(load_table(data, tokenizer, settings), settings), source=str(data))
+    if isinstance(data, Columns):
+        return load_lessons(data, settings)
+    ours = own_table(Path(data), settings.objective)
+    if ours is not None:
+        return load_lessons(ours, settings)
+    return load_lessons(load_table(data, tokenizer, settings), settings, source=str(data))
 
 
 def fit(

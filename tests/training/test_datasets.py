@@ -7,12 +7,12 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from datasets import Dataset
+from datasets import Dataset, DatasetDict
 
 from mcts_dpo.files import InputError
 from mcts_dpo.models import load_tokenizer, tokenizer_digest
 from mcts_dpo.training import TrainingSettings, train
-from mcts_dpo.training.datasets import is_ours, load_completions, load_preferences
+from mcts_dpo.training.datasets import is_ours, load_completions, load_preferences, own_table
 from tests.training.world import digest_of, pairs_of, random_rows, tiny_policy
 
 TEMPLATE = (
@@ -157,8 +157,64 @@ def test_parquet_and_hub_data_sets_are_the_same_rows(
     for other in (table, hub):
         for name in ("prompt_tokens", "chosen_tokens", "rejected_tokens"):
             assert other.tokens(name).values.tolist() == lines.tokens(name).values.tolist()
-    with pytest.raises(InputError, match=r"named: no such file, and no such data set on the hub \(Unknown split"):
+    with pytest.raises(InputError, match=r"named: not a folder that `datasets` reads \(Unknown split"):
         load_preferences("named", chat, split="nowhere")
+
+
+def test_lists_of_objects_and_saved_data_sets_are_the_same_rows(tokenizer: Any, tmp_path: Path) -> None:
+    rows = [{"prompt": "w7 ", "chosen": "w9", "rejected": "w8"}, {"prompt": "w7 ", "chosen": "w2", "rejected": "w3 w4"}]
+    lines = load_preferences(jsonl(tmp_path / "data.jsonl", *rows), tokenizer)
+    (tmp_path / "list.json").write_text(json.dumps(rows, indent=1))
+    jsonl(tmp_path / "lines.json", *rows)
+    Dataset.from_list(rows).save_to_disk(tmp_path / "saved")
+    DatasetDict(dev=Dataset.from_list(rows)).save_to_disk(tmp_path / "splits")
+    for name, split in (("list.json", "train"), ("lines.json", "train"), ("saved", "train"), ("splits", "dev")):
+        other = load_preferences(tmp_path / name, tokenizer, split=split)
+        for column in ("prompt_tokens", "chosen_tokens", "rejected_tokens"):
+            assert other.tokens(column).values.tolist() == lines.tokens(column).values.tolist()
+    with pytest.raises(InputError, match=r"splits: .* \(Unknown split 'train'; it has dev\)"):
+        load_preferences(tmp_path / "splits", tokenizer)
+    (tmp_path / "list.json").write_text('[\n{"prompt": "w7 ",\n]')
+    with pytest.raises(InputError, match=r"list\.json, line 3: not JSON"):
+        load_preferences(tmp_path / "list.json", tokenizer)
+    (tmp_path / "list.json").write_text("[1]")
+    with pytest.raises(InputError, match=r"list\.json, row 1: 1 \(accepted: a list of objects\)"):
+        load_preferences(tmp_path / "list.json", tokenizer)
+
+
+def test_conversations_that_repeat_a_prompt_of_text(chat: Any, tmp_path: Path) -> None:
+    """As in UltraFeedback: TRL, too, takes what the conversations begin with alike."""
+    row = {"prompt": "w7", "chosen": [user("w7"), assistant("w9")], "rejected": [user("w7"), assistant("w10 w11")]}
+    table = load_preferences(jsonl(tmp_path / "data.jsonl", row), chat)
+    assert table.tokens("prompt_tokens")[0].tolist() == [2, 3, 7, 1, 5, 2, 4]
+    assert table.tokens("chosen_tokens")[0].tolist() == [9, 1]
+    apart = {"prompt": "w7", "chosen": [assistant("w9")], "rejected": [assistant("w10")]}
+    with pytest.raises(
+        InputError, match="line 1: prompt: is text beside conversations, and chosen and rejected do not"
+    ):
+        load_preferences(jsonl(tmp_path / "data.jsonl", apart), chat)
+
+
+def test_tools_and_their_calls_reach_the_chat_template(chat: Any, tmp_path: Path) -> None:
+    chat.chat_template = (
+        "{% if tools %}w20 {{ tools[0].name }} {{ 'w22 ' if 'unit' in tools[0] }}{% endif %}"
+        "{% if formal %}w23 {% endif %}"
+        "{% for m in messages %}{% if m.tool_calls %}w21 {{ m.tool_calls[0].name }} w1 "
+        "{% else %}{{ m.content }} {% if m.role == 'assistant' %}w1 {% endif %}{% endif %}{% endfor %}"
+    )
+    call = {"role": "assistant", "content": None, "tool_calls": [{"name": "w12"}]}
+    row = {"prompt": [user("w7")], "chosen": [call, tool("w13"), assistant("w14")], "rejected": [assistant("w9")]}
+    given = {"chat_template_kwargs": {"formal": True}, "tools": [{"name": "w8", "unit": None}]}
+    rows = [row, row | given, row | given | {"tools": json.dumps(given["tools"])}]
+    table = load_preferences(jsonl(tmp_path / "data.jsonl", *rows), chat)
+    prompt, chosen = table.tokens("prompt_tokens"), table.tokens("chosen_tokens")
+    assert [prompt[place].tolist() for place in range(3)] == [[7], [20, 8, 23, 7], [20, 8, 23, 7]]
+    assert chosen[1].tolist() == [21, 12, 1, 13, 14, 1]
+    assert chosen[1][~table.observed("chosen")[1]].tolist() == [21, 12, 1, 14, 1]
+    for field, value in (("tools", "{"), ("tools", 3), ("chat_template_kwargs", [1])):
+        with pytest.raises(InputError, match=rf"line 1: {field}: .* \(accepted: a"):
+            load_preferences(jsonl(tmp_path / "data.jsonl", row | {field: value}), chat)
+    chat.chat_template = TEMPLATE
 
 
 def test_completions_to_imitate(tokenizer: Any, tmp_path: Path) -> None:
@@ -169,6 +225,8 @@ def test_completions_to_imitate(tokenizer: Any, tmp_path: Path) -> None:
     )
     table = load_completions(file, tokenizer)
     assert [table.tokens("completion_tokens")[row].tolist() for row in range(2)] == [[9, 1], [9, 9, 1]]
+    with pytest.raises(InputError, match=r"line 1: weight: 0 \(accepted: a finite number above 0\)"):
+        load_completions(jsonl(file, {"prompt": "w7 ", "completion": "w9", "weight": 0}), tokenizer)
 
 
 @pytest.mark.parametrize(
@@ -235,3 +293,12 @@ def test_our_own_tables_are_told_apart(policy: Path, tmp_path: Path) -> None:
     (tmp_path / "broken.parquet").write_bytes(b"PAR1")
     assert is_ours(tmp_path / "ours.parquet")
     assert not any(is_ours(tmp_path / name) for name in ("theirs.parquet", "broken.parquet", "absent.parquet"))
+    # Of a folder of ours, the table that the objective learns from, and never its text.
+    (tmp_path / "data").mkdir()
+    (tmp_path / "ours.parquet").rename(tmp_path / "data" / "pairs.parquet")
+    assert own_table(tmp_path / "data", "ipo") == tmp_path / "data" / "pairs.parquet"
+    assert own_table(tmp_path / "data", "rft") is None
+    with pytest.raises(
+        InputError, match=r"data: holds token ids \(prompt_tokens\), which its text would not give back"
+    ):
+        load_preferences(tmp_path / "data", load_tokenizer(policy))

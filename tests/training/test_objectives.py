@@ -21,7 +21,7 @@ from mcts_dpo.training.objectives import (
     totals,
     wants_means,
 )
-from mcts_dpo.training.settings import Objective, TrainingSettings
+from mcts_dpo.training.settings import BuiltIn, Objective, TrainingSettings
 from mcts_dpo.training.tasks import PolicyTask
 from tests.training.world import naive_logprobs, pairs_of, random_rows, siblings_of, solutions_of, tiny_model
 
@@ -118,6 +118,54 @@ def test_step_dpo_equals_its_formula_whatever_the_forward_passes(nll_weight: flo
         assert figures[name] == pytest.approx(float(value), abs=1e-9), name
 
 
+PAIR_OBJECTIVES = [name for name in get_args(BuiltIn) if name not in (*LISTS, "rft", "step_rft")]
+GAPS = [2.0, 0.3, 1.1, 0.0, 0.7, 1.9, 0.5]
+
+
+@pytest.mark.parametrize("normalised", [False, True])
+@pytest.mark.parametrize("objective", PAIR_OBJECTIVES)
+def test_a_pair_objective_is_its_loss_on_each_pair_by_itself(objective: Objective, normalised: bool) -> None:
+    """Every formula written out, with every setting away from its default."""
+    b, e, delta, scale = 0.7, 0.2, 0.6, 1.4
+    settings = TrainingSettings(
+        objective=objective, beta=b, flip_rate=e, target_margin=delta, margin_scale=scale, length_normalised=normalised
+    )
+    model, before = tiny_model(dtype=torch.float64), tiny_model(dtype=torch.float64, seed=1)
+    lessons = load_lessons(pairs_of(ROWS, weight=WEIGHTS, smoothing=SMOOTHING, margin=GAPS), settings)
+    everything = make_batch(lessons.sequences, np.arange(len(lessons.sequences)))
+    with torch.no_grad():
+        reference = score(before, everything).steps if needs_reference(objective) else None
+    figures = update(model, lessons, settings, reference)
+
+    def lost(z: float) -> float:
+        return float(np.logaddexp(0, -z))
+
+    found = []
+    for (prompt, prefix, *steps), a, gap in zip(ROWS, SMOOTHING, GAPS, strict=True):
+        with torch.no_grad():
+            c, r, c0, r0 = (
+                float(naive_logprobs(one, [*prompt, *prefix], step).sum())
+                / (len(step) if normalised or objective in ("simpo", "orpo") else 1)
+                for one in (model, before)
+                for step in steps
+            )
+        h = (c - c0) - (r - r0)
+        p = 1 / (1 + np.exp(-scale * gap))
+        odds = [mean - np.log(1 - np.exp(mean)) for mean in (c, r)]
+        formulas = {
+            "step_dpo": (1 - a) * lost(b * h) + a * lost(-b * h),
+            "robust_dpo": ((1 - e) * lost(b * h) - e * lost(-b * h)) / (1 - 2 * e),
+            "ipo": (h - 1 / (2 * b)) ** 2,
+            "hinge": max(0.0, delta - b * h),
+            "odpo": lost(b * h - scale * gap),
+            "mmpo": p * lost(b * h) + (1 - p) * lost(-b * h),
+            "simpo": lost(b * c - b * r - delta),
+            "orpo": lost(odds[0] - odds[1]),
+        }
+        found.append(formulas[objective])
+    assert figures["preference_loss"] == pytest.approx(np.average(found, weights=WEIGHTS), abs=1e-9)
+
+
 def hugging_face_loss(model: Any, rows: list[tuple[list[int], list[int]]]) -> torch.Tensor:
     """The library's own label loss on right-padded rows whose prefix is masked out."""
     width = max(len(prefix) + len(target) for prefix, target in rows)
@@ -173,6 +221,25 @@ def test_without_nll_only_steps_are_scored() -> None:
     assert (both.sequences.scored_from[1::2] == both.sequences.step_from[1::2]).all()
 
 
+@pytest.mark.parametrize("objective", ["odpo", "mmpo"])
+def test_margins_that_say_nothing_or_the_contrary_are_refused(objective: Objective) -> None:
+    settings = TrainingSettings(objective=objective)
+    against = pairs_of(ROWS, margin=[0.0, 1.0, -1.5, 1.0, -2.0, 0.0, 0.0])
+    with pytest.raises(InputError, match=r"^data\.jsonl: row 2: margin is -1.5, .* \(accepted by '...o': 0 or more\)"):
+        load_lessons(against, settings, source="data.jsonl")
+    with pytest.raises(InputError, match=r"learns from margins, and all of them are 0 \(accepted: a field margin"):
+        load_lessons(pairs_of(ROWS, margin=[0.0] * 7), settings)
+    load_lessons(pairs_of(ROWS, margin=[0.0] * 7), TrainingSettings())
+
+
+def test_weights_that_leave_nothing_to_learn_are_refused() -> None:
+    with pytest.raises(ValueError, match="nll_weight and preference_weight are both 0"):
+        TrainingSettings(nll_weight=0.0, preference_weight=0.0)
+    with pytest.raises(ValueError, match="regression_weight and ranking_weight are both 0"):
+        TrainingSettings(regression_weight=0.0, ranking_weight=0.0)
+    TrainingSettings(objective="rft", nll_weight=0.0, preference_weight=0.0)
+
+
 def test_a_table_of_the_wrong_kind_or_without_rows_is_refused(tmp_path: Path) -> None:
     pairs, solutions = pairs_of(ROWS), solutions_of([(row[0], row[2]) for row in ROWS])
     with pytest.raises(InputError, match="'rft' learns from solutions, not pairs"):
@@ -203,15 +270,21 @@ LIST_SAMPLES = [[1, 3, 2, 2] if len(steps) == 4 else [2, 1] for _, _, steps in L
 LIST_WEIGHTS = [1.0, 0.5, 2.0, 1.0, 0.25]
 
 
+def shrunk(row: int) -> list[float]:
+    """Q' of a list's steps; no two are as far apart as their Q."""
+    return [0.5 * q + 0.1 * q**2 - 0.2 for q in LIST_Q[row]]
+
+
 def table_for(objective: Objective) -> Any:
     if objective == "rft":
         return solutions_of([(prompt, [*prefix, *step]) for prompt, prefix, step, _ in ROWS], weight=WEIGHTS)
     if objective in LISTS:
-        return siblings_of(LIST_ROWS, q=LIST_Q, samples=LIST_SAMPLES, weight=LIST_WEIGHTS)
+        values = [shrunk(row) for row in range(len(LIST_ROWS))]
+        return siblings_of(LIST_ROWS, q=LIST_Q, value=values, samples=LIST_SAMPLES, weight=LIST_WEIGHTS)
     return pairs_of(ROWS, weight=WEIGHTS, smoothing=SMOOTHING)
 
 
-@pytest.mark.parametrize("objective", get_args(Objective))
+@pytest.mark.parametrize("objective", get_args(BuiltIn))
 def test_every_objective_is_the_same_whatever_the_forward_passes(objective: Objective) -> None:
     before = tiny_model(dtype=torch.float64, seed=1)
     found = []
@@ -255,7 +328,12 @@ def likenesses(model: Any, prompt: Any, prefix: Any, steps: Any) -> torch.Tensor
 @pytest.mark.parametrize("objective", LISTS)
 @pytest.mark.parametrize("normalised", [False, True])
 def test_a_list_objective_is_its_loss_on_each_list_by_itself(objective: Objective, normalised: bool) -> None:
-    settings = TrainingSettings(objective=objective, beta=0.7, temperature=0.4, length_normalised=normalised)
+    weights_of_kind = {"desirable_weight": 1.2, "undesirable_weight": 0.8}
+    clips = {"advantage_clip": 0.6, "ratio_clip": 0.3}
+    settings = TrainingSettings(
+        objective=objective, beta=0.7, temperature=0.4, renormalise=normalised, length_normalised=normalised,
+        **weights_of_kind, **clips,
+    )  # fmt: skip
     model, before = tiny_model(dtype=torch.float64), tiny_model(dtype=torch.float64, seed=1)
     lessons = load_lessons(table_for(objective), settings)
     with torch.no_grad():
@@ -263,25 +341,25 @@ def test_a_list_objective_is_its_loss_on_each_list_by_itself(objective: Objectiv
     figures = update(model, lessons, settings, reference if needs_reference(objective) else None)
     found = []
     for row, (policy, start) in enumerate(zip(likelihoods(model), likelihoods(before), strict=True)):
-        q, counts = torch.tensor([[LIST_Q[row]], [LIST_SAMPLES[row]]], dtype=torch.float64)
+        q, counts, value = torch.tensor([[LIST_Q[row]], [LIST_SAMPLES[row]], [shrunk(row)]], dtype=torch.float64)
         tokens = torch.tensor([[len(step) for step in LIST_ROWS[row][2]]])
-        value = (q * counts).sum() / counts.sum()
+        parent = (q * counts).sum() / counts.sum()
         present = torch.ones_like(q, dtype=torch.bool)
         pi, ref = torch.tensor([[policy], [start]], dtype=torch.float64)
         if normalised and objective in ("kto", "lipo", "tpo"):
             pi, ref = pi / tokens, ref / tokens
         if objective == "kto":
             drift = losses.sibling_kl(pi, ref, counts, present)
-            each = losses.kto(pi, ref, q > value, drift, beta=0.7)
+            each = losses.kto(pi, ref, q > parent, drift, beta=0.7, **weights_of_kind)
             found.append(float((counts / counts.sum() * each).sum()))
         elif objective == "sibling_distillation":
-            found.append(float(losses.sibling_distillation(pi, q, counts, present, tau=0.4)))
+            options: Any = {"tau": 0.4, "renormalise": normalised}
+            found.append(float(losses.sibling_distillation(pi, value, counts, present, **options)))
         elif objective == "tree_policy_gradient":
-            clips = {"advantage_clip": 1.0, "ratio_clip": 0.2}
-            found.append(float(losses.tree_policy_gradient(pi, ref, q - value, counts, present, **clips)))
+            found.append(float(losses.tree_policy_gradient(pi, ref, q - parent, counts, present, **clips)))
         else:
             weights = 1 + likenesses(model, *LIST_ROWS[row])[None] if objective == "tpo" else None
-            found.append(float(losses.lambda_loss(pi, ref, q, present, beta=0.7, step_weights=weights)))
+            found.append(float(losses.lambda_loss(pi, ref, value, present, beta=0.7, step_weights=weights)))
     assert figures["preference_loss"] == pytest.approx(np.average(found, weights=LIST_WEIGHTS), abs=1e-9)
     solutions = [
         naive_logprobs(model, prompt, [*prefix, *steps[0]]).detach().numpy() for prompt, prefix, steps in LIST_ROWS
@@ -302,7 +380,7 @@ def test_displacement_without_a_reference_is_measured_from_the_table() -> None:
 
 
 def test_every_preference_objective_has_a_weight_and_a_beta_of_its_own_unless_set() -> None:
-    for objective in get_args(Objective):
+    for objective in get_args(BuiltIn):
         plain = TrainingSettings(objective=objective)
         likelihood = objective in ("rft", "step_rft")
         assert (preference_weight(plain) == 0) == likelihood

@@ -106,15 +106,19 @@ def siblings_of(
     tokenizer: str = "digest",
     *,
     q: Sequence[Sequence[float]] | None = None,
+    value: Sequence[Sequence[float]] | None = None,
     samples: Sequence[Sequence[int]] | None = None,
     weight: Sequence[float] | None = None,
 ) -> Siblings:
-    """Lists from (prompt, prefix, steps), best step first. Unless given, Q falls evenly from 1 to −1."""
+    """Lists from (prompt, prefix, steps), best step first. Unless given, Q falls evenly from 1 to −1, and Q' is Q.
+
+    A step was visited once more than it was sampled.
+    """
     columns: dict[str, list[Any]] = {name: [] for name in Siblings.schema.names if not name.endswith(OBSERVED)}
     for number, (prompt, prefix, steps) in enumerate(lists):
         values = np.linspace(1, -1, len(steps)).tolist() if q is None else q[number]
         counts = [1] * len(steps) if samples is None else samples[number]
-        value = float(np.average(values, weights=counts))
+        parent_value = float(np.average(values, weights=counts))
         for rank, step in enumerate(steps):
             row = {
                 "problem_id": f"p{number}",
@@ -124,17 +128,17 @@ def siblings_of(
                 "rank": rank,
                 "prompt": _text([*prompt, *prefix]),
                 "completion": _text(step),
-                "label": values[rank] > value,
+                "label": values[rank] > parent_value,
                 "prompt_tokens": prompt,
                 "prefix_tokens": prefix,
                 "step_tokens": step,
                 "q": values[rank],
-                "value": values[rank],
-                "visits": counts[rank],
+                "value": values[rank] if value is None else value[number][rank],
+                "visits": counts[rank] + 1,
                 "samples": counts[rank],
                 "prior": 1 / len(steps),
                 "logprob": -3.0 - rank,
-                "parent_value": value,
+                "parent_value": parent_value,
                 "weight": 1.0 if weight is None else weight[number],
             }
             for name, cell in row.items():
