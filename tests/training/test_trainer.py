@@ -210,6 +210,11 @@ def test_the_schedule_of_a_single_update_is_the_peak(warmup: float) -> None:
     assert schedule(0, 1, TrainingSettings(warmup=warmup)) == 1.0
 
 
+def test_a_part_of_an_update_of_warm_up_is_a_whole_one() -> None:
+    rates = [schedule(update, 10, TrainingSettings(schedule="constant", warmup=0.25)) for update in range(4)]
+    assert rates == pytest.approx([1 / 3, 2 / 3, 1, 1])
+
+
 def test_weight_decay_is_on_matrices_alone() -> None:
     matrix, vector = (torch.ones(shape, requires_grad=True) for shape in ((2, 3), (3,)))
     optimizer = make_optimizer([matrix, vector], TrainingSettings(lr=0.1, weight_decay=0.5))
