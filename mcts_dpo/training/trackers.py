@@ -25,7 +25,8 @@ def trackers(
     """The trackers while the block runs.
 
     folder:     of TensorBoard's files (None: none are written). run: the run's name, settings: what it was made of.
-    resumed_at: updates done before; a TensorBoard that holds later ones (of a killed process) forgets them.
+    resumed_at: updates done before (0: none); a TensorBoard that holds later ones, of a killed process or an earlier
+                training, forgets them.
 
     Raises InputError for a tracker that is asked for and not installed.
     """
@@ -52,7 +53,7 @@ def _tensorboard(folder: Path | None, resumed_at: int) -> Any | None:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError:
         return None
-    return SummaryWriter(str(folder), purge_step=resumed_at + 1 if resumed_at else None)
+    return SummaryWriter(str(folder), purge_step=resumed_at + 1)
 
 
 def _tensorboard_tracker(writer: Any) -> Tracker:
