@@ -182,6 +182,8 @@ def load_trainable(policy: str | Path, settings: TrainingSettings) -> Trainable:
     # Only weights: buffers such as rotary frequencies lose what they are for when they are rounded.
     for parameter in model.parameters():
         parameter.data = parameter.data.to(compute)
+    # What new adapters name as their base: of a policy that is an adapter itself, not what lies under it.
+    model.name_or_path = str(policy)
     return make_trainable(model, stored, settings)
 
 

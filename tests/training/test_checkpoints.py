@@ -76,6 +76,18 @@ def test_bf16_weights_are_updated_through_float32_masters(tmp_path: Path, lora: 
         assert torch.equal(weight, master.bfloat16())
 
 
+def test_checkpointed_layers_are_computed_again_without_dropout(tmp_path: Path) -> None:
+    policy = tiny_policy(tmp_path / "tiny")
+    trained = load_trainable(policy, TrainingSettings(gradient_checkpointing=True))
+    layer, calls = trained.model.model.layers[0], []
+    layer.mlp.register_forward_pre_hook(lambda *_: calls.append(1))
+    found = trained.model(input_ids=IDS, use_cache=False).logits.sum()
+    assert len(calls) == 1
+    torch.autograd.backward(found)
+    assert len(calls) == 2
+    assert not any(module.training for module in layer.modules() if module is not layer)
+
+
 def test_gradients_of_several_passes_add_up_in_float32(tmp_path: Path) -> None:
     trained = load_trainable(tiny_policy(tmp_path / "tiny"), TrainingSettings(dtype="bfloat16"))
     for _ in range(3):
@@ -115,6 +127,17 @@ def test_adapters_are_merged_in_float32(tmp_path: Path) -> None:
     a, b = (adapters[f"base_model.model.{name}.lora_{side}.weight"] for side in "AB")
     expected = (before[f"{name}.weight"].float() + 9.0 / 3 * b @ a).bfloat16()
     assert torch.equal(after[f"{name}.weight"], expected)
+
+
+def test_adapters_name_the_policy_that_they_adapt(tmp_path: Path) -> None:
+    """Also where that is an adapter itself: on its base alone they would be another policy."""
+    policy = tiny_policy(tmp_path / "tiny")
+    table = pairs_of(random_rows(12), digest_of(policy))
+    train(policy, table, tmp_path / "one", LORA)
+    train(tmp_path / "one" / "adapter", table, tmp_path / "two", LORA.model_copy(update={"seed": 1}))
+    for name in ("one", "two"):
+        whole, adapted = (logits(load_model(tmp_path / name / part, "float32")) for part in ("", "adapter"))
+        assert (whole - adapted).abs().max() < 1e-5
 
 
 def test_an_untrained_policy_is_saved_as_it_was(tmp_path: Path) -> None:
