@@ -121,6 +121,7 @@ def search_here(
         settings=settings,
         policy=policy_fingerprint(policy),
         progress=progress,
+        trusting=True,  # the run directory is this config's, or was taken over with what is finished in it
     )
 
 

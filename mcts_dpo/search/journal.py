@@ -6,7 +6,8 @@ follows it are dropped. The first record says whose journal it is: settings, pro
 kinds follow: "samples" (tree, leaf, simulation, seed, tokens, log-probabilities, why each ended) the moment they
 arrive, and "settled" (outcomes as verified, answers of the self-evaluations) for all simulations backed up together.
 How a forest is rebuilt from them is in waves.py and events.py. Written through to the system with every record, to
-the disk at most a second later: a killed process loses nothing, a machine without power a second.
+the disk with the first record that comes a second after the last time: a killed process loses nothing, a machine
+without power what came since.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ import os
 import struct
 import time
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -28,8 +29,9 @@ import numpy as np
 from mcts_dpo.engines.base import Completion, Sample
 from mcts_dpo.files import InputError, digest
 from mcts_dpo.problems import Problem
-from mcts_dpo.search.forest import Forest
+from mcts_dpo.prompts import PromptSettings
 from mcts_dpo.search.rewards import Outcome
+from mcts_dpo.search.settings import SearchSettings
 
 FORMAT = 1
 _HEAD = struct.Struct("<II")  # bytes of the payload, CRC-32 of the payload
@@ -68,15 +70,21 @@ class Record:
     settled: dict[tuple[int, int], Settled] = field(default_factory=dict)
 
 
-def identity(forest: Forest, problems: Sequence[Problem], mode: str, policy: str) -> dict[str, str]:
-    """Whose journal it is: every part that the trees depend on, as digests by name."""
+def identity(
+    search: SearchSettings, prompt: PromptSettings, problems: Sequence[Problem], mode: str, policy: str
+) -> dict[str, str]:
+    """Whose trees they are: every part that they depend on, as digests by name."""
     return {
-        "search settings": digest(forest.settings["search"]),
-        "prompt": digest(forest.settings["prompt"]),
+        "search settings": digest(search.model_dump(mode="json")),
+        "prompt": digest(prompt.model_dump(mode="json")),
         "problems": digest([asdict(problem) for problem in problems], mode),
-        "tokenizer": forest.tokenizer,
         "policy": policy,
     }
+
+
+def differing(known: Mapping[str, str], wanted: Mapping[str, str]) -> list[str]:
+    """The names of what is wanted otherwise than it is known to be."""
+    return [name for name in wanted if known.get(name) != wanted[name]]
 
 
 def policy_fingerprint(policy: str) -> str:
@@ -186,8 +194,7 @@ class Journal:
     def _check(self, head: dict[str, Any], owner: dict[str, str]) -> None:
         if head.get("kind") != "journal" or head.get("format") != FORMAT:
             raise InputError(f"{self.path}: not a journal of format {FORMAT}; delete it to search its shard anew")
-        known = head["owner"]
-        other = [name for name in owner if known.get(name) != owner[name]]
+        other = differing(head["owner"], owner)
         if other:
             raise InputError(
                 f"{self.path}: the journal of another search ({', '.join(other)} differ); "

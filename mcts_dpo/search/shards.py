@@ -1,32 +1,34 @@
 """A search over many problems as files: one shard of trees per Parquet file, each the unit of resumption.
 
 In: problems and a way to get an engine. Out: `shard-0000.parquet` and so on in a folder. A shard that is there is not
-searched again; of one that is not, everything that the engine gave before the search was killed is taken from the
-journal beside it (journal.py), which goes when the shard is whole; unless `resume` says that it be searched anew. With
-`schedule: waves` the engine is emptied before each shard, so that a shard's bytes depend on its own problems alone;
-with `schedule: events` the trees of the next shard are begun while the last ones of a shard still run. Knows nothing of
-rounds or run directories.
+searched again, and refused if it is of another search; of one that is not, everything that the engine gave before the
+search was killed is taken from the journal beside it (journal.py), which goes when the shard is whole; unless `resume`
+says that it be searched anew. With `schedule: waves` the engine is emptied before each shard, so that a shard's bytes
+depend on its own problems alone; with `schedule: events` the trees of the next shard are begun while the last ones of a
+shard still run. Knows nothing of rounds or run directories.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
 from mcts_dpo.engines.base import Engine
+from mcts_dpo.files import InputError
 from mcts_dpo.problems import Problem
 from mcts_dpo.progress import Progress, part_of, silent
 from mcts_dpo.prompts import PromptSettings
 from mcts_dpo.search.desk import SearchClock
 from mcts_dpo.search.events import run_events
-from mcts_dpo.search.journal import Journal, identity
+from mcts_dpo.search.journal import Journal, differing, identity
 from mcts_dpo.search.lasting import EngineDiedError
 from mcts_dpo.search.mcts import report, require_unique
 from mcts_dpo.search.settings import SearchSettings
 from mcts_dpo.search.simulation import Task, start
+from mcts_dpo.search.storage import made_with, save
 from mcts_dpo.search.waves import run_waves
 
 
@@ -50,17 +52,23 @@ def search_shards(
     policy: str = "",
     progress: Progress = silent,
     clock: SearchClock | None = None,
+    trusting: bool = False,
 ) -> list[Path]:
     """Search all problems, `shard_size` at a time. Returns the shards' paths, in the order of the problems.
 
     engine: called only when there is a shard to search.
-    policy: what tells the policy's weights from others (`policy_fingerprint`); a journal of another is refused.
+    policy: what tells the policy's weights from others (`policy_fingerprint`); a journal or shard of another is
+            refused.
+    trusting: finished shards are taken as they are: whose they are has been seen to.
 
-    Raises InputError if two problems share an id, or a journal in the folder is of another search or in use, and
+    Raises InputError if two problems share an id, or what is in the folder is of another search or in use, and
     EngineDiedError where the engine serves nothing any more: no tree fails because of it.
     """
     shards = shards_of(problems, folder, shard_size)
     missing = missing_shards(shards)
+    for shard in () if trusting else shards:
+        if shard not in missing:
+            _require_own(shard, identity(settings, prompt, shard.problems, "train", policy))
     if missing:
         search_some(
             missing,
@@ -93,6 +101,17 @@ def missing_shards(shards: Sequence[Shard]) -> list[Shard]:
     return missing
 
 
+def _require_own(shard: Shard, wanted: Mapping[str, str]) -> None:
+    """Raise InputError if a finished shard is of another search. One that does not say whose it is, is not refused."""
+    known = made_with(shard.path)
+    other = differing(known, wanted) if known else []
+    if other:
+        raise InputError(
+            f"{shard.path}: trees of another search ({', '.join(other)} differ); give another folder, or delete it to "
+            "search its shard anew"
+        )
+
+
 def search_some(
     shards: Sequence[Shard],
     engine: Engine,
@@ -105,23 +124,31 @@ def search_some(
     clock: SearchClock | None = None,
 ) -> None:
     """Search these shards, whose files are not there. total: problems of the whole search, for `progress`."""
+    owners = {shard.first: identity(settings, prompt, shard.problems, "train", policy) for shard in shards}
 
     def begin(shard: Shard) -> Task:
         task = start(shard.problems, engine, prompt, settings, "train")
-        owner = identity(task.forest, shard.problems, "train", policy)
+        owner = {**owners[shard.first], "tokenizer": task.forest.tokenizer}
         task.journal = Journal(_journal(shard), owner, keep=settings.resume == "journal")
         return task
 
+    def finish(task: Task, shard: Shard) -> None:
+        """The shard appears whole, then its journal goes."""
+        save(task.forest, shard.path, owners[shard.first])
+        if task.journal:
+            task.journal.remove()
+
     if settings.schedule == "waves":
-        _in_waves(shards, begin, total, progress, clock)
+        _in_waves(shards, begin, finish, total, progress, clock)
     else:
         engine.reset()
-        _by_events(shards, begin, total, progress, clock, settings, engine)
+        _by_events(shards, begin, finish, total, progress, clock, settings, engine)
 
 
 def _in_waves(
     missing: Sequence[Shard],
     begin: Callable[[Shard], Task],
+    finish: Callable[[Task, Shard], None],
     total: int,
     progress: Progress,
     clock: SearchClock | None,
@@ -132,7 +159,7 @@ def _in_waves(
         share = part_of(progress, before=shard.first, total=total)
         with _held([task].copy):
             run_waves(task, clock, partial(_report, share))
-        _finish(task, shard)
+        finish(task, shard)
 
 
 def _report(progress: Progress, task: Task) -> None:
@@ -158,6 +185,7 @@ def _held(tasks: Callable[[], Iterable[Task]]) -> Iterator[None]:
 def _by_events(
     missing: Sequence[Shard],
     begin: Callable[[Shard], Task],
+    finish: Callable[[Task, Shard], None],
     total: int,
     progress: Progress,
     clock: SearchClock | None,
@@ -188,17 +216,10 @@ def _by_events(
         tokens += task.tally.tokens
         solved += task.tally.solved
         task.forest = task.forest.by_tree()
-        _finish(task, shard)
+        finish(task, shard)
 
     with _held(lambda: [task for task, _ in opened.values()]):
         run_events(tasks(), engine, settings, clock, done=done, told=tell)
-
-
-def _finish(task: Task, shard: Shard) -> None:
-    """The shard appears whole, then its journal goes."""
-    task.forest.save(shard.path)
-    if task.journal:
-        task.journal.remove()
 
 
 def _journal(shard: Shard) -> Path:

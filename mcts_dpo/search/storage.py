@@ -3,24 +3,27 @@
 The columns are the arrays of `forest.NODE_FIELDS` under their own names (but `offset`, which the list columns
 imply), with `node` (the row number), `problem_id`, `text`, `answer`, `finish` (as its name), `tokens` and
 `logprobs`. Any reader of Parquet opens it, `datasets.load_dataset("parquet")` among them. The bytes depend on the
-forest alone.
+forest, and on what it is said to be made with, alone.
 """
 
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 
 from mcts_dpo.files import InputError, read_table, write_table
 from mcts_dpo.search.forest import FINISHES, NODE_FIELDS, Forest, TreeInfo
 
 FORMAT = 1
 _KEY = b"mcts_dpo.forest"
+_MADE_WITH = b"mcts_dpo.made_with"
 
 
 def to_table(forest: Forest) -> pa.Table:
@@ -82,9 +85,22 @@ def from_table(table: pa.Table, where: str) -> Forest:
     return forest
 
 
-def save(forest: Forest, path: Path) -> None:
-    """Write `forest` to `path`, whole or not at all."""
-    write_table(path, to_table(forest))
+def save(forest: Forest, path: Path, made_with: Mapping[str, str] | None = None) -> None:
+    """Write `forest` to `path`, whole or not at all. made_with: what the trees depend on, as digests by name."""
+    table = to_table(forest)
+    if made_with is not None:
+        table = table.replace_schema_metadata({**table.schema.metadata, _MADE_WITH: json.dumps(made_with)})
+    write_table(path, table)
+
+
+def made_with(path: Path) -> dict[str, str]:
+    """What `save` was told that the trees are made with; {} if nothing. Raises InputError if the file is no Parquet."""
+    try:
+        metadata = pq.read_schema(path).metadata or {}
+    except (pa.ArrowInvalid, OSError) as error:
+        raise InputError(f"{path}: not a readable Parquet file ({str(error).splitlines()[0]})") from None
+    found: dict[str, str] = json.loads(metadata.get(_MADE_WITH, b"{}"))
+    return found
 
 
 def load(path: Path) -> Forest:

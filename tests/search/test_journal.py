@@ -128,7 +128,7 @@ def test_replay_rebuilds_the_forest_row_by_row(tmp_path: Path) -> None:
     forests = []
     for engine in (ShuffledEngine(5), DyingEngine(0, 6, 0)):
         task = start(PROBLEMS, engine, PROMPT, settings, "train")
-        task.journal = Journal(tmp_path / "journal", identity(task.forest, PROBLEMS, "train", ""))
+        task.journal = Journal(tmp_path / "journal", identity(task.settings, PROMPT, PROBLEMS, "train", ""))
         run_events([task], engine, settings)
         task.journal.close()
         forests.append(task.forest)
@@ -171,6 +171,24 @@ def test_a_journal_of_another_search_is_refused_in_one_line(tmp_path: Path) -> N
             shards(AutomatonEngine(6), tmp_path, settings, policy=policy)
         assert "\n" not in str(caught.value)
     shards(AutomatonEngine(6), tmp_path, WIDE, policy="a")
+
+
+def test_shards_of_another_search_are_refused_in_one_line(tmp_path: Path) -> None:
+    for schedule in ("waves", "events"):
+        folder, mine = tmp_path / schedule, WIDE.model_copy(update={"schedule": schedule})
+        forests = shards(AutomatonEngine(6), folder, mine, policy="a")
+        assert shards(DyingEngine(0, 6, 0), folder, mine, policy="a") == forests
+        other = mine.model_copy(update={"children": 2})
+        for settings, policy, what in ((other, "a", "search settings"), (mine, "b", "policy")):
+            message = rf"shard-0000.parquet: trees of another search \({what} differ\); give another folder, or"
+            with pytest.raises(InputError, match=message):
+                shards(AutomatonEngine(6), folder, settings, policy=policy)
+        with pytest.raises(InputError, match=r"trees of another search \(problems differ\)"):
+            search_shards(
+                MANY[1:], lambda: AutomatonEngine(6), folder, shard_size=3, prompt=PROMPT, settings=mine, policy="a"
+            )
+        forests[0].save(folder / "shard-0000.parquet")  # as an earlier version wrote it: it does not say whose it is
+        assert shards(AutomatonEngine(6), folder, mine, policy="a") == forests
 
 
 def test_a_file_that_is_no_journal_is_refused(tmp_path: Path) -> None:

@@ -112,7 +112,7 @@ def test_a_cancelled_task_goes_on_from_its_journal(tmp_path: Path) -> None:
 
     def begin() -> Task:
         task = start(MANY, engine, PROMPT, settings, "train")
-        task.journal = Journal(tmp_path / "journal", identity(task.forest, MANY, "train", ""))
+        task.journal = Journal(tmp_path / "journal", identity(task.settings, PROMPT, MANY, "train", ""))
         return task
 
     task, loop = begin(), Loop(engine, 9)
