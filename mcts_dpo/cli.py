@@ -396,6 +396,7 @@ def _evaluate_strategies(
     from mcts_dpo.evaluation import evaluate_strategies
     from mcts_dpo.evaluation.strategies import parse_budgets, parse_strategies
     from mcts_dpo.report import plot_strategies, strategies_table
+    from mcts_dpo.search import policy_fingerprint
 
     if strategy is None or budget is None:
         absent, example = ("--budget", "256,512") if budget is None else ("--strategy", "mcts,majority")
@@ -414,7 +415,10 @@ def _evaluate_strategies(
             search=settings.search,
             settings=settings.evaluation.strategies,
             folder=out,
-            about={"model": policy},
+            about={
+                "model": policy_fingerprint(policy),
+                "engine": settings.engine.model_dump(include={"kind", "dtype", "context", "served"}),
+            },
             progress=progress,
         )
     if out:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -97,9 +98,10 @@ def test_stages_one_by_one(cli: Cli, config: Path, toy_world: ToyWorld, tmp_path
     assert "greedy" in out
 
 
-def test_eval_compares_strategies_at_equal_budgets(cli: Cli, config: Path, tmp_path: Path) -> None:
+def test_eval_compares_strategies_at_equal_budgets(cli: Cli, config: Path, toy_world: ToyWorld, tmp_path: Path) -> None:
     out_folder = tmp_path / "out"
-    command = ("eval", "-c", config, "--strategy", "majority,mcts", "-o", out_folder)
+    policy = Path(shutil.copytree(toy_world.policy, tmp_path / "policy"))
+    command = ("eval", "-c", config, "-m", policy, "--strategy", "majority,mcts", "-o", out_folder)
     code, out, err = cli(*command, "--budget", "96,192")
     assert (code, err) == (0, "")
     assert "majority at 96 tokens:" in out
@@ -112,6 +114,11 @@ def test_eval_compares_strategies_at_equal_budgets(cli: Cli, config: Path, tmp_p
     assert [(row["strategy"], row["budget"]) for row in json.loads(out)["rows"]] == [
         *(("majority", 96), ("majority", 192), ("mcts", 96), ("mcts", 192))
     ]
+    weights = policy / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-4] + bytes(4))  # trained on, under the same name
+    code, _, err = cli(*command, "--budget", "96,192")
+    assert code == 2
+    assert "majority-96.parquet: of another model, prompt, problem set or settings" in err
 
 
 def test_run_and_report(cli: Cli, config: Path, tmp_path: Path) -> None:
