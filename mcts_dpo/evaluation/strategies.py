@@ -106,6 +106,8 @@ class StrategyComparison:
 
         A search is also held against the best of the sampling strategies at its budget: best-of-n and the weighted
         vote hear the same self-evaluation without any search. Choosing the best of them afterwards favours them.
+        A difference counts where its interval leaves out 0 and McNemar's exact test agrees (p < 0.05): where few
+        problems differ, and all of them in one way, the bootstrap's interval is too narrow.
         """
         lines: list[str] = []
         compared = 0
@@ -114,18 +116,18 @@ class StrategyComparison:
             paired = self.against_baseline(result)
             if paired is None:
                 continue
-            lines.append(_sentence(result, BASELINE, paired.difference))
+            lines.append(_sentence(result, BASELINE, paired))
             if result.strategy not in SEARCHES:
                 continue
             compared += 1
             best = max(
                 (r for r in self.results if r.strategy not in SEARCHES and r.budget == result.budget), key=_right
             )
-            against_best = compare_paired(best.correct, result.correct).difference
+            against_best = compare_paired(best.correct, result.correct)
             if best.strategy != BASELINE:
                 lines.append(_sentence(result, best.strategy, against_best))
-            for found, difference in zip(paid.values(), (paired.difference, against_best), strict=True):
-                if difference.low > 0:
+            for found, against_one in zip(paid.values(), (paired, against_best), strict=True):
+                if _clear(against_one) and against_one.difference.value > 0:
                     found.append(f"{result.strategy} at {result.budget}")
         for against, found in paid.items() if compared else ():
             pays = f"pays against {against}: {', '.join(found)}." if found else f"does not pay against {against}"
@@ -182,7 +184,8 @@ def evaluate_strategies(
     """Run every strategy at every budget over all problems and verify the answers.
 
     folder: keeps each finished (strategy, budget) under `parts/`; what is there is not run again.
-    about:  what else the result depends on (the model's name), for telling whether kept parts are of this comparison.
+    about:  what else the result depends on (the policy's weights, the engine), for telling whether kept parts are of
+            this comparison.
 
     Raises InputError for no problems, strategies or budgets, for a problem without reference answer, for a budget
     below 1, and for kept parts of another model, prompt, problem set or settings.
@@ -287,11 +290,21 @@ def _right(result: StrategyResult) -> int:
     return sum(result.correct)
 
 
-def _sentence(result: StrategyResult, other: Strategy, d: Estimate) -> str:
+def _clear(paired: PairedComparison) -> bool:
+    """Whether the difference is more than chance, whatever its sign; see `sentences`."""
+    return (paired.difference.low > 0 or paired.difference.high < 0) and paired.p_value < 0.05
+
+
+def _sentence(result: StrategyResult, other: Strategy, paired: PairedComparison) -> str:
     """E.g. "mcts does not beat majority at 512 tokens: −0.02 [−0.05, +0.01]"."""
-    says = "beats" if d.low > 0 else "is worse than" if d.high < 0 else "does not beat"
+    d = paired.difference
+    says = ("beats" if d.value > 0 else "is worse than") if _clear(paired) else "does not beat"
     figures = f"{_signed(d.value)} [{_signed(d.low)}, {_signed(d.high)}]"
-    return f"{result.strategy} {says} {other} at {result.budget} tokens: {figures}"
+    differ = paired.gained + paired.lost
+    doubt = (
+        "" if _clear(paired) or d.low <= 0 <= d.high else f" (only {differ} differ, McNemar p = {paired.p_value:.2f})"
+    )
+    return f"{result.strategy} {says} {other} at {result.budget} tokens: {figures}{doubt}"
 
 
 def _signed(value: float) -> str:

@@ -55,6 +55,16 @@ def test_it_says_plainly_when_search_does_not_pay() -> None:
     assert "add it to --strategy" in comparison(result("mcts", 64, right)).sentences()[0]
 
 
+def test_a_few_problems_that_differ_are_no_win() -> None:
+    none, few = [False] * 50, [True] * 4 + [False] * 46  # the bootstrap leaves out 0, the exact test does not
+    lines = comparison(result("majority", 64, none), result("mcts", 64, few)).sentences()
+    assert lines[0].startswith("mcts does not beat majority at 64 tokens: +0.08 [+0.02, ")
+    assert lines[0].endswith("(only 4 differ, McNemar p = 0.12)")
+    assert "Search does not pay against majority: in 0 of 1 comparisons." in lines
+    lines = comparison(result("majority", 64, few), result("mcts", 64, none)).sentences()
+    assert lines[0].startswith("mcts does not beat majority at 64 tokens: −0.08")
+
+
 def test_rows_are_the_paired_statistics() -> None:
     a, b = [True] * 9 + [False] * 11, [True] * 5 + [False] * 10 + [True] * 5
     (_, row) = comparison(result("majority", 32, a), result("beam", 32, b)).rows()
