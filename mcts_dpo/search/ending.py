@@ -36,7 +36,7 @@ def _over(task: Task, tree: Tree) -> str:
         return "exhausted"
     if tree.started - tree.base >= settings.simulations:
         return "simulations"
-    if settings.budget is not None and tree.info.generated + _keep(tree) >= settings.budget:
+    if settings.budget is not None and settings.budget - tree.info.generated < tree.least:
         return "budget"
     return "decided" if settings.stop == "decided" and is_decided(task, tree) else ""
 
@@ -73,8 +73,3 @@ def _move(task: Task, tree: Tree) -> None:
     tree.position, tree.base = child, tree.started
     if forest.terminal[child]:
         end(task, tree, "advanced")
-
-
-def _keep(tree: Tree) -> int:
-    """What a solving tree does not start another simulation for: no more than one question costs."""
-    return tree.question.cost if tree.info.mode == "solve" and tree.question else 0

@@ -93,6 +93,11 @@ class Tree:
         """Whether it is still being searched."""
         return self.info.status == "running"
 
+    @property
+    def least(self) -> int:
+        """Tokens of a budget without which no simulation starts: one, and in mode "solve" a question about it."""
+        return 1 + (self.question.cost if self.question and self.info.mode == "solve" else 0)
+
 
 @dataclass(slots=True)
 class Tally:
@@ -195,11 +200,18 @@ def _plant(task: Task, problem: Problem, mode: Mode) -> None:
         info.notes.append(f"the reference answer {problem.answer!r} cannot be parsed: outcomes are not known")
     if room < 1:
         fail(task, tree, f"a prompt of {len(tokens)} tokens {NO_ROOM} in a context of {engine.context}")
+    elif settings.budget is not None and settings.budget < tree.least:
+        end(task, tree, "budget")
 
 
 def room_for(task: Task, tree: Tree) -> int:
-    """Simulations that may still be started from where a tree is searched now."""
-    return 0 if tree.resting or not tree.living else task.settings.simulations - (tree.started - tree.base)
+    """Simulations that may still be started from where a tree is searched now: in mode "solve" as many as the budget
+    pays beside those under way, each a token at least."""
+    if tree.resting or not tree.living:
+        return 0
+    room = task.settings.simulations - (tree.started - tree.base)
+    strict = task.settings.budget is not None and tree.info.mode == "solve"
+    return min(room, max(0, _left(task, tree)) // tree.least) if strict else room
 
 
 def select(task: Task, trees: Sequence[Tree], wanted: Sequence[int]) -> list[list[int]]:

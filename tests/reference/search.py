@@ -278,11 +278,16 @@ def reference_search(
     limit = min(settings.max_tokens, engine.context - len(start) - len(suffix) - longest)
     started = longest_sample = 0
     strict = mode == "solve" and settings.budget is not None
+    if strict and settings.budget < 1 + longest:
+        tree.status = "budget"
     while not tree.status:
         # Select and ask.
         requests = []
         promised = 0
-        for _ in range(min(settings.parallel_leaves, settings.simulations - (started - base))):
+        leaves = min(settings.parallel_leaves, settings.simulations - (started - base))
+        if strict:  # every leaf draws a token and may ask about it
+            leaves = min(leaves, (settings.budget - tree.generated) // (1 + longest))
+        for _ in range(leaves):
             leaf = tree.select()
             if leaf is None:
                 break
