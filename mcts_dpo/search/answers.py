@@ -34,13 +34,11 @@ class TreeAnswer:
     path: tuple[int, ...]
 
 
-def tree_answer(forest: Forest, tree: int, rule: Rule = "weighted", below: int | None = None) -> TreeAnswer:
+def tree_answer(forest: Forest, tree: int, rule: Rule = "weighted") -> TreeAnswer:
     """The answer of one tree.
 
-    below: a node id; only solutions that go through it have a say (None: the root, all solutions).
-
-    weighted:     finished solutions are clustered by mathematical equality of their answers; a cluster weighs
-                  Σ visits × value (see `values`), the heaviest wins.
+    weighted:     finished solutions (see `heard`) are clustered by mathematical equality of their answers; a cluster
+                  weighs Σ visits × value (see `values`), the heaviest wins.
     majority:     the same with the samples drawn: maj@k.
     best_q:       from the root always to the child of highest Q (then of more visits).
     most_visited: from the root always to the child of most visits (then of higher Q).
@@ -48,9 +46,7 @@ def tree_answer(forest: Forest, tree: int, rule: Rule = "weighted", below: int |
     log-probability per token (averaged over their solutions), then to the one found first. The solution returned for a
     cluster is that of highest value, then of most visits, then of highest mean log-probability.
     """
-    leaves = [int(node) for node in forest.nodes(tree) if forest.answers[node] is not None]
-    if below is not None:
-        leaves = [leaf for leaf in leaves if below in forest.path(leaf)]
+    leaves = heard(forest, tree)
     if not leaves:
         return TreeAnswer(None, 0.0, -1, ())
     if rule in ("best_q", "most_visited"):
@@ -68,6 +64,14 @@ def tree_answer(forest: Forest, tree: int, rule: Rule = "weighted", below: int |
     best = max(clusters, key=lambda cluster: (weight(cluster), np.mean([fluency[leaf] for leaf in cluster])))
     leaf = max(best, key=lambda leaf: (value[leaf], forest.visits[leaf], fluency[leaf]))
     return TreeAnswer(forest.answers[leaf], weight(best), leaf, tuple(forest.path(leaf)))
+
+
+def heard(forest: Forest, tree: int) -> list[int]:
+    """The ends of the solutions that have a say: those with an answer that go through the node to which the search has
+    moved (`advance: step`; else all)."""
+    answered = [int(node) for node in forest.nodes(tree) if forest.answers[node] is not None]
+    moves = forest.trees[tree].moves
+    return [node for node in answered if moves[-1] in forest.path(node)] if moves else answered
 
 
 def values(forest: Forest, leaves: Sequence[int]) -> list[float]:

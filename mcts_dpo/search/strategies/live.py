@@ -116,11 +116,8 @@ class TreeSolver:
 
     def admit(self, key: Hashable, question: Question) -> None:
         """See `Solver`."""
-        search, dials = question.search, self._dials
-        if search.advance == "step" and dials.simulations is None:
-            # Simulations are then those of one move, not of all that the budget pays.
-            dials = dials.model_copy(update={"simulations": search.simulations})
-        settings = tree_settings(search, question.budget, plan(question.budget, dials, search))
+        follows = plan(question.budget, self._dials, question.search)
+        settings = tree_settings(question.search, question.budget, follows)
         task = simulation.start([question.problem], self._engine, question.prompt, settings, "solve", self._tokenizer)
         if task.trees[0].info.status == "failed":
             raise InputError(task.trees[0].info.reason)
@@ -151,13 +148,13 @@ class TreeSolver:
 
 
 def tree_reply(task: simulation.Task) -> Reply:
-    """What a finished tree answers: the weighted vote of the solutions below the node that it has moved to."""
+    """What a finished tree answers."""
     forest, tree = task.forest, task.trees[0]
     info = tree.info
     cost = Reply(prompt=len(info.prompt_tokens), spent=info.generated, expansions=info.simulations)
     if info.status == "failed":
         return replace(cost, error=info.reason)
-    found = tree_answer(forest, 0, below=tree.position)
+    found = tree_answer(forest, 0)
     leaf = found.leaf if found.leaf >= 0 else _likeliest(forest, tree.position)
     steps = _with_prefill(task, forest.path(leaf)[1:])
     cut = not forest.terminal[leaf] or bool(forest.finish[leaf] == LENGTH)

@@ -23,7 +23,8 @@ class StrategySettings(Settings):
     children:        beam, dvts: M, the candidates under one kept prefix; mcts: the samples of one expansion. None: √n,
                      between 2 and 4; 1 where the budget is planned as one solution.
     depth:           beam, dvts, mcts: steps in a solution, the last sampled to its end. None: `max_depth`.
-    simulations:     mcts: expansions. None: as many as the budget pays.
+    simulations:     mcts: expansions. None: as many as the budget pays; with `advance: step`, where they are those of
+                     one move, `SearchSettings.simulations`.
     """
 
     solution_tokens: int | None = Field(default=None, ge=1)
@@ -47,9 +48,10 @@ def plan(budget: int, settings: StrategySettings, search: SearchSettings) -> Pla
     """What follows from a budget of generated tokens (≥ 1) for what is not set."""
     length = settings.solution_tokens or max(1, search.max_tokens // 2)
     solutions = max(1, budget // length)
+    simulations = search.simulations if search.advance == "step" else budget
     return Plan(
         width=settings.width or solutions,
         children=settings.children or (min(4, max(2, round(sqrt(solutions)))) if solutions > 1 else 1),
         depth=settings.depth or search.max_depth,
-        simulations=settings.simulations or budget,
+        simulations=settings.simulations or simulations,
     )

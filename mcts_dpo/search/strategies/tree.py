@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from mcts_dpo.engines.base import Engine
 from mcts_dpo.progress import Progress
 from mcts_dpo.prompts import PromptSettings
-from mcts_dpo.search.answers import tree_answer
+from mcts_dpo.search.answers import heard, tree_answer
 from mcts_dpo.search.forest import Forest
 from mcts_dpo.search.mcts import search
 from mcts_dpo.search.settings import SearchSettings
@@ -45,7 +45,7 @@ def tree_settings(search: SearchSettings, budget: int, follows: Plan) -> SearchS
 
 def _attempt(forest: Forest, index: int, prompt: PromptSettings) -> Attempt:
     info = forest.trees[index]
-    ends = int(sum(forest.samples[node] for node in forest.nodes(index) if forest.answers[node] is not None))
+    ends = int(forest.samples[heard(forest, index)].sum())
     if info.status == "failed":
         return Attempt(None, "", info.generated, ends, info.reason)
     found = tree_answer(forest, index)

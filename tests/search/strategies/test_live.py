@@ -19,6 +19,7 @@ from tests.search.support import PROMPT
 from tests.search.test_events import MANY, ShuffledEngine
 
 SETTINGS = SearchSettings(max_tokens=24, max_step_tokens=8, max_depth=5, temperature=1.0)
+MOVING = SETTINGS.model_copy(update={"advance": "step", "expand": "step", "simulations": 3})
 DIALS = StrategySettings()
 
 
@@ -27,9 +28,15 @@ def ask(problem: Problem, budget: int = 120, search: SearchSettings = SETTINGS) 
 
 
 @hypothesis_settings(max_examples=70, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
-@given(st.sampled_from(STRATEGIES), st.integers(0, 1000), st.integers(1, 300), st.integers(1, 9))
+@given(
+    st.sampled_from(STRATEGIES),
+    st.integers(0, 1000),
+    st.integers(1, 300),
+    st.integers(1, 9),
+    st.sampled_from([SETTINGS, MOVING]),
+)
 def test_replies_are_the_attempts_of_solve_whatever_is_cancelled_beside_them(
-    strategy: Strategy, seed: int, budget: int, alive: int
+    strategy: Strategy, seed: int, budget: int, alive: int, search: SearchSettings
 ) -> None:
     chance = random.Random(seed)
     engine = ShuffledEngine(seed, 6)
@@ -41,7 +48,7 @@ def test_replies_are_the_attempts_of_solve_whatever_is_cancelled_beside_them(
     while waiting or solver.busy:
         if waiting and (not solver.busy or chance.random() < 0.4):
             problem = waiting.pop(0)
-            solver.admit(problem.id, ask(problem, budget))
+            solver.admit(problem.id, ask(problem, budget, search))
             under_way.append(problem.id)
         if under_way and chance.random() < 0.15:
             gone.add(under_way.pop(chance.randrange(len(under_way))))
@@ -55,7 +62,7 @@ def test_replies_are_the_attempts_of_solve_whatever_is_cancelled_beside_them(
     assert found.keys() | gone == {problem.id for problem in MANY}
     assert not found.keys() & gone
     alone = AutomatonEngine(6)
-    attempts = solve(MANY, alone, [(strategy, budget)], prompt=PROMPT, search=SETTINGS)[strategy, budget]
+    attempts = solve(MANY, alone, [(strategy, budget)], prompt=PROMPT, search=search)[strategy, budget]
     for problem, attempt in zip(MANY, attempts, strict=True):
         if problem.id in found:
             reply = found[problem.id]
@@ -88,10 +95,9 @@ def test_what_cannot_be_served_says_why(strategy: Strategy) -> None:
 
 def test_moves_decide_steps_and_the_reply_keeps_to_them() -> None:
     engine = ShuffledEngine(3, 6)
-    search = SETTINGS.model_copy(update={"advance": "step", "expand": "step", "simulations": 3})
     solver = solver_for("mcts", engine, DIALS, 9)
     for problem in MANY:
-        solver.admit(problem.id, ask(problem, 600, search))
+        solver.admit(problem.id, ask(problem, 600, MOVING))
     told: dict[object, list[str]] = {problem.id: [] for problem in MANY}
     moments = 0
     while solver.busy:
