@@ -47,6 +47,7 @@ def test_equal_answers_are_weighed_together() -> None:
 def test_ties_go_to_the_more_probable_then_to_the_first() -> None:
     assert tree_answer(ends(("1", 2, 0.5, -2.0), ("2", 2, 0.5, -1.0)), 0).answer == "2"
     assert tree_answer(ends(("1", 2, 0.5, -1.0), ("2", 2, 0.5, -1.0)), 0).answer == "1"
+    assert tree_answer(ends(("1", 1, 0.5, -1.0), ("1", 1, 0.5, -9.0), ("2", 2, 0.5, -2.0)), 0).answer == "2", "a mean"
 
 
 def test_without_any_judgement_the_vote_is_by_visits() -> None:
