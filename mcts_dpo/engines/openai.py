@@ -19,10 +19,10 @@ import queue
 import threading
 import time
 import weakref
-from collections.abc import Iterable
+from collections.abc import Coroutine, Iterable
 from concurrent.futures import Future
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
@@ -39,7 +39,10 @@ from mcts_dpo.models import load_skeleton, load_tokenizer
 if TYPE_CHECKING:
     from openai import AsyncOpenAI
 
+Part = TypeVar("Part")
+
 _CHOICES = 128  # next tokens that are scored in one request at most
+_CLOSED = "the engine is closed"
 _KEY = "OPENAI_API_KEY"  # the environment variable that holds the server's key, if it wants one
 
 
@@ -104,7 +107,7 @@ class OpenAIEngine:
         self._under_way[request.id] = request
         problem = unservable(request, self._vocabulary, self.context, self.context * self.settings.slots)
         if not self.close.alive:
-            problem = "the engine is closed"
+            problem = _CLOSED
         if problem is not None:
             self._done.put((Completion(request.id, error=problem), request))
             return
@@ -114,6 +117,9 @@ class OpenAIEngine:
     def poll(self, patience: float | None = None) -> list[Completion]:
         """Wait until at least one request is done, or `patience` seconds have passed. [] if none is under way."""
         until = None if patience is None else time.monotonic() + patience
+        if not self.close.alive:  # what was under way is lost
+            lost, self._under_way = self._under_way, {}
+            return [Completion(one, error=_CLOSED) for one in lost]
         ready: list[Completion] = []
         while self._under_way and (not ready or not self._done.empty()):
             try:
@@ -168,11 +174,11 @@ class OpenAIEngine:
         """One request from beginning to end; its parts go out side by side."""
         try:
             if request.choices is None:
-                samples = await asyncio.gather(*(self._sample(request, j) for j in range(request.n)))
+                samples = await _together(self._sample(request, j) for j in range(request.n))
                 completion = Completion(request.id, samples=tuple(samples))
             else:
                 asked = questions(request.choices, _CHOICES)
-                scores = await asyncio.gather(*(self._score(request, after, tokens) for after, tokens in asked))
+                scores = await _together(self._score(request, after, tokens) for after, tokens in asked)
                 known = {place: score for part in scores for place, score in part.items()}
                 completion = Completion(request.id, probabilities=probabilities(request.choices, known))
         except _Failed as failure:
@@ -276,6 +282,16 @@ class OpenAIEngine:
                 raise _Failed(f"the model's logits after {len(request.prefix) + len(after)} tokens are NaN or infinite")
             found[(*after, token)] = float(logprob)
         return found
+
+
+async def _together(parts: Iterable[Coroutine[Any, Any, Part]]) -> list[Part]:
+    """The results of all parts, which run side by side; as soon as one fails, the others are given up."""
+    tasks = [asyncio.ensure_future(part) for part in parts]
+    try:
+        return await asyncio.gather(*tasks)
+    finally:
+        for task in tasks:
+            task.cancel()
 
 
 def _close(loop: asyncio.AbstractEventLoop, client: AsyncOpenAI, thread: threading.Thread) -> None:

@@ -24,7 +24,7 @@ import weakref
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -38,9 +38,6 @@ from mcts_dpo.engines.settings import EngineSettings
 from mcts_dpo.engines.text import StopStrings, continued
 from mcts_dpo.files import InputError
 from mcts_dpo.models import as_directory, default_dtype, load_skeleton, load_tokenizer, tokenizer_digest
-
-if TYPE_CHECKING:
-    pass
 
 _log = logging.getLogger(__name__)
 _CHOICES = 128  # next tokens that vLLM scores in one request at most

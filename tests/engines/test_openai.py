@@ -14,6 +14,7 @@ import time
 import urllib.request
 from collections import deque
 from collections.abc import Iterator
+from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -244,7 +245,9 @@ def test_what_is_cancelled_makes_room_for_the_next(server: str, smollm2: Path, p
     engine.submit(short)
     assert [completion.id for completion in engine.poll()] == [1]
     assert engine.poll(60.0) == []
+    engine.submit(long)
     engine.close()
+    assert [completion.error for completion in engine.poll()] == ["the engine is closed"]
 
 
 def test_what_fails_for_good_fails_alone(proxy: Proxy, smollm2: Path, prompts: list[tuple[int, ...]]) -> None:
@@ -256,6 +259,12 @@ def test_what_fails_for_good_fails_alone(proxy: Proxy, smollm2: Path, prompts: l
     assert "the server answers 400" in (refused.error or "")
     assert "returns no token ids" in (stripped.error or "")
     assert served.error is None
+    proxy.seen.clear()
+    proxy.failures.append("400")
+    several, served = complete(engine, [replace(requests[0], n=4), requests[1]])
+    assert "the server answers 400" in (several.error or "")
+    assert served.error is None
+    assert len(proxy.seen) < 5, "when one sample has failed, the others are given up"
     proxy.failures.append("strip token ids")
     (unscored,) = complete(engine, [Request(id=0, prefix=prompts[0], choices=((5,), (6,)))])
     assert "cannot score given tokens" in (unscored.error or "")
