@@ -286,7 +286,8 @@ def _affordable(task: Task, tree: Tree, leaf: int, n: int, size: int) -> tuple[i
     if settings.expand == "rollout" and settings.self_evaluation.at == "all":
         questions = settings.max_depth - int(task.forest.depth[leaf])
     cost = questions * tree.question.cost if tree.question else 0
-    share = _left(task, tree) // max(1, settings.parallel_leaves - tree.flying)
+    beside = settings.parallel_leaves if leaf != tree.info.root else 1  # the root is expanded alone
+    share = _left(task, tree) // max(1, beside - tree.flying)
     n = min(n, max(1, share // (max(1, tree.longest) + cost)))
     size = max(1, min(size, share // n - cost))
     return n, size, n * (size + cost)

@@ -301,7 +301,7 @@ def reference_search(
                 if settings.expand == "rollout" and judged.at == "all":
                     asked *= settings.max_depth - (len(leaf.path) - 1)
                 left = settings.budget - tree.generated - promised
-                share = left // (settings.parallel_leaves - len(requests))
+                share = left // (settings.parallel_leaves - len(requests)) if leaf is not tree.root else left
                 n = max(1, min(n, share // (max(1, longest_sample) + asked)))
                 size = max(1, min(size, share // n - asked))
                 promised += n * (size + asked)
