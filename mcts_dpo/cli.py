@@ -436,18 +436,23 @@ def solve(
     overrides: Overrides = None,
     model: ModelOption = None,
     config: ConfigOption = None,
-    budget: Annotated[int | None, typer.Option(help="Generated tokens to spend.", min=1)] = None,
+    budget: Annotated[
+        int | None, typer.Option(help="Generated tokens to spend; what search.* leaves open follows from it.", min=1)
+    ] = None,
     as_json: JsonFlag = False,
 ) -> None:
     """Answer one question by search; print the answer, the chosen path and the tree."""
     from mcts_dpo.search import render_tree, solve_question
+    from mcts_dpo.search.strategies.tree import settings_for_budget
 
-    extra = [f"search.budget={budget}"] if budget else []
-    settings = stage_config(config, [*(overrides or []), *extra])
+    settings = stage_config(config, overrides)
     policy = policy_named(settings, model)
+    search = settings.search
+    if budget is not None:
+        search = settings_for_budget(search, budget, settings.evaluation.strategies)
     with live_progress(err_console) as progress:
         engine = engine_of(policy, settings, progress)
-        solution = solve_question(question, engine, prompt=settings.prompt, settings=settings.search, progress=progress)
+        solution = solve_question(question, engine, prompt=settings.prompt, settings=search, progress=progress)
     if as_json:
         _print(solution.as_dict())
         return

@@ -165,7 +165,13 @@ def test_solve_prints_answer_path_and_tree(cli: Cli, config: Path, toy_world: To
     code, out, _ = cli("solve", question, "-c", config, "--budget", 200, "--json")
     solved = json.loads(out)
     assert "".join(solved["steps"]) == solved["solution"]
-    assert solved["sampled_tokens"] > 0
+    assert 0 < solved["sampled_tokens"] <= 200
+    # As a newcomer asks, who sets nothing but the budget: samples are fewer, not cut before their answers.
+    plain = ["prompt.style=plain", "prompt.template='{question}\\n'", "search.max_tokens=96", "engine.dtype=float32"]
+    code, out, _ = cli("solve", question, "-m", toy_world.policy, "--budget", 80, "--json", *plain)
+    solved = json.loads(out)
+    assert solved["answer"] is not None
+    assert solved["sampled_tokens"] <= 80
 
 
 def test_prompts_shows_what_the_policy_reads(cli: Cli, config: Path, toy_world: ToyWorld) -> None:

@@ -16,7 +16,7 @@ from mcts_dpo.search.forest import Forest
 from mcts_dpo.search.mcts import search
 from mcts_dpo.search.settings import SearchSettings
 from mcts_dpo.search.strategies.budget import Attempt, Task, judgement_weights
-from mcts_dpo.search.strategies.settings import Plan
+from mcts_dpo.search.strategies.settings import Plan, StrategySettings, plan
 
 
 def mcts(tasks: Sequence[Task], engine: Engine, budget: int, follows: Plan, progress: Progress) -> list[Attempt]:
@@ -41,6 +41,13 @@ def tree_settings(search: SearchSettings, budget: int, follows: Plan) -> SearchS
             "self_evaluation": judged.model_copy(update={"weight": judgement_weights(search)[0]}),
         }
     )
+
+
+def settings_for_budget(search: SearchSettings, budget: int, dials: StrategySettings) -> SearchSettings:
+    """`tree_settings`; what somebody has set of the search's own settings wins over what follows from the budget."""
+    followed = tree_settings(search, budget, plan(budget, dials, search))
+    own = {"simulations", "children", "self_evaluation"} & search.model_fields_set
+    return followed.model_copy(update={name: getattr(search, name) for name in own})
 
 
 def _attempt(forest: Forest, index: int, prompt: PromptSettings) -> Attempt:
