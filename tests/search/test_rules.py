@@ -12,6 +12,7 @@ import pytest
 from mcts_dpo.files import InputError
 from mcts_dpo.problems import Problem
 from mcts_dpo.search import FaithfulSettings, Forest, SearchSettings, SelfEvaluationSettings, search
+from mcts_dpo.search.ending import end_if_done, is_decided
 from mcts_dpo.search.events import run_events
 from mcts_dpo.search.faithful import confidence_value, outcome_value, reference_steps
 from mcts_dpo.search.gumbel import considered_visits, gumbel_noise
@@ -95,6 +96,24 @@ def test_a_decided_search_ends_early_with_the_choice_of_the_whole_one() -> None:
                 leaders.append(forest.texts[max(children, key=lambda node: int(forest.visits[node]))])
             assert leaders[0] == leaders[1]
     assert early > 5
+
+
+def test_what_is_under_way_holds_decisions_and_moves_back() -> None:
+    settings = WIDE.model_copy(update={"stop": "decided", "advance": "step"})
+    task = start(PROBLEMS[:1], AutomatonEngine(6), PROMPT, settings, "train")
+    tree, forest = task.trees[0], task.forest
+    for visits in (6, 3):
+        child = forest.add_child(0, [4], [-1.0], f"{visits}\n")
+        forest.visits[child] = visits
+    forest.expanded[0] = True
+    tree.started, tree.flying = WIDE.simulations, 1
+    assert not is_decided(task, tree), "the simulation under way may bring 4 visits"
+    end_if_done(task, tree)
+    assert (tree.resting, tree.info.moves) == (True, [])
+    tree.flying = 0
+    assert is_decided(task, tree)
+    end_if_done(task, tree)
+    assert (tree.resting, tree.info.moves) == (False, [1])
 
 
 def test_gumbel_keeps_to_the_root() -> None:
