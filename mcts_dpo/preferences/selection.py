@@ -6,6 +6,7 @@ arXiv 2410.08847) takes hidden states of both steps, which the search does not k
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Literal
 
@@ -54,7 +55,8 @@ def kept_first(order: Order, margin: float, log_ratio: float) -> float:
     """Sort key of a pair, smaller first, where a tree may keep only some. Ties stay in the order of the tree.
 
     tree: as they come. margin: the largest gap in Q first. boundary: where the policy that sampled the steps is least
-    decided between them, |log π(chosen) − log π(rejected)| (log_ratio, nats) smallest first.
+    decided between them, |log π(chosen) − log π(rejected)| (log_ratio, nats) smallest first; a pair with a step that it
+    never sampled (nan) last.
 
     Source of "boundary": Yang et al. 2024 ("Not all preference pairs are created equal"), arXiv 2406.17312: of the
     pairs, those with the smallest margin under the policy's own reward teach most per label. That reward is measured
@@ -62,4 +64,6 @@ def kept_first(order: Order, margin: float, log_ratio: float) -> float:
     """
     if order == "tree":
         return 0.0
-    return -margin if order == "margin" else abs(log_ratio)
+    if order == "margin":
+        return -margin
+    return math.inf if math.isnan(log_ratio) else abs(log_ratio)

@@ -50,4 +50,4 @@ def test_few_siblings_have_nothing_below_the_worst() -> None:
 def test_what_is_kept_first() -> None:
     assert kept_first("tree", 2.0, 3.0) == kept_first("tree", 1.0, -1.0)
     assert kept_first("margin", 2.0, 0.0) < kept_first("margin", 1.0, 0.0)
-    assert kept_first("boundary", 2.0, -0.1) < kept_first("boundary", 2.0, 0.5)
+    assert kept_first("boundary", 2.0, -0.1) < kept_first("boundary", 2.0, 0.5) < kept_first("boundary", 2.0, np.nan)
