@@ -13,7 +13,8 @@ import torch
 from mcts_dpo.files import InputError
 from mcts_dpo.models import load_model
 from mcts_dpo.training import LoraSettings, TrainingSettings, train
-from mcts_dpo.training.optimisation import make_optimizer, schedule
+from mcts_dpo.training.distributed import ALONE
+from mcts_dpo.training.optimisation import clip, make_optimizer, schedule
 from tests.training.world import (
     VOCABULARY,
     digest_of,
@@ -213,6 +214,14 @@ def test_the_schedule_of_a_single_update_is_the_peak(warmup: float) -> None:
 def test_a_part_of_an_update_of_warm_up_is_a_whole_one() -> None:
     rates = [schedule(update, 10, TrainingSettings(schedule="constant", warmup=0.25)) for update in range(4)]
     assert rates == pytest.approx([1 / 3, 2 / 3, 1, 1])
+
+
+def test_a_gradient_is_scaled_down_to_the_bound_and_left_alone_without_one() -> None:
+    master = torch.ones(4, requires_grad=True)
+    for bound, scaled in ((None, 3.0), (7.0, 3.0), (3.0, 1.5)):
+        master.grad = torch.full((4,), 3.0)
+        assert clip([master], bound, ALONE, False) == 6.0
+        assert master.grad.tolist() == pytest.approx([scaled] * 4, rel=1e-5)
 
 
 def test_weight_decay_is_on_matrices_alone() -> None:

@@ -179,6 +179,13 @@ def test_kto_and_its_reference_point_equal_their_formulas(seed: int) -> None:
             assert found[row, place].item() == pytest.approx(weight * (1 - 1 / (1 + math.exp(-sign * gain))))
 
 
+def test_no_gradient_passes_through_the_reference_point() -> None:
+    policy, z0 = (torch.tensor([value], requires_grad=True) for value in (-1.0, 0.3))
+    torch.autograd.backward(kto(policy, torch.tensor([-2.0]), torch.tensor([True]), z0, beta=0.5))
+    assert policy.grad is not None
+    assert z0.grad is None
+
+
 def test_the_reference_point_is_0_at_the_start_and_bounded_far_from_it() -> None:
     data = lists()
     start = sibling_kl(data.reference, data.reference, data.counts, data.present)
