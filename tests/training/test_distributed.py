@@ -17,8 +17,7 @@ from mcts_dpo.cli import main
 from mcts_dpo.models import load_model
 from tests.training.world import digest_of, pairs_of, random_rows, tiny_policy
 
-# Two epochs of three updates (of a single row, six of one); nine rows leave the last update of an epoch with fewer
-# passes than processes × rounds.
+# Two epochs of three updates; of a single row, six of one.
 COMMON = ["training.lr=1e-3", "training.batch_size=3", "training.epochs=2", "training.max_batch_tokens=40"]
 KINDS = {
     "full": [],
@@ -28,6 +27,7 @@ KINDS = {
     "bf16 lora, in shards": ["training.sharding=true", "training.lora.rank=3", "training.dtype=bfloat16"],
     "untied, recomputed, in shards": ["training.sharding=true", "training.gradient_checkpointing=true"],
     "one row": ["training.epochs=6"],
+    "one row, in shards": ["training.epochs=6", "training.sharding=true"],
     "resumed, in shards": ["training.sharding=true"],
 }
 
@@ -40,8 +40,9 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for kind, options in KINDS.items():
         policy = tiny_policy(folder / kind / "start", tied="untied" not in kind)
         pairs = folder / kind / "pairs.parquet"
-        # Of a single row the second process has none, and its gradients are the other's.
-        pairs_of(random_rows(1 if kind == "one row" else 9), digest_of(policy)).save(pairs)
+        # Of a single row the second process has none: its gradients are the other's. In shards it computes what the
+        # other does, and that must not count.
+        pairs_of(random_rows(1 if kind.startswith("one row") else 9), digest_of(policy)).save(pairs)
         out = folder / kind / "two"
         commands.append(["train", "-m", str(policy), "-d", str(pairs), "-o", str(out), *COMMON, *options])
     # The last of them begins with the checkpoint that another attempt left, whose evaluation failed after 5 updates.
