@@ -74,6 +74,22 @@ def test_a_leaf_in_flight_is_not_given_out_twice() -> None:
     assert one(forest, wanted=2) == [1, -1]
 
 
+def test_below_a_move_too_what_is_all_out_closes_up_to_the_root() -> None:
+    forest = Forest()
+    forest.add_tree("p", [1], "Q")
+    start = forest.add_child(0, [1], [-1.0], "a\n")
+    leaf = forest.add_child(start, [2], [-1.0], "b\n")
+    forest.expanded[[0, start]] = True
+    assert select(forest, np.array([0]), np.array([2]), PUCT, 1.0, roots=np.array([start])).tolist() == [[leaf, -1]]
+    assert forest.closed.tolist() == [IN_FLIGHT] * 3
+    assert forest.virtual.tolist() == [1, 1, 1]
+    release(forest, np.array([leaf]), expanded=False)
+    assert (forest.closed.tolist(), forest.virtual.tolist()) == ([OPEN] * 3, [0] * 3)
+    assert forest.expansions.tolist() == [0, 0, 0], "nothing was sampled"
+    release(forest, select(forest, np.array([0]), np.array([1]), PUCT, 1.0)[0])
+    assert forest.expansions.tolist() == [1, 1, 1]
+
+
 def test_exhausted_subtrees_are_passed_by_and_end_the_tree() -> None:
     forest = family(q=[0.9, -0.5], visits=[1, 1], prior=[0.9, 0.1])
     end = forest.add_child(1, [5], [-1.0], "end", END)
