@@ -195,6 +195,21 @@ def test_the_budget_ends_a_tree() -> None:
     assert any(tree.status == "budget" for tree in budgeted.trees)
 
 
+@pytest.mark.parametrize("schedule", ["waves", "events"])
+def test_solving_stays_within_its_budget_with_several_leaves_out(schedule: str) -> None:
+    settings = STEPS.model_copy(
+        update={
+            "simulations": 100,
+            "parallel_leaves": 4,
+            "schedule": schedule,
+            "self_evaluation": SelfEvaluationSettings(weight=1.0, at="all"),
+        }
+    )
+    for budget in range(1, 60):
+        forest = grow(settings.model_copy(update={"budget": budget}), seed=budget, mode="solve")
+        assert max(tree.generated for tree in forest.trees) <= budget
+
+
 def test_self_evaluation_asks_in_context_and_counts_its_tokens() -> None:
     engine = AutomatonEngine(6)
     forest = search(PROBLEMS, engine, prompt=PROMPT, settings=JUDGED)
