@@ -5,15 +5,14 @@ attended to in its own sequence alone. The [L, L] mask is never part of a batch;
 `end` on the device, once per forward pass, and shared by the layers.
 
 On a CPU, a block of queries is multiplied with the keys that any of them sees, gathered: in a tree these are few (their
-ancestors and their own block), so that time grows with L and not with L². On CUDA, FlexAttention with the same rule;
-dense masked SDPA where there is no Triton, and on other devices. Called without a tree, it is transformers' own
-SDPA. Knows no model and no data.
+ancestors and their own block), so that time grows with L and not with L². On CUDA, FlexAttention with the same rule
+(`flex`); dense masked SDPA where it has no kernel (no Triton or C compiler, float64, heads narrower than 16), and on
+other devices. Called without a tree, it is transformers' own SDPA. Knows no model and no data.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from functools import cache
 from typing import Any
 
 import torch
@@ -24,6 +23,7 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
 from mcts_dpo.files import InputError
+from mcts_dpo.training import flex
 
 NAME = "mcts_dpo_tree"
 
@@ -68,8 +68,7 @@ class Tree:
         """[broadcast of q and k] bool: whether tokens q see tokens k. window: None, or depths that a token sees,
         itself included.
         """
-        seen = (k <= q) & (q < self.end[k])
-        return seen if window is None else seen & (self.depths[q] - self.depths[k] < window)
+        return flex.sees(self.end, self.depths, q, k, window)
 
     def mask(self, window: int | None) -> Tensor:
         """[L, L] bool."""
@@ -126,7 +125,7 @@ def tree_attention(
     if dropout:
         raise ValueError("what is scored must be the policy: dropout has to be off")
     scale = scaling if scaling is not None else query.shape[-1] ** -0.5
-    if query.is_cuda and _has_triton():
+    if flex.usable(query):
         found = flex_attention(query, key, value, tree, sliding_window, scale)
     elif query.device.type == "cpu":
         found = tiled_attention(query, key, value, tree, sliding_window, scale)
@@ -218,46 +217,16 @@ def _probabilities(queries: Tensor, key: Tensor, tile: Tile, scale: float) -> Te
 
 
 def flex_attention(
-    query: Tensor, key: Tensor, value: Tensor, tree: Tree, window: int | None, scale: float, *, compiled: bool = True
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    tree: Tree,
+    window: int | None,
+    scale: float,
+    *,
+    backend: str | None = "inductor",
 ) -> Tensor:
-    """The same with FlexAttention and a block mask from `end`, for CUDA (Dong et al. 2024, arXiv 2412.05496).
-
-    compiled: False runs its uncompiled reference on any device, which makes the [L, L] scores.
-
-    What has been run: on a CPU, values and gradients of the reference, the block mask, and values of the kernel that
-    torch compiles to C++, all equal to the tiles and the dense mask. The Triton kernel that CUDA gets has not been.
-    """
-    from torch.nn.attention.flex_attention import create_block_mask
-
+    """The same with FlexAttention; `flex` says what of it has been seen. backend: see `flex.attend`."""
     if ("flex", window) not in tree.derived:
-
-        def rule(_batch: Tensor, _head: Tensor, q: Tensor, k: Tensor) -> Tensor:
-            return tree.sees(q, k, window)
-
-        length = query.shape[2]
-        tree.derived["flex", window] = create_block_mask(rule, None, None, length, length, device=query.device)
-    kernel = _flex_kernel(compiled)
-    found: Tensor = kernel(
-        query,
-        key,
-        value,
-        block_mask=tree.derived["flex", window],
-        scale=scale,
-        enable_gqa=query.shape[1] != key.shape[1],
-    )
-    return found
-
-
-@cache
-def _flex_kernel(compiled: bool) -> Any:
-    from torch.nn.attention import flex_attention as module
-
-    # Packs differ in length: compiled once for all, not once for each.
-    return torch.compile(module.flex_attention, dynamic=True) if compiled else module.flex_attention
-
-
-@cache
-def _has_triton() -> bool:
-    from torch.utils._triton import has_triton
-
-    return bool(has_triton())
+        tree.derived["flex", window] = flex.block_mask(tree.end, tree.depths, window)
+    return flex.attend(query, key, value, tree.derived["flex", window], scale, backend=backend)

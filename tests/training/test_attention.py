@@ -49,7 +49,7 @@ def slow_attention(query: Tensor, key: Tensor, value: Tensor, lines: list[list[i
 
 
 def flex(query: Tensor, key: Tensor, value: Tensor, tree: Tree, window: int | None, scale: float) -> Tensor:
-    return flex_attention(query, key, value, tree, window, scale, compiled=False)
+    return flex_attention(query, key, value, tree, window, scale, backend=None)
 
 
 @pytest.fixture
@@ -90,7 +90,7 @@ def test_the_block_mask_from_end_leaves_out_what_nobody_sees(window: int | None)
     tree = Tree(torch.from_numpy(trie.end), torch.from_numpy(trie.depths))
     length = len(trie)
     given = [one.detach() for one in operands(length, torch.float32)]
-    found = flex_attention(*given, tree, window, SCALE, compiled=False)
+    found = flex_attention(*given, tree, window, SCALE, backend=None)
     assert (found - dense_attention(*given, tree, window, SCALE)).abs().max() < 1e-5
     assert (found - tiled_attention(*given, tree, window, SCALE)).abs().max() < 1e-5
     blocks = tree.derived["flex", window].to_dense()[0, 0].bool()
