@@ -81,6 +81,11 @@ def test_packs_are_compiled_once_for_all_of_their_kind(monkeypatch: pytest.Monke
     which makes [L, L] scores. The compiler's own part is left out: it is the guards that decide.
     """
     monkeypatch.setattr(torch_flex, "_validate_device", lambda *_: None)  # a CPU has no backward pass of its own
+
+    def uncompiled() -> None:
+        raise AssertionError("the reference was called")
+
+    monkeypatch.setattr(torch_flex, "setup_compilation_env", uncompiled)  # which it alone does
     flex._kernel.cache_clear()
     kinds = {(learned, window, length > 128) for learned, window, length in packs(0)}
     assert len(kinds) == 12
