@@ -7,8 +7,9 @@ within a block the kernel asks `sees` as it goes. Knows no model and no pack.
 No GPU has run it yet (`make cuda` would). What has been seen with torch 2.13 and Triton 3.7.1: for a described GPU of
 compute capability 8.0, 8.6 and 9.0, torch generates the Triton of the forward and backward pass, and Triton compiles it
 to machine code that fits the GPU's shared memory (float32, bfloat16; heads of 32 to 256; grouped and not; with and
-without a window); and that code, run by Triton's interpreter on a CPU, gives the values and gradients of the dense mask
-(float32: 4e-7 of their norm; bfloat16: 7e-3). Not seen: its speed, its memory, and what only a real device does.
+without a window); and that code for 8.6 and 9.0, in Triton's interpreter on a CPU, gives the values and gradients
+of the dense mask (float32: 4e-7 of their norm; bfloat16: 7e-3, once the interpreter's product of bfloat16, which
+multiplies their bits, is mended). Not seen: its speed, its memory, and what only a real device does.
 """
 
 from __future__ import annotations
