@@ -71,12 +71,15 @@ class Completion:
     samples:       n of them, in order; empty for a score request or an error.
     probabilities: for a score request, one per choice, summing to 1; otherwise empty.
     error:         why the request could not be served (e.g. the prefix exceeds the context), else None.
+    final:         the error lies in the request or in the weights, so that it would come again from any engine that
+                   lives; an error that is not may be the engine's own trouble.
     """
 
     id: int
     samples: tuple[Sample, ...] = ()
     probabilities: tuple[float, ...] = ()
     error: str | None = None
+    final: bool = False
 
 
 @dataclass(slots=True)

@@ -50,6 +50,10 @@ class _Failed(Exception):
     """Why a request cannot be served, in one line."""
 
 
+class _NotFiniteError(_Failed):
+    """The model's logits are NaN or infinite: they would be again."""
+
+
 class OpenAIEngine:
     """See the module. Made by `load_engine`; its protocol is `Engine`. `close` ends its thread and connections."""
 
@@ -105,11 +109,12 @@ class OpenAIEngine:
         if request.id in self._under_way:
             raise ValueError(f"request {request.id} is already under way")
         self._under_way[request.id] = request
-        problem = unservable(request, self._vocabulary, self.context, self.context * self.settings.slots)
         if not self.close.alive:
-            problem = _CLOSED
+            self._done.put((Completion(request.id, error=_CLOSED), request))
+            return
+        problem = unservable(request, self._vocabulary, self.context, self.context * self.settings.slots)
         if problem is not None:
-            self._done.put((Completion(request.id, error=problem), request))
+            self._done.put((Completion(request.id, error=problem, final=True), request))
             return
         self.usage.prompt_tokens += len(request.prefix) + choice_tokens(request)
         self._serving[request.id] = asyncio.run_coroutine_threadsafe(self._serve(request), self._loop)
@@ -182,7 +187,7 @@ class OpenAIEngine:
                 known = {place: score for part in scores for place, score in part.items()}
                 completion = Completion(request.id, probabilities=probabilities(request.choices, known))
         except _Failed as failure:
-            completion = Completion(request.id, error=str(failure))
+            completion = Completion(request.id, error=str(failure), final=isinstance(failure, _NotFiniteError))
         except Exception as error:  # an answer that makes no sense is the server's fault, and no reason to wait forever
             completion = Completion(request.id, error=f"the server's answer cannot be read ({error!r})")
         self._done.put((completion, request))
@@ -254,7 +259,7 @@ class OpenAIEngine:
         if not tokens:
             raise _Failed("the server returned a continuation of no tokens")
         if not all(logprob is not None and math.isfinite(logprob) for logprob in logprobs):
-            raise _Failed(
+            raise _NotFiniteError(
                 f"the model's logits after {len(request.prefix) + len(drawn)} tokens or later are NaN or infinite"
             )
         self.usage.sampled_tokens += len(tokens)
@@ -279,7 +284,8 @@ class OpenAIEngine:
             if logprob is None:
                 raise _Failed("the server cannot score given tokens (it does not know `logprob_token_ids`; vLLM does)")
             if not math.isfinite(logprob):
-                raise _Failed(f"the model's logits after {len(request.prefix) + len(after)} tokens are NaN or infinite")
+                length = len(request.prefix) + len(after)
+                raise _NotFiniteError(f"the model's logits after {length} tokens are NaN or infinite")
             found[(*after, token)] = float(logprob)
         return found
 

@@ -108,7 +108,7 @@ class TransformersEngine:
         job = Job(request, np.array(() if problem else request.prefix, np.int32))
         self._jobs[request.id] = job
         if problem is not None:
-            self._complete(Completion(request.id, error=problem))
+            self._complete(Completion(request.id, error=problem, final=True))
             return
         self.usage.prompt_tokens += len(job.prefix) + choice_tokens(request)
         if request.choices is not None:
@@ -343,7 +343,7 @@ class TransformersEngine:
             if np.isfinite(shares).all():
                 self._complete(Completion(score.job.request.id, probabilities=tuple(shares.tolist())))
             else:
-                self._complete(Completion(score.job.request.id, error=_not_finite(len(score.job.prefix))))
+                self._complete(_not_finite(score.job, len(score.job.prefix)))
 
     def _sample_rows(self, rows: NDArray[np.int64], source: NDArray[np.int64], logits: NDArray[np.float32]) -> None:
         """Draw one token for each slot in `rows`; finish those that end; the rest run on."""
@@ -394,7 +394,7 @@ class TransformersEngine:
             if self._jobs.get(job.request.id) is job:  # the first of its samples to be released
                 if job.admitted < job.request.n:
                     self._sampling.remove(job)
-                self._complete(Completion(job.request.id, error=_not_finite(len(job.prefix) + count - 1)))
+                self._complete(_not_finite(job, len(job.prefix) + count - 1))
             return
         listed = tokens.tolist()
         logprobs = tuple(slots.logprobs[slot, :count].tolist())
@@ -405,5 +405,6 @@ class TransformersEngine:
             self._complete(Completion(job.request.id, samples=tuple(s for s in job.samples if s is not None)))
 
 
-def _not_finite(length: int) -> str:
-    return f"the model's logits after {length} tokens are NaN or infinite"
+def _not_finite(job: Job, length: int) -> Completion:
+    error = f"the model's logits after {length} tokens are NaN or infinite"
+    return Completion(job.request.id, error=error, final=True)

@@ -129,7 +129,7 @@ class VllmEngine:
         problem = self._dead or unservable(request, self._vocabulary, self.context, self._capacity)
         job = self._jobs[request.id] = _Job(request, list(request.prefix))
         if problem is not None:
-            self._complete(Completion(request.id, error=problem))
+            self._complete(Completion(request.id, error=problem, final=self._dead is None))
             return
         self.usage.prompt_tokens += len(job.prefix) + choice_tokens(request)
         if request.choices is None:
@@ -335,7 +335,7 @@ class VllmEngine:
             job.samples[part.sample] = sample
         job.waiting -= 1
         if not finite:
-            self._fail(job, f"the model's logits after {length} tokens are NaN or infinite")
+            self._fail(job, f"the model's logits after {length} tokens are NaN or infinite", final=True)
         elif job.waiting == 0:
             self._complete(_completion(job))
 
@@ -344,12 +344,12 @@ class VllmEngine:
             return "end"
         return "stop" if answer.finish_reason == "stop" else "length"
 
-    def _fail(self, job: _Job, reason: str) -> None:
+    def _fail(self, job: _Job, reason: str, final: bool = False) -> None:
         """Answer a request with an error, and take back what vLLM still does for it."""
         if self._jobs.get(job.request.id) is not job:
             return
         self._abort(job)
-        self._complete(Completion(job.request.id, error=reason))
+        self._complete(Completion(job.request.id, error=reason, final=final))
 
     def _abort(self, job: _Job) -> None:
         """Take back from vLLM what it still does for a request."""

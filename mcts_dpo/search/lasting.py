@@ -2,10 +2,10 @@
 
 In: an engine. Out: the same requests served, or EngineDiedError. What was under way when the engine died (its `submit`
 or `poll` raised, but for want of memory) is sent again. A request that comes back with an error is sent again, once,
-when the engine has shown that it lives by serving another; an error that comes twice is the request's own. When it dies
-again before it has served anything, or a third time under one request, what was under way is sent one by one, to an
-engine that has shown that it lives: of which it dies alone, that one fails and tells why. An engine that shows no life
-serves nothing any more. Knows neither trees nor journals.
+when the engine has shown that it lives by serving another; an error that comes twice is the request's own, and so is
+one that is final. When it dies again before it has served anything, or a third time under one request, what was under
+way is sent one by one, to an engine that has shown that it lives: of which it dies alone, that one fails and tells why.
+An engine that shows no life serves nothing any more. Knows neither trees nor journals.
 """
 
 from __future__ import annotations
@@ -93,17 +93,18 @@ class LastingEngine:
         for completion in finished:
             request = self.under_way.pop(completion.id)
             self.witnessed.pop(completion.id, None)
-            if completion.error is None:
+            alive = completion.error is None or completion.final
+            if alive:
                 self.deaths = 0
             if completion.id == self.trial:
                 if completion.id != _SIGN_OF_LIFE:
                     given.append(completion)
-                elif completion.error is not None:
-                    self._give_up(completion.error)
+                elif not alive:
+                    self._give_up(str(completion.error))
                 self._next()
             elif completion.id == _SIGN_OF_LIFE:
-                given += self._released(completion)
-            elif completion.error is None:
+                given += self._released(completion, alive)
+            elif alive:
                 given.append(completion)
             else:
                 self.held.append((request, completion))
@@ -125,11 +126,11 @@ class LastingEngine:
         self.trial = request.id
         self._send(request)
 
-    def _released(self, sign: Completion) -> list[Completion]:
+    def _released(self, sign: Completion, alive: bool) -> list[Completion]:
         """The errors that were held and have come twice, if the engine lives; the other requests are sent again."""
         held, self.held = self.held, []
-        if sign.error is not None:
-            self._give_up(held[0][1].error or sign.error)
+        if not alive:
+            self._give_up(str((held[0][1] if held else sign).error))
         # Sorted out before any is sent: the engine may die of sending, and then they are elsewhere than under way.
         twice = [completion for request, completion in held if request.id in self.again]
         once = [request for request, _ in held if request.id not in self.again]

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import random
+import re
 from collections.abc import Container, Iterable, Sequence
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import HealthCheck, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from mcts_dpo.engines import load_engine
 from mcts_dpo.engines.base import Completion, Occupancy, Request
+from mcts_dpo.engines.settings import EngineSettings
+from mcts_dpo.engines.transformers import TransformersEngine
+from mcts_dpo.models import load_model, load_tokenizer
 from mcts_dpo.problems import Problem
 from mcts_dpo.prompts import prompt_tokens
 from mcts_dpo.search import Forest, SearchClock, SearchSettings, SelfEvaluationSettings, search
@@ -281,6 +286,18 @@ def test_an_engine_that_is_dead_ends_the_search(schedule: str, where: str) -> No
     with pytest.raises(EngineDiedError) as died:
         search(MANY, Dying(where, range(30, 10**9)), prompt=PROMPT, settings=settings)
     assert str(died.value) == f"the engine serves nothing any more ({reason})"
+
+
+@pytest.mark.parametrize("schedule", ["waves", "events"])
+def test_a_model_of_nan_fails_its_problems_and_not_the_search(schedule: str, toy_world: ToyWorld) -> None:
+    """The engine lives: it says of every problem what is wrong with the model."""
+    model = load_model(toy_world.policy, "float32")
+    with torch.no_grad():
+        model.get_output_embeddings().weight.fill_(torch.nan)
+    engine = TransformersEngine(model, load_tokenizer(toy_world.policy), EngineSettings(slots=4, threads=1))
+    found = search(PROBLEMS, engine, prompt=PROMPT, settings=JUDGED.model_copy(update={"schedule": schedule}))
+    assert {tree.status for tree in found.trees} == {"failed"}
+    assert all(re.fullmatch(r"the model's logits after \d+ tokens are NaN or infinite", t.reason) for t in found.trees)
 
 
 def test_twice_as_many_trees_are_alive_as_the_engine_runs_sequences(toy_world: ToyWorld) -> None:
