@@ -188,16 +188,17 @@ def search(
     problems: ProblemsOption = None,
     config: ConfigOption = None,
     shard_size: Annotated[int, typer.Option(help="Problems per shard; a finished shard is not repeated.", min=1)] = 32,
-    seed: Annotated[int, typer.Option(help="Of the samples.", min=0)] = 0,
+    seed: Annotated[int | None, typer.Option(help="Of the samples; else search.seed.", min=0)] = None,
     as_json: JsonFlag = False,
 ) -> None:
     """Grow one tree per problem. Here no tree waits for another unless search.schedule=waves is given."""
     from mcts_dpo.search import policy_fingerprint, search_shards
+    from mcts_dpo.search.storage import tree_infos
 
     settings = stage_config(config, overrides)
     items = load_named_problems(settings, problems, "train")
     policy = policy_named(settings, model)
-    changes: dict[str, Any] = {"seed": seed} if seed else {}
+    changes: dict[str, Any] = {} if seed is None else {"seed": seed}
     if "schedule" not in settings.search.model_fields_set:
         changes["schedule"] = "events"
     search_settings = settings.search.model_copy(update=changes)
@@ -212,10 +213,16 @@ def search(
             policy=policy_fingerprint(policy),
             progress=progress,
         )
+    infos = [info for shard in shards for info in tree_infos(shard)]
+    failed = {info.problem_id: info.reason for info in infos if info.status == "failed"}
     if as_json:
-        _print({"trees": len(items), "files": [str(shard) for shard in shards]})
-    else:
-        typer.echo(f"{len(items)} trees in {len(shards)} files under {out}")
+        _print({"trees": len(infos), "failed": failed, "files": [str(shard) for shard in shards]})
+        return
+    typer.echo(f"{len(infos)} trees in {len(shards)} files under {out}")
+    for reason in dict.fromkeys(failed.values()):
+        those = [problem for problem, why in failed.items() if why == reason]
+        named = ", ".join(those[:5]) + (", …" if len(those) > 5 else "")
+        typer.echo(f"{len(those)} of them failed: {reason} ({named})")
 
 
 @app.command()

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -14,6 +16,8 @@ import pytest
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from mcts_dpo.cli import main
+from mcts_dpo.problems import save_problems
+from mcts_dpo.search import Forest
 from mcts_dpo.settings import dump_settings
 from tests.conftest import ToyWorld
 
@@ -96,6 +100,26 @@ def test_stages_one_by_one(cli: Cli, config: Path, toy_world: ToyWorld, tmp_path
     assert metrics["against"]["gained"] >= 0
     code, out, _ = cli("eval", "-c", config)
     assert "greedy" in out
+
+
+def test_a_search_says_which_problems_failed_and_why(
+    cli: Cli, chat_policy: Path, toy_world: ToyWorld, tmp_path: Path
+) -> None:
+    fine, long = toy_world.train[:2]
+    problems, trees = tmp_path / "problems.jsonl", tmp_path / "trees"
+    save_problems(problems, [fine, replace(long, question=" ".join([long.question] * 60))])
+    command = ("search", "-m", chat_policy, "-p", problems, "-o", trees, "search.simulations=2", "search.seed=7")
+    code, out, err = cli(*command, "--seed", 0)
+    assert (code, err) == (0, "")
+    count, why = out.splitlines()
+    assert count.startswith("2 trees in 1 files")
+    assert re.fullmatch(rf"1 of them failed: a prompt of \d+ tokens leaves no room in .* \({re.escape(long.id)}\)", why)
+    found = json.loads(cli(*command, "--seed", 0, "--json")[1])
+    assert (found["trees"], list(found["failed"])) == (2, [long.id])
+    assert Forest.load(trees / "shard-0000.parquet").settings["search"]["seed"] == 0
+    code, _, err = cli(*command)
+    assert code == 2
+    assert "trees of another search (search settings differ)" in err
 
 
 def test_eval_compares_strategies_at_equal_budgets(cli: Cli, config: Path, toy_world: ToyWorld, tmp_path: Path) -> None:

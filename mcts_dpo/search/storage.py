@@ -56,11 +56,7 @@ def to_table(forest: Forest) -> pa.Table:
 
 def from_table(table: pa.Table, where: str) -> Forest:
     """The forest that `to_table` was given. `where` names the source in errors (InputError)."""
-    about = json.loads((table.schema.metadata or {}).get(_KEY, b"null"))
-    if about is None:
-        raise InputError(f"{where}: not a forest (no {_KEY.decode()!r} in its metadata); accepted: a file of `search`")
-    if about["format"] != FORMAT:
-        raise InputError(f"{where}: a forest of format {about['format']}; accepted: {FORMAT}")
+    about = _about(table.schema, where)
     wanted = [name for name, _, _, _ in NODE_FIELDS if name != "offset"] + ["text", "answer", "tokens", "logprobs"]
     missing = [name for name in wanted if name not in table.column_names]
     if missing:
@@ -80,9 +76,21 @@ def from_table(table: pa.Table, where: str) -> Forest:
         "tokens": np.array(table["tokens"].combine_chunks().flatten(), np.int32),
         "logprobs": np.array(table["logprobs"].combine_chunks().flatten(), np.float32),
     }
-    trees = [TreeInfo(**{**info, "prompt_tokens": tuple(info["prompt_tokens"])}) for info in about["trees"]]
-    forest.restore(rows, arena, table["text"].to_pylist(), table["answer"].to_pylist(), trees)
+    forest.restore(rows, arena, table["text"].to_pylist(), table["answer"].to_pylist(), _infos(about))
     return forest
+
+
+def _about(schema: pa.Schema, where: str) -> dict[str, Any]:
+    about: dict[str, Any] | None = json.loads((schema.metadata or {}).get(_KEY, b"null"))
+    if about is None:
+        raise InputError(f"{where}: not a forest (no {_KEY.decode()!r} in its metadata); accepted: a file of `search`")
+    if about["format"] != FORMAT:
+        raise InputError(f"{where}: a forest of format {about['format']}; accepted: {FORMAT}")
+    return about
+
+
+def _infos(about: Mapping[str, Any]) -> list[TreeInfo]:
+    return [TreeInfo(**{**info, "prompt_tokens": tuple(info["prompt_tokens"])}) for info in about["trees"]]
 
 
 def save(forest: Forest, path: Path, made_with: Mapping[str, str] | None = None) -> None:
@@ -95,12 +103,20 @@ def save(forest: Forest, path: Path, made_with: Mapping[str, str] | None = None)
 
 def made_with(path: Path) -> dict[str, str]:
     """What `save` was told that the trees are made with; {} if nothing. Raises InputError if the file is no Parquet."""
+    found: dict[str, str] = json.loads((_schema(path).metadata or {}).get(_MADE_WITH, b"{}"))
+    return found
+
+
+def tree_infos(path: Path) -> list[TreeInfo]:
+    """What is known of each tree of a file as a whole; its nodes are not read. Raises InputError as `load` does."""
+    return _infos(_about(_schema(path), str(path)))
+
+
+def _schema(path: Path) -> pa.Schema:
     try:
-        metadata = pq.read_schema(path).metadata or {}
+        return pq.read_schema(path)
     except (pa.ArrowInvalid, OSError) as error:
         raise InputError(f"{path}: not a readable Parquet file ({str(error).splitlines()[0]})") from None
-    found: dict[str, str] = json.loads(metadata.get(_MADE_WITH, b"{}"))
-    return found
 
 
 def load(path: Path) -> Forest:
