@@ -33,12 +33,12 @@ def user(text: str) -> list[Any]:
 def test_two_hundred_at_once_with_random_disconnects(server: Served) -> None:
     problems = make_problems(REQUESTS, seed=5, events=(1,))
     chance = random.Random(0)
-    # Half of the clients have no patience; half of all want a stream.
-    patience = [chance.uniform(0.02, 1.0) if chance.random() < 0.5 else None for _ in problems]
+    # Half of the clients have no patience, and ask for more than they wait for; half of all want a stream.
+    patience = [chance.uniform(0.02, 3.0) if chance.random() < 0.5 else None for _ in problems]
 
     async def one(client: AsyncOpenAI, index: int) -> str:
         ask: dict[str, Any] = {"model": "toy", "messages": user(problems[index].question), "seed": index}
-        ask["extra_body"] = {"budget": 80}
+        ask["extra_body"] = {"budget": 80 if patience[index] is None else 800}
 
         async def answered() -> str:
             if index % 2:
