@@ -29,7 +29,7 @@ import numpy as np
 from mcts_dpo.engines.base import Completion, Finish, Occupancy, Request, Sample, Usage
 from mcts_dpo.engines.choices import probabilities, questions
 from mcts_dpo.engines.hosting import end_tokens, longest_sequence
-from mcts_dpo.engines.requests import choice_tokens, unservable
+from mcts_dpo.engines.requests import choice_tokens, not_finite, unservable
 from mcts_dpo.engines.sampling import uniforms
 from mcts_dpo.engines.settings import EngineSettings
 from mcts_dpo.engines.text import StopStrings, continued
@@ -258,10 +258,9 @@ class OpenAIEngine:
             raise _Failed("the server returns no log-probability for each sampled token")
         if not tokens:
             raise _Failed("the server returned a continuation of no tokens")
-        if not all(logprob is not None and math.isfinite(logprob) for logprob in logprobs):
-            raise _NotFiniteError(
-                f"the model's logits after {len(request.prefix) + len(drawn)} tokens or later are NaN or infinite"
-            )
+        broken = next((i for i, one in enumerate(logprobs) if one is None or not math.isfinite(one)), None)
+        if broken is not None:
+            raise _NotFiniteError(not_finite(len(request.prefix) + len(drawn) + broken))
         self.usage.sampled_tokens += len(tokens)
         finish: Finish = "end" if tokens[-1] in self._ends else "stop" if choice.finish_reason == "stop" else "length"
         return Sample(tuple(tokens), self._text.decode(tokens), tuple(map(float, logprobs)), finish)
@@ -284,8 +283,7 @@ class OpenAIEngine:
             if logprob is None:
                 raise _Failed("the server cannot score given tokens (it does not know `logprob_token_ids`; vLLM does)")
             if not math.isfinite(logprob):
-                length = len(request.prefix) + len(after)
-                raise _NotFiniteError(f"the model's logits after {length} tokens are NaN or infinite")
+                raise _NotFiniteError(not_finite(len(request.prefix) + len(after)))
             found[(*after, token)] = float(logprob)
         return found
 

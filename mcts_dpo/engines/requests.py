@@ -35,6 +35,11 @@ def choice_tokens(request: Request) -> int:
     return sum(len(choice) - 1 for choice in request.choices or ())
 
 
+def not_finite(length: int) -> str:
+    """Why a request fails whose next token, after `length` tokens, has no distribution."""
+    return f"the model's logits after {length} tokens are NaN or infinite"
+
+
 def unservable(request: Request, vocabulary: int, context: int, memory: int) -> str | None:
     """Why this request cannot be served, naming field, value and what is accepted; None if it can.
 

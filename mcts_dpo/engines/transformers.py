@@ -29,7 +29,7 @@ from mcts_dpo.engines.batch import Batch
 from mcts_dpo.engines.hosting import end_tokens, host, longest_sequence, refuse_other_shapes, weight_shapes
 from mcts_dpo.engines.packing import packing_helps
 from mcts_dpo.engines.prefixes import Node, Positions, PrefixTree
-from mcts_dpo.engines.requests import Job, choice_tokens, unservable
+from mcts_dpo.engines.requests import Job, choice_tokens, not_finite, unservable
 from mcts_dpo.engines.sampling import sample_tokens, uniforms
 from mcts_dpo.engines.settings import EngineSettings
 from mcts_dpo.engines.slots import Slots
@@ -343,7 +343,8 @@ class TransformersEngine:
             if np.isfinite(shares).all():
                 self._complete(Completion(score.job.request.id, probabilities=tuple(shares.tolist())))
             else:
-                self._complete(_not_finite(score.job, len(score.job.prefix)))
+                error = not_finite(len(score.job.prefix))
+                self._complete(Completion(score.job.request.id, error=error, final=True))
 
     def _sample_rows(self, rows: NDArray[np.int64], source: NDArray[np.int64], logits: NDArray[np.float32]) -> None:
         """Draw one token for each slot in `rows`; finish those that end; the rest run on."""
@@ -394,7 +395,8 @@ class TransformersEngine:
             if self._jobs.get(job.request.id) is job:  # the first of its samples to be released
                 if job.admitted < job.request.n:
                     self._sampling.remove(job)
-                self._complete(_not_finite(job, len(job.prefix) + count - 1))
+                error = not_finite(len(job.prefix) + count - 1)
+                self._complete(Completion(job.request.id, error=error, final=True))
             return
         listed = tokens.tolist()
         logprobs = tuple(slots.logprobs[slot, :count].tolist())
@@ -403,8 +405,3 @@ class TransformersEngine:
         job.done += 1
         if job.done == job.request.n:
             self._complete(Completion(job.request.id, samples=tuple(s for s in job.samples if s is not None)))
-
-
-def _not_finite(job: Job, length: int) -> Completion:
-    error = f"the model's logits after {length} tokens are NaN or infinite"
-    return Completion(job.request.id, error=error, final=True)

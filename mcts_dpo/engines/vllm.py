@@ -33,7 +33,7 @@ from mcts_dpo.engines import vllm_core
 from mcts_dpo.engines.base import Completion, Finish, Occupancy, Request, Sample, Usage
 from mcts_dpo.engines.choices import probabilities, questions
 from mcts_dpo.engines.hosting import end_tokens, longest_sequence, refuse_other_shapes, weight_shapes
-from mcts_dpo.engines.requests import choice_tokens, unservable
+from mcts_dpo.engines.requests import choice_tokens, not_finite, unservable
 from mcts_dpo.engines.settings import EngineSettings
 from mcts_dpo.engines.text import StopStrings, continued
 from mcts_dpo.files import InputError
@@ -335,7 +335,7 @@ class VllmEngine:
             job.samples[part.sample] = sample
         job.waiting -= 1
         if not finite:
-            self._fail(job, f"the model's logits after {length} tokens are NaN or infinite", final=True)
+            self._fail(job, not_finite(length), final=True)
         elif job.waiting == 0:
             self._complete(_completion(job))
 

@@ -65,10 +65,10 @@ def search_shards(
     EngineDiedError where the engine serves nothing any more: no tree fails because of it.
     """
     shards = shards_of(problems, folder, shard_size)
-    missing = missing_shards(shards)
     for shard in () if trusting else shards:
-        if shard not in missing:
+        if shard.path.exists():
             _require_own(shard, identity(settings, prompt, shard.problems, "train", policy))
+    missing = missing_shards(shards)
     if missing:
         search_some(
             missing,

@@ -199,12 +199,11 @@ def _template(
 ) -> str:
     if tokenizer.chat_template is None:
         raise InputError(f"{row.where}: {field}: messages, but the policy has no chat template (accepted: text)")
+    others = row.for_template()
     try:
         rendered = tokenizer.apply_chat_template(
-            messages, tokenize=False, add_generation_prompt=add_generation_prompt, **row.for_template()
+            messages, tokenize=False, add_generation_prompt=add_generation_prompt, **others
         )
-    except InputError:
-        raise
     except Exception as error:  # a template raises what it likes: roles that do not alternate, say
         raise InputError(f"{row.where}: {field}: the policy's chat template refuses it ({error})") from None
     return str(rendered)
