@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from verifiers.choice import verify_choice
 from verifiers.core import verify
-from verifiers.extraction import STYLES, extract_answer
 from verifiers.policy import DEFAULT_POLICY, Policy
+from verifiers.read import STYLES, extract_answer, states_answer
 from verifiers.registry import get_verifier, register, verifier_names
 from verifiers.verdict import Verdict
 from verifiers.voting import equivalence_classes
@@ -27,6 +27,7 @@ __all__ = [
     "extract_answer",
     "get_verifier",
     "register",
+    "states_answer",
     "verifier_names",
     "verify",
     "verify_choice",

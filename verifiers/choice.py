@@ -9,8 +9,8 @@ import re
 from collections.abc import Mapping, Sequence
 
 from verifiers.core import verify
-from verifiers.extraction import extract_answer
 from verifiers.policy import DEFAULT_POLICY, Policy
+from verifiers.read import extract_answer
 from verifiers.text import decoded, plain, tidy
 from verifiers.verdict import Verdict
 

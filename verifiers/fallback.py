@@ -11,9 +11,9 @@ import logging
 import re
 from functools import lru_cache
 
-from verifiers.extraction import conclusion
 from verifiers.limits import TooLarge, Unparsed
 from verifiers.parser import parse
+from verifiers.read import conclusion
 from verifiers.verdict import Verdict
 
 MAX_ASKED = 1_000

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 from verifiers.compare import Comparison, NeedsProof, Prover
 from verifiers.exact import exact_verdict, quantity
-from verifiers.extraction import conclusion
 from verifiers.identity import identity_key
 from verifiers.limits import MAX_ANSWER, TooLarge, Unparsed
 from verifiers.parser import parse
 from verifiers.policy import Policy
 from verifiers.quantities import Decision
+from verifiers.read import conclusion
 from verifiers.text import has_damage
 from verifiers.tree import show
 from verifiers.verdict import Verdict

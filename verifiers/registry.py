@@ -11,10 +11,10 @@ from collections.abc import Callable
 from verifiers.choice import verify_choice
 from verifiers.core import verify
 from verifiers.exact import Quantity, compare_quantities, quantity
-from verifiers.extraction import extract_answer
 from verifiers.limits import TooLarge
 from verifiers.literals import verify_python
 from verifiers.policy import DEFAULT_POLICY, Policy
+from verifiers.read import extract_answer
 from verifiers.text import decoded
 from verifiers.verdict import Verdict
 

@@ -9,10 +9,10 @@ from collections.abc import Sequence
 
 from verifiers.core import verify
 from verifiers.exact import quantity
-from verifiers.extraction import conclusion
 from verifiers.identity import identity_key
 from verifiers.limits import MAX_ANSWER, TooLarge
 from verifiers.policy import DEFAULT_POLICY, Policy
+from verifiers.read import conclusion
 from verifiers.text import decoded
 
 

@@ -3,7 +3,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from verifiers import STYLES, extract_answer
-from verifiers.extraction import conclusion
+from verifiers.read import conclusion
 
 CASES = [
     ("boxed", r"so \boxed{\frac{1}{2}}.", r"\frac{1}{2}"),
