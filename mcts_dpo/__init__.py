@@ -12,10 +12,28 @@ The stages, as functions; between them lie files in open formats, and each is al
 from __future__ import annotations
 
 from importlib import import_module
+from importlib.util import find_spec
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+FOREIGN_VERIFIERS_REMEDY = "pip uninstall -y verifiers mcts-dpo, then install mcts-dpo alone in this environment"
+
+
+def _refuse_foreign_verifiers(origin: str | None) -> None:
+    """Raise ImportError where `verifiers/__init__.py` at `origin` is not mcts-dpo's.
+
+    An unrelated package on the index has the same name, and installing both overwrites files.
+    """
+    if origin is None or "mcts-dpo" not in Path(origin).read_text(encoding="utf-8", errors="replace"):
+        found = f"the package at {Path(origin).parent} is not mcts-dpo's" if origin else "there is none"
+        raise ImportError(f"mcts-dpo needs its own package `verifiers`: {found}; {FOREIGN_VERIFIERS_REMEDY}")
+
+
+_spec = find_spec("verifiers")
+_refuse_foreign_verifiers(_spec.origin if _spec else None)
+
 # Bound here and now: the name is also that of the package it comes from, which an import would put in its place.
-from mcts_dpo.search import search
+from mcts_dpo.search import search  # noqa: E402 - after the check, which everything else needs
 
 if TYPE_CHECKING:
     from mcts_dpo.config import RunConfig

@@ -12,10 +12,14 @@ import sys
 from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
+from mcts_dpo import FOREIGN_VERIFIERS_REMEDY
 from mcts_dpo.config import StageConfig
-from mcts_dpo.models import ModelSize, default_dtype, model_size
+from mcts_dpo.models import ModelSize, default_dtype, has_bfloat16, model_size
+
+if TYPE_CHECKING:
+    import torch
 
 Level = Literal["ok", "note", "missing"]
 GIB = 2**30
@@ -45,7 +49,7 @@ class Finding:
 
 def diagnose(config: StageConfig, model: str | Path | None = None) -> list[Finding]:
     """All findings, in the order in which a reader wants them. Raises InputError for a model that cannot be found."""
-    found = [_machine(), *_packages(), _engine(config)]
+    found = [_machine(), *_packages(), _verifiers(), _engine(config)]
     if model is not None:
         size = model_size(model)
         found += [_weights(size, config), _search_memory(size, config), *_training_memory(size, config)]
@@ -79,6 +83,14 @@ def _extra(name: str, packages: tuple[str, ...], purpose: str) -> Finding:
     return Finding("note", "extra", f"{name}: not installed ({purpose})", remedy)
 
 
+def _verifiers() -> Finding:
+    """Whether another package that is called `verifiers` is installed beside ours, and may overwrite its files."""
+    if not _installed("verifiers"):
+        return Finding("ok", "verifiers", "mcts-dpo's own package; no other of that name is installed")
+    text = f"another package named verifiers ({version('verifiers')}) is installed; it may overwrite our files"
+    return Finding("missing", "verifiers", text, FOREIGN_VERIFIERS_REMEDY)
+
+
 def _engine(config: StageConfig) -> Finding:
     import torch
 
@@ -101,20 +113,34 @@ def _installed(package: str) -> bool:
 
 
 def _weights(size: ModelSize, config: StageConfig) -> Finding:
-    import torch
-
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    auto = config.engine.dtype == "auto"
-    dtype = default_dtype(size.parameters, device) if auto else getattr(torch, config.engine.dtype)
+    dtype, why = _dtype(size, config)
     need = size.parameters * dtype.itemsize
     name = str(dtype).removeprefix("torch.")
-    text = f"{size.parameters / 1e6:,.0f} M parameters, {need / GIB:.2f} GiB as {name}, context {size.context:,}"
+    text = f"{size.parameters / 1e6:,.0f} M parameters, {need / GIB:.2f} GiB as {name} ({why})"
+    text += f", context {size.context:,}"
     return _fits("model", text, need, "a smaller model, or a machine with more memory")
+
+
+def _dtype(size: ModelSize, config: StageConfig) -> tuple[torch.dtype, str]:
+    """What the engine computes in, and why."""
+    import torch
+
+    if config.engine.dtype != "auto":
+        return getattr(torch, config.engine.dtype), "engine.dtype"
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    dtype = default_dtype(size.parameters, device)
+    if device == "cuda":
+        why = "a GPU"
+    elif not has_bfloat16(device):
+        why = "this CPU has no bfloat16 instructions: neither AVX512-BF16 nor AMX"
+    else:
+        why = "this CPU has bfloat16 instructions" if dtype == torch.bfloat16 else "below 50 M parameters"
+    return dtype, f"engine.dtype=auto: {why}"
 
 
 def _search_memory(size: ModelSize, config: StageConfig) -> Finding:
     """Keys and values: what is set aside, and how many whole solutions of the search fit into it at a time."""
-    per_token = size.cache_elements * 2
+    per_token = size.cache_elements * _dtype(size, config)[0].itemsize
     reserved = config.engine.memory * GIB
     longest = min(size.context, config.search.max_tokens + 512)
     together = int(reserved // (per_token * longest))

@@ -29,11 +29,12 @@ def test_findings_name_the_engine_and_whether_memory_suffices(smollm2: Path) -> 
     found = diagnose(StageConfig(), smollm2)
     topics = [finding.topic for finding in found]
     assert list(dict.fromkeys(topics)) == [
-        "machine", "installed", "extra", "engine", "model", "search", "training",
+        "machine", "installed", "extra", "verifiers", "engine", "model", "search", "training",
     ]  # fmt: skip
     texts = {finding.topic: finding.text for finding in found}
     assert "transformers" in texts["engine"]
     assert "135 M parameters" in texts["model"]
+    assert "engine.dtype=auto: this CPU has" in texts["model"]
     tight = StageConfig.model_validate({"engine": {"memory": 0.001}})
     (search,) = [finding for finding in diagnose(tight, smollm2) if finding.topic == "search"]
     assert search.level == "note"

@@ -12,7 +12,7 @@ from peft import LoraConfig, PeftModel, get_peft_model
 from transformers import AutoModelForCausalLM
 
 from mcts_dpo.files import InputError
-from mcts_dpo.models import load_model, load_tokenizer, stored_dtype, tokenizer_digest
+from mcts_dpo.models import default_dtype, has_bfloat16, load_model, load_tokenizer, stored_dtype, tokenizer_digest
 from tests.engines.tiny import make_byte_tokenizer, make_tokenizer, save_model
 
 INPUTS = torch.tensor([[4, 5, 6, 7]])
@@ -202,3 +202,25 @@ def test_the_digest_of_a_tokenizer_is_its_content(llama: Path) -> None:
     others = [make_byte_tokenizer(), make_tokenizer("<end>"), load_tokenizer(llama)]
     others[2].chat_template = "{{ messages }}"
     assert len({tokenizer_digest(tokenizer) for tokenizer in [loaded, *others]}) == 4
+
+
+@pytest.mark.parametrize(
+    ("capabilities", "native"),
+    [
+        ({"avx2": True, "fma3": True, "avx512_bf16": False, "amx_bf16": False}, False),
+        ({"avx2": True, "avx512_f": True, "avx512_bf16": True}, True),
+        ({"avx512_f": True, "amx_bf16": True}, True),
+        ({"neon": True, "bf16": True}, True),
+        ({}, False),
+    ],
+)
+def test_bfloat16_is_chosen_where_the_cpu_has_it(capabilities: dict[str, object], native: bool) -> None:
+    assert has_bfloat16("cpu", capabilities) is native
+    assert has_bfloat16("cuda", capabilities)
+
+
+def test_auto_follows_this_machine() -> None:
+    large = torch.bfloat16 if has_bfloat16("cpu") else torch.float32
+    assert default_dtype(10**9, "cpu") == large
+    assert default_dtype(10**6, "cpu") == torch.float32
+    assert default_dtype(10**6, "cuda") == torch.bfloat16

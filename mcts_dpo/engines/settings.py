@@ -15,7 +15,8 @@ class EngineSettings(Settings):
     kind:    "transformers" runs in this process, on a CPU or on the first CUDA device; "vllm" likewise, over vLLM;
              "openai" asks a server at `url` that speaks OpenAI's completions protocol.
     slots:   sequences decoded together (≥ 1); for a server, requests sent to it at a time. [all]
-    dtype:   of weights and of keys and values; "auto": float32 on a CPU below 50M parameters, else bfloat16.
+    dtype:   of weights and of keys and values; "auto": float32 on a CPU below 50M parameters or without
+             bfloat16 instructions, else bfloat16.
              [transformers, vllm]
     threads: CPU threads (process-wide, as torch counts them); None leaves torch's own choice. [transformers, vllm]
     context: longest prefix + continuation, in tokens; None: what the model was made for (for a server: what it

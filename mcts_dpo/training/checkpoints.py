@@ -20,7 +20,7 @@ from torch.distributed.tensor import DTensor, distribute_tensor
 from transformers.modeling_layers import GradientCheckpointingLayer
 
 from mcts_dpo.files import InputError
-from mcts_dpo.models import default_dtype, load_model, stored_dtype, without_bars
+from mcts_dpo.models import default_dtype, has_bfloat16, load_model, stored_dtype, without_bars
 from mcts_dpo.training.distributed import local_device
 from mcts_dpo.training.settings import LoraSettings, TrainingSettings
 
@@ -176,9 +176,9 @@ def load_trainable(policy: str | Path, settings: TrainingSettings) -> Trainable:
     model: Any = load_model(policy, "float32", local_device())
     # A quantised policy was given the dtype that is usual for its size.
     stored = stored_dtype(policy) or default_dtype(sum(one.numel() for one in model.parameters()), "cpu")
-    compute = torch.float32
-    if settings.dtype == "bfloat16" or (settings.dtype == "auto" and settings.lora and stored != torch.float32):
-        compute = torch.bfloat16
+    narrow = settings.lora is not None and stored != torch.float32 and has_bfloat16(local_device())
+    auto = torch.bfloat16 if narrow else torch.float32
+    compute = auto if settings.dtype == "auto" else getattr(torch, settings.dtype)
     # Only weights: buffers such as rotary frequencies lose what they are for when they are rounded.
     for parameter in model.parameters():
         parameter.data = parameter.data.to(compute)

@@ -89,7 +89,8 @@ class TrainingSettings(Settings):
                           speed and not what is learned.
     weight_decay:         AdamW's, on matrices only. max_grad_norm: clip the global gradient norm to it (null: never).
     dtype:                of the weights that are computed with; updates always go to float32 copies. "auto": what the
-                          policy is stored in for LoRA, float32 for full training.
+                          policy is stored in for LoRA (on a CPU without bfloat16 instructions: float32), float32 for
+                          full training.
     lora:                 null trains all weights.
     gradient_checkpointing: recompute layers in the backward pass: less memory, a third more time.
     threads:              of torch on the CPU (null: as they are). seed: of the data order and of new adapters.
