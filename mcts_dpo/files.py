@@ -14,6 +14,7 @@ import os
 import re
 import shutil
 import tempfile
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -242,6 +243,27 @@ def read_table(path: Path, columns: Sequence[str] | None = None) -> pa.Table:
         raise InputError(f"{path}: no such file") from None
     except (pa.ArrowInvalid, OSError) as error:
         raise InputError(f"{path}: not a readable Parquet file ({str(error).splitlines()[0]})") from None
+
+
+_SETTLED = 2.0  # seconds after a change, in which another may leave the same time stamp
+_digests: dict[tuple[str, int, int, int, int], str] = {}
+
+
+def file_digest(path: Path, *, cached: bool = True) -> str:
+    """SHA-256 (hex) of all bytes of a file.
+
+    cached: a file is read once per process as long as its path, size, inode and times stay; False reads it always.
+    A file that changed within the last two seconds is never taken from the cache. Raises OSError if it cannot be read.
+    """
+    about = path.stat()
+    key = (os.path.abspath(path), about.st_size, about.st_mtime_ns, about.st_ctime_ns, about.st_ino)
+    if cached and key in _digests:
+        return _digests[key]
+    with path.open("rb") as handle:
+        found = hashlib.file_digest(handle, "sha256").hexdigest()
+    if time.time() - max(about.st_mtime, about.st_ctime) > _SETTLED:
+        _digests[key] = found
+    return found
 
 
 def digest(*parts: Any) -> str:

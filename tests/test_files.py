@@ -1,5 +1,6 @@
 """Files: whole or not at all, whatever interrupts; one line for what cannot be read; stable digests and seeds."""
 
+import hashlib
 import os
 import signal
 import subprocess
@@ -19,6 +20,7 @@ from mcts_dpo.files import (
     append_json_line,
     create_json,
     digest,
+    file_digest,
     read_json,
     read_json_lines,
     read_table,
@@ -282,3 +284,29 @@ def test_lines_are_added_whole(tmp_path: Path) -> None:
         append_json_line(tmp_path / "log.jsonl", {"number": number})
     assert read_json_lines(tmp_path / "log.jsonl") == [{"number": 0}, {"number": 1}, {"number": 2}]
     assert names(tmp_path) == ["log.jsonl"]
+
+
+def test_a_file_is_hashed_in_full_and_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "weights"
+    path.write_bytes(bytes(300_000))
+    os.utime(path, (1e9, 1e9))
+    monkeypatch.setattr(files.time, "time", lambda: path.stat().st_ctime + 60)
+    first = file_digest(path)
+    assert first == hashlib.sha256(bytes(300_000)).hexdigest()
+    with monkeypatch.context() as patch:
+        patch.setattr(hashlib, "file_digest", lambda *_: pytest.fail("read again"))
+        assert file_digest(path) == first
+    with path.open("r+b") as handle:  # in the middle, of the same size, with the old time put back
+        handle.seek(150_000)
+        handle.write(b"!")
+    os.utime(path, (1e9, 1e9))
+    assert file_digest(path) != first
+
+
+def test_a_file_that_has_just_changed_is_hashed_again(tmp_path: Path) -> None:
+    path = tmp_path / "weights"
+    found = set()
+    for turn in range(50):  # many within one tick of the file system's clock
+        path.write_bytes(turn.to_bytes(1, "big"))
+        found.add(file_digest(path))
+    assert len(found) == 50

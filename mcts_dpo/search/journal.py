@@ -13,7 +13,6 @@ without power what came since.
 from __future__ import annotations
 
 import fcntl
-import hashlib
 import json
 import os
 import struct
@@ -27,7 +26,7 @@ from typing import Any
 import numpy as np
 
 from mcts_dpo.engines.base import Completion, Sample
-from mcts_dpo.files import InputError, digest
+from mcts_dpo.files import InputError, digest, file_digest, read_json
 from mcts_dpo.problems import Problem
 from mcts_dpo.prompts import PromptSettings
 from mcts_dpo.search.rewards import Outcome
@@ -36,7 +35,6 @@ from mcts_dpo.search.settings import SearchSettings
 FORMAT = 1
 _HEAD = struct.Struct("<II")  # bytes of the payload, CRC-32 of the payload
 _SYNC = 1.0  # seconds
-_SAMPLED = 1 << 16  # bytes at either end of a file
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,12 +72,15 @@ def identity(
     search: SearchSettings, prompt: PromptSettings, problems: Sequence[Problem], mode: str, policy: str
 ) -> dict[str, str]:
     """Whose trees they are: every part that they depend on, as digests by name."""
-    return {
+    found = {
         "search settings": digest(search.model_dump(mode="json")),
         "prompt": digest(prompt.model_dump(mode="json")),
         "problems": digest([asdict(problem) for problem in problems], mode),
         "policy": policy,
     }
+    if search.value_model is not None:
+        found["value model"] = policy_fingerprint(str(search.value_model.path))
+    return found
 
 
 def differing(known: Mapping[str, str], wanted: Mapping[str, str]) -> list[str]:
@@ -88,21 +89,35 @@ def differing(known: Mapping[str, str], wanted: Mapping[str, str]) -> list[str]:
 
 
 def policy_fingerprint(policy: str) -> str:
-    """What tells one policy's weights from another's: of a folder or file, the names, sizes, beginnings and ends of its
-    files (cheap even where they are large); of anything else, its name."""
-    path = Path(policy)
-    if not path.exists():
+    """What tells one policy from another: a digest of the names and of all bytes of its files.
+
+    An adapter's base model counts too, where it is a local folder. Of a hub name the fingerprint is the name. The files
+    are read in full (about 2 GB a second), and once per process (see `file_digest`).
+    """
+    places = list(_policy_places(policy))
+    if not places:
         return policy
-    files = sorted(file for file in path.rglob("*") if file.is_file()) if path.is_dir() else [path]
-    found = hashlib.sha256()
-    for file in files:
-        size = file.stat().st_size
-        found.update(f"{file.name} {size}\n".encode())
-        with file.open("rb") as handle:
-            found.update(handle.read(_SAMPLED))
-            handle.seek(max(0, size - _SAMPLED))
-            found.update(handle.read(_SAMPLED))
-    return found.hexdigest()
+    return digest([[name, file_digest(file)] for place in places for name, file in _files_in(place)])
+
+
+def _policy_places(policy: str) -> Iterator[Path]:
+    """The local folders or files that a policy is made of: its own, then those of the models that it adapts."""
+    seen: set[Path] = set()
+    path = Path(policy).expanduser()
+    while path.exists() and path.resolve() not in seen:
+        yield path
+        seen.add(path.resolve())
+        config = path / "adapter_config.json"
+        base = read_json(config).get("base_model_name_or_path") if config.is_file() else None
+        if isinstance(base, str):
+            path = path / base if (path / base).exists() and not Path(base).exists() else Path(base)
+
+
+def _files_in(place: Path) -> list[tuple[str, Path]]:
+    """(name in the folder, file) of every file, in the order of the names."""
+    if place.is_file():
+        return [(place.name, place)]
+    return sorted((str(file.relative_to(place)), file) for file in place.rglob("*") if file.is_file())
 
 
 class Journal:

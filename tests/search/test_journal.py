@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import os
 import random
+import shutil
 import signal
 import time
 from contextlib import suppress
@@ -17,7 +19,7 @@ from hypothesis import strategies as st
 from mcts_dpo.engines.base import Completion, Engine
 from mcts_dpo.files import InputError
 from mcts_dpo.search import Forest, SearchSettings, SelfEvaluationSettings, search, search_shards
-from mcts_dpo.search.journal import Journal
+from mcts_dpo.search.journal import Journal, policy_fingerprint
 from tests.reference.engine import PIECES, AutomatonEngine
 from tests.search.support import PROBLEMS, PROMPT, assert_sound, every_rule
 from tests.search.support import settings as any_settings
@@ -171,6 +173,29 @@ def test_a_journal_of_another_search_is_refused_in_one_line(tmp_path: Path) -> N
             shards(AutomatonEngine(6), tmp_path, settings, policy=policy)
         assert "\n" not in str(caught.value)
     shards(AutomatonEngine(6), tmp_path, WIDE, policy="a")
+
+
+def test_every_weight_of_a_policy_counts(tmp_path: Path) -> None:
+    """A change in the middle of a large file, of an adapter's base, of a name; an equal copy is the same policy."""
+    base, adapter, copy = tmp_path / "base", tmp_path / "adapter", tmp_path / "copy"
+    (base / "deep").mkdir(parents=True)
+    adapter.mkdir()
+    (base / "model.safetensors").write_bytes(bytes(1_000_000))
+    (base / "deep" / "tokenizer.json").write_text("{}")
+    (adapter / "adapter_config.json").write_text(json.dumps({"base_model_name_or_path": str(base)}))
+    shutil.copytree(base, copy)
+    known = {policy_fingerprint(str(base)), policy_fingerprint(str(adapter)), policy_fingerprint("org/name")}
+    assert len(known) == 3
+    assert policy_fingerprint(str(copy)) in known
+    with (base / "model.safetensors").open("r+b") as handle:
+        handle.seek(500_000)
+        handle.write(b"!")
+    changed = {policy_fingerprint(str(base)), policy_fingerprint(str(adapter))}
+    assert len(changed | known) == 5
+    (copy / "deep" / "tokenizer.json").rename(copy / "tokenizer.json")
+    assert policy_fingerprint(str(copy)) not in changed | known
+    (base / "adapter_config.json").write_text(json.dumps({"base_model_name_or_path": "."}))
+    assert policy_fingerprint(str(base)) not in changed | known, "an adapter of itself has an end"
 
 
 def test_shards_of_another_search_are_refused_in_one_line(tmp_path: Path) -> None:
