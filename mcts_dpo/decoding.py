@@ -4,7 +4,8 @@ In: a tokenizer. Out: the text of token ids, and of every prefix of them. Byte-l
 SmolLM2, the built-in world) write a text as the bytes of its tokens, one after the other: these are looked up in a
 table, joined and decoded once, instead of asking the tokenizer again for each prefix. Every entry of a table is
 checked against the tokenizer when the table is made; where one differs, and for other kinds of vocabulary
-(SentencePiece, word pieces), the tokenizer is asked. Knows neither prompts nor engines.
+(SentencePiece, word pieces), the tokenizer is asked. An id that the tokenizer does not know (a model's vocabulary is
+often padded beyond its tokenizer's) decodes to nothing. Knows neither prompts nor engines.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 _tables: WeakKeyDictionary[PreTrainedTokenizerBase, tuple[int, list[bytes] | None]] = WeakKeyDictionary()
+_known: WeakKeyDictionary[PreTrainedTokenizerBase, tuple[int, frozenset[int]]] = WeakKeyDictionary()
 
 
 def decode(tokenizer: PreTrainedTokenizerBase, tokens: Sequence[int]) -> str:
@@ -31,18 +33,45 @@ def prefixes(tokenizer: PreTrainedTokenizerBase, tokens: Sequence[int]) -> Calla
     """A function n → the text of the first n of `tokens`, which may end in U+FFFD where a character is not complete."""
     table = _table(tokenizer)
     if table is None:
-        backend = getattr(tokenizer, "backend_tokenizer", None)
         listed = list(tokens)
-        if isinstance(backend, Tokenizer):
-            # What a fast tokenizer itself calls, without its checks of every token on the way.
-            return lambda end: str(backend.decode(listed[:end], skip_special_tokens=True))
-        return lambda end: str(
-            tokenizer.decode(listed[:end], skip_special_tokens=True, clean_up_tokenization_spaces=False)
-        )
-    pieces = [table[token] for token in tokens]
+        return lambda end: decode_batch(tokenizer, [listed[:end]])[0]
+    size = len(table)
+    pieces = [table[token] if token < size else b"" for token in tokens]
     whole = b"".join(pieces)
     reach = [0, *accumulate(map(len, pieces))]
     return lambda end: whole[: reach[end]].decode("utf-8", "replace")
+
+
+def decode_batch(tokenizer: PreTrainedTokenizerBase, sequences: list[list[int]]) -> list[str]:
+    """The text of each sequence of token ids as the tokenizer gives it, without a table; special tokens left out."""
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    texts: list[str]
+    if isinstance(backend, Tokenizer):
+        # What a fast tokenizer itself calls, without its checks of every token on the way. It skips unknown ids.
+        texts = backend.decode_batch(sequences, skip_special_tokens=True)
+        return texts
+    known = known_ids(tokenizer)
+    return [
+        str(
+            tokenizer.decode(
+                [token for token in tokens if token in known],
+                skip_special_tokens=True,
+                clean_up_tokenization_spaces=False,
+            )
+        )
+        for tokens in sequences
+    ]
+
+
+def known_ids(tokenizer: PreTrainedTokenizerBase) -> frozenset[int]:
+    """The ids that the tokenizer has a token for. All others decode to nothing."""
+    size = len(tokenizer)
+    known = _known.get(tokenizer)
+    if known is None or known[0] != size:
+        vocabulary = getattr(tokenizer, "get_vocab", None)
+        ids = frozenset((vocabulary().values() if vocabulary else ()) or range(size))
+        known = _known[tokenizer] = (size, ids)
+    return known[1]
 
 
 def _table(tokenizer: PreTrainedTokenizerBase) -> list[bytes] | None:
@@ -50,17 +79,18 @@ def _table(tokenizer: PreTrainedTokenizerBase) -> list[bytes] | None:
     size = len(tokenizer)
     known = _tables.get(tokenizer)
     if known is None or known[0] != size:
-        known = _tables[tokenizer] = (size, _make_table(tokenizer, size))
+        known = _tables[tokenizer] = (size, _make_table(tokenizer))
     return known[1]
 
 
-def _make_table(tokenizer: PreTrainedTokenizerBase, size: int) -> list[bytes] | None:
+def _make_table(tokenizer: PreTrainedTokenizerBase) -> list[bytes] | None:
     backend = getattr(tokenizer, "backend_tokenizer", None)
     if not isinstance(backend, Tokenizer) or not isinstance(backend.decoder, (decoders.ByteLevel, decoders.Fuse)):
         return None
     byte_of = _bytes_of_characters() if isinstance(backend.decoder, decoders.ByteLevel) else {}
     special = {index for index, token in backend.get_added_tokens_decoder().items() if token.special}
     table: list[bytes] = []
+    size = 1 + max(known_ids(tokenizer), default=-1)  # ids may have gaps, so this can exceed the number of tokens
     for index in range(size):
         token = backend.id_to_token(index)
         if token is None or index in special:

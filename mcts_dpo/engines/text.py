@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
-from tokenizers import Tokenizer
 
+from mcts_dpo.decoding import decode_batch, known_ids
 from mcts_dpo.engines.base import Request, Sample
 
 if TYPE_CHECKING:
@@ -27,9 +27,6 @@ class StopStrings:
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase, vocabulary: int) -> None:
         self._tokenizer = tokenizer
-        backend = getattr(tokenizer, "backend_tokenizer", None)
-        # What a fast tokenizer itself calls, without its checks of every token on the way.
-        self._backend: Tokenizer | None = backend if isinstance(backend, Tokenizer) else None
         self._vocabulary = vocabulary
         self._pieces: list[str] | None = None
         self._tables: dict[tuple[str, ...], NDArray[np.bool_]] = {}
@@ -48,10 +45,19 @@ class StopStrings:
 
     def completed(self, tokens: Sequence[int], stops: tuple[str, ...]) -> bool:
         """Does the text of `tokens` hold one of `stops`, given that it did not before the last token?"""
-        longest = max(len(stop.encode()) for stop in stops)
-        # Every token but a special one adds at least a byte; the margin is for the specials among them.
-        tail = self.decode(tokens[-(longest + 12) :])
+        tail = self.decode(self._tail(tokens, max(len(stop.encode()) for stop in stops)))
         return any(stop in tail for stop in stops)
+
+    def _tail(self, tokens: Sequence[int], size: int) -> Sequence[int]:
+        """The last of `tokens` that hold the last `size` bytes of the text, and a few more.
+
+        Every token with a piece of text adds at least a byte. Special tokens and padding add none.
+        """
+        pieces, start, missing = self._piece_table(), len(tokens), size + 12
+        while start > 0 and missing > 0:
+            start -= 1
+            missing -= bool(pieces[tokens[start]])
+        return tokens[start:]
 
     def completed_visibly(self, tokens: Sequence[int], stops: tuple[str, ...]) -> bool:
         """Does the text of `tokens` hold one of `stops`, those of white space only behind a visible character?"""
@@ -67,32 +73,19 @@ class StopStrings:
 
     def decode(self, tokens: Sequence[int]) -> str:
         """The text of `tokens`, special tokens left out."""
-        if self._backend is not None:
-            text: str = self._backend.decode(list(tokens), skip_special_tokens=True)
-            return text
-        return self._decode_batch([list(tokens)])[0]
-
-    def _decode_batch(self, sequences: list[list[int]]) -> list[str]:
-        texts: list[str]
-        if self._backend is not None:
-            texts = self._backend.decode_batch(sequences, skip_special_tokens=True)
-        else:
-            texts = self._tokenizer.batch_decode(
-                sequences, skip_special_tokens=True, clean_up_tokenization_spaces=False
-            )
-        return texts
+        return decode_batch(self._tokenizer, [list(tokens)])[0]
 
     def _piece_table(self) -> list[str]:
         """What each token may add to a text: decoded alone, and after another token (a space may come between)."""
         if self._pieces is None:
-            size = min(self._vocabulary, len(self._tokenizer))
-            alone = self._decode_batch([[i] for i in range(size)])
+            size = min(self._vocabulary, 1 + max(known_ids(self._tokenizer), default=-1))
+            alone = decode_batch(self._tokenizer, [[i] for i in range(size)])
             anchor = next((i for i in range(size) if alone[i].strip().isalnum() and alone[i].isascii()), None)
             if anchor is None:
                 self._pieces = alone
             else:
                 lead = len(self.decode([anchor]))
-                after = self._decode_batch([[anchor, i] for i in range(size)])
+                after = decode_batch(self._tokenizer, [[anchor, i] for i in range(size)])
                 self._pieces = [a + b[lead:] for a, b in zip(alone, after, strict=True)]
             # Rows of the embedding beyond the tokenizer's vocabulary have no text.
             self._pieces += [""] * (self._vocabulary - size)

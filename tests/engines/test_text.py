@@ -21,7 +21,7 @@ def make_spaced_tokenizer() -> PreTrainedTokenizerFast:
 
 
 class Slow:
-    """A tokenizer that is not backed by a Rust one: only what StopStrings may rely on."""
+    """A tokenizer that is not backed by a Rust one: only what StopStrings may rely on. Unknown ids are an error."""
 
     def __init__(self, inner: PreTrainedTokenizerFast) -> None:
         self._inner = inner
@@ -29,9 +29,10 @@ class Slow:
     def __len__(self) -> int:
         return len(self._inner)
 
-    def batch_decode(self, sequences: list[list[int]], **options: bool) -> list[str]:
+    def decode(self, tokens: list[int], **options: bool) -> str:
         assert options == {"skip_special_tokens": True, "clean_up_tokenization_spaces": False}
-        return self._inner.batch_decode(sequences, skip_special_tokens=True)
+        assert all(token < len(self) for token in tokens)
+        return str(self._inner.decode(tokens, skip_special_tokens=True))
 
 
 TOKENIZERS = {

@@ -322,6 +322,23 @@ def test_logits_that_are_not_finite(tmp_path: Path) -> None:
     engine.close()
 
 
+def test_padding_beyond_the_tokenizer_is_sampled_and_is_no_text(tmp_path: Path) -> None:
+    tokenizer = make_tokenizer()
+    size = len(tokenizer)
+    model = save_model(tmp_path / "padded", vocab_size=size + 136, **TINY)
+    engine = tiny_engine(model)
+    try:
+        requests = [Request(i, (4 + i, size + 3), n=4, max_tokens=24, seed=i, stop=("7\n", "ab")) for i in range(4)]
+        answers = complete(engine, requests)
+        same(answers, complete(load_engine(model, slots=8, dtype="float32", threads=1), requests))
+        samples = [sample for answer in answers for sample in answer.samples]
+        assert sum(token >= size for sample in samples for token in sample.tokens) > 20
+        for sample in samples:
+            assert sample.text == tokenizer.decode([token for token in sample.tokens if token < size], True)
+    finally:
+        engine.close()
+
+
 def test_what_vllm_cannot_run(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="no such model file or directory"):
         load_engine(tmp_path / "absent", kind="vllm")

@@ -12,6 +12,7 @@ from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
 
+from mcts_dpo.decoding import decode
 from mcts_dpo.engines.base import Completion, Engine, Request, Sample
 from mcts_dpo.files import InputError
 from mcts_dpo.problems import Problem
@@ -302,7 +303,7 @@ def _dialogue_reply(talk: _Talk, result: Attempt | str) -> Reply:
         return replace(cost, error=result)
     text, cut = result.text, False
     if result.answer is None:
-        text = task.prompt.prefill + str(task.tokenizer.decode(list(talk.draft), skip_special_tokens=True))
+        text = task.prompt.prefill + decode(task.tokenizer, talk.draft)
         cut = not talk.rank[0]
     return replace(cost, text=text, steps=split_text(text, task.prompt.step_end), answer=result.answer, cut=cut)
 
