@@ -19,7 +19,7 @@ from mcts_dpo.files import seed_from
 from mcts_dpo.problems import Problem
 from mcts_dpo.prompts import PromptSettings, self_evaluation
 from mcts_dpo.search.settings import NoiseSettings, SelfEvaluationSettings, ValueRewardSettings
-from verifiers import Verdict, extract_answer, get_verifier, verify, verify_choice
+from verifiers import Verdict, extract_answer, get_verifier, states_answer, verify, verify_choice
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -82,10 +82,12 @@ def _verdict(reference: str, answer: str, choices: tuple[str, ...], verifier: st
     return verify_choice(reference, answer, options=choices) if choices else verify(reference, answer)
 
 
-def states_answer(step: str, style: str) -> bool:
-    """Whether a step states a final answer by an explicit mark (\\boxed, ####, "the answer is"), so that the solution
-    may end here. A style that would take a bare last number or letter counts its marks only."""
-    return extract_answer(step, style if style in ("boxed", "gsm8k", "answer_is") else "math") is not None
+def ends_with_answer(before: str, step: str, prompt: PromptSettings) -> bool:
+    """Whether the solution may end with `step`, because it states an answer (see `verifiers.states_answer`).
+
+    before: the solution up to the step, without `prompt.prefill`. Tree search and beam search share this rule.
+    """
+    return states_answer(step, prompt.answer_style, before=prompt.prefill + before)
 
 
 @dataclass(frozen=True, slots=True)

@@ -28,11 +28,11 @@ from mcts_dpo.search.journal import Journal
 from mcts_dpo.search.rewards import (
     Outcome,
     Question,
+    ends_with_answer,
     outcome,
     probability_of_yes,
     question,
     readable,
-    states_answer,
     value_model,
     with_noise,
 )
@@ -397,7 +397,7 @@ def _step_finish(prompt: PromptSettings, before: str, added: str, full: bool) ->
     # A stop string may begin in the step before: a solution that ends with "\n\n" does, where steps end with "\n".
     if any((before + added).find(stop, max(0, len(before) - len(stop) + 1)) >= 0 for stop in prompt.stop):
         return "stop"
-    if states_answer(added, prompt.answer_style):
+    if ends_with_answer(before, added, prompt):
         return "answer"
     return "length" if full else ""
 

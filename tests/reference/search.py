@@ -16,10 +16,7 @@ from mcts_dpo.problems import Problem
 from mcts_dpo.prompts import PromptSettings, prompt_tokens, self_evaluation
 from mcts_dpo.search import SearchSettings
 from tests.reference.engine import EOS, PIECES, TOKENIZER
-from verifiers import extract_answer, verify
-
-MARKS = {"gsm8k": ("gsm8k",), "math": ("boxed", "gsm8k", "answer_is"), "last_number": ("boxed", "gsm8k", "answer_is")}
-"""The explicit marks of a final answer that each answer style knows."""
+from verifiers import extract_answer, states_answer, verify
 
 
 @dataclass(eq=False)
@@ -416,7 +413,7 @@ def _steps(sample: Sample, leaf: Node, prompt: PromptSettings, settings: SearchS
         ended = any(whole[:end].endswith(stop) for stop in prompt.stop for end in range(first_new, len(whole) + 1))
         if ended:
             steps[-1].finish = "stop"
-        elif any(extract_answer(text, mark) is not None for mark in MARKS[prompt.answer_style]):
+        elif states_answer(text, prompt.answer_style, before=prompt.prefill + before):
             steps[-1].finish = "answer"
         elif len(leaf.solution) + len(sample.tokens) >= limit:
             steps[-1].finish = "length"

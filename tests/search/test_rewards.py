@@ -7,9 +7,10 @@ import pytest
 
 from mcts_dpo.files import InputError
 from mcts_dpo.problems import Problem
+from mcts_dpo.prompts import PromptSettings
 from mcts_dpo.search import SearchSettings, SelfEvaluationSettings
 from mcts_dpo.search.expansion import prior_mass, step_texts
-from mcts_dpo.search.rewards import Outcome, outcome, question, readable, states_answer, with_noise
+from mcts_dpo.search.rewards import Outcome, ends_with_answer, outcome, question, readable, with_noise
 from mcts_dpo.search.settings import NoiseSettings
 from mcts_dpo.settings import load_settings
 from tests.reference.engine import TOKENIZER
@@ -53,12 +54,18 @@ def test_choices_are_compared_as_choices() -> None:
 
 
 def test_only_explicit_marks_end_a_solution() -> None:
-    assert states_answer("so #### 5\n", "gsm8k")
-    assert not states_answer("The answer is 5.\n", "gsm8k")
-    assert states_answer("The answer is 5.\n", "last_number")
-    assert states_answer("\\boxed{5}\n", "choice")
-    assert not states_answer("2 + 3 = 5\n", "last_number")
-    assert not states_answer("Solution:\n", "math")
+    def ends(style: str, step: str, before: str = "", prefill: str = "") -> bool:
+        return ends_with_answer(before, step, PromptSettings(answer_style=style, prefill=prefill))
+
+    assert ends("gsm8k", "#### 5\n")
+    assert not ends("gsm8k", "The answer is 5.\n")
+    assert ends("last_number", "The answer is 5.\n")
+    assert ends("choice", "\\boxed{5}\n")
+    assert not ends("last_number", "2 + 3 = 5\n")
+    assert not ends("math", "Solution:\n")
+    assert not ends("math", "The answer is 5.\n", "<think>\nLet me see.\n")
+    assert not ends("math", "The answer is 5.\n", "Let me see.\n", "<think>\n")
+    assert ends("math", "The answer is 5.\n", "Let me see.\n</think>\n", "<think>\n")
 
 
 def test_the_question_is_asked_only_with_weight_and_shows_the_hint_if_so_set() -> None:

@@ -21,7 +21,7 @@ from itertools import count
 from mcts_dpo.engines.base import Completion, Request
 from mcts_dpo.prompts import step_stops
 from mcts_dpo.search.expansion import normalised, step_texts
-from mcts_dpo.search.rewards import outcome, states_answer
+from mcts_dpo.search.rewards import ends_with_answer, outcome
 from mcts_dpo.search.strategies.budget import Attempt, Task, judge
 from mcts_dpo.search.strategies.dialogues import Dialogue
 from mcts_dpo.search.strategies.sampling import Solution, choose
@@ -138,7 +138,7 @@ def _ends(task: Task, before: str, added: str) -> bool:
     # A stop string may begin in the step before.
     whole = before + added
     stops = any(whole.find(stop, max(0, len(before) - len(stop) + 1)) >= 0 for stop in task.prompt.stop)
-    return stops or states_answer(added, task.prompt.answer_style)
+    return stops or ends_with_answer(before, added, task.prompt)
 
 
 def _merged(candidates: Sequence[Candidate], apart: bool) -> list[Candidate]:

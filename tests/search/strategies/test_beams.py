@@ -14,7 +14,7 @@ from mcts_dpo.search.strategies import StrategySettings, plan, solve
 from mcts_dpo.search.strategies.tree import tree_settings
 from tests.reference.engine import EOS, AutomatonEngine
 from tests.search.support import PROBLEMS, PROMPT
-from verifiers import extract_answer
+from verifiers import states_answer
 
 SETTINGS = SearchSettings(max_tokens=60, max_step_tokens=8, max_depth=8, temperature=1.0)
 WIDTH, CHILDREN = 9, 3
@@ -55,7 +55,7 @@ def test_each_level_keeps_what_the_policy_believes_in_most(strategy: str, model_
             for sample in complete(fresh, [request])[0].samples:
                 tokens = (*before, *sample.tokens)
                 text = engine.tokenizer.decode(tokens, skip_special_tokens=True)
-                goes_on = sample.finish == "stop" and extract_answer(sample.text, "gsm8k") is None
+                goes_on = sample.finish == "stop" and not states_answer(sample.text, "gsm8k")
                 finished += sample.finish == "end"
                 if sample.finish != "length":
                     key = (" ".join(text.split()), group, goes_on)
