@@ -32,6 +32,18 @@ def verify(reference: Text, answer: Text, *, policy: Policy = DEFAULT_POLICY) ->
     return default_pool()._proved(reference, answer, policy)
 
 
+def _cheap(left: str, right: str, policy: Policy) -> Verdict | None:
+    from verifiers.fallback import available
+    from verifiers.layers import NeedsFallback, NeedsProof, decide_texts
+
+    try:
+        return decide_texts(left, right, policy, None)
+    except NeedsProof:
+        return None
+    except NeedsFallback as needs:
+        return None if available() else needs.verdict
+
+
 def cheap_verdict(reference: Text, answer: Text, policy: Policy = DEFAULT_POLICY) -> Verdict | None:
     """The verdict of the layers that run in the calling process; None where only a proof or the fallback can decide."""
     if type(reference) is str and type(answer) is str and len(reference) < 32 and len(answer) < 32:
@@ -51,16 +63,11 @@ def cheap_verdict(reference: Text, answer: Text, policy: Policy = DEFAULT_POLICY
             return Verdict("too_large", reason=f"the {side} has {len(text)} characters (at most {MAX_TEXT})")
     assert left is not None
     assert right is not None
-    from verifiers.fallback import available
-    from verifiers.layers import NeedsFallback, NeedsProof, decide_texts
-
     try:
-        return decide_texts(left, right, policy, None)
-    except NeedsProof:
-        return None
-    except NeedsFallback as needs:
-        return None if available() else needs.verdict
+        return _cheap(left, right, policy)
     except TooLarge as error:
         return Verdict("too_large", reason=str(error))
     except (RecursionError, MemoryError, OverflowError) as error:
         return Verdict("too_large", reason=f"{type(error).__name__} while reading")
+    except OSError as error:  # a library that is loaded when first needed could not be
+        return Verdict("timeout", reason=f"no verdict: {type(error).__name__}: {str(error)[:120]}")

@@ -29,10 +29,18 @@ from verifiers.verdict import Verdict
 from verifiers.worker import receive, send
 
 START_SECONDS = 30.0
+AGAIN = 0.4
+"""Share of the deadline that a question has at least when it is asked again because its worker died."""
+LATEST = 1.4
+"""Deadlines after which the second answer to a question is no longer waited for."""
 
 
 class _Broken(Exception):
     """A worker or the nursery is gone."""
+
+
+class _NoWorker(Exception):
+    """The system gives no process or no socket for another worker."""
 
 
 class _Worker:
@@ -70,21 +78,25 @@ class _Nursery:
     """The process that holds sympy and forks workers."""
 
     def __init__(self, memory: int) -> None:
-        here, there = socket.socketpair()
+        here, there = _socket_pair()
         root = str(Path(__file__).resolve().parent.parent)
         code = f"import sys; sys.path.insert(0, {root!r}); from verifiers.worker import main; main()"
+        command = [sys.executable, "-c", code, str(memory)]
         environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-        self.process = subprocess.Popen(
-            [sys.executable, "-c", code, str(memory)], stdin=there.fileno(), stdout=subprocess.DEVNULL, env=environment
-        )
-        there.close()
+        try:
+            self.process = subprocess.Popen(command, stdin=there.fileno(), stdout=subprocess.DEVNULL, env=environment)
+        except OSError as reason:
+            here.close()
+            raise _NoWorker(str(reason)) from reason
+        finally:
+            there.close()
         self.control = here
         self.lock = threading.Lock()
         self.ready = False
 
     def _reply(self) -> dict[str, Any]:
-        self.control.settimeout(START_SECONDS)
         try:
+            self.control.settimeout(START_SECONDS)
             reply = receive(self.control)
         except OSError as reason:
             raise _Broken(str(reason)) from reason
@@ -98,14 +110,18 @@ class _Nursery:
             if not self.ready:
                 self._reply()
                 self.ready = True
-            here, there = socket.socketpair()
+            here, there = _socket_pair()
             try:
                 socket.send_fds(self.control, [b"fork\n"], [there.fileno()])
             except OSError as reason:
                 raise _Broken(str(reason)) from reason
             finally:
                 there.close()
-            return _Worker(int(self._reply()["pid"]), here)
+            reply = self._reply()
+            if "error" in reply:
+                here.close()
+                raise _NoWorker(reply["error"])
+            return _Worker(int(reply["pid"]), here)
 
     def kill(self, worker: _Worker) -> int:
         """End a worker now; the most memory it had, in KiB."""
@@ -127,11 +143,19 @@ class _Nursery:
             self.process.wait()
 
 
+def _socket_pair() -> tuple[socket.socket, socket.socket]:
+    try:
+        return socket.socketpair()
+    except OSError as reason:
+        raise _NoWorker(str(reason)) from reason
+
+
 class VerifierPool:
     """Verification with a deadline for every proof.
 
     ``workers``: proofs that may run at once (at least 1). ``deadline``: seconds for one proof, after which its worker
     is killed and replaced; the search for a proof gives up after six tenths of it, so that numeric evidence can speak.
+    If a worker dies, its question is asked once more; no verdict takes longer than one and a half deadlines of work.
     ``memory``: MiB that one worker may use beyond the loaded libraries. Usable from any thread,
     from asyncio, after a fork and in daemonic processes; a context manager. Raises ``ValueError`` for values out of
     range.
@@ -231,28 +255,34 @@ class VerifierPool:
         assert answer is not None
         texts = [side if isinstance(side, str) else bytes(side).decode() for side in (reference, answer)]
         request = {"reference": texts[0], "answer": texts[1], "policy": asdict(policy), "seconds": 0.6 * self.deadline}
-        for attempt in (1, 2):
+        spent, reason = 0.0, ""
+        for _ in (1, 2):
             try:
                 worker = self._take()
-            except _Broken:
-                self._drop_nursery()
-                if attempt == 2:
-                    return Verdict("timeout", reason="no worker could be started")
+            except _NoWorker as failure:
+                reason = f"no worker could be started: {failure}"
                 continue
+            except _Broken as failure:
+                self._drop_nursery()
+                reason = f"no worker could be started: {failure}"
+                continue
+            begun = time.monotonic()
+            limit = min(self.deadline, max(AGAIN * self.deadline, LATEST * self.deadline - spent))
             try:
-                reply = worker.ask(request, self.deadline)
-            except _Broken:
+                reply = worker.ask(request, limit)
+            except _Broken as failure:
                 self._replace(worker)
-                return Verdict("too_large", reason="the worker died, most likely of its memory limit")
+                spent, reason = time.monotonic() - begun, f"the worker died twice: {failure}"
+                continue
             except BaseException:
                 self._replace(worker)
                 raise
             if reply is None:
                 self._replace(worker)
-                return Verdict("timeout", reason=f"no proof within {self.deadline:g} s")
+                return Verdict("timeout", reason=f"no proof within {limit:g} s")
             self._give(worker)
             return Verdict(**reply)
-        return Verdict("timeout", reason="no worker could be started")
+        return Verdict("timeout", reason=f"no verdict: {reason}")
 
     def _take(self) -> _Worker:
         self._own()
@@ -285,6 +315,8 @@ class VerifierPool:
             fresh = nursery.fork()
             with self._lock:
                 self._idle.append(fresh)
+        except _NoWorker:
+            pass  # the next question tries again to start one
         except _Broken:
             self._drop_nursery()
         finally:

@@ -19,8 +19,9 @@ class Verdict:
     """The result of comparing one answer with one reference. Truthy if and only if the outcome is ``"equal"``.
 
     ``outcome``: ``equal``, ``unequal``, or one of the three failures, which are never folded into ``unequal``:
-    ``unparsed`` (a side is missing or is not an answer we can read), ``timeout`` (the time limit ran out),
-    ``too_large`` (a side is longer, deeper or bigger than the fixed bounds; nothing was evaluated).
+    ``unparsed`` (a side is missing or is not an answer we can read), ``timeout`` (no verdict was reached: the time
+    limit ran out, or the worker died; see :attr:`undecided`), ``too_large`` (a side is longer, deeper or bigger than
+    the fixed bounds; nothing was evaluated).
     ``layer``: the layer that decided (``identity``, ``exact``, ``numeric``, ``symbolic``, ``fallback``), or None where
     none did. ``reference`` and ``answer``: what was read on each side, in canonical spelling, or None where nothing
     was. ``reason``: one line in words.
@@ -34,6 +35,11 @@ class Verdict:
 
     def __bool__(self) -> bool:
         return self.outcome == "equal"
+
+    @property
+    def undecided(self) -> bool:
+        """Whether no verdict was reached: it says nothing about the answer, and asking again may decide it."""
+        return self.outcome == "timeout"
 
     def flipped(self) -> Verdict:
         """The same verdict with the two sides exchanged."""

@@ -15,6 +15,7 @@ import signal
 import socket
 import sys
 import time
+from dataclasses import replace
 from typing import Any
 
 from verifiers.layers import NeedsFallback, decide_texts
@@ -68,7 +69,12 @@ def nursery(control: socket.socket, memory: int) -> None:
             break
         for line in data.decode().split("\n"):
             if line == "fork" and descriptors:
-                child = os.fork()
+                try:
+                    child = os.fork()
+                except OSError as reason:  # no more processes, for now
+                    os.close(descriptors[0])
+                    send(control, {"error": str(reason)})
+                    continue
                 if child == 0:
                     control.close()
                     _work(socket.socket(fileno=descriptors[0]), memory)
@@ -123,6 +129,8 @@ def answer(request: dict[str, Any]) -> dict[str, Any]:
         verdict = Verdict("too_large", reason=str(reason))
     except (MemoryError, RecursionError, OverflowError) as reason:
         verdict = Verdict("too_large", reason=f"{type(reason).__name__} in the worker")
+    except OSError as reason:
+        verdict = Verdict("timeout", reason=f"no verdict: {type(reason).__name__} in the worker: {str(reason)[:120]}")
     except Exception as reason:
         verdict = Verdict("unparsed", reason=f"{type(reason).__name__} in the worker: {str(reason)[:120]}")
     return {
@@ -141,17 +149,19 @@ class _OutOfTime(BaseException):
 class _TimedProver:
     """A prover that gives up, with None, when the request's soft deadline has passed.
 
-    The timer signal is the worker's own: it never reaches the process that asked.
+    The timer signal is the worker's own: it never reaches the process that asked. ``late``: whether it has given up.
     """
 
     def __init__(self, seconds: float) -> None:
         self.end = time.monotonic() + seconds
+        self.late = False
 
     def __call__(self, a: Node, b: Node) -> bool | None:
         from verifiers.symbolic import prove
 
         left = self.end - time.monotonic()
         if left <= 0.005:
+            self.late = True
             return None
         try:
             signal.signal(signal.SIGALRM, _raise_out_of_time)
@@ -162,6 +172,7 @@ class _TimedProver:
                 signal.setitimer(signal.ITIMER_REAL, 0)
         except _OutOfTime:
             signal.setitimer(signal.ITIMER_REAL, 0)
+            self.late = True
             return None
 
 
@@ -170,8 +181,11 @@ def _raise_out_of_time(number: int, frame: object) -> None:
 
 
 def _judged(reference: str, given: str, policy: Policy, seconds: float) -> Verdict:
+    prover = _TimedProver(seconds)
     try:
-        return decide_texts(reference, given, policy, _TimedProver(seconds))
+        found = decide_texts(reference, given, policy, prover)
+        undecided = prover.late and found.outcome == "unparsed"  # both sides were read; only the time was too short
+        return replace(found, outcome="timeout") if undecided else found
     except NeedsFallback as needs:
         from verifiers.fallback import judge
 

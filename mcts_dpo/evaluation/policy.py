@@ -30,7 +30,7 @@ from mcts_dpo.statistics import (
     pass_at_k,
     proportion,
 )
-from verifiers import equivalence_classes, extract_answer
+from verifiers import Verdict, equivalence_classes, extract_answer
 
 
 class EvaluationSettings(Settings):
@@ -72,6 +72,8 @@ class Outcome:
     sample_correct:        their verdicts.
     majority_correct:      for each k of `Evaluation.ks`: the verdict on the vote of the first k samples.
     error:                 why the engine could not serve this problem (then it counts as wrong), else None.
+    undecided:             solutions, the greedy one among them, on which no verdict was reached: they count as 0, and
+                           are said beside the shares.
     """
 
     problem_id: str
@@ -85,6 +87,7 @@ class Outcome:
     sample_correct: tuple[bool, ...]
     majority_correct: tuple[bool, ...]
     error: str | None
+    undecided: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,6 +113,7 @@ class Evaluation:
             "stated_answer": proportion(len(stated), len(outcomes)).as_dict(),
             "cut_by_length": sum(outcome.cut for outcome in outcomes) / len(outcomes),
             "failed": sum(outcome.error is not None for outcome in outcomes),
+            "undecided": sum(outcome.undecided for outcome in outcomes),
             "sampled_tokens": self.sampled_tokens,
         }
         if stated:
@@ -139,7 +143,8 @@ class Evaluation:
         """Read what `save` wrote. Raises InputError for a missing file or one of another kind."""
         table = read_table(path)
         metadata = table.schema.metadata or {}
-        if table.schema.names != _SCHEMA.names or b"ks" not in metadata:
+        first_edition = _SCHEMA.names[:-1]  # which did not count what was left undecided
+        if table.schema.names not in (_SCHEMA.names, first_edition) or b"ks" not in metadata:
             raise InputError(f"{path}: not an evaluation (columns {', '.join(table.schema.names)})")
         rows: list[dict[str, Any]] = table.to_pylist()
         lists = ("sample_answers", "sample_correct", "majority_correct")
@@ -161,6 +166,7 @@ _SCHEMA = pa.schema(
         ("sample_correct", pa.list_(pa.bool_())),
         ("majority_correct", pa.list_(pa.bool_())),
         ("error", pa.string()),
+        ("undecided", pa.int64()),
     ]
 )
 
@@ -240,15 +246,15 @@ def _evaluate_chunk(
     ]
     # A problem's two requests stand together, so that the engine computes their common prefix once.
     requests = sorted([*greedy_requests, *sample_requests], key=lambda request: request.id)
-    judged: dict[int, tuple[str | None, bool]] = {}
+    judged: dict[int, tuple[str | None, Verdict]] = {}
 
     def hear(finished: Sequence[Completion]) -> None:
         for completion in finished:
             index, sampled = divmod(completion.id, 2)
             if not sampled:
                 answer = extract_answer(prompt.prefill + _first(completion).text, prompt.answer_style)
-                judged[index] = answer, bool(verdict(chunk[index], answer))
-        tell([right for _, right in judged.values()])
+                judged[index] = answer, verdict(chunk[index], answer)
+        tell([bool(found) for _, found in judged.values()])
 
     done = {completion.id: completion for completion in complete(engine, requests, hear)}
     greedy = [done[2 * index] for index in range(len(chunk))]
@@ -285,7 +291,7 @@ def _confidences(
 def _outcome(
     problem: Problem,
     greedy: Completion,
-    judged: tuple[str | None, bool],
+    judged: tuple[str | None, Verdict],
     sampled: Completion | None,
     confidence: float | None,
     prompt: PromptSettings,
@@ -293,22 +299,24 @@ def _outcome(
 ) -> Outcome:
     """judged: the greedy solution's answer and the verdict on it."""
     first = _first(greedy)
-    answer, correct = judged
+    answer, found = judged
     samples = sampled.samples if sampled else ()
     answers = tuple(extract_answer(prompt.prefill + sample.text, prompt.answer_style) for sample in samples)
-    verdicts = tuple(bool(verdict(problem, given)) for given in answers)
+    each = [verdict(problem, given) for given in answers]
+    verdicts = tuple(map(bool, each))
     return Outcome(
         problem_id=problem.id,
         reference=problem.answer or "",
         text=first.text,
         answer=answer,
-        correct=correct,
+        correct=bool(found),
         cut=first.finish == "length",
         confidence=confidence,
         sample_answers=answers,
         sample_correct=verdicts,
         majority_correct=tuple(_majority(answers[:k], verdicts) for k in ks) if samples else (),
         error=greedy.error or (sampled.error if sampled else None),
+        undecided=sum(one.undecided for one in (found, *each)),
     )
 
 

@@ -34,13 +34,15 @@ SEARCHES: tuple[Strategy, ...] = ("beam", "dvts", "mcts")
 class StrategyResult:
     """One strategy at one budget (generated tokens per problem), over all problems in order.
 
-    attempts: the answers and what they cost. correct: their verdicts.
+    attempts: the answers and what they cost. correct: their verdicts. undecided: answers on which no verdict was
+    reached; they count as 0.
     """
 
     strategy: Strategy
     budget: int
     attempts: tuple[Attempt, ...]
     correct: tuple[bool, ...]
+    undecided: int = 0
 
     @property
     def accuracy(self) -> Estimate:
@@ -93,6 +95,7 @@ class StrategyComparison:
                     "overshoot": result.overshoot,
                     "answered": sum(attempt.answer is not None for attempt in result.attempts),
                     "failed": sum(attempt.error is not None for attempt in result.attempts),
+                    "undecided": result.undecided,
                     **_flat(f"minus_{BASELINE}", paired.difference if paired else None),
                     "gained": paired.gained if paired else None,
                     "lost": paired.lost if paired else None,
@@ -218,13 +221,15 @@ def evaluate_strategies(
     def run(group: Sequence[tuple[Strategy, int]]) -> None:
         attempts = solve(problems, engine, group, prompt=prompt, search=search, settings=settings, progress=progress)
         for (strategy, budget), found in attempts.items():
-            right = tuple(bool(verdict(p, a.answer)) for p, a in zip(problems, found, strict=True))
-            done[strategy, budget] = result = StrategyResult(strategy, budget, tuple(found), right)
+            each = [verdict(p, a.answer) for p, a in zip(problems, found, strict=True)]
+            right, undecided = tuple(map(bool, each)), sum(one.undecided for one in each)
+            done[strategy, budget] = result = StrategyResult(strategy, budget, tuple(found), right, undecided)
             count = len(problems)
             progress(f"{strategy} {budget}: verified", count, count, accuracy=sum(right) / count)
             part = _part(folder, strategy, budget)
             if part is not None:
-                write_table(part, _table(ids, result).replace_schema_metadata({"made_with": made_with}))
+                made = {"made_with": made_with, "undecided": str(undecided)}
+                write_table(part, _table(ids, result).replace_schema_metadata(made))
 
     missing = [pair for pair in wanted if pair not in done]
     one_stream = [pair for pair in missing if pair[0] in ("majority", "best-of-n", "weighted")]
@@ -260,10 +265,10 @@ def _table(ids: Sequence[str], result: StrategyResult) -> pa.Table:
     return pa.Table.from_pylist(rows, schema=_SCHEMA)
 
 
-def _result(strategy: Strategy, budget: int, rows: Sequence[Mapping[str, Any]]) -> StrategyResult:
+def _result(strategy: Strategy, budget: int, rows: Sequence[Mapping[str, Any]], undecided: int = 0) -> StrategyResult:
     names = ("answer", "text", "tokens", "solutions", "error")
     attempts = tuple(Attempt(**{name: row[name] for name in names}) for row in rows)
-    return StrategyResult(strategy, budget, attempts, tuple(row["correct"] for row in rows))
+    return StrategyResult(strategy, budget, attempts, tuple(row["correct"] for row in rows), undecided)
 
 
 def _part(folder: Path | None, strategy: Strategy, budget: int) -> Path | None:
@@ -277,7 +282,8 @@ def _load_part(part: Path, strategy: Strategy, budget: int, made_with: str) -> S
             f"{part}: of another model, prompt, problem set or settings; accepted: the command that began it, or an "
             "--out folder of its own"
         )
-    return _result(strategy, budget, table.to_pylist())
+    undecided = int((table.schema.metadata or {}).get(b"undecided", b"0"))
+    return _result(strategy, budget, table.to_pylist(), undecided)
 
 
 def _flat(name: str, estimate: Estimate | None) -> dict[str, float | None]:

@@ -105,7 +105,8 @@ def math_equal(style: str = "math") -> Scorer:
             )
             for wanted in target
         ]
-        best = next((verdict for verdict in verdicts if verdict), verdicts[0])
+        best = next((verdict for verdict in verdicts if verdict), None)
+        best = best or next((verdict for verdict in verdicts if verdict.undecided), verdicts[0])
         reason = f"{best.outcome}" + (f", decided by {best.layer}" if best.layer else "")
         return Score(value=CORRECT if best else INCORRECT, answer=stated or "", explanation=reason)
 

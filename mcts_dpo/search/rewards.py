@@ -1,6 +1,7 @@
 """What a step is worth: R = O + w · C (Xie et al. 2024, arXiv 2405.00451, section 2.1).
 
 O, the outcome, is +1 or -1 where a solution ends with an answer that is verified right or wrong, and 0 elsewhere.
+Where no verdict was reached (a proof ran out of time twice, a verifier could not be asked) it is 0 as well.
 An end without an answer, or cut by a limit, is wrong: that needs no reference answer to be known. C, the
 self-evaluation, is the probability that the policy says yes when asked whether the reasoning so far is right.
 
@@ -33,7 +34,7 @@ class Outcome:
 
     value:    O: +1, -1, or 0 if it cannot be known.
     answer:   the final answer as extracted; None without one, or if the solution was cut.
-    verified: False if there is an answer and a reference, but no comparison was possible.
+    verified: False if there is an answer and a reference, but no comparison was possible or none was reached.
     """
 
     value: int
@@ -49,7 +50,7 @@ def outcome(solution: str, cut: bool, problem: Problem, style: str) -> Outcome:
     if problem.answer is None or not readable(problem):
         return Outcome(0, answer)
     found = verdict(problem, answer)
-    return Outcome(1 if found else -1, answer, found.outcome in ("equal", "unequal"))
+    return Outcome(1 if found else 0 if found.undecided else -1, answer, found.outcome in ("equal", "unequal"))
 
 
 def with_noise(found: Outcome, solution: str, problem: Problem, noise: NoiseSettings, seed: int) -> Outcome:
@@ -68,15 +69,44 @@ def readable(problem: Problem) -> bool:
 
 
 def verdict(problem: Problem, answer: str | None) -> Verdict:
-    """Whether `answer` is the problem's, as a letter or as mathematics. None, or no reference answer: unparsed."""
+    """Whether `answer` is the problem's, as a letter or as mathematics. None, or no reference answer: unparsed.
+
+    A verdict that was not reached (see `Verdict.undecided`) is tried once more, and is never kept for the next time.
+    """
     if answer is None:
         return verify(problem.answer or "", None)
-    return _verdict(problem.answer or "", answer, problem.choices, problem.verifier)
+    question = (problem.answer or "", answer, problem.choices, problem.verifier)
+    try:
+        return _decided(*question)
+    except _UndecidedError:
+        pass
+    try:
+        return _decided(*question)
+    except _UndecidedError as again:
+        return again.verdict
+
+
+class _UndecidedError(Exception):
+    """No verdict was reached. An exception, because a cache keeps none."""
+
+    def __init__(self, verdict: Verdict) -> None:
+        super().__init__(verdict.reason)
+        self.verdict = verdict
 
 
 @lru_cache(maxsize=1 << 16)
-def _verdict(reference: str, answer: str, choices: tuple[str, ...], verifier: str) -> Verdict:
+def _decided(reference: str, answer: str, choices: tuple[str, ...], verifier: str) -> Verdict:
     # The same few answers come again and again in one tree, and a symbolic comparison takes milliseconds.
+    try:
+        found = _asked(reference, answer, choices, verifier)
+    except OSError as error:  # a verifier of the user's, say, whose server is not there
+        found = Verdict("timeout", reason=f"no verdict: {type(error).__name__}: {error}")
+    if found.undecided:
+        raise _UndecidedError(found)
+    return found
+
+
+def _asked(reference: str, answer: str, choices: tuple[str, ...], verifier: str) -> Verdict:
     if verifier:
         return get_verifier(verifier)(reference, answer)
     return verify_choice(reference, answer, options=choices) if choices else verify(reference, answer)

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from mcts_dpo.engines.base import Request, complete
 from mcts_dpo.evaluation import Evaluation, EvaluationSettings, compare, evaluate
-from mcts_dpo.files import InputError, seed_from, write_table
+from mcts_dpo.files import InputError, read_table, seed_from, write_table
 from mcts_dpo.problems import Problem
 from mcts_dpo.prompts import prompt_tokens, self_evaluation
 from tests.reference.engine import AutomatonEngine
 from tests.search.support import PROMPT
-from verifiers import extract_answer
+from verifiers import Verdict, extract_answer, registry
 
 QUESTIONS = ["ab", "ba", "aab", "bba", "abab", "b", "a", "bb", "aaa", "abb"]
 PROBLEMS = [Problem(f"p{index}", question, str(1 + index % 3)) for index, question in enumerate(QUESTIONS)]
@@ -105,6 +106,29 @@ def test_a_refused_problem_counts_as_wrong_and_is_told() -> None:
     assert result.outcomes[2].error is not None
     assert not result.outcomes[2].correct
     assert result.summary()["failed"] == 1
+
+
+def test_what_was_not_decided_counts_as_nothing_and_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def unreachable(reference: str, answer: str) -> Verdict:
+        raise ConnectionRefusedError("the verifier's server is away")
+
+    monkeypatch.setitem(registry._REGISTRY, "away", unreachable)
+    problems = [replace(problem, verifier="away") for problem in PROBLEMS]
+    result = evaluate(problems, AutomatonEngine(3), prompt=PROMPT, settings=SETTINGS)
+    stated = sum((o.answer is not None) + sum(a is not None for a in o.sample_answers) for o in result.outcomes)
+    assert result.summary()["undecided"] == stated > 0
+    assert result.summary()["greedy"]["value"] == 0
+    assert evaluate(PROBLEMS, AutomatonEngine(3), prompt=PROMPT, settings=SETTINGS).summary()["undecided"] == 0
+    result.save(tmp_path / "evaluation.parquet")
+    assert Evaluation.load(tmp_path / "evaluation.parquet") == result
+
+
+def test_an_evaluation_of_an_earlier_edition_is_read(tmp_path: Path) -> None:
+    result = evaluate(PROBLEMS, AutomatonEngine(3), prompt=PROMPT, settings=SETTINGS)
+    result.save(tmp_path / "now.parquet")
+    table = read_table(tmp_path / "now.parquet")
+    write_table(tmp_path / "before.parquet", table.drop_columns(["undecided"]))
+    assert Evaluation.load(tmp_path / "before.parquet") == result
 
 
 def test_bad_input() -> None:

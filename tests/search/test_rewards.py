@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from itertools import count
 
 import pytest
 
@@ -15,6 +16,8 @@ from mcts_dpo.search.settings import NoiseSettings
 from mcts_dpo.settings import load_settings
 from tests.reference.engine import TOKENIZER
 from tests.search.support import PROMPT
+from verifiers import Verdict, VerifierPool, registry
+from verifiers.verdict import Outcome as Outcome_
 
 HALF = Problem("half", "What is half?", "1/2")
 
@@ -44,6 +47,61 @@ def test_an_unknown_or_unreadable_reference_leaves_the_outcome_open() -> None:
         assert not readable(problem)
         assert outcome("#### 2", False, problem, "gsm8k") == Outcome(0, "2")
         assert outcome("nothing", False, problem, "gsm8k") == Outcome(-1, None)
+
+
+class Moody:
+    """A verifier that gives these outcomes, or raises these errors, one after the other, and then `equal` for ever."""
+
+    def __init__(self, *given: Outcome_ | OSError) -> None:
+        self.given = list(given)
+        self.asked = 0
+
+    def __call__(self, reference: str, answer: str) -> Verdict:
+        self.asked += 1
+        one = self.given.pop(0) if self.given else "equal"
+        if isinstance(one, OSError):
+            raise one
+        return Verdict(one)
+
+
+def moody(monkeypatch: pytest.MonkeyPatch, *given: Outcome_ | OSError) -> tuple[Moody, Problem]:
+    """A verifier of that kind under a name of its own, and a problem that is compared by it."""
+    verifier, name = Moody(*given), f"moody{next(_NAMES)}"
+    monkeypatch.setitem(registry._REGISTRY, name, verifier)
+    return verifier, Problem("p", "?", "5", verifier=name)
+
+
+_NAMES = count()
+
+
+@pytest.mark.parametrize("given", [("timeout", "timeout"), (ConnectionRefusedError("gone"), OSError("still"))])
+def test_a_verdict_that_was_not_reached_is_nothing_and_is_not_kept(
+    monkeypatch: pytest.MonkeyPatch, given: tuple[Outcome_ | OSError, ...]
+) -> None:
+    verifier, problem = moody(monkeypatch, "equal", *given)
+    assert readable(problem)
+    assert outcome("#### 6", False, problem, "gsm8k") == Outcome(0, "6", False)
+    assert verifier.asked == 3, "it was tried once more, not twice"
+    assert outcome("#### 6", False, problem, "gsm8k") == Outcome(1, "6", True)
+    assert outcome("#### 6", False, problem, "gsm8k") == Outcome(1, "6", True)
+    assert verifier.asked == 4, "a verdict that was reached is kept"
+
+
+def test_a_verdict_is_tried_again_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    verifier, problem = moody(monkeypatch, "equal", "timeout", "unequal")
+    assert readable(problem)
+    assert outcome("#### 6", False, problem, "gsm8k") == Outcome(-1, "6", True)
+    assert verifier.asked == 3
+
+
+def test_what_cannot_be_decided_in_time_is_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    with VerifierPool(deadline=1e-4) as hasty:
+        monkeypatch.setattr("verifiers.pool._DEFAULT", [hasty])
+        problem = Problem("p", "?", r"\sin(2x)+\sin^2 x")
+        solution = r"#### 2\sin x\cos x+\sin^2 x"
+        assert outcome(solution, False, problem, "gsm8k") == Outcome(0, solution[5:], False)
+    monkeypatch.undo()
+    assert outcome(solution, False, problem, "gsm8k").value == 1
 
 
 def test_choices_are_compared_as_choices() -> None:
