@@ -10,6 +10,7 @@ import ctypes
 import errno
 import hashlib
 import json
+import math
 import os
 import re
 import shutil
@@ -90,10 +91,11 @@ def explained(folder: Path, kept: Callable[[], str]) -> Iterator[None]:
         if found is None:
             raise
         reason, remedy = found
-        where = getattr(error, "filename", None) or folder
+        where = Path(os.fsdecode(getattr(error, "filename", None) or folder))
+        if _PARTIAL in where.name:  # the scratch folder beside what was to be written
+            where = where.parent
         raise InputError(
-            f"{os.fsdecode(where)}: {reason}; nothing half-written is left and {kept()}; {remedy} and give the same "
-            "command again"
+            f"{where}: {reason}; nothing half-written is left and {kept()}; {remedy} and give the same command again"
         ) from error
 
 
@@ -182,6 +184,25 @@ def _sync_tree(path: Path) -> None:
         for child in path.iterdir():
             _sync_tree(child)
     _sync(path)
+
+
+def standard_json(data: Any, **options: Any) -> str:
+    """`data` as JSON that every reader accepts: a number that is not finite (NaN, Infinity) becomes null.
+
+    options: as of `json.dumps`.
+    """
+    try:
+        return json.dumps(data, ensure_ascii=False, allow_nan=False, **options)
+    except ValueError:
+        return json.dumps(_finite(data), ensure_ascii=False, allow_nan=False, **options)
+
+
+def _finite(data: Any) -> Any:
+    if isinstance(data, float):
+        return data if math.isfinite(data) else None
+    if isinstance(data, dict):
+        return {name: _finite(value) for name, value in data.items()}
+    return [_finite(value) for value in data] if isinstance(data, list | tuple) else data
 
 
 def write_json(path: Path, data: Any) -> None:

@@ -4,7 +4,6 @@ what a policy reads, the settings, this machine. For the command line to take in
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -13,6 +12,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from mcts_dpo.console import live_progress
+from mcts_dpo.files import standard_json
 from mcts_dpo.options import (
     ConfigOption,
     ModelOption,
@@ -31,7 +31,7 @@ JsonFlag = Annotated[bool, typer.Option("--json", help="Print JSON instead of te
 
 
 def _print(data: Any) -> None:
-    typer.echo(json.dumps(data, indent=2, sort_keys=True, ensure_ascii=False))
+    typer.echo(standard_json(data, indent=2, sort_keys=True))
 
 
 @app.command()

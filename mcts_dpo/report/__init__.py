@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from mcts_dpo.files import explained
 from mcts_dpo.progress import Progress, silent
 from mcts_dpo.report.finding import find_trees
 from mcts_dpo.report.html import write_html
@@ -24,6 +25,10 @@ __all__ = [
 
 
 def write_report(record: RunRecord, progress: Progress = silent) -> list[Path]:
-    """Write the plots and `report.html` into the run directory. Returns the files, the page last."""
+    """Write the plots and `report.html` into the run directory. Returns the files, the page last.
+
+    Raises InputError where nobody may write there, or no space is left.
+    """
     progress("plots", 0, 0)
-    return [*write_plots(record), write_html(record, progress)]
+    with explained(record.directory, lambda: "the run is as it was"):
+        return [*write_plots(record), write_html(record, progress)]

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import base64
 import gzip
-import json
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
@@ -21,6 +20,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from mcts_dpo.files import standard_json
 from mcts_dpo.preferences import Pairs
 from mcts_dpo.progress import Progress, silent, tracked
 from mcts_dpo.search import FINISHES, Forest
@@ -162,6 +162,6 @@ def _rounded(values: NDArray[np.float64]) -> list[float]:
 
 
 def _packed(trees: list[dict[str, Any]]) -> str:
-    text = json.dumps(trees, ensure_ascii=False, separators=(",", ":"))
+    text = standard_json(trees, separators=(",", ":"))
     # mtime 0: the page's bytes depend on the run alone.
     return base64.b64encode(gzip.compress(text.encode(), 6, mtime=0)).decode()

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from mcts_dpo.evaluation import Evaluation, StrategyComparison
 from mcts_dpo.files import read_json_lines, read_table
@@ -70,31 +71,45 @@ def _curve(record: RunRecord, number: int) -> dict[str, Any] | None:
     log = round_directory(record, number) / "training" / "log.jsonl"
     if not log.exists():
         return None
-    lines = list(read_json_lines(log))
+    lines = read_json_lines(log)
+    if not lines:
+        return None
     kept = sorted({*np.linspace(0, len(lines) - 1, min(POINTS, len(lines))).round().astype(int).tolist()})
     columns = {name: [lines[i].get(name) for i in kept] for name in SHOWN if name in lines[0]}
     return {"round": number + 1, "update": [i + 1 for i in kept], "columns": columns}
 
 
 def _search(record: RunRecord, number: int) -> dict[str, Any]:
-    """Histograms over all steps of a round's trees, roots left out."""
-    q, visits = [], []
-    for file in tree_files(record, number):
-        # Three columns of a file that the tree browser reads whole.
-        table = read_table(file, columns=("parent", "q", "visits"))
-        steps = table["parent"].to_numpy() >= 0
-        q.append(table["q"].to_numpy()[steps])
-        visits.append(table["visits"].to_numpy()[steps])
-    values, counts = (np.concatenate(part) if part else np.zeros(0) for part in (q, visits))
-    low, high = (float(values.min()), float(values.max())) if len(values) else (0.0, 1.0)
-    heights, edges = np.histogram(values, bins=BINS, range=(low, high if high > low else low + 1))
+    """Histograms over all steps of a round's trees, roots left out.
+
+    The files are read twice, for the range and for the counts, so that one file's columns are in memory at a time.
+    """
+    files = tree_files(record, number)
+    low, high, most = np.inf, -np.inf, 1
+    for q, visits in map(_steps, files):
+        low, high = min(low, q.min(initial=np.inf)), max(high, q.max(initial=-np.inf))
+        most = max(most, int(visits.max(initial=1)))
+    low, high = (float(low), float(high)) if low <= high else (0.0, 1.0)
+    edges = np.histogram_bin_edges([], BINS, (low, high if high > low else low + 1))
     # Visits fall off like a power law: doubling bins.
-    powers = 2 ** np.arange(1 + int(np.log2(max(1, counts.max(initial=1)))) + 1)
+    powers = 2 ** np.arange(2 + int(np.log2(most)))
+    heights, counts = np.zeros(len(edges) - 1, np.int64), np.zeros(len(powers) - 1, np.int64)
+    for q, visits in map(_steps, files):
+        heights += np.histogram(q, edges)[0]
+        counts += np.histogram(visits, powers)[0]
     return {
         "round": number + 1,
         "q": {"edges": edges.round(4).tolist(), "counts": heights.tolist()},
-        "visits": {"edges": powers.tolist(), "counts": np.histogram(counts, bins=powers)[0].tolist()},
+        "visits": {"edges": powers.tolist(), "counts": counts.tolist()},
     }
+
+
+def _steps(file: Path) -> tuple[NDArray[np.float64], NDArray[np.int32]]:
+    """Q (finite ones) and visits of all steps of a tree file, from three of its columns."""
+    table = read_table(file, columns=("parent", "q", "visits"))
+    steps = table["parent"].to_numpy() >= 0
+    q = table["q"].to_numpy()[steps]
+    return q[np.isfinite(q)], table["visits"].to_numpy()[steps]
 
 
 def strategies(record: RunRecord) -> list[dict[str, Any]]:

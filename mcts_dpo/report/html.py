@@ -6,13 +6,12 @@ scripts are in the file; nothing is fetched. Trees lie in it compressed and are 
 
 from __future__ import annotations
 
-import json
 from importlib.resources import files
 from pathlib import Path
 from string import Template
 from typing import Any
 
-from mcts_dpo.files import read_json, whole
+from mcts_dpo.files import read_json, standard_json, whole
 from mcts_dpo.progress import Progress, silent
 from mcts_dpo.report.browsing import gather
 from mcts_dpo.report.charting import round_directory, run_figures, tree_files
@@ -57,8 +56,8 @@ def _asset(name: str) -> str:
 
 
 def _embedded(data: dict[str, Any]) -> str:
-    """JSON that may stand inside a script element: no text in it can close the element."""
-    return json.dumps(data, ensure_ascii=False, separators=(",", ":")).replace("<", "\\u003c")
+    """JSON that may stand inside a script element: no text in it can close the element, no number is NaN."""
+    return standard_json(data, separators=(",", ":")).replace("<", "\\u003c")
 
 
 def _escaped(text: str) -> str:

@@ -3,6 +3,7 @@ budgets."""
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -87,14 +88,19 @@ def _training(updates: list[dict[str, Any]]) -> Figure:
     figure = Figure(figsize=(10 if has_pairs else 5, 4))
     panels = figure.subplots(1, 2 if has_pairs else 1, squeeze=False)[0]
     x = range(1, len(updates) + 1)
-    panels[0].plot(x, [update["loss"] for update in updates], color=_ACCENT)
+    panels[0].plot(x, _column(updates, "loss"), color=_ACCENT)
     panels[0].set(xlabel="update (all rounds)", ylabel="loss")
     panels[0].grid(alpha=0.3)
     if has_pairs:
         for name, colour in (("chosen", _CHOSEN), ("rejected", _REJECTED)):
-            values = [update.get(f"{name}_logprob") for update in updates]
-            panels[1].plot(x, values, color=colour, label=name)
+            panels[1].plot(x, _column(updates, f"{name}_logprob"), color=colour, label=name)
         panels[1].set(xlabel="update (all rounds)", ylabel="log-probability of the step (nats)")
         panels[1].grid(alpha=0.3)
         panels[1].legend()
     return figure
+
+
+def _column(updates: list[dict[str, Any]], name: str) -> list[float]:
+    """A figure of every update; what is missing or not finite becomes NaN, which is drawn as a gap."""
+    values = [update.get(name) for update in updates]
+    return [math.nan if value is None or not math.isfinite(value) else float(value) for value in values]

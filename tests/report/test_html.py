@@ -5,22 +5,30 @@ from __future__ import annotations
 import base64
 import gzip
 import json
+import math
+import re
 import shutil
+import tempfile
 from pathlib import Path
+from typing import Any
 
 import pytest
 from playwright.sync_api import Page
+from typer.testing import CliRunner
 
+from mcts_dpo.cli import app
 from mcts_dpo.engines import load_engine
 from mcts_dpo.evaluation import evaluate_strategies
+from mcts_dpo.files import InputError
 from mcts_dpo.preferences import Pairs
-from mcts_dpo.report import load_run, write_html
+from mcts_dpo.report import load_run, write_html, write_report
 from mcts_dpo.report.browsing import gather, tree_object
 from mcts_dpo.report.charting import run_figures
 from mcts_dpo.rounds import run
 from mcts_dpo.search import Forest
 from tests.browser import opened
 from tests.conftest import ToyWorld
+from tests.test_faults import nobody
 
 
 @pytest.fixture(scope="module")
@@ -132,6 +140,74 @@ def _check_ends(page: Page, detail: str) -> None:
             right += samples if outcome > 0 else 0
     assert total > 0
     assert f"{right} of the {total} solution" in detail
+
+
+def strictly(text: str | bytes) -> Any:
+    """As a browser reads JSON: NaN and Infinity are none."""
+    return json.loads(text, parse_constant=lambda name: pytest.fail(f"{name} is not JSON"))
+
+
+def test_numbers_that_are_none_are_gaps(finished: Path, tmp_path: Path) -> None:
+    """NaN and Infinity in a training log, in a run's metrics and in a tree: the page, the plots and `tree --json`."""
+    place = tmp_path / "diverged"
+    shutil.copytree(finished, place)
+    log = place / "round-000" / "training" / "log.jsonl"
+    lines = [json.loads(line) for line in log.read_text().splitlines() * 2]
+    lines[1] |= {"loss": math.nan, "chosen_logprob": math.inf}
+    log.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    metrics = [json.loads(line) for line in (place / "metrics.jsonl").read_text().splitlines()]
+    metrics[-1]["against_baseline"]["p_value"] = math.nan
+    metrics[-1]["test"]["greedy"]["low"] = math.nan
+    (place / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in metrics))
+    file = next((place / "round-000" / "trees").glob("*.parquet"))
+    forest = Forest.load(file)
+    forest.logprob[-1] = forest.q[-1] = forest.logprobs[-1] = math.nan
+    forest.save(file)
+
+    *_, page_file = write_report(load_run(place))
+    text = page_file.read_text()
+    found = strictly(text.split('<script type="application/json" id="data">')[1].split("</script>")[0])
+    assert [found["training"][0]["columns"][name][1] for name in ("loss", "chosen_logprob")] == [None, None]
+    assert None not in (found["training"][0]["columns"]["loss"][0], found["training"][0]["columns"]["loss"][2])
+    blocks = re.findall('class="block">([^<]*)<', text)
+    trees = [tree for block in blocks for tree in strictly(gzip.decompress(base64.b64decode(block)))]
+    assert sum(None in tree["logprob"] for tree in trees) == 1
+    printed = CliRunner().invoke(app, ["tree", str(file), "--json"])
+    assert printed.exit_code == 0
+    assert sum(None in tree["logprob"] for tree in strictly(printed.stdout)) == 1
+    with opened(page_file) as (page, complaints):
+        page.wait_for_selector("#tree .node")
+        loss = page.locator("#training-charts figure").first.locator("path").get_attribute("d") or ""
+        assert loss.count("M") == 2, "a gap"
+        assert complaints == []
+
+
+def test_an_empty_training_log_has_no_curve(finished: Path, tmp_path: Path) -> None:
+    place = tmp_path / "empty"
+    shutil.copytree(finished, place)
+    (place / "round-000" / "training" / "log.jsonl").write_text("")
+    assert run_figures(load_run(place))["training"] == []
+
+
+def test_a_run_where_nobody_may_write_is_refused_in_one_line(finished: Path) -> None:
+    folder = Path(tempfile.mkdtemp())  # one that others may enter
+    try:
+        place = shutil.copytree(finished, folder / "run")
+        folder.chmod(0o755)
+        for path in (place, *place.rglob("*")):
+            path.chmod(0o555 if path.is_dir() else 0o444)
+        before = sorted(place.iterdir())
+        with nobody(), pytest.raises(InputError) as caught:
+            write_report(load_run(place))
+        assert str(caught.value) == (
+            f"{place}: permission is denied; nothing half-written is left and the run is as it was; permit it and give "
+            "the same command again"
+        )
+        assert sorted(place.iterdir()) == before
+    finally:
+        for path in folder.rglob("*"):
+            path.chmod(0o755)
+        shutil.rmtree(folder)
 
 
 def test_strategies_are_drawn_against_tokens(finished: Path, toy_world: ToyWorld, tmp_path: Path) -> None:

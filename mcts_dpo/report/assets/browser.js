@@ -152,7 +152,7 @@ function showDetail() {
     panel.append(element("h3", {}, "Its figures"), facts([
       ["visits N", tree.visits[node]], ["times sampled", tree.samples[node]], ["action value Q", short(tree.q[node])], ["state value V", short(tree.v[node])],
       ["prior p", short(tree.prior[node])], ["self-evaluation P(yes)", tree.confidence[node]], ["reward", short(tree.reward[node])],
-      ["log-probability", `${short(tree.logprob[node])} nats, ${short(tree.logprob[node] / Math.max(1, tree.length[node]))} per token`], ["tokens", tree.length[node]],
+      ["log-probability", tree.logprob[node] === null ? "not sampled" : `${short(tree.logprob[node])} nats, ${short(tree.logprob[node] / Math.max(1, tree.length[node]))} per token`], ["tokens", tree.length[node]],
       ["outcome", end], ["answer", tree.answer[node]], ["ended by", tree.finish[node]],
     ]));
     if (tree.tokens?.[node]?.length) panel.append(tokenBars(tree.tokens[node]));
@@ -172,6 +172,7 @@ function tokenBars(values) {
   const svg = shape("svg", { width, height, role: "img", "aria-label": "log-probability of each token" });
   const step = width / values.length;
   values.forEach((value, i) => {
+    if (value === null) return; // a token that was not sampled
     const bar = shape("rect", { x: i * step, y: 0, width: Math.max(1, step - 1), height: Math.max(1, (value / worst) * height), fill: "#b8433c" });
     bar.append(shape("title", {}, `token ${i + 1}: ${value} nats`));
     svg.append(bar);

@@ -42,6 +42,8 @@ const short = (x) => {
   return String(Number(x.toPrecision(3)));
 };
 
+const fixed = (x, digits = 3) => (x === null || x === undefined ? "–" : x.toFixed(digits));
+
 // A frame with axes. x and y are [low, high]; names: {index: label} replaces the numbers below the x axis.
 function frame(title, x, y, { names = null, xLabel = "", yLabel = "", width = 430, height = 250 } = {}) {
   const edge = { left: 52, right: 14, top: 10, bottom: 40 };
@@ -143,12 +145,12 @@ function accuracySection() {
   if (last?.against) {
     const { difference: d, gained, lost, p_value: p } = last.against;
     const clear = d.low > 0 || d.high < 0 ? "beyond noise" : "within noise";
-    byId("verdict-line").textContent = `Last round against the start: ${d.value.toFixed(3)} [${d.low.toFixed(3)}, ${d.high.toFixed(3)}], ${gained} gained, ${lost} lost, McNemar p = ${p.toPrecision(2)}: ${clear}.`;
+    byId("verdict-line").textContent = `Last round against the start: ${fixed(d.value)} [${fixed(d.low)}, ${fixed(d.high)}], ${gained} gained, ${lost} lost, McNemar p = ${p?.toPrecision(2) ?? "–"}: ${clear}.`;
   }
   const table = element("table");
   table.append(element("tr", {}, ...["policy", "greedy on test", "95 %", "pairs", "tokens", "seconds", "kept"].map((h) => element("th", {}, h))));
   for (const r of rounds) {
-    const cells = [r.name, r.greedy.value.toFixed(3), `${r.greedy.low.toFixed(3)} – ${r.greedy.high.toFixed(3)}`, r.pairs ?? "", r.tokens?.toLocaleString("en") ?? "", r.seconds, r.accepted ? "yes" : "no, rolled back"];
+    const cells = [r.name, fixed(r.greedy.value), `${fixed(r.greedy.low)} – ${fixed(r.greedy.high)}`, r.pairs ?? "", r.tokens?.toLocaleString("en") ?? "", r.seconds, r.accepted ? "yes" : "no, rolled back"];
     table.append(element("tr", {}, ...cells.map((c) => element("td", {}, String(c)))));
   }
   put("rounds-table", table);
