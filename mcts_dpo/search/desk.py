@@ -19,6 +19,7 @@ Owner = TypeVar("Owner")
 
 DIED = "the engine died"
 """How the reason of a request begins whose engine died."""
+_PROBE = -1  # the number of a request that any living engine takes
 _log = logging.getLogger(__name__)
 
 
@@ -47,11 +48,14 @@ class Desk(Generic[Owner]):
 
     interactive: somebody waits for every answer. An engine that dies (its `submit` or `poll` raises, but for want of
     memory) then answers what is under way with an error that says so; what is sent afterwards is tried again, so that
-    an engine that recovers serves it. Otherwise trees are what is wanted: see `lasting`. A completion that the engine
-    never gives back is an error of the engine's (RuntimeError), not a wait for ever.
+    an engine that recovers serves it. A request that `submit` raises at, though it takes others, fails alone.
+    Otherwise trees are what is wanted: see `lasting`. A completion that the engine never gives back is an error of the
+    engine's (RuntimeError), not a wait for ever.
     """
 
     def __init__(self, engine: Engine, clock: SearchClock | None = None, *, interactive: bool = False) -> None:
+        self._interactive = interactive
+        self._end = getattr(engine.tokenizer, "eos_token_id", None) or 0
         self._engine = engine if interactive else LastingEngine(engine)
         self._owners: dict[int, Owner] = {}
         self._refused: list[Completion] = []
@@ -73,9 +77,20 @@ class Desk(Generic[Owner]):
         except EngineDiedError:
             raise
         except Exception as error:  # the engine's, whatever it is: this request fails, the search goes on
-            self._refused.append(Completion(self._next, error=_death(error)))
+            reason = f"the engine refuses the request: {_one_line(error)}" if self._takes_others() else _death(error)
+            self._refused.append(Completion(self._next, error=reason))
         self._lap(engine=True)
         self._next += 1
+
+    def _takes_others(self) -> bool:
+        """Whether the engine takes a request that any living engine takes."""
+        if not self._interactive:
+            return False
+        with suppress(Exception):
+            self._engine.submit(Request(_PROBE, (self._end,)))
+            self._engine.cancel([_PROBE])
+            return True
+        return False
 
     def collect(self, patience: float | None = None) -> list[tuple[Owner, Completion]]:
         """Wait for at least one completion, or for `patience` seconds (None: as long as it takes)."""
@@ -131,5 +146,9 @@ def _death(error: Exception) -> str:
     if isinstance(error, MemoryError) or "memory" in str(error).lower():
         raise error
     _log.warning("the engine died", exc_info=error)
+    return f"{DIED}: {_one_line(error)}"
+
+
+def _one_line(error: Exception) -> str:
     said = next(iter(str(error).splitlines()), "")
-    return f"{DIED}: {type(error).__name__}{': ' if said else ''}{said}"
+    return f"{type(error).__name__}{': ' if said else ''}{said}"

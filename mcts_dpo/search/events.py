@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
 import numpy as np
 
@@ -21,6 +22,7 @@ from mcts_dpo.search import kernels
 from mcts_dpo.search.desk import Desk, SearchClock
 from mcts_dpo.search.ending import end_if_done
 from mcts_dpo.search.journal import Record, Sampled, Settled
+from mcts_dpo.search.lasting import EngineDiedError
 from mcts_dpo.search.rewards import Outcome
 from mcts_dpo.search.settings import SearchSettings
 from mcts_dpo.search.simulation import (
@@ -30,6 +32,7 @@ from mcts_dpo.search.simulation import (
     Tree,
     ask,
     end,
+    fail,
     grow,
     is_last,
     judge,
@@ -111,7 +114,7 @@ class Loop:
     be taken out again.
 
     alive: trees searched at a time; those of further tasks wait, first come, first served. interactive: what the death
-    of the engine means, see `Desk`.
+    of the engine means, see `Desk`; a task whose search raises then fails alone, otherwise the step raises.
     """
 
     def __init__(
@@ -119,6 +122,7 @@ class Loop:
     ) -> None:
         self._desk: Desk[Owner] = Desk(engine, clock, interactive=interactive)
         self._alive = alive
+        self._interactive = interactive
         self._running: list[Running] = []
 
     @property
@@ -142,18 +146,35 @@ class Loop:
         no longer than `patience` seconds and a step of the engine's (None: as long as it takes).
         """
         crowd = self._let_in()
-        for one in self._running:
+        failed: list[Running] = []
+        for one in list(self._running):
             if one.moved or one.task.settings.parallel_leaves > 1:
-                _send(one, self._desk, crowd, self._alive)
+                self._attempt(one, failed, partial(_send, one, self._desk, crowd, self._alive))
         if self._desk.waiting:
             for (one, what, node), completion in self._desk.collect(patience):
-                _receive(one, what, node, completion, self._desk)
-            for one in self._running:
+                if one not in failed:
+                    self._attempt(one, failed, partial(_receive, one, what, node, completion, self._desk))
+            for one in list(self._running):
                 if one.ready:
-                    _settle(one)
+                    self._attempt(one, failed, partial(_settle, one))
         ended = [one for one in self._running if not one.alive and not one.waiting]
         self._running = [one for one in self._running if one.alive or one.waiting]
-        return [one.task for one in ended]
+        return [one.task for one in (*failed, *ended)]
+
+    def _attempt(self, one: Running, failed: list[Running], act: Callable[[], None]) -> None:
+        """Do one thing for a task. If it raises and somebody waits for the others, the task alone fails."""
+        try:
+            act()
+        except EngineDiedError:
+            raise
+        except Exception as error:
+            if not self._interactive:
+                raise
+            self._running.remove(one)
+            failed.append(one)
+            self._desk.cancel(lambda owner: owner[0] is one)
+            for tree in one.task.trees:
+                fail(one.task, tree, f"the search failed ({type(error).__name__}: {error})")
 
     def cancel(self, task: Task) -> None:
         """Take a task out. What it has under way is given up, in the engine too; its forest stays, sound.

@@ -274,7 +274,7 @@ def test_models_health_and_unknown_paths(server: Served) -> None:
     request = urllib.request.Request(f"{server.url}/v1/chat/completions", b"{nonsense", method="POST")
     with pytest.raises(urllib.error.HTTPError) as caught:
         urllib.request.urlopen(request)
-    assert json.load(caught.value)["error"]["message"] == "the body is not JSON"
+    assert json.load(caught.value)["error"]["message"].startswith("the body is not JSON")
 
 
 def test_a_full_queue_says_when_to_come_again(engine: Engine) -> None:

@@ -31,6 +31,7 @@ from mcts_dpo.integrations.server.dispatcher import (
     Refused,
     Unavailable,
 )
+from mcts_dpo.integrations.server.incoming import parse
 from mcts_dpo.integrations.server.metrics import CONTENT_TYPE, DISCONNECTED, Metrics
 from mcts_dpo.integrations.server.protocol import (
     ApiError,
@@ -119,9 +120,7 @@ class Service:
     async def _ask(self, request: Request, endpoint: str, begun: float) -> tuple[_Asked, bool, bool]:
         """Read a request and hand it to the dispatcher. Returns it, and whether a stream and its usage are wanted."""
         try:
-            body = await request.json()
-        except ValueError:
-            raise ApiError(400, "the body is not JSON") from None
+            body = parse(await request.body())
         except ClientDisconnect:
             raise _Gone from None
         said: ChatRequest | CompletionRequest
@@ -132,12 +131,14 @@ class Service:
             said = read(CompletionRequest, body, self.serving)
             questions = completion_questions(said, self.serving)
         answer = Answer(self.serving.name, endpoint == "chat", self._fingerprint, said.n)
-        events = self._follow(request, questions, said.stream)
+        events = self._follow(request, questions, said.stream, answer.chat)
         if said.stream:
             await anext(events)  # Begun, or an error while there is still a status to say it with
         return _Asked(endpoint, begun, answer, questions, events), said.stream, said.stream_options.include_usage
 
-    async def _follow(self, request: Request, questions: Sequence[Question], stream: bool) -> AsyncIterator[Event]:
+    async def _follow(
+        self, request: Request, questions: Sequence[Question], stream: bool, chat: bool
+    ) -> AsyncIterator[Event]:
         """Everything that happens to the questions until all are answered. However this ends, nothing of them stays.
 
         Raises _Gone when the client goes away, ApiError when the questions are refused.
@@ -177,8 +178,7 @@ class Service:
                     raise _Gone
                 if isinstance(event, Refused):
                     missing = 0
-                    code = "context_length_exceeded" if "leaves no room" in event.reason else None
-                    raise ApiError(event.status, event.reason, code=code)
+                    raise _refusal(event, chat)
                 missing -= isinstance(event, Answered)
                 yield event
         finally:
@@ -287,6 +287,14 @@ def create_app(service: Service) -> FastAPI:
         return JSONResponse(ApiError(error.status_code, what).body, error.status_code, headers=error.headers)
 
     return app
+
+
+def _refusal(refused: Refused, chat: bool) -> ApiError:
+    """The error of a request that the dispatcher has given up; one that is the request's fault names its field."""
+    if "leaves no room" in refused.reason:
+        return ApiError(refused.status, refused.reason, code="context_length_exceeded")
+    param = ("messages" if chat else "prompt") if refused.status == 400 else None
+    return ApiError(refused.status, refused.reason, param=param)
 
 
 async def _with_signs_of_life(events: AsyncIterator[Event]) -> AsyncIterator[Event | None]:

@@ -165,10 +165,17 @@ class Dispatcher:
     def occupancy(self, timeout: float = 10.0) -> Occupancy | None:
         """What requests under way hold in the engine; None once it is gone, or does not say in time."""
         found: Future[Occupancy] = Future()
-        self._inbox.put(lambda: found.set_result(self.engine.occupancy()))
+
+        def look() -> None:
+            try:
+                found.set_result(self.engine.occupancy())
+            except Exception as error:
+                found.set_exception(error)
+
+        self._inbox.put(look)
         try:
             return found.result(timeout if self._thread.is_alive() else 0.0)
-        except TimeoutError:
+        except Exception:
             return None
 
     @property
@@ -216,7 +223,7 @@ class Dispatcher:
             with suppress(Exception):
                 message()
         for job in {job for job, _ in (*self._line, *self._active)}:
-            job.told(Refused(status, reason))
+            _tell(job, Refused(status, reason))
         self._line.clear()
         self._active.clear()
         self._deciding.clear()
@@ -242,9 +249,12 @@ class Dispatcher:
             job, index = self._line.popleft()
             try:
                 self._solver.admit((job, index), job.questions[index])
-            except InputError as error:
+            except Exception as error:  # whatever it is, it is this request's own
                 self._release(1)
-                self._refuse(job, 400, str(error))
+                known = isinstance(error, InputError)
+                self._refuse(
+                    job, 400, str(error) if known else f"the request cannot be put to the model: {_one_line(error)}"
+                )
                 continue
             self._active.add((job, index))
             # No other search decides anything before its end.
@@ -252,10 +262,12 @@ class Dispatcher:
                 self._deciding.add((job, index))
             if job.begun is None:
                 job.begun = time.monotonic()
-                job.told(Begun())
+                _tell(job, Begun())
 
     def _answer(self, key: Key, reply: Reply) -> None:
         job, index = key
+        if key not in self._active:
+            return  # another question of its job has ended in the same step, and the job with it
         if reply.error is not None and reply.error.startswith(DIED):
             # Whoever keeps the server running starts it anew, with a sound engine.
             raise RuntimeError(reply.error)
@@ -267,20 +279,24 @@ class Dispatcher:
             return
         if job.begun is not None:
             self._seconds += 0.1 * (time.monotonic() - job.begun - self._seconds)
-        text = before_stop(reply.text, job.questions[index].prompt.stop)
-        tokens = self.engine.tokenizer(text, add_special_tokens=False)["input_ids"]
-        job.told(Answered(index, reply, text, len(tokens)))
+        try:
+            text = before_stop(reply.text, job.questions[index].prompt.stop)
+            tokens = self.engine.tokenizer(text, add_special_tokens=False)["input_ids"]
+        except Exception as error:
+            self._refuse(job, 500, f"the answer cannot be read: {_one_line(error)}")
+            return
+        _tell(job, Answered(index, reply, text, len(tokens)))
 
     def _tell_decided(self) -> None:
         for job, index in self._deciding:
             steps = self._solver.decided((job, index))
             if len(steps) > job.steps.get(index, 0):
                 job.steps[index] = len(steps)
-                job.told(Decided(index, tuple(steps)))
+                _tell(job, Decided(index, tuple(steps)))
 
     def _refuse(self, job: Job, status: int, reason: str) -> None:
         self._drop(job)
-        job.told(Refused(status, reason))
+        _tell(job, Refused(status, reason))
 
     def _refuse_all(self, status: int, reason: str) -> None:
         for job in {job for job, _ in (*self._line, *self._active)}:
@@ -301,3 +317,14 @@ class Dispatcher:
     def _release(self, count: int) -> None:
         with self._lock:
             self._load -= count
+
+
+def _tell(job: Job, event: Event) -> None:
+    """Tell of an event; whoever cannot be told (its loop has ended) is nobody's concern."""
+    with suppress(Exception):
+        job.told(event)
+
+
+def _one_line(error: Exception) -> str:
+    said = next(iter(str(error).splitlines()), "")
+    return f"{type(error).__name__}{': ' if said else ''}{said[:200]}"

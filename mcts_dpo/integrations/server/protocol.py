@@ -56,6 +56,12 @@ REFUSED: Mapping[str, tuple[tuple[Any, ...], str]] = {
 }
 
 
+def shown(text: str, most: int = 60) -> str:
+    """A client's text as it may stand in an error: one printable line that any encoding can hold, cut at `most`."""
+    cut = text if len(text) <= most else text[:most] + "…"
+    return "".join(one if one.isprintable() else ascii(one)[1:-1] for one in cut)
+
+
 class ApiError(Exception):
     """An answer that is an error, in OpenAI's words. headers: of the HTTP response."""
 
@@ -96,11 +102,15 @@ class Serving:
 
 
 class _Part(BaseModel):
+    model_config = ConfigDict(strict=True)
+
     type: Literal["text"]
     text: str
 
 
 class _Message(BaseModel):
+    model_config = ConfigDict(strict=True)
+
     role: Literal["system", "developer", "user", "assistant"]
     content: str | list[_Part]
 
@@ -110,6 +120,8 @@ class _Message(BaseModel):
 
 
 class _StreamOptions(BaseModel):
+    model_config = ConfigDict(strict=True)
+
     include_usage: bool = False
     include_obfuscation: bool = False  # random padding against eavesdroppers, which nobody is promised
 
@@ -154,7 +166,7 @@ RequestT = TypeVar("RequestT", bound=_Common)
 def read(kind: type[RequestT], body: Any, serving: Serving) -> RequestT:
     """A request from its JSON body. Raises ApiError for whatever is wrong with it or cannot be done."""
     if not isinstance(body, dict):
-        raise ApiError(400, "the body must be a JSON object")
+        raise ApiError(400, "the body must be a JSON object", param="body")
     said = {name: value for name, value in body.items() if value is not None and name not in IGNORED}
     for name, (neutral, why) in REFUSED.items():
         value = said.pop(name, None)
@@ -162,27 +174,33 @@ def read(kind: type[RequestT], body: Any, serving: Serving) -> RequestT:
             raise ApiError(400, f"{name} is not supported: {why}", param=name, code="unsupported_parameter")
     unknown = next((name for name in said if name not in kind.model_fields), None)
     if unknown is not None:
-        close = nearest(unknown, list(kind.model_fields))
+        named = shown(unknown) or "''"
+        close = nearest(named, list(kind.model_fields))
         hint = f"; did you mean {close!r}?" if close else ""
-        raise ApiError(400, f"Unrecognized request argument supplied: {unknown}{hint}", param=unknown)
+        raise ApiError(400, f"Unrecognized request argument supplied: {named}{hint}", param=named)
     try:
         request = kind.model_validate(said)
     except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"] if not str(part).startswith(("list[", "str", "_")))
+        first = error.errors(include_url=False, include_input=False)[0]
+        where = _where(first["loc"])
         raise ApiError(400, f"{where}: {first['msg']}", param=where) from None
     if request.model != serving.name:
         raise ApiError(
             404,
-            f"The model {request.model!r} does not exist; this server has {serving.name!r}",
+            f"The model {shown(request.model)!r} does not exist; this server has {serving.name!r}",
             param="model",
             code="model_not_found",
         )
     if (request.budget or 0) > serving.most:
-        raise ApiError(400, f"budget: {request.budget} (accepted: 1 to {serving.most})", param="budget")
+        raise ApiError(400, f"budget: {shown(str(request.budget))} (accepted: 1 to {serving.most})", param="budget")
     if len(request.stops) > 4 or not all(request.stops):
         raise ApiError(400, "stop: accepted are up to 4 texts of at least one character", param="stop")
     return request
+
+
+def _where(location: Sequence[int | str]) -> str:
+    """The field that an error of pydantic's is about: its location, without the types of a union that were tried."""
+    return ".".join(shown(str(part)) for part in location if part != "str" and not str(part).startswith("list["))
 
 
 def chat_questions(request: ChatRequest, serving: Serving) -> list[Question]:

@@ -28,9 +28,13 @@ class _Open(Generic[ResultT]):
 
 
 class Dialogues(Generic[ResultT]):
-    """The dialogues under way over one engine, a step at a time."""
+    """The dialogues under way over one engine, a step at a time.
 
-    def __init__(self, engine: Engine) -> None:
+    contain: a dialogue that raises ends alone, as if the engine had refused it; otherwise the step raises.
+    """
+
+    def __init__(self, engine: Engine, *, contain: bool = False) -> None:
+        self._contain = contain
         self._desk: Desk[tuple[_Open[ResultT], int]] = Desk(engine, interactive=True)
         self._fresh: list[Dialogue[ResultT]] = []
         self._open: dict[Dialogue[ResultT], _Open[ResultT]] = {}
@@ -98,6 +102,12 @@ class Dialogues(Generic[ResultT]):
         except StopIteration as stop:
             del self._open[dialogue]
             ended.append((dialogue, stop.value))
+            return
+        except Exception as error:
+            if not self._contain:
+                raise
+            del self._open[dialogue]
+            ended.append((dialogue, f"the search failed ({type(error).__name__}: {error})"))
             return
         one.back, one.missing = [None] * len(requests), len(requests)
         for place, request in enumerate(requests):

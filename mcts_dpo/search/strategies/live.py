@@ -8,8 +8,9 @@ is its attempt. Two kinds, one interface (`Solver`): `TreeSolver` for the tree s
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Protocol
 
 from mcts_dpo.decoding import decode
@@ -132,7 +133,7 @@ class TreeSolver:
         for task in self._loop.step(patience):
             key = self._keys.pop(id(task))
             del self._tasks[key]
-            found.append((key, tree_reply(task)))
+            found.append((key, _reply(partial(tree_reply, task))))
         return found
 
     def cancel(self, key: Hashable) -> None:
@@ -198,7 +199,7 @@ class DialogueSolver:
         self._engine = engine
         self._strategy = strategy
         self._dials = dials
-        self._together: Dialogues[Attempt] = Dialogues(engine)
+        self._together: Dialogues[Attempt] = Dialogues(engine, contain=True)
         self._talks: dict[Hashable, _Talk] = {}
         self._keys: dict[Dialogue[Attempt], Hashable] = {}
 
@@ -224,7 +225,7 @@ class DialogueSolver:
         found = []
         for dialogue, result in self._together.step(patience):
             key = self._keys.pop(dialogue)
-            found.append((key, _dialogue_reply(self._talks.pop(key), result)))
+            found.append((key, _reply(partial(_dialogue_reply, self._talks.pop(key), result))))
         return found
 
     def cancel(self, key: Hashable) -> None:
@@ -237,6 +238,14 @@ class DialogueSolver:
     def decided(self, key: Hashable) -> Sequence[str]:
         """See `Solver`."""
         return ()
+
+
+def _reply(read: Callable[[], Reply]) -> Reply:
+    """A reply; where reading it off a search raises, one that says so."""
+    try:
+        return read()
+    except Exception as error:
+        return Reply(error=f"the answer cannot be read ({type(error).__name__}: {error})")
 
 
 def dialogue_for(strategy: Strategy, task: Task, budget: int, follows: Plan) -> Dialogue[Attempt]:
