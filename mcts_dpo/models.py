@@ -5,13 +5,15 @@ A model is named by one string or path:
 - a directory that holds a PEFT adapter: its base model is loaded and the adapter merged into it, in float32;
 - a `.gguf` file: the weights are de-quantised and trainable, the tokenizer comes from the same file;
 - anything else: a name on the Hugging Face hub.
-What cannot be loaded raises InputError with one line.
+What cannot be loaded, or would be loaded with random numbers in it, raises InputError with one line. Code that comes
+with a model is never run, and nobody is asked whether it may be.
 """
 
 from __future__ import annotations
 
 import hashlib
 import re
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -24,12 +26,14 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, Genera
 from transformers.utils import logging as transformers_logging
 
 from mcts_dpo.files import InputError, digest, read_json, whole
+from mcts_dpo.model_checks import require_complete, require_possible, require_whole_adapter
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 Dtype = Literal["auto", "float32", "bfloat16"]
 _SMALL = 50_000_000  # parameters below which "auto" means float32 on a CPU: speed is no concern, exactness is
+_NO_CODE = {"trust_remote_code": False}  # left out, transformers would ask on the terminal
 _HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*(/[\w.-]+)?")
 _TOKENIZER_FILES = (
     "tokenizer.json",
@@ -57,17 +61,18 @@ def _locate(model: str | Path) -> _Source:
     path = Path(model).expanduser()
     if path.is_dir():
         if (path / "adapter_config.json").is_file():
-            return _Source("adapter", str(path), {})
+            _require_base(path)
+            return _Source("adapter", str(path), _NO_CODE)
         if not (path / "config.json").is_file():
             raise InputError(f"{path}: not a model: neither config.json nor adapter_config.json in this directory")
-        return _Source("directory", str(path), {})
+        return _Source("directory", str(path), _NO_CODE)
     if path.is_file():
         if path.suffix.lower() != ".gguf":
             raise InputError(f"{path}: not a model (accepted: a Hugging Face directory, a .gguf file, or a hub name)")
         with path.open("rb") as file:
             if file.read(4) != b"GGUF":
                 raise InputError(f"{path}: not a GGUF file (it does not start with the bytes 'GGUF')")
-        return _Source("gguf", str(path.parent), {"gguf_file": path.name})
+        return _Source("gguf", str(path.parent), {**_NO_CODE, "gguf_file": path.name})
     if isinstance(model, Path) or not _HUB_NAME.fullmatch(text) or path.suffix.lower() == ".gguf":
         raise InputError(f"{text}: no such model file or directory")
     return _Source("hub", text, _hub_options(text))
@@ -82,9 +87,9 @@ def _hub_options(name: str) -> dict[str, Any]:
         model_info(name, timeout=30)
     except Exception as error:  # whatever the hub's client of the day raises when refused or unreachable
         if isinstance(try_to_load_from_cache(name, "config.json"), str):
-            return {"local_files_only": True}
+            return {**_NO_CODE, "local_files_only": True}
         raise InputError(f"{name}: no such file or directory, and no such model on the hub ({_line(error)})") from None
-    return {}
+    return _NO_CODE
 
 
 def _line(error: Exception) -> str:
@@ -102,11 +107,28 @@ def _adapter_base(directory: Path) -> str | Path:
     return beside.resolve() if not Path(base).exists() and beside.exists() else base
 
 
+def _require_base(directory: Path) -> None:
+    """Raise InputError for an adapter whose base model is, in the end, the adapter itself."""
+    passed: list[Path] = []
+    while (directory / "adapter_config.json").is_file():
+        if directory.resolve() in passed:
+            config = passed[0] / "adapter_config.json"
+            raise InputError(f"{config}: base_model_name_or_path: leads back to the adapter (accepted: another model)")
+        passed.append(directory.resolve())
+        directory = Path(_adapter_base(directory))
+
+
 def _attempt(what: str, model: str | Path, load: Callable[[], Loaded]) -> Loaded:
     """Run `load`; what a user can mend (missing, unreadable, unreachable) becomes one line."""
     try:
         return load()
+    except InputError:
+        raise
     except Exception as error:  # a damaged file surfaces as whatever its reader trips over
+        if "trust_remote_code" in str(error):
+            raise InputError(
+                f"{model}: comes with code of its own, which is not run (accepted: models that transformers knows)"
+            ) from None
         raise InputError(f"{model}: no {what} could be loaded ({_line(error)})") from error
 
 
@@ -139,11 +161,11 @@ def load_model(
     source = _locate(model)
     wanted = getattr(torch, dtype) if isinstance(dtype, str) and dtype != "auto" else dtype
     if source.kind == "adapter":
-        loaded = _merge(load_model(_adapter_base(Path(source.name)), torch.float32), model, source)
+        loaded = merge_adapter(load_model(_adapter_base(Path(source.name)), torch.float32), Path(source.name))
     else:
         # "auto" reads a directory as it is stored (no detour through float32); a GGUF file has no such type.
         first = torch.float32 if source.kind == "gguf" else wanted
-        loaded = _attempt("causal language model", model, lambda: _from_pretrained(source, first))
+        loaded = _attempt("causal language model", model, lambda: _from_pretrained(source, model, first))
     if wanted == "auto":
         wanted = default_dtype(sum(parameter.numel() for parameter in loaded.parameters()), device)
     loaded.to(device=device)
@@ -178,9 +200,9 @@ def load_skeleton(model: str | Path) -> PreTrainedModel:
     source = _locate(model)
 
     def load() -> PreTrainedModel:
-        config = AutoConfig.from_pretrained(source.name, **source.options)
+        config = _config(source, model)
         with torch.device("meta"):
-            skeleton = AutoModelForCausalLM.from_config(config)
+            skeleton = AutoModelForCausalLM.from_config(config, **_NO_CODE)
         with suppress(OSError):  # a model need not come with generation settings
             skeleton.generation_config = GenerationConfig.from_pretrained(source.name, **source.options)
         return skeleton
@@ -198,7 +220,7 @@ def stored_dtype(model: str | Path) -> torch.dtype | None:
         return stored_dtype(_adapter_base(Path(source.name)))
     if source.kind == "gguf":
         return None
-    config = _attempt("configuration", model, lambda: AutoConfig.from_pretrained(source.name, **source.options))
+    config = _attempt("configuration", model, lambda: _config(source, model))
     return config.dtype or config.get_text_config().dtype or torch.float32
 
 
@@ -269,12 +291,23 @@ def without_bars() -> Iterator[None]:
             transformers_logging.enable_progress_bar()
 
 
-def _from_pretrained(source: _Source, dtype: torch.dtype | str) -> PreTrainedModel:
+def _config(source: _Source, model: str | Path) -> Any:
+    """A model's configuration. Raises InputError for one that no model can have."""
+    config = AutoConfig.from_pretrained(source.name, **source.options)
+    require_possible(config, str(model))
+    return config
+
+
+def _from_pretrained(source: _Source, model: str | Path, dtype: torch.dtype | str) -> PreTrainedModel:
+    _config(source, model)
     options: dict[str, Any] = dict(source.options)
     if source.kind == "gguf":
         options["quantization_config"] = GgufConfig(dequantize=True)
     with without_bars():
-        loaded = AutoModelForCausalLM.from_pretrained(source.name, dtype=dtype, **options)
+        loaded, report = AutoModelForCausalLM.from_pretrained(
+            source.name, dtype=dtype, output_loading_info=True, **options
+        )
+    require_complete(report["missing_keys"], str(model))
     if source.kind == "gguf":
         # The weights are plain now; a policy saved from them must not claim to be quantised.
         if hasattr(loaded.config, "quantization_config"):
@@ -284,13 +317,21 @@ def _from_pretrained(source: _Source, dtype: torch.dtype | str) -> PreTrainedMod
     return loaded
 
 
-def _merge(base: PreTrainedModel, model: str | Path, source: _Source) -> PreTrainedModel:
-    from peft import PeftModel
+def merge_adapter(base: PreTrainedModel, directory: Path) -> PreTrainedModel:
+    """A model with a PEFT adapter's products added to its weights; `base` is spent.
+
+    Raises InputError for an adapter that is damaged, lacks tensors or belongs to another base model.
+    """
+    from peft import PeftModel, get_peft_model_state_dict, load_peft_weights
 
     def load() -> PreTrainedModel:
-        return PeftModel.from_pretrained(base, source.name).merge_and_unload()
+        with warnings.catch_warnings(action="ignore"):  # of missing tensors, which are refused below
+            adapted = PeftModel.from_pretrained(base, str(directory))
+        wanted = get_peft_model_state_dict(adapted, save_embedding_layers=False)
+        require_whole_adapter(wanted, load_peft_weights(str(directory), device="cpu"), str(directory))
+        return adapted.merge_and_unload()
 
-    return _attempt("adapter for its base model", model, load)
+    return _attempt("adapter for its base model", directory, load)
 
 
 def tokenizer_digest(tokenizer: PreTrainedTokenizerBase) -> str:

@@ -11,7 +11,6 @@ from __future__ import annotations
 from string import ascii_uppercase
 from typing import TYPE_CHECKING, Any, Literal
 
-from jinja2 import TemplateError
 from pydantic import Field, field_validator
 
 from mcts_dpo.decoding import prefixes
@@ -237,8 +236,9 @@ def _render(tokenizer: PreTrainedTokenizerBase, settings: PromptSettings, messag
     arguments: dict[str, Any] = dict(settings.template_arguments)
     try:
         rendered = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True, **arguments)
-    except TemplateError as error:
-        raise InputError(f"prompt: the model's chat template refuses the messages ({error})") from None
+    except Exception as error:  # a template is a program: it raises what it likes
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise InputError(f"prompt: the model's chat template refuses the messages ({reason[:300]})") from None
     return str(rendered)
 
 

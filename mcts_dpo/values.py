@@ -24,7 +24,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from mcts_dpo.files import InputError, read_json, write_json
-from mcts_dpo.models import load_model, tokenizer_digest, weights_digest
+from mcts_dpo.models import load_model, merge_adapter, tokenizer_digest, weights_digest
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,9 +59,7 @@ class ValueModel:
         if weights_digest(trunk) != about["weights"]:
             raise InputError(f"{folder}: was trained on other weights than {policy} holds now; train it again")
         if (folder / "adapter").is_dir():
-            from peft import PeftModel
-
-            trunk = PeftModel.from_pretrained(trunk, str(folder / "adapter")).merge_and_unload()
+            trunk = merge_adapter(trunk, folder / "adapter")
         try:
             head = load_file(folder / "value.safetensors", device=str(trunk.device))
             return cls(trunk.eval().requires_grad_(False), head["weight"], head["bias"], about["tokenizer"])

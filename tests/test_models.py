@@ -1,18 +1,31 @@
 """Loading models and tokenizers from every kind of source, and what is said when that fails."""
 
 import json
+import re
 import shutil
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import gguf
 import numpy as np
 import pytest
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
+from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
 from mcts_dpo.files import InputError
-from mcts_dpo.models import default_dtype, has_bfloat16, load_model, load_tokenizer, stored_dtype, tokenizer_digest
+from mcts_dpo.models import (
+    default_dtype,
+    has_bfloat16,
+    load_model,
+    load_skeleton,
+    load_tokenizer,
+    model_size,
+    stored_dtype,
+    tokenizer_digest,
+)
 from tests.engines.tiny import make_byte_tokenizer, make_tokenizer, save_model
 
 INPUTS = torch.tensor([[4, 5, 6, 7]])
@@ -224,3 +237,115 @@ def test_auto_follows_this_machine() -> None:
     assert default_dtype(10**9, "cpu") == large
     assert default_dtype(10**6, "cpu") == torch.float32
     assert default_dtype(10**6, "cuda") == torch.bfloat16
+
+
+def one_line(model: Path, load: Callable[[Path], object] = load_model) -> str:
+    with pytest.raises(InputError) as caught:
+        load(model)
+    message = str(caught.value)
+    assert message.startswith(str(model))
+    assert "\n" not in message
+    return message
+
+
+def configured(directory: Path, **changes: Any) -> Path:
+    config = json.loads((directory / "config.json").read_text())
+    (directory / "config.json").write_text(json.dumps(config | changes))
+    return directory
+
+
+@pytest.fixture
+def own(llama: Path, tmp_path: Path) -> Path:
+    """The tiny Llama in a folder that a test may spoil."""
+    return Path(shutil.copytree(llama, tmp_path / "own"))
+
+
+def without_tensors(directory: Path, *parts: str) -> None:
+    held = load_file(directory / "model.safetensors")
+    kept = {name: tensor for name, tensor in held.items() if not any(part in name for part in parts)}
+    assert len(kept) < len(held)
+    save_file(kept, directory / "model.safetensors", metadata={"format": "pt"})
+
+
+@pytest.mark.parametrize("part", ["layers.1.mlp.up_proj", "model.norm", "embed_tokens", "layers.0.self_attn.q_proj"])
+def test_missing_tensors_are_named_and_not_made_up(own: Path, part: str) -> None:
+    without_tensors(own, part)
+    message = one_line(own)
+    assert part in message
+    assert "lack the tensor" in message
+
+
+def test_many_missing_tensors_are_counted(own: Path) -> None:
+    without_tensors(own, "layers.1.")
+    assert re.search(r"lack the tensors model\.layers\.1\.\S+, .* and \d+ more, without which", one_line(own))
+    configured(own, num_hidden_layers=5)
+    assert "layers.1." in one_line(own)
+
+
+def test_an_untied_head_that_is_not_there(own: Path) -> None:
+    configured(own, tie_word_embeddings=False)
+    without = json.loads((own / "config.json").read_text())
+    assert without["tie_word_embeddings"] is False
+    if "lm_head.weight" in load_file(own / "model.safetensors"):
+        without_tensors(own, "lm_head")
+    assert "lm_head.weight" in one_line(own)
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("num_hidden_layers", -1),
+        ("num_hidden_layers", 0),
+        ("num_hidden_layers", 10**9),
+        ("hidden_size", 0),
+        ("vocab_size", -5),
+        ("num_attention_heads", -2),
+        ("num_attention_heads", 0),
+        ("num_key_value_heads", 3),
+        ("intermediate_size", -1),
+        ("max_position_embeddings", 0),
+        ("head_dim", -4),
+    ],
+)
+def test_configurations_that_no_model_can_have(own: Path, field: str, value: int) -> None:
+    configured(own, **{field: value})
+    for load in (load_model, load_skeleton, model_size, stored_dtype):
+        one_line(own, load)
+    if field != "num_attention_heads":  # another field may be told first, which follows from it
+        assert f"{field}: {value}" in one_line(own)
+
+
+def test_an_adapter_that_is_its_own_base(adapter: Path, tmp_path: Path) -> None:
+    other = Path(shutil.copytree(adapter, tmp_path / "other"))
+    for base in (str(adapter), f"../{adapter.name}", str(other)):
+        for directory, named in ((adapter, base), (other, f"{adapter}/")):
+            config = json.loads((directory / "adapter_config.json").read_text())
+            (directory / "adapter_config.json").write_text(json.dumps(config | {"base_model_name_or_path": named}))
+        for load in (load_model, load_tokenizer, stored_dtype, model_size):
+            assert "leads back to the adapter" in one_line(adapter, load)
+
+
+def test_an_adapter_without_some_of_its_tensors(adapter: Path) -> None:
+    held = load_file(adapter / "adapter_model.safetensors")
+    lost = next(name for name in held if "lora_B" in name)
+    save_file({name: held[name] for name in held if name != lost}, adapter / "adapter_model.safetensors")
+    assert f"lacks the tensor {lost}" in one_line(adapter)
+    foreign = held | {lost.replace("layers.0", "layers.7"): held[lost].clone()}
+    save_file(foreign, adapter / "adapter_model.safetensors")
+    assert "for which its base model has no place" in one_line(adapter)
+
+
+def test_nobody_is_asked_about_code_that_comes_with_a_model(own: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def asked(*_: object) -> str:
+        raise AssertionError("a question on the terminal")
+
+    monkeypatch.setattr("builtins.input", asked)
+    (own / "own_code.py").write_text("raise SystemExit('this ran')\n")
+    auto = {"AutoConfig": "own_code.Config", "AutoModelForCausalLM": "own_code.Model"}
+    configured(own, model_type="their_own", auto_map=auto)
+    for load in (load_model, load_skeleton, stored_dtype, model_size):
+        assert "code of its own, which is not run" in one_line(own, load)
+    settings = json.loads((own / "tokenizer_config.json").read_text())
+    settings |= {"tokenizer_class": "TheirTokenizer", "auto_map": {"AutoTokenizer": ["own_code.T", None]}}
+    (own / "tokenizer_config.json").write_text(json.dumps(settings))
+    assert "\n" not in one_line(own, load_tokenizer)

@@ -140,6 +140,15 @@ def test_plain_has_the_tokenizers_bos_and_never_its_eos() -> None:
     assert (tokens.count(1), asked.count(1), asked[-1]) == (0, 1, 1)
 
 
+@pytest.mark.parametrize(
+    "template", ["{{ 1 / 0 }}", "{{ messages[7].content + 1 }}", "{{ messages | join(0) + 3 }}", "{% if %}"]
+)
+def test_whatever_a_template_raises_is_one_line(template: str) -> None:
+    with pytest.raises(InputError, match="chat template refuses the messages") as caught:
+        prompt_tokens(PROBLEM, byte_level(template), bare())
+    assert "\n" not in str(caught.value)
+
+
 def test_no_chat_template() -> None:
     with pytest.raises(InputError, match="no chat template; use style: plain"):
         prompt_tokens(PROBLEM, metaspace(), bare())
