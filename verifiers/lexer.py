@@ -48,8 +48,9 @@ FUNCTIONS = {
     "sgn": "sgn",
     "Re": "re", "Im": "im", "arg": "arg", "binomial": "binomial", "factorial": "factorial", "arcosh": "acosh",
     "tg": "tan",
-    "arsinh": "asinh", "artanh": "atanh", "cosec": "csc", "erf": "erf", "det": "det",
+    "arsinh": "asinh", "artanh": "atanh", "cosec": "csc", "erf": "erf", "det": "det", "cis": "cis",
 }  # fmt: skip
+_TEXT_FUNCTIONS = frozenset("cis gcd lcm sin cos tan log ln arcsin arccos arctan".split())  # noqa: SIM905
 _GREEK = (
     "alpha beta gamma delta epsilon varepsilon zeta eta theta vartheta iota kappa lambda mu nu xi rho sigma tau"
     " upsilon phi varphi chi psi omega Gamma Delta Theta Lambda Xi Pi Sigma Upsilon Phi Psi Omega ell hbar"
@@ -113,6 +114,8 @@ def tokens(text: str, grouped: bool = True) -> list[Token]:
             joint = _JOINTS.get(inner.lower())
             if joint:
                 found.append(Token("sep", joint, start, at, spaced))
+            elif inner in _TEXT_FUNCTIONS:
+                found.append(Token("func", FUNCTIONS[inner], start, at, spaced))
             elif inner:
                 found.append(Token("text", inner, start, at, True))
         elif kind == "upright":

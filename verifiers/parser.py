@@ -13,6 +13,7 @@ from functools import lru_cache
 from verifiers.exact import quantity
 from verifiers.lexer import CONSTANTS, GREEK, Token
 from verifiers.limits import MAX_ANSWER, TooLarge, Unparsed
+from verifiers.notation import respelled
 from verifiers.operators import OVER, RELATIONS, SETOPS, TIMES
 from verifiers.primaries import ACCENTS, CURRENCY, STARTERS, Primaries
 from verifiers.text import plain, tidy
@@ -42,6 +43,8 @@ _SIGNS: dict[str, Node | None] = {"+": None, "-": MINUS_ONE, "\\pm": Const("pm")
 _OPPOSITE: dict[Node | None, Node | None] = {
     None: MINUS_ONE, MINUS_ONE: None, Const("pm"): Const("mp"), Const("mp"): Const("pm"),
 }  # fmt: skip
+_POINT = re.compile(r"[A-Z]'?\s?(\((?=[^()]*,).+\))")
+"""A point with its name, like ``P(5,2)``, which may also be a permutation."""
 
 
 @lru_cache(maxsize=8192)
@@ -77,6 +80,9 @@ def parse(raw: str) -> tuple[Node, ...]:
             return (_Parser(text, grouped=False).whole(),)
     if re.search(r"[(\[{][^()]*\d,[1-9]\d\d(?!\d)", text):
         readings.append(_Parser(text, grouped=False).whole())
+    point = _POINT.fullmatch(tidy(plain(raw)))
+    if point:
+        readings += [node for node in parse(point.group(1)) if isinstance(node, Seq) and node.kind == "tuple"]
     return tuple(readings)
 
 
@@ -91,7 +97,7 @@ def cleaned(raw: str) -> str:
     text = re.sub(r"^\*\*(.*)\*\*$", r"\1", text.strip(), flags=re.DOTALL)
     while text and text[-1] in ".,;: " and not text.endswith(("...", "\\,", "\\;", "\\:")):
         text = text[:-1]
-    text = re.sub(r"\\+$", "", text)
+    text = respelled(re.sub(r"\\+$", "", text))
     return text.lstrip(".:; ") if not re.match(r"\s*\.\d", text) else text.strip()
 
 
@@ -173,8 +179,8 @@ class _Parser(Primaries):
         return (
             self.token.kind == "name"
             and self.token.value in "Uu"
-            and before.value in (")", "]", "\\}")
-            and after.value in ("(", "[", "\\{")
+            and before.value in (")", "]", "}", "\\}")
+            and after.value in ("(", "[", "{", "\\{")
         )
 
     # ------------------------------------------------------------------ expressions

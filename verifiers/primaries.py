@@ -17,6 +17,7 @@ from verifiers.tree import (
     IMAGINARY,
     INFINITY,
     MINUS_ONE,
+    Add,
     Apply,
     Big,
     Call,
@@ -44,8 +45,10 @@ _MAYBE_OPAQUE = frozenset("pqPQRSTUVWNLABCDEMuv")
 _ACCENTS = (
     "vec hat bar overline tilde overrightarrow widehat mathcal mathscr mathfrak underline dot ddot angle triangle"
 )
+_FIGURES = {"angle": 3, "triangle": 3}
+_TWO_ENDED = frozenset(["angle", "overline", "bar", "widehat"])
 _STYLES = "mathrm mathbf mathit boldsymbol bf rm bm displaystyle operatorname mathsf it"
-_OPENERS = "frac binom dbinom tbinom { lvert lVert lfloor lceil langle begin sum prod mathbb pi $ boxed"
+_OPENERS = "frac binom dbinom tbinom nPr { lvert lVert lfloor lceil langle begin sum prod mathbb pi $ boxed"
 ACCENTS = frozenset(f"\\{name}" for name in _ACCENTS.split())
 STYLES = frozenset(f"\\{name}" for name in _STYLES.split())
 STARTERS = STYLES | frozenset(f"\\{name}" for name in _OPENERS.split())
@@ -202,6 +205,8 @@ class Primaries(Cursor):
     def group(self) -> Node:
         """A braced group; with commas in it, a set."""
         self.expect("{")
+        if self.accept("}"):
+            return Const("empty")
         inner = self.listed()
         self.expect("}")
         if isinstance(inner, Seq) and inner.kind == "list":
@@ -330,6 +335,9 @@ class Primaries(Cursor):
             return Mul((self.argument(), reciprocal(self.argument())))
         if value in ("\\binom", "\\dbinom", "\\tbinom"):
             return Call("binomial", (self.argument(), self.argument()))
+        if value == "\\nPr":
+            total, taken = self.argument(), self.argument()
+            return Mul((Call("binomial", (total, taken)), Call("factorial", (taken,))))
         if value == "\\{":
             return self.braces()
         if value in ("\\mid", "\\vert", "\\lvert", "\\|", "\\Vert", "\\lVert"):
@@ -352,7 +360,7 @@ class Primaries(Cursor):
                 return Const(_SETS[letter])
             raise self.stop("unknown set")
         if value in ACCENTS:
-            return Sym(f"{name} {''.join(self.argument_text().split())}")
+            return self.accented(name)
         if value in STYLES:
             return self.argument()
         if value in CURRENCY:
@@ -362,6 +370,18 @@ class Primaries(Cursor):
             return self.argument()
         self.at -= 1
         raise self.stop() if value in NO_OPERANDS else self.stop("unknown command")
+
+    def accented(self, name: str) -> Sym:
+        """A name under an accent, or a figure by its corners; an angle, arc or segment reads from either end."""
+        if name in _FIGURES and self.token.kind == "name" and self.token.value.isupper():
+            corners = self.take().value
+            while self.token.kind == "name" and self.token.value[0].isupper() and len(corners) < _FIGURES[name]:
+                corners += self.take().value
+        else:
+            corners = "".join(self.argument_text().split())
+        if name in _TWO_ENDED and len(corners) > 1 and corners.isalpha() and corners.isupper():
+            corners = min(corners, corners[::-1])
+        return Sym(f"{name} {corners}")
 
     def absolute(self, opening: str) -> Node:
         """An absolute value, up to its closing bar."""
@@ -449,6 +469,8 @@ def number_node(text: str) -> Num:
 def _called(name: str, args: tuple[Node, ...], base: Node | None) -> Node:
     if any(isinstance(arg, Matrix) for arg in args) and name != "det":
         raise Unparsed(f"{name} of a matrix")
+    if name == "cis" and len(args) == 1:
+        return Add((Call("cos", args), Mul((IMAGINARY, Call("sin", args)))))
     if name == "exp" and len(args) == 1:
         return Pow(Const("e"), args[0])
     if name == "cbrt" and len(args) == 1:

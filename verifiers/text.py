@@ -37,6 +37,7 @@ _SYMBOLS = {
     "٪": "%", "٫": ".", "٬": ",", "∑": "\\sum ", "∏": "\\prod ", "∫": "\\int ", "→": "\\to ", "⇒": "\\Rightarrow ",
     "∖": "\\setminus ", "∨": "\\lor ", "∧": "\\land ", "∣": "|", "⌊": "\\lfloor ", "⌋": "\\rfloor ", "⌈": "\\lceil ",
     "⌉": "\\rceil ", "⟨": "\\langle ", "⟩": "\\rangle ", "﹪": "%", "⊂": "\\subset ", "⊆": "\\subseteq ",
+    "∠": "\\angle ", "∡": "\\angle ", "△": "\\triangle ", "∀": "\\forall ",
 }  # fmt: skip
 _TABLE = str.maketrans(_SYMBOLS)
 _SPECIAL = re.compile("[" + re.escape("".join((*_VULGAR, *_SUPER, *_SUB))) + "√∛∜]+")
@@ -137,9 +138,33 @@ _SIZES = re.compile(
 _FRACTIONS = re.compile(r"\\[dtc]frac(?![a-zA-Z])")
 _GROUPED = re.compile(r"(?<=\d)\s*(?:\{\s*,\s*\}|,\s*\\!)\s*(?=\d{3})")
 _THIN = re.compile(r"(?<=\d)\\[,;!](?=\s*\d{3}(?!\d))\s*")
-_DOUBLED = re.compile(
-    r"\\\\(?=(?:left|right|[dtc]?frac|sqrt|text|pi|cdot|times|boxed|infty|pm|cup|theta|mathrm)(?![a-z]))"
-)
+_BACKSLASHES = re.compile(r"\\+")
+_ESCAPED_TWICE = re.compile(r"\\\\+(?:[A-Za-z]{2}|[{}%$_&#]|[,!](?=\s*\d{3}))")
+_ESCAPABLE = re.compile(r"[A-Za-z{}%$_&#,!]")
+
+
+def undoubled(text: str) -> str:
+    r"""The text with its backslashes halved where it was plainly escaped once too often.
+
+    It was where a command follows a doubled backslash and no run of backslashes is odd. Row breaks of a matrix stay. In
+    a text without rows (no ``\\begin``) a doubled backslash before a command is never a break, so it is undone alone.
+    """
+    for _ in range(3):
+        if _ESCAPED_TWICE.search(text) is None:
+            break
+        rows, runs = "\\begin" in text, [len(run) for run in _BACKSLASHES.findall(text)]
+        if any(run % 2 for run in runs):
+            return text if rows else re.sub(r"\\\\+(?=[A-Za-z]{2})", r"\\", text)
+        text = _BACKSLASHES.sub(_halved_beside_rows if rows and max(runs) == 2 else _halved, text)
+    return text
+
+
+def _halved(run: re.Match[str]) -> str:
+    return "\\" * (len(run.group()) // 2)
+
+
+def _halved_beside_rows(run: re.Match[str]) -> str:
+    return "\\" if _ESCAPABLE.match(run.string, run.end()) else run.group()
 
 
 def tidy(text: str) -> str:
@@ -148,7 +173,7 @@ def tidy(text: str) -> str:
     Dollar signs written ``\\$`` stay. Digit groups ``1{,}000``, ``1,\\!000``, ``1\\,000`` become ``1,000`` first.
     """
     if "\\" in text or "{" in text:
-        text = _DOUBLED.sub(r"\\", text)
+        text = undoubled(text) if "\\\\" in text else text
         text = _GROUPED.sub(",", text)
         text = _THIN.sub(",", text)
         text = _SIZES.sub("", text)
