@@ -127,6 +127,13 @@ def whole(path: Path) -> Iterator[Path]:
         shutil.rmtree(scratch, ignore_errors=True)
 
 
+def free_name(path: Path) -> Path:
+    """`path`, or where something is in its place the same with so many "~" behind it that nothing is."""
+    while path.exists():
+        path = path.with_name(path.name + "~")
+    return path
+
+
 def require_replaceable(folder: Path, mark: str) -> None:
     """Raise InputError unless a folder may be written in this place: nothing is there, or an empty folder, or one that
     the same command has made before, which is known by the file `mark` in it."""

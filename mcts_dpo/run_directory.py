@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from mcts_dpo.config import RunConfig
-from mcts_dpo.files import InputError, append_json_line, digest, read_json, whole, write_json
+from mcts_dpo.files import InputError, append_json_line, digest, free_name, read_json, whole, write_json
 from mcts_dpo.settings import difference, dump_settings, load_settings
 
 LIBRARIES = ("torch", "transformers", "peft", "numpy", "numba", "datasets", "mcts-dpo")
@@ -55,9 +55,7 @@ def set_damaged_aside(manifest: Path, place: Path) -> list[str]:
 
 def set_aside(path: Path, place: Path) -> Path:
     """Move a file below `place` to the folder "damaged" there. Returns where it is."""
-    target = place / "damaged" / path.relative_to(place)
-    while target.exists():
-        target = target.with_name(target.name + "~")
+    target = free_name(place / "damaged" / path.relative_to(place))
     target.parent.mkdir(parents=True, exist_ok=True)
     return path.rename(target)
 

@@ -21,8 +21,9 @@ from mcts_dpo.engines.base import Completion, Engine, Request, Sample
 from mcts_dpo.search import kernels
 from mcts_dpo.search.desk import Desk, SearchClock
 from mcts_dpo.search.ending import end_if_done
-from mcts_dpo.search.journal import Record, Sampled, Settled
+from mcts_dpo.search.journal import MisfitError, Record, Sampled, Settled
 from mcts_dpo.search.lasting import EngineDiedError
+from mcts_dpo.search.replay import outcomes_fit, require_settled, take_up
 from mcts_dpo.search.rewards import Outcome
 from mcts_dpo.search.settings import SearchSettings
 from mcts_dpo.search.simulation import (
@@ -34,7 +35,6 @@ from mcts_dpo.search.simulation import (
     end,
     fail,
     grow,
-    is_last,
     judge,
     plan,
     room_for,
@@ -102,6 +102,8 @@ def run_events(
         if not loop.tasks:
             break
         ended = loop.step()
+        if not ended and loop.is_stuck:
+            raise RuntimeError("the search has trees that are not done, and nothing under way for them")
         for task in (*ended, *loop.tasks):
             told(task)
         for task in ended:
@@ -134,6 +136,13 @@ class Loop:
     def has_room(self) -> bool:
         """Whether a further task's first tree would be searched at once."""
         return sum(len(one.alive) + len(one.waiting) for one in self._running) < self._alive
+
+    @property
+    def is_stuck(self) -> bool:
+        """Whether trees are alive, and neither is anything of theirs under way nor will a further step begin any."""
+        room = sum(len(one.alive) for one in self._running) < self._alive
+        begins = any(one.moved or one.ready or (room and one.waiting) for one in self._running)
+        return not self._desk.waiting and not begins
 
     def admit(self, task: Task) -> None:
         """Take a task up, where its journal left it if it has one."""
@@ -218,24 +227,20 @@ class Loop:
 
 def _open(task: Task, desk: Desk[Owner]) -> Running:
     """Take up a task where its journal left it: every simulation in it is done again in the same order, without the
-    engine; those that had their samples but not all answers are asked about now."""
+    engine; those that had their samples but not all answers are asked about now. What does not fit is set aside."""
     one = Running(task, deque())
-    under_way: dict[tuple[int, int], tuple[Asked, list[tuple[int, Request]]]] = {}
+    under_way: UnderWay = {}
     record = task.journal.record if task.journal else Record()
-    for entry in record.entries:
-        if isinstance(entry, Sampled):
-            tree, old = task.trees[entry.tree], record.settled.get((entry.tree, entry.index))
-            expansion = Expansion(entry.tree, entry.leaf, entry.index, is_last(task, entry.leaf), entry.seed)
-            kernels.hold(task.forest, entry.leaf)
-            tree.started += 1
-            tree.flying += 1
-            under_way[entry.tree, entry.index] = _grow(task, expansion, entry.samples, entry.error, old)
-        else:
-            for settled in entry:
-                asked, questions = under_way.pop((settled.tree, settled.index))
-                asked.answers = {node: answer for (node, _), answer in zip(questions, settled.answers, strict=True)}
-                one.ready.append(asked)
-            _settle(one, write=False)
+    try:
+        for entry in record.entries:
+            if isinstance(entry, Sampled):
+                old = record.settled.get((entry.tree, entry.index))
+                under_way[entry.tree, entry.index] = _grow(task, take_up(task, entry), entry.samples, entry.error, old)
+            else:
+                _settle_again(one, entry, under_way)
+    except MisfitError as error:
+        assert task.journal is not None
+        task.journal.set_aside_from(error.entry, str(error))
     for asked, questions in under_way.values():
         _ask(one, asked, questions, desk)
     for tree in task.trees:
@@ -250,6 +255,24 @@ def _open(task: Task, desk: Desk[Owner]) -> Running:
             one.waiting.append(tree)
     one.moved = list(one.alive.values())
     return one
+
+
+UnderWay = dict[tuple[int, int], tuple[Asked, list[tuple[int, Request]]]]
+"""By tree and simulation: growths that are not yet backed up, with their questions."""
+
+
+def _settle_again(one: Running, entry: list[Settled], under_way: UnderWay) -> None:
+    """Back up what was backed up together. Where it cannot have been: MisfitError, before anything is changed."""
+    for settled in entry:
+        if (settled.tree, settled.index) not in under_way:
+            raise MisfitError(entry, f"simulation {settled.index} of tree {settled.tree} is not under way")
+        asked, questions = under_way[settled.tree, settled.index]
+        require_settled(one.task, asked.growth, len(questions), settled)
+    for settled in entry:
+        asked, questions = under_way.pop((settled.tree, settled.index))
+        asked.answers = {node: answer for (node, _), answer in zip(questions, settled.answers, strict=True)}
+        one.ready.append(asked)
+    _settle(one, write=False)
 
 
 def _send(one: Running, desk: Desk[Owner], crowd: int, alive: int) -> None:
@@ -286,7 +309,7 @@ def _grow(
     task: Task, expansion: Expansion, samples: Sequence[Sample], error: str | None, old: Settled | None = None
 ) -> tuple[Asked, list[tuple[int, Request]]]:
     growth = grow(task, expansion, samples, error)
-    outcomes = judge(task, growth, old.outcomes if old else None)
+    outcomes = judge(task, growth, old.outcomes if old and outcomes_fit(task, growth, old) else None)
     questions = ask(task, growth)
     return Asked(growth, outcomes, len(questions)), questions
 

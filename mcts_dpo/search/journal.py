@@ -1,19 +1,24 @@
 """An append-only log of a search: what the engine gave, as it came, so that a killed search loses none of it.
 
 In: completions and settled simulations of one task (one shard). Out: the same again after a kill. Each record is
-length, CRC-32 and payload; a record that a kill cut short (or whose checksum is wrong) ends the log: it and what
-follows it are dropped. The first record says whose journal it is: settings, prompt, problems, tokenizer, policy. Two
-kinds follow: "samples" (tree, leaf, simulation, seed, tokens, log-probabilities, why each ended) the moment they
-arrive, and "settled" (outcomes as verified, answers of the self-evaluations) for all simulations backed up together.
-How a forest is rebuilt from them is in waves.py and events.py. Written through to the system with every record, to
-the disk with the first record that comes a second after the last time: a killed process loses nothing, a machine
-without power what came since.
+length, checksum and payload. The checksum is the CRC-32 of all payloads up to this one, so a record that is damaged,
+repeated, missing, moved or from another journal does not fit, nor does anything after it. (In format 1, still read, it
+is the CRC-32 of the record alone.) A journal is checked when it is opened, and once more when it is replayed. From the
+first record that cannot be used on, the bytes are set aside in a file `*.journal.damaged`, and the log says so; what
+they told is asked for again. A last record that a kill cut short is dropped.
+
+The first record says whose journal it is: settings, prompt, problems, tokenizer, policy. Two kinds follow: "samples"
+(tree, leaf, simulation, seed, tokens, log-probabilities, why each ended) the moment they arrive, and "settled"
+(outcomes as verified, answers of the self-evaluations) for all simulations backed up together. How a forest is rebuilt
+from them is in waves.py and events.py. Written through to the system with every record, to the disk with the first
+record that comes a second after the last time: a killed process loses nothing, a machine without power what came since.
 """
 
 from __future__ import annotations
 
 import fcntl
 import json
+import logging
 import os
 import struct
 import time
@@ -26,14 +31,19 @@ from typing import Any
 import numpy as np
 
 from mcts_dpo.engines.base import Completion, Sample
-from mcts_dpo.files import InputError, digest, file_digest, read_json
+from mcts_dpo.files import InputError, digest, file_digest, free_name, read_json, whole
 from mcts_dpo.problems import Problem
 from mcts_dpo.prompts import PromptSettings
 from mcts_dpo.search.rewards import Outcome
 from mcts_dpo.search.settings import SearchSettings
 
-FORMAT = 1
-_HEAD = struct.Struct("<II")  # bytes of the payload, CRC-32 of the payload
+logger = logging.getLogger(__name__)
+
+FORMAT = 2
+FORMATS = (1, 2)
+"""Those that are read; a journal is continued in its own."""
+_HEAD = struct.Struct("<II")  # bytes of the payload, checksum
+_KIND = b'{"kind":'  # how the text of every record begins; inside a text it would be escaped
 _SYNC = 1.0  # seconds
 
 
@@ -59,13 +69,57 @@ class Settled:
     answers: list[Completion]
 
 
+Entry = Sampled | list[Settled]
+
+
 @dataclass(slots=True)
 class Record:
     """What a journal holds: entries in the order in which they were written, and the same by (tree, simulation)."""
 
-    entries: list[Sampled | list[Settled]] = field(default_factory=list)
+    entries: list[Entry] = field(default_factory=list)
     sampled: dict[tuple[int, int], Sampled] = field(default_factory=dict)
     settled: dict[tuple[int, int], Settled] = field(default_factory=dict)
+
+    def add(self, entry: Entry) -> None:
+        """Raises ValueError where a simulation is told of twice, or settled before its samples."""
+        if isinstance(entry, Sampled):
+            if (entry.tree, entry.index) in self.sampled:
+                raise ValueError(f"simulation {entry.index} of tree {entry.tree} is there twice")
+            self.sampled[entry.tree, entry.index] = entry
+        else:
+            for one in entry:
+                if (one.tree, one.index) not in self.sampled or (one.tree, one.index) in self.settled:
+                    raise ValueError(
+                        f"simulation {one.index} of tree {one.tree} is backed up twice, or before it began"
+                    )
+                self.settled[one.tree, one.index] = one
+        self.entries.append(entry)
+
+    def keep(self, count: int) -> None:
+        """Forget all entries but the first `count`."""
+        kept = self.entries[:count]
+        self.entries, self.sampled, self.settled = [], {}, {}
+        for entry in kept:
+            self.add(entry)
+
+
+class MisfitError(Exception):
+    """An entry of a journal tells of something that this search does not do. entry: which; the message says what."""
+
+    def __init__(self, entry: Entry, message: str) -> None:
+        super().__init__(message)
+        self.entry = entry
+
+
+@dataclass(frozen=True, slots=True)
+class _Stored:
+    """A record in the file: where it begins and ends, its checksum, the text at its head (as JSON), what follows."""
+
+    start: int
+    end: int
+    checksum: int
+    head: dict[str, Any]
+    body: bytes
 
 
 def identity(
@@ -137,6 +191,9 @@ class Journal:
             os.close(self._file)
             raise InputError(f"{path}: another process is searching this shard") from None
         self.record = Record()
+        self._places: list[tuple[int, int]] = []  # of each entry: where it begins, the checksum before it
+        self._checksum = 0
+        self._chained = True
         self._synced = time.monotonic()
         try:
             self._read(owner, keep)
@@ -179,10 +236,24 @@ class Journal:
         self.path.unlink()
         self.close()
 
+    def set_aside_from(self, entry: Entry, why: str) -> None:
+        """This entry and all after it cannot be used: they leave the journal for a file beside it, and the log says so.
+
+        Raises ValueError if it is not an entry of this journal.
+        """
+        number = next((n for n, one in enumerate(self.record.entries) if one is entry), None)
+        if number is None:
+            raise ValueError("not an entry of this journal")
+        start, self._checksum = self._places[number]
+        self._drop(self.path.read_bytes(), start, why)
+        del self._places[number:]
+        self.record.keep(number)
+
     def _append(self, head: dict[str, Any], body: bytes = b"") -> None:
         text = json.dumps(head, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "surrogatepass")
         payload = struct.pack("<I", len(text)) + text + body
-        data = _HEAD.pack(len(payload), zlib.crc32(payload)) + payload
+        self._checksum = zlib.crc32(payload, self._checksum if self._chained else 0)
+        data = _HEAD.pack(len(payload), self._checksum) + payload
         while data:
             data = data[os.write(self._file, data) :]
         if time.monotonic() - self._synced > _SYNC:
@@ -191,24 +262,50 @@ class Journal:
 
     def _read(self, owner: dict[str, str], keep: bool) -> None:
         data = self.path.read_bytes()
-        good, first = 0, True
-        for end, head, body in _records(data):
-            if first:
-                self._check(head, owner)
-                first = False
-            else:
-                self._keep(head, body)
-            good = end
-            if not keep:
-                break
-        if good < len(data):
-            os.ftruncate(self._file, good)
-        if first:
-            self._append({"kind": "journal", "format": FORMAT, "owner": owner})
+        first = _stored(data, 0, 0)
+        if first is not None and first.head.get("kind") == "journal":
+            self._check(first.head, owner)
+            if keep:
+                self._chained = first.head["format"] > 1
+                self._checksum = first.checksum
+                self._read_entries(data, first.end)
+                return
+        elif data:
+            self._drop(data, 0, "its beginning is not that of a journal")
+        os.ftruncate(self._file, 0)
+        self._append({"kind": "journal", "format": FORMAT, "owner": owner})
+
+    def _read_entries(self, data: bytes, start: int) -> None:
+        while start < len(data):
+            stored = _stored(data, start, self._checksum if self._chained else 0)
+            try:
+                if stored is None:
+                    raise ValueError("it is damaged, or not where it was written")
+                self.record.add(_entry(stored))
+            except (ValueError, KeyError, TypeError) as error:
+                self._drop(data, start, str(error))
+                return
+            self._places.append((start, self._checksum))
+            start, self._checksum = stored.end, stored.checksum
+
+    def _drop(self, data: bytes, start: int, why: str) -> None:
+        """Cut the journal off where a record begins. What is cut off is kept, unless it is one torn record."""
+        rest = data[start:]
+        if _is_torn(rest):
+            logger.warning("%s: its last record was cut short; it is dropped, and asked for again", self.path)
+        else:
+            aside = free_name(self.path.with_name(self.path.name + ".damaged"))
+            with whole(aside) as scratch:
+                scratch.write_bytes(rest)
+            logger.warning(
+                "%s: byte %d on cannot be used (%s); set aside as %s, and asked for again", self.path, start, why, aside
+            )
+        os.ftruncate(self._file, start)
 
     def _check(self, head: dict[str, Any], owner: dict[str, str]) -> None:
-        if head.get("kind") != "journal" or head.get("format") != FORMAT:
-            raise InputError(f"{self.path}: not a journal of format {FORMAT}; delete it to search its shard anew")
+        if head.get("format") not in FORMATS or not isinstance(head.get("owner"), dict):
+            accepted = " or ".join(map(str, FORMATS))
+            raise InputError(f"{self.path}: not a journal of format {accepted}; delete it to search its shard anew")
         other = differing(head["owner"], owner)
         if other:
             raise InputError(
@@ -216,32 +313,44 @@ class Journal:
                 "give another folder, or delete it to search its shard anew"
             )
 
-    def _keep(self, head: dict[str, Any], body: bytes) -> None:
-        if head["kind"] == "samples":
-            tree, leaf, index = head["at"]
-            one = Sampled(tree, leaf, index, head["seed"], _samples(head["samples"], body), head["error"])
-            self.record.entries.append(one)
-            self.record.sampled[one.tree, one.index] = one
-            return
-        together = [
-            Settled(tree, index, [Outcome(*end) for end in outcomes], [_answer(*answer) for answer in answers])
-            for (tree, index), outcomes, answers in head["simulations"]
-        ]
-        self.record.entries.append(together)
-        self.record.settled.update(((one.tree, one.index), one) for one in together)
+
+def _is_torn(rest: bytes) -> bool:
+    """Whether the end of a journal is the beginning of a single record, as a kill amid a write leaves it."""
+    size = _HEAD.unpack_from(rest)[0] if len(rest) >= _HEAD.size else len(rest)
+    begins = rest[_HEAD.size + 4 : _HEAD.size + 4 + len(_KIND)]  # after the length of the text
+    return size > len(rest) - _HEAD.size and _KIND.startswith(begins) and rest.count(_KIND) <= 1
 
 
-def _records(data: bytes) -> Iterator[tuple[int, dict[str, Any], bytes]]:
-    """(where it ends, head, body) of every whole record; stops at the first that is not."""
-    at = 0
-    while at + _HEAD.size <= len(data):
-        size, checksum = _HEAD.unpack_from(data, at)
-        payload = data[at + _HEAD.size : at + _HEAD.size + size]
-        if len(payload) < size or size < 4 or zlib.crc32(payload) != checksum:
-            return
-        (length,) = struct.unpack_from("<I", payload)
-        at += _HEAD.size + size
-        yield at, json.loads(payload[4 : 4 + length].decode("utf-8", "surrogatepass")), payload[4 + length :]
+def _stored(data: bytes, start: int, before: int) -> _Stored | None:
+    """The record that begins at `start`, if it is whole and its checksum follows on `before`."""
+    if start + _HEAD.size > len(data):
+        return None
+    size, checksum = _HEAD.unpack_from(data, start)
+    payload = data[start + _HEAD.size : start + _HEAD.size + size]
+    if len(payload) < size or size < 4 or zlib.crc32(payload, before) != checksum:
+        return None
+    (length,) = struct.unpack_from("<I", payload)
+    try:
+        head = json.loads(payload[4 : 4 + length].decode("utf-8", "surrogatepass"))
+    except ValueError:
+        return None
+    if not isinstance(head, dict):
+        return None
+    return _Stored(start, start + _HEAD.size + size, checksum, head, payload[4 + length :])
+
+
+def _entry(stored: _Stored) -> Entry:
+    """What a record tells. Raises ValueError, KeyError or TypeError where it is of no known kind or form."""
+    head = stored.head
+    if head["kind"] == "samples":
+        tree, leaf, index = map(int, head["at"])
+        return Sampled(tree, leaf, index, int(head["seed"]), _samples(head["samples"], stored.body), head["error"])
+    if head["kind"] != "settled":
+        raise ValueError(f"a record of the unknown kind {head['kind']!r}")
+    return [
+        Settled(int(tree), int(index), [Outcome(*end) for end in outcomes], [_answer(*answer) for answer in answers])
+        for (tree, index), outcomes, answers in head["simulations"]
+    ]
 
 
 def _samples(about: list[list[Any]], body: bytes) -> tuple[Sample, ...]:

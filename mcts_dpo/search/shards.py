@@ -23,7 +23,7 @@ from mcts_dpo.progress import Progress, part_of, silent
 from mcts_dpo.prompts import PromptSettings
 from mcts_dpo.search.desk import SearchClock
 from mcts_dpo.search.events import run_events
-from mcts_dpo.search.journal import Journal, differing, identity
+from mcts_dpo.search.journal import Journal, MisfitError, differing, identity
 from mcts_dpo.search.lasting import EngineDiedError
 from mcts_dpo.search.mcts import report, require_unique
 from mcts_dpo.search.settings import SearchSettings
@@ -154,12 +154,24 @@ def _in_waves(
     clock: SearchClock | None,
 ) -> None:
     for shard in missing:
-        task = begin(shard)
-        task.engine.reset()
         share = part_of(progress, before=shard.first, total=total)
+        finish(_in_step(partial(begin, shard), clock, partial(_report, share)), shard)
+
+
+def _in_step(begin: Callable[[], Task], clock: SearchClock | None, told: Callable[[Task], None]) -> Task:
+    """The task that `begin` makes, searched in waves. Where its journal tells of another search, what cannot be used is
+    set aside and the task is begun anew: with less of a journal each time."""
+    while True:
+        task = begin()
+        task.engine.reset()
         with _held([task].copy):
-            run_waves(task, clock, partial(_report, share))
-        finish(task, shard)
+            try:
+                run_waves(task, clock, told)
+                return task
+            except MisfitError as error:
+                assert task.journal is not None
+                task.journal.set_aside_from(error.entry, str(error))
+                task.journal.close()
 
 
 def _report(progress: Progress, task: Task) -> None:

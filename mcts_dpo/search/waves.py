@@ -10,15 +10,18 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from mcts_dpo.engines.base import Completion, Request
-from mcts_dpo.files import InputError
 from mcts_dpo.search.desk import Desk, SearchClock
 from mcts_dpo.search.ending import end_if_done
-from mcts_dpo.search.journal import Sampled, Settled
+from mcts_dpo.search.journal import Settled
+from mcts_dpo.search.replay import require_sampled, require_settled
 from mcts_dpo.search.simulation import Expansion, Task, ask, grow, judge, plan, room_for, select, settle
 
 
 def run_waves(task: Task, clock: SearchClock | None, told: Callable[[Task], None]) -> None:
-    """Search every tree of a task to its end, all of them in step. told: after every wave."""
+    """Search every tree of a task to its end, all of them in step. told: after every wave.
+
+    Raises MisfitError where the task's journal tells of another search; the forest is of no use then.
+    """
     desk: Desk[int] = Desk(task.engine, clock)
     while _wave(task, desk):
         told(task)
@@ -40,10 +43,13 @@ def _wave(task: Task, desk: Desk[int]) -> bool:
     ]
     known = task.journal.record.settled if task.journal else {}
     earlier = [known.get((growth.tree, growth.index)) for growth in growths]
+    questions = [ask(task, growth) for growth in growths]
+    for growth, asked, old in zip(growths, questions, earlier, strict=True):
+        if old is not None:
+            require_settled(task, growth, len(asked), old)
     outcomes = [
         judge(task, growth, old.outcomes if old else None) for growth, old in zip(growths, earlier, strict=True)
     ]
-    questions = [ask(task, growth) for growth in growths]
     answers: list[list[Completion]] = [old.answers if old else [] for old in earlier]
     # A growth's answers are written down together, as soon as the last of them is back.
     parts = [0 if old else len(asked) for old, asked in zip(earlier, questions, strict=True)]
@@ -87,7 +93,7 @@ def _sample(task: Task, desk: Desk[int], planned: Sequence[tuple[Expansion, Requ
     for expansion, _ in planned:
         old = known.get((expansion.tree, expansion.index))
         if old is not None:
-            require_same(task, expansion, old)
+            require_sampled(expansion, old)
         found.append(None if old is None else Completion(-1, old.samples, error=old.error))
     missing = [place for place, completion in enumerate(found) if completion is None]
 
@@ -99,16 +105,6 @@ def _sample(task: Task, desk: Desk[int], planned: Sequence[tuple[Expansion, Requ
 
     _exchange(desk, [planned[place][1] for place in missing], arrived)
     return [completion for completion in found if completion is not None]
-
-
-def require_same(task: Task, expansion: Expansion, old: Sampled) -> None:
-    """Raise InputError if a journal tells of another simulation than the one that comes now."""
-    if (old.leaf, old.seed) != (expansion.leaf, expansion.seed):
-        where = task.journal.path if task.journal else "journal"
-        raise InputError(
-            f"{where}: simulation {expansion.index} of tree {expansion.tree} is another than this search makes "
-            "(written by another version?); delete it to search its shard anew"
-        )
 
 
 def _exchange(desk: Desk[int], requests: Sequence[Request], arrived: Callable[[int, Completion], None]) -> None:
