@@ -201,7 +201,7 @@ class Comparison:
             equal, reason = compare_quantities(x, y, self.policy)
             return Decision(equal, "exact", reason)
         for one, other in ((a, b), (b, a)):
-            if isinstance(one, Special) and one.quantity.kind == "ratio":
+            if isinstance(one, Special) and one.quantity.kind == "ratio" and len(one.quantity.parts) == 2:
                 return self.decide(Num(one.quantity.value), other)
         return Decision(False, "exact", "different kinds of answer")
 

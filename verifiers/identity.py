@@ -15,6 +15,7 @@ _WRAPPERS = re.compile(
 )
 _SPACE = re.compile(r"(?<!\d)\s+|\s+(?!\d)")
 _WORDS = re.compile(r"[A-Za-z][A-Za-z'.,\- ]*")
+_ARTICLE = re.compile(r"^(?:an?|the) (?=[a-z]{3})")
 _SHORT_WORDS = frozenset(["yes", "no", "odd", "all", "one", "two", "six", "ten", "up"])
 
 
@@ -29,7 +30,7 @@ def identity_key(text: str) -> str:
     key = _SPACE.sub("", text).strip(".")
     words = " ".join(text.split())
     if _WORDS.fullmatch(words) and (len(key) > 3 or key.lower() in _SHORT_WORDS):
-        return words.rstrip(".,").lower()
+        return _ARTICLE.sub("", words.rstrip(".,").lower())
     return key
 
 

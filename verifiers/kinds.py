@@ -9,7 +9,6 @@ import re
 from collections.abc import Sequence
 from fractions import Fraction
 
-from verifiers.exact import Quantity
 from verifiers.names import is_assignment
 from verifiers.numeric import node_count
 from verifiers.tree import (
@@ -37,6 +36,7 @@ from verifiers.tree import (
     walk,
 )
 from verifiers.units import DEGREE, NO_UNIT, PERCENT, Unit
+from verifiers.written import Quantity
 
 CHEAP_NODES = 160
 
@@ -150,8 +150,9 @@ def letter_of(node: Node) -> str | None:
 
 
 def spoken(node: Text) -> str:
-    """The words without case and punctuation."""
-    return " ".join(re.sub(r"[^\w\s]", " ", node.words).lower().split())
+    """The words without case, punctuation and an article before them."""
+    words = " ".join(re.sub(r"[^\w\s]", " ", node.words).lower().split())
+    return re.sub(r"^(?:an?|the) (?=\w{3})", "", words)
 
 
 def quantity_of(node: Node) -> Quantity | None:

@@ -16,6 +16,7 @@ from verifiers.limits import MAX_ANSWER, TooLarge, Unparsed
 from verifiers.notation import respelled
 from verifiers.operators import OVER, RELATIONS, SETOPS, TIMES
 from verifiers.primaries import ACCENTS, CURRENCY, STARTERS, Primaries
+from verifiers.scales import scale_at
 from verifiers.text import plain, tidy
 from verifiers.tree import (
     MINUS_ONE,
@@ -36,8 +37,10 @@ from verifiers.tree import (
     negated,
     reciprocal,
 )
-from verifiers.units import DEGREE, NO_UNIT, PERCENT, is_known_unit, parse_unit
+from verifiers.units import DEGREE, NO_UNIT, PERCENT, UPRIGHT, is_known_unit, parse_unit
+from verifiers.wording import in_symbols
 
+_OTHER_SCRIPT = re.compile(r"(?<=[\d\w)}\]])\s*(?<![^\x00-\x7f])([^\x00-\x7f]{1,12})$")
 _SHORT_UNITS = frozenset("cm mm km kg mg ft yd mi oz lb hr hrs min mins sec ml mL mph kph kW kJ Hz lbs".split())  # noqa: SIM905
 _SIGNS: dict[str, Node | None] = {"+": None, "-": MINUS_ONE, "\\pm": Const("pm"), "\\mp": Const("mp")}
 _OPPOSITE: dict[Node | None, Node | None] = {
@@ -64,6 +67,22 @@ def parse(raw: str) -> tuple[Node, ...]:
             return (Special(exact),)
         number = Num(exact.value, exact.decimals, exact.digits)
         return (number,) if exact.unit is NO_UNIT else (Measured(number, exact.unit),)
+    symbols = in_symbols(text)
+    if symbols != text:
+        try:
+            return _readings(_in_upright(symbols))
+        except Unparsed:
+            pass
+    return _readings(_in_upright(text))
+
+
+def _in_upright(text: str) -> str:
+    """``text`` with a unit or counter of another script at its end as LaTeX has it: ``2\\sqrt{3}\\text{米}``."""
+    return _OTHER_SCRIPT.sub(r"\\text{\1}", text)
+
+
+def _readings(text: str) -> tuple[Node, ...]:
+    """The readings of a cleaned text that is no plain number."""
     readings: list[Node] = []
     comma = re.fullmatch(r"([+-]?\s*\d+),(\d{2,})(\s*\D*)", text)
     if comma and not (len(comma.group(2)) > 3 and len(comma.group(1)) > 3):
@@ -336,9 +355,12 @@ class _Parser(Primaries):
         ):
             self.take()
         end = self.tokens[self.at - 1].end
-        unit = parse_unit(self.text[start:end])
+        words = UPRIGHT.sub(r" \1 ", self.text[start:end])
+        scale = scale_at(words)
+        unit = PERCENT if scale.percent and not words[scale.end :].strip() else parse_unit(words[scale.end :])
         if unit is None:
             raise Unparsed(f"{self.text[start:end][:20]!r} is not a unit")
+        factors = [*factors, Num(scale.factor)] if scale.end else factors
         value = factors[0] if len(factors) == 1 else Mul(tuple(factors))
         return value if unit is NO_UNIT else Measured(value, unit)
 

@@ -16,7 +16,7 @@ class Policy:
     ``percent``: what ``10%`` equals. ``either``: 10 % , 0.1 and 10; ``value``: 10 % and 0.1; ``number``: 10 % and 10;
     ``strict``: only another percentage.
     ``units``: ``optional``: a unit may be left out, but two different units are unequal; ``required``: both or neither;
-    ``ignore``: units are not looked at.
+    ``ignore``: units are not looked at. What was counted (``12 apples``) is a unit in this sense.
     ``order``: of comma lists without brackets. ``free``: ``1, 2`` equals ``2, 1``; ``kept``: it does not.
     ``tuples``: ``(1, 3)`` against ``{1, 3}`` or ``1, 3``. ``lenient``: the same elements in the same order are equal;
     ``strict``: a tuple is neither a set nor a list.
@@ -25,6 +25,8 @@ class Policy:
     an interval is accepted, not the other way round; ``either``: both ways; ``strict``: never.
     ``base``: ``52_8`` against ``52``. ``optional``: the base may be left out; ``required``: then it is decimal 52.
     ``angles``: ``90^\\circ``. ``either``: equals ``90`` and ``\\pi/2``; ``degrees``: only 90; ``radians``: only pi/2.
+    ``dates``: what ``3/5`` is beside a date. ``words``: a fraction, and 3/5/2024 is March 5; ``month_first``: March 5;
+    ``day_first``: 3 May, and 3/5/2024 too.
     ``decimals``: an approximate decimal against an exact value or a longer decimal. ``digits``: equal if it is that
     value correctly rounded at the digits given (at least four significant ones); ``exact``: no tolerance at all.
     ``unproven``: both sides agree to high precision at every point tried, but no proof was found in time.
@@ -39,6 +41,7 @@ class Policy:
     intervals: Literal["reference", "either", "strict"] = "reference"
     base: Literal["optional", "required"] = "optional"
     angles: Literal["either", "degrees", "radians"] = "either"
+    dates: Literal["words", "month_first", "day_first"] = "words"
     decimals: Literal["digits", "exact"] = "digits"
     unproven: Literal["equal", "timeout"] = "equal"
 

@@ -10,13 +10,14 @@ from collections.abc import Callable
 
 from verifiers.choice import verify_choice
 from verifiers.core import verify
-from verifiers.exact import Quantity, compare_quantities, quantity
+from verifiers.exact import compare_quantities, quantity
 from verifiers.limits import TooLarge
 from verifiers.literals import verify_python
 from verifiers.policy import DEFAULT_POLICY, Policy
 from verifiers.read import extract_answer
 from verifiers.text import decoded
 from verifiers.verdict import Verdict
+from verifiers.written import Quantity
 
 Verifier = Callable[..., Verdict]
 

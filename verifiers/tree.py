@@ -10,8 +10,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from fractions import Fraction
 
-from verifiers.exact import Quantity
 from verifiers.units import Unit
+from verifiers.written import Quantity
 
 
 @dataclass(frozen=True, slots=True)

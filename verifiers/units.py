@@ -1,8 +1,8 @@
 """Units of measurement: reading them, and saying whether two are the same quantity.
 
-In: the words or LaTeX after a number. Out: :class:`Unit`, a product of base units with an exact factor, so that
-``60 minutes`` is ``1 hour`` while ``10 cm`` is not ``10 m``. A word that is no known unit (``apples``) is a base unit
-of its own. It does not know numbers.
+In: the words or LaTeX after a number. Out: :class:`Unit`, a product of dimensions with an exact factor, so that
+``60 minutes`` is ``1 hour`` while ``10 cm`` is not ``10 m``. What was counted (``apples``) is a dimension of its own; a
+word that changes a number (``squared``, ``halves``) or that is neither is no unit. It does not know numbers.
 """
 
 from __future__ import annotations
@@ -12,10 +12,13 @@ from dataclasses import dataclass
 from fractions import Fraction
 from functools import lru_cache
 
+from verifiers.nouns import FREE, OF_MEASURE, PREPOSITIONS, changes, is_noun_phrase, singular
+from verifiers.unit_table import known
+
 
 @dataclass(frozen=True, slots=True)
 class Unit:
-    """``dims``: sorted (base unit, exponent) pairs; ``factor``: how many of the base product one of this unit is."""
+    """``dims``: sorted (dimension, exponent) pairs; ``factor``: how many of their base product one of this unit is."""
 
     name: str
     dims: tuple[tuple[str, int], ...]
@@ -27,168 +30,190 @@ PERCENT = Unit("%", (("%", 1),))
 DEGREE = Unit("°", (("degree", 1),))
 DOLLAR = Unit("$", (("dollar", 1),))
 
-_F = Fraction
-_KNOWN: dict[str, tuple[str, Fraction]] = {}
-
-
-def _define(base: str, **spellings: Fraction | int) -> None:
-    for key, factor in spellings.items():
-        for spelling in key.split("__"):
-            _KNOWN[spelling] = (base, Fraction(factor))
-
-
-_define("metre", m__meter__metre=1, cm__centimeter__centimetre=_F(1, 100), mm__millimeter__millimetre=_F(1, 1000),
-        km__kilometer__kilometre__kms=1000, dm__decimeter__decimetre=_F(1, 10), nm__nanometer=_F(1, 10**9),
-        inch__inches__in=_F(254, 10000), ft__foot__feet=_F(3048, 10000), yd__yard=_F(9144, 10000),
-        mi__mile=_F(1609344, 1000))  # fmt: skip
-_define("second", s__sec__second=1, ms__millisecond=_F(1, 1000), min__minute__mins=60, h__hr__hour__hrs=3600,
-        day=86400, week__wk=604800)  # fmt: skip
-_define("month", month__mo=1, year__yr=12, decade=120, century__centuries=1200)
-_define("gram", g__gram=1, kg__kilogram__kilo=1000, mg__milligram=_F(1, 1000), tonne=10**6,
-        lb__pound__lbs=_F(45359237, 100000), oz__ounce=_F(45359237, 1600000))  # fmt: skip
-_define("litre", l__L__liter__litre=1, ml__mL__milliliter__millilitre=_F(1, 1000), cl__centiliter=_F(1, 100))
-_define("gallon", gallon__gal=1, quart__qt=_F(1, 4), pint__pt=_F(1, 8), cup=_F(1, 16))
-_define("dollar", dollar__usd__USD__buck=1, cent=_F(1, 100))
-_define("euro", euro__EUR__eur=1)
-_define("sterling", gbp__GBP=1)
-_define("yen", yen__JPY=1)
-_define("yuan", yuan__RMB__CNY=1)
-_define("rupee", rupee__Rs__INR=1)
-_define("degree", degree__deg=1)
-_define("radian", radian__rad=1)
-_define("celsius", celsius=1)
-_define("fahrenheit", fahrenheit=1)
-_define("%", percent__pct__percentage=1)
-_define("hertz", Hz__hertz=1, kHz=1000, MHz=10**6)
-_define("newton", N__newton=1)
-_define("joule", J__joule=1, kJ=1000)
-_define("watt", W__watt=1, kW=1000)
-_define("volt", V__volt=1)
-_define("acre", acre=1)
-_define("", unit=1)
-
-#: symbols of one or two letters are units only where they follow a number in upright type or as a separate word
-_SQUARE = {"square": 2, "sq": 2, "sq.": 2, "cubic": 3, "cu": 3}
-_SPEEDS = {"mph": "mile/hour", "kph": "km/hour", "kmh": "km/hour", "fps": "feet/second"}
-_CURRENCY = {
-    "\\$": "dollar",
-    "$": "dollar",
-    "€": "euro",
-    "£": "gbp",
-    "¥": "yen",
-    "₹": "rupee",
-    "\\euro": "euro",
-    "\\pounds": "gbp",
-}
-_UPRIGHT = re.compile(
-    r"\\(?:text|mbox|mathrm|textrm|rm|textbf|textnormal|operatorname|hbox|mathbf|textit)\s*\{([^{}]*)\}"
+_RAISED = {"square": 2, "sq": 2, "cubic": 3, "cu": 3, "平方": 2, "立方": 3}
+_RAISING = {"squared": 2, "cubed": 3, "square": 2, "cube": 3}
+_SPEEDS = {"mph": "mile / hour", "kph": "km / hour", "kmh": "km / hour", "fps": "feet / second", "kmph": "km / hour",
+           "rpm": "revolution / minute", "mpg": "mile / gallon"}  # fmt: skip
+_SIGNS = {
+    "\\$": "dollar", "$": "dollar", "€": "euro", "£": "gbp", "¥": "yen", "₹": "rupee", "\\euro": "euro",
+    "\\pounds": "gbp", "₩": "won", "₽": "ruble", "\\%": "percent", "%": "percent", "per cent": "percent",
+    "por ciento": "percent",
+    "pour cent": "percent", "percentage point": "percent", "fl oz": "floz", "fl. oz": "floz", "fluid ounce": "floz",
+    "light year": "lightyear", "light-year": "lightyear", "square foot": "square feet", "英里每小时": "mile / hour",
+    "nautical mile": "nmi", "Ω": "ohm", "\\Omega": "ohm", "\\circ": "degree", "每": " / ", "~": " ",
+    "\\cdot": "*", "\\times": "*", "\\ ": " ", "\\degree": "degree", "in total": "total", "in all": "total",
+    "altogether": "total", "so far": "total", "each of": "of", "degrees of": "degree",
+}  # fmt: skip
+_SIGN = re.compile("|".join(re.escape(sign) for sign in sorted(_SIGNS, key=len, reverse=True)))
+CURRENCIES = frozenset(["\\$", "€", "£", "¥", "₹", "₩", "₽"])
+UPRIGHT = re.compile(
+    r"\\(?:text|mbox|mathrm|textrm|rm|textbf|textnormal|operatorname|hbox|mathbf|textit|textsf)\s*\{([^{}]*)\}"
 )
-_POWER = re.compile(r"\s*\^\s*\{?\s*(-?\d)\s*\}?")
-_WORD = re.compile(r"[A-Za-z]+\.?")
-_FILLER = {"a", "an", "of", "the", "total"}
-_STOP_WORDS = (
-    "is not but or and be maybe no if when then so we it are was i you to than by with for from that this about"
+_POWER = re.compile(r"\s*\^\s*\{?\s*(-?\d)\s*\}?|([23])(?![\w.])")
+_LETTERS = r"[^\W\d_]"
+_TOKEN = re.compile(rf"(?P<word>{_LETTERS}(?:{_LETTERS}|['-](?={_LETTERS}))*\.?|[℃℉㎡¢])|(?P<mark>[/*()\-]|\s+|[{{}}])")
+_WORD = re.compile(rf"{_LETTERS}+")
+_CJK = re.compile(r"[\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af]+")
+_TEMPERATURE = re.compile(
+    r"\^?\s*\{?\s*\b(?:degrees?|deg\.?)\s*\}?\s*(?:([CFK])\b|(?i:(celsius|fahrenheit|kelvin|centigrade)\b))"
 )
-_STOP = frozenset([*_STOP_WORDS.split(), "only", "perhaps", "wait", "because", "answer"])
-MAX_UNIT = 60
+_ARTICLES = frozenset(["a", "an", "the"])
+_EACH = frozenset(["per", "every", "each", "a", "an", "pro", "par", "por"])
+MAX_UNIT = 80
+MAX_NAMES = 6
 
 
 @lru_cache(maxsize=4096)
-def parse_unit(text: str) -> Unit | None:
-    """The unit that ``text`` names, :data:`NO_UNIT` for nothing or the empty ``units``, None if it is no unit."""
+def parse_unit(text: str, one: bool = False) -> Unit | None:
+    """The unit that ``text`` names, :data:`NO_UNIT` for nothing or the empty ``units``, None if it is no unit.
+
+    ``one``: the number before it is 1, so that a noun may stand in the singular.
+    """
     if len(text) > MAX_UNIT:
         return None
-    text = text.strip()
-    if text.startswith("^") and "circ" in text:
-        rest = re.sub(r"^\^\s*(?:\{\s*\\circ\s*\}|\\circ)\s*", "", text).strip()
-        if rest in ("C", "F", "\\text{C}", "\\text{F}", "\\mathrm{C}", "\\mathrm{F}"):
-            return Unit("°" + rest.strip("}")[-1], (("celsius" if "C" in rest else "fahrenheit", 1),))
-        return DEGREE if rest in ("", "\\text{ degrees}") else None
-    for sign, word in _CURRENCY.items():
-        text = text.replace(sign, f" {word} ")
-    text = text.replace("\\%", " percent ").replace("%", " percent ").replace("per cent", "percent")
+    text = _SIGN.sub(lambda sign: f" {_SIGNS[sign.group()]} ", text.strip())
     for _ in range(3):
-        text = _UPRIGHT.sub(r" \1 ", text)
-    text = text.replace("~", " ").replace("\\cdot", "*").replace("\\ ", " ").strip(" .,;!")
+        text = UPRIGHT.sub(r" \1 ", text)
+    text = re.sub(r"\^\s*\{?\s*degree\s*\}?", " degree ", re.sub(r"\\mu\s*(?=[A-Za-z])", "u", text))
+    text = _TEMPERATURE.sub(_temperature, text).strip(" .,;!")
     if not text:
         return NO_UNIT
-    dims: dict[str, int] = {}
-    factor, direction, next_power, names = Fraction(1), 1, 1, 0
-    index = 0
-    while index < len(text):
-        if text[index].isspace() or text[index] in "*-{}":
-            index += 1
-            continue
-        if text[index] == "/":
-            direction, index = -1, index + 1
-            continue
-        match = _WORD.match(text, index)
-        if not match:
-            return None
-        word, index = match.group().rstrip("."), match.end()
+    reader = _Reader(text, one)
+    return reader.unit() if reader.read() else None
+
+
+def _temperature(match: re.Match[str]) -> str:
+    scale = (match.group(1) or match.group(2))[0].upper()
+    return {"C": " celsius ", "F": " fahrenheit ", "K": " kelvin "}[scale]
+
+
+class _Reader:
+    """One pass over the words after a number: known units, what was counted, and ``per`` what."""
+
+    def __init__(self, text: str, one: bool) -> None:
+        self.text = text
+        self.one = one
+        self.dims: dict[str, int] = {}
+        self.factor = Fraction(1)
+        self.names = 0
+        self.counted: list[str] = []
+        self.direction, self.raised = 1, 1
+        self.last: tuple[tuple[tuple[str, int], ...], Fraction, int] | None = None
+        self.free = False
+
+    def read(self) -> bool:
+        """Whether the whole text is a unit."""
+        at = 0
+        while at < len(self.text):
+            match = _TOKEN.match(self.text, at)
+            if match is None:
+                return False
+            at = match.end()
+            if match.group("mark"):
+                if match.group() == "/":
+                    self.direction = -1
+                continue
+            at, going = self.word(match.group("word").rstrip("."), at)
+            if going is None:
+                return False
+            if not going:
+                break
+        return self.names <= MAX_NAMES and self.raised == 1 and self.nouns()
+
+    def word(self, word: str, at: int) -> tuple[int, bool | None]:
+        """Take one word: the place behind it, and whether to go on (None: it is no unit)."""
         low = word.lower()
-        if low in _STOP:
-            return None
-        if low in ("per",):
-            direction = -1
-            continue
-        if low in _SQUARE:
-            next_power = _SQUARE[low]
-            continue
-        if low in _FILLER:
-            continue
-        if low in _SPEEDS and not dims:
+        rest = self.text[at:].strip(" .,")
+        if low in _RAISED and (low != "square" or rest):
+            self.raised = _RAISED[low]
+        elif low in _RAISING and self.last:
+            self.add(*self.last[:2], self.last[2] * (_RAISING[low] - 1))
+            self.last = None
+        elif low in _EACH and rest and (self.began() or low not in _ARTICLES or known(rest) is not None):
+            self.direction = -1
+        elif low in PREPOSITIONS and self.began() and rest and known(low + rest) is None:
+            return at, None if any(changes(part) for part in _WORD.findall(rest) if part not in _ARTICLES) else False
+        elif low in FREE or (low in OF_MEASURE and self.dims):
+            self.free = True
+        elif low not in _ARTICLES or not rest:
+            return self.named(word, at)
+        return at, True
+
+    def began(self) -> bool:
+        """Whether something has been named."""
+        return bool(self.dims or self.counted or self.names or self.free)
+
+    def named(self, word: str, at: int) -> tuple[int, bool | None]:
+        """Take a unit or a noun."""
+        self.names += 1
+        low = word.lower()
+        if low in _SPEEDS and not self.dims:
             inner = parse_unit(_SPEEDS[low])
             assert inner is not None
-            dims, factor, names = dict(inner.dims), inner.factor, names + 1
-            continue
-        power = _POWER.match(text, index)
-        exponent = int(power.group(1)) if power else 1
-        index = power.end() if power else index
-        base, scale = _lookup(word)
-        names += 1
-        if names > 4:
+            self.dims, self.factor = dict(inner.dims), inner.factor
+            return at, True
+        power = _POWER.match(self.text, at)
+        exponent = int(power.group(1) or power.group(2)) if power else 1
+        at = power.end() if power else at
+        exponent *= self.direction * self.raised
+        self.raised = 1
+        found = _unit_of_word(word)
+        if found is not None:
+            self.add(*found, exponent)
+            self.last = (*found, exponent)
+            return at, True
+        if self.direction < 0:
+            if changes(word):
+                return at, None
+            self.count(word, exponent)
+            return at, True
+        self.counted.append(word)
+        return at, None if power else True
+
+    def add(self, dimensions: tuple[tuple[str, int], ...], factor: Fraction, exponent: int) -> None:
+        """Multiply by a unit to a power."""
+        for base, power in dimensions:
+            self.dims[base] = self.dims.get(base, 0) + power * exponent
+        self.factor *= factor**exponent
+
+    def nouns(self) -> bool:
+        """Whether the words that are no units name what was counted."""
+        if not self.counted:
+            return self.names > 0 or self.free
+        if not is_noun_phrase(self.counted, self.one):
+            return False
+        for word in self.counted:
+            self.count(word, 1)
+        return True
+
+    def count(self, word: str, exponent: int) -> None:
+        """Multiply by what was counted; the mark keeps ``5 times`` from being a time."""
+        label = f"#{singular(word)}"
+        self.dims[label] = self.dims.get(label, 0) + exponent
+
+    def unit(self) -> Unit | None:
+        """What was read."""
+        if self.dims.get("%", 1) != 1:
             return None
-        if base:
-            total = direction * exponent * next_power
-            dims[base] = dims.get(base, 0) + total
-            factor *= scale**total
-        next_power = 1
-    if dims.get("%", 1) != 1:
-        return None
-    kept = tuple(sorted((base, power) for base, power in dims.items() if power))
-    if kept == PERCENT.dims:
-        return PERCENT
-    if kept == DEGREE.dims:
-        return DEGREE
-    return Unit(" ".join(text.split()), kept, factor) if kept else NO_UNIT
+        kept = tuple(sorted((base, power) for base, power in self.dims.items() if power))
+        for plain in (PERCENT, DEGREE):
+            if kept == plain.dims and self.factor == 1:
+                return plain
+        return Unit(" ".join(self.text.split()), kept, self.factor) if kept else NO_UNIT
 
 
-def _lookup(word: str) -> tuple[str, Fraction]:
-    for spelling in (word, word.lower()):
-        if spelling in _KNOWN:
-            return _KNOWN[spelling]
-        for ending in ("es", "s"):
-            stem = spelling.removesuffix(ending)
-            if stem != spelling and len(stem) > 1 and stem in _KNOWN:
-                return _KNOWN[stem]
-    low = word.lower()
-    if low.endswith("ies") and len(low) > 4:
-        return low[:-3] + "y", Fraction(1)
-    if low.endswith(("ches", "shes", "sses", "xes")):
-        return low[:-2], Fraction(1)
-    return (low[:-1] if low.endswith("s") and len(low) > 3 and not low.endswith("ss") else low), Fraction(1)
+def _unit_of_word(word: str) -> tuple[tuple[tuple[str, int], ...], Fraction] | None:
+    """A unit of the table, also in Chinese where squares and what is counted stand in one word."""
+    found = known(word)
+    if found is not None or not _CJK.fullmatch(word):
+        return found
+    for prefix, power in (("平方", 2), ("立方", 3)):
+        if word.startswith(prefix):
+            inner = known(word[2:])
+            return None if inner is None else (tuple((base, n * power) for base, n in inner[0]), inner[1] ** power)
+    return None
 
 
 def is_known_unit(word: str) -> bool:
     """Whether a bare word is in the table of units (not merely some noun)."""
-    return (
-        bool(word)
-        and (_lookup(word)[0], word.lower()) != (word.lower(), word.lower())
-        and (
-            word in _KNOWN
-            or word.lower() in _KNOWN
-            or word.lower().rstrip("s") in _KNOWN
-            or word.lower().removesuffix("es") in _KNOWN
-        )
-    )
+    return known(word) is not None or word.lower() in _SPEEDS
