@@ -67,6 +67,15 @@ def parse(raw: str) -> tuple[Node, ...]:
             return (Special(exact),)
         number = Num(exact.value, exact.decimals, exact.digits)
         return (number,) if exact.unit is NO_UNIT else (Measured(number, exact.unit),)
+    readings = _with_words(text)
+    point = _POINT.fullmatch(tidy(plain(raw)))
+    if point:
+        readings += [node for node in parse(point.group(1)) if isinstance(node, Seq) and node.kind == "tuple"]
+    return tuple(readings)
+
+
+def _with_words(text: str) -> list[Node]:
+    """The readings of a text with its operations in words as symbols, or, where that is none, of the text as it is."""
     symbols = in_symbols(text)
     if symbols != text:
         try:
@@ -81,7 +90,7 @@ def _in_upright(text: str) -> str:
     return _OTHER_SCRIPT.sub(r"\\text{\1}", text)
 
 
-def _readings(text: str) -> tuple[Node, ...]:
+def _readings(text: str) -> list[Node]:
     """The readings of a cleaned text that is no plain number."""
     readings: list[Node] = []
     comma = re.fullmatch(r"([+-]?\s*\d+),(\d{2,})(\s*\D*)", text)
@@ -96,13 +105,10 @@ def _readings(text: str) -> tuple[Node, ...]:
         if not readings:
             if not re.search(r"\d,[1-9]\d\d", text):
                 raise
-            return (_Parser(text, grouped=False).whole(),)
+            return [_Parser(text, grouped=False).whole()]
     if re.search(r"[(\[{][^()]*\d,[1-9]\d\d(?!\d)", text):
         readings.append(_Parser(text, grouped=False).whole())
-    point = _POINT.fullmatch(tidy(plain(raw)))
-    if point:
-        readings += [node for node in parse(point.group(1)) if isinstance(node, Seq) and node.kind == "tuple"]
-    return tuple(readings)
+    return readings
 
 
 def cleaned(raw: str) -> str:
