@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from pydantic import Field, field_validator
 
 from mcts_dpo.decoding import prefixes
+from mcts_dpo.encoding import Guard, SpecialTokens
 from mcts_dpo.files import InputError
 from mcts_dpo.problems import Problem
 from mcts_dpo.settings import Settings, nearest
@@ -47,6 +48,9 @@ class PromptSettings(Settings):
                    Llama 3, whose prompt otherwise changes with the day).
     step_end:      a step ends with the token whose text completes this.
     stop:          a solution ends with the token whose text completes one of these, besides the end-of-sequence token.
+    special_tokens: what becomes of control tokens ("<|im_end|>") in questions, choices, examples, system messages and
+                   reference solutions: "split" spells them out in ordinary tokens, "allow" lets them act. What the
+                   other settings here write, and the chat template, is never split.
     answer_style:  how the answer is found in a solution (a style of `verifiers.extract_answer`).
     self_evaluation_question, yes, no: what the policy is asked about its own reasoning, and the two replies.
     """
@@ -60,6 +64,7 @@ class PromptSettings(Settings):
     template_arguments: dict[str, bool | int | float | str] = Field(default_factory=dict)
     step_end: str = Field(default="\n", min_length=1)
     stop: tuple[str, ...] = ()
+    special_tokens: SpecialTokens = "split"
     answer_style: str = "math"
     self_evaluation_question: str = Field(default="Is the reasoning above correct? Answer Yes or No.", min_length=1)
     yes: str = Field(default="Yes", min_length=1)
@@ -103,17 +108,18 @@ def prompt_tokens(problem: Problem, tokenizer: PreTrainedTokenizerBase, settings
     Chat style: the ids of the rendered template up to and including the mark that opens the assistant's turn,
     then `prefill`; special tokens are those that the template writes, none are added. Plain style: the text
     between the special tokens that the tokenizer itself puts before a text (a BOS if its model was trained with
-    one), without any that it puts after.
+    one), without any that it puts after. Control tokens in what is put in: see `PromptSettings.special_tokens`.
 
     Raises InputError if the tokenizer has no chat template, or its template refuses the messages.
     """
     question = _question(problem)
+    guard = _guard(tokenizer, settings, question)
     if settings.style == "chat":
-        text = _render(tokenizer, settings, _messages(question, settings)) + settings.prefill
-        tokens = _ids(tokenizer, text)
+        text = _render(tokenizer, settings, _messages(question, settings, guard)) + settings.prefill
+        tokens = guard.ids(text)
     else:
-        text = _plain(question, settings)
-        bare, tokens = _ids(tokenizer, text), tuple(tokenizer(text)["input_ids"])
+        text = _plain(question, settings, guard)
+        bare, tokens = guard.ids(text), guard.ids_with_ends(text)
         end = tokenizer.eos_token_id
         # An end of sequence would tell the policy that there is nothing to solve (one in the text itself stays).
         if tokens[-1:] == (end,) and tokens[len(tokens) - len(bare) :] != bare:
@@ -175,18 +181,19 @@ def self_evaluation(
     Raises InputError if `yes` and `no` are the same tokens, or no tokens.
     """
     question = settings.self_evaluation_question
+    guard = _guard(tokenizer, settings, hint or "")
     if hint is not None:
-        question = f"A reference solution:\n{hint.strip()}\n\n{question}"
+        question = f"A reference solution:\n{guard.text(hint.strip())}\n\n{question}"
     if settings.style == "chat":
-        text = _after_assistant(tokenizer, settings, question)
+        text = _after_assistant(tokenizer, settings, question, guard)
     else:
         text = f"{settings.separator}{question}\n"
-    suffix = _ids(tokenizer, text)
+    suffix = guard.ids(text)
 
     def reply(word: str) -> tuple[int, ...]:
         # As the word is spelt in its place: alone, some tokenizers would put a space before it.
-        together = _ids(tokenizer, text + word)
-        return together[len(suffix) :] if together[: len(suffix)] == suffix else _ids(tokenizer, word)
+        together = guard.ids(text + word)
+        return together[len(suffix) :] if together[: len(suffix)] == suffix else guard.ids(word)
 
     yes, no = reply(settings.yes), reply(settings.no)
     if not yes or not no or yes == no:
@@ -207,27 +214,29 @@ def _put(question: str, settings: PromptSettings) -> str:
     return settings.template.replace("{question}", question)
 
 
-def _messages(question: str, settings: PromptSettings) -> list[dict[str, str]]:
-    messages = [] if settings.system is None else [{"role": "system", "content": settings.system}]
-    for example in settings.examples:
-        messages.append({"role": "user", "content": _put(example.question, settings)})
-        messages.append({"role": "assistant", "content": example.solution.strip("\n")})
-    return [*messages, {"role": "user", "content": _put(question, settings)}]
+def _guard(tokenizer: PreTrainedTokenizerBase, settings: PromptSettings, text: str) -> Guard:
+    """Of `text` and whatever else comes from users or data."""
+    shown = [part for example in settings.examples for part in (example.question, example.solution)]
+    return Guard(tokenizer, [text, settings.system or "", *shown], settings.special_tokens)
 
 
-def _plain(question: str, settings: PromptSettings) -> str:
-    parts = [] if settings.system is None else [settings.system]
+def _messages(question: str, settings: PromptSettings, guard: Guard) -> list[dict[str, str]]:
+    messages = [] if settings.system is None else [{"role": "system", "content": guard.text(settings.system)}]
     for example in settings.examples:
-        before = _put(example.question, settings)
+        messages.append({"role": "user", "content": _put(guard.text(example.question), settings)})
+        messages.append({"role": "assistant", "content": guard.text(example.solution.strip("\n"))})
+    return [*messages, {"role": "user", "content": _put(guard.text(question), settings)}]
+
+
+def _plain(question: str, settings: PromptSettings, guard: Guard) -> str:
+    parts = [] if settings.system is None else [guard.text(settings.system)]
+    for example in settings.examples:
+        before = _put(guard.text(example.question), settings)
         # "Answer:" is followed by " Four" in the examples and by nothing in the prompt: the space before a word is
         # part of the word's token.
         space = "" if before[-1:].isspace() else " "
-        parts.append(f"{before}{space}{example.solution.strip(chr(10))}")
-    return settings.separator.join([*parts, _put(question, settings)]) + settings.prefill
-
-
-def _ids(tokenizer: PreTrainedTokenizerBase, text: str) -> tuple[int, ...]:
-    return tuple(tokenizer(text, add_special_tokens=False)["input_ids"])
+        parts.append(f"{before}{space}{guard.text(example.solution.strip(chr(10)))}")
+    return settings.separator.join([*parts, _put(guard.text(question), settings)]) + settings.prefill
 
 
 def _render(tokenizer: PreTrainedTokenizerBase, settings: PromptSettings, messages: list[dict[str, str]]) -> str:
@@ -242,11 +251,11 @@ def _render(tokenizer: PreTrainedTokenizerBase, settings: PromptSettings, messag
     return str(rendered)
 
 
-def _after_assistant(tokenizer: PreTrainedTokenizerBase, settings: PromptSettings, question: str) -> str:
+def _after_assistant(tokenizer: PreTrainedTokenizerBase, settings: PromptSettings, question: str, guard: Guard) -> str:
     """What the template writes between the content of the assistant's turn and its answer to `question`."""
     said = "THE-ASSISTANT-SAID-THIS"
     turns = [{"role": "assistant", "content": said}, {"role": "user", "content": question}]
-    rendered = _render(tokenizer, settings, [*_messages("?", settings), *turns])
+    rendered = _render(tokenizer, settings, [*_messages("?", settings, guard), *turns])
     before, found, after = rendered.rpartition(said)
     if not found or said in before:
         raise InputError("prompt: the model's chat template does not keep the assistant's turns; use style: plain")

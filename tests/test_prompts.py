@@ -135,8 +135,8 @@ def test_plain_has_the_tokenizers_bos_and_never_its_eos() -> None:
     tokens = prompt_tokens(PROBLEM, metaspace(), bare(style="plain"))
     assert metaspace()(PROBLEM.question)["input_ids"] == [*tokens, 1]
     assert tokens[0] == 0
-    # An end of sequence that the user wrote stays.
-    asked = prompt_tokens(Problem("1", "Why?</s>"), metaspace(), bare(style="plain"))
+    # An end of sequence that the user wrote stays, where it may act.
+    asked = prompt_tokens(Problem("1", "Why?</s>"), metaspace(), bare(style="plain", special_tokens="allow"))
     assert (tokens.count(1), asked.count(1), asked[-1]) == (0, 1, 1)
 
 

@@ -71,7 +71,9 @@ class SearchLM(TemplateLM):  # type: ignore[misc]
         self.pretrained = pretrained
         self.search = load_settings(SearchSettings, parts["search"])
         # The harness has rendered the prompt: what is left to say is how steps end and how an answer is recognised.
-        self.prompt = load_settings(PromptSettings, {"style": "plain", "template": "{question}"} | parts["prompt"])
+        # Its chat template's control tokens stand in the text, so they are let through.
+        own = {"style": "plain", "template": "{question}", "special_tokens": "allow"}
+        self.prompt = load_settings(PromptSettings, own | parts["prompt"])
         self.tokenizer = load_tokenizer(pretrained)
         self.engine = load_engine(pretrained, **parts["engine"])
         self._scorer: Any = None

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from mcts_dpo.encoding import Guard
 from mcts_dpo.problems import Problem
 from mcts_dpo.prompts import PromptSettings, split_steps
 from mcts_dpo.settings import Settings
@@ -70,7 +71,8 @@ def reference_steps(
     text = problem.solution.strip()
     if extract_answer(prompt.prefill + text, prompt.answer_style) is None and problem.answer:
         text += f"\nThe answer is {problem.answer}."
-    tokens = list(tokenizer(text, add_special_tokens=False)["input_ids"])
+    guard = Guard(tokenizer, [text], prompt.special_tokens)
+    tokens = list(guard.ids(guard.text(text)))
     ends = split_steps(tokens, tokenizer, prompt)
     if tokenizer.eos_token_id is not None and tokens:
         tokens.append(int(tokenizer.eos_token_id))
