@@ -13,6 +13,7 @@ from fractions import Fraction
 from functools import lru_cache
 from math import comb, factorial, gcd, lcm
 
+from verifiers.allowance import spend
 from verifiers.limits import MAX_BITS, MAX_FACTORIAL, MAX_STEPS, MAX_TERMS
 from verifiers.polynomials import (
     FRACTION_ONE,
@@ -31,6 +32,7 @@ from verifiers.polynomials import (
     independent,
     mul,
     reduced,
+    spelled,
 )
 from verifiers.tree import Add, Apply, Big, Call, Const, Measured, Mul, Node, Num, Pow, Sym, replaced
 from verifiers.units import DEGREE, PERCENT
@@ -56,6 +58,7 @@ def _canonical(node: Node) -> Form:
     if _work.left <= 0:
         _work.left = 1
         raise Unable("too many steps")
+    spend(1)
     if isinstance(node, Num):
         return constant(node.value)
     if isinstance(node, Sym):
@@ -219,8 +222,7 @@ def _negative_first(argument: Form) -> bool:
     """A deterministic choice of sign, opposite for opposite forms."""
     if not argument.numerator:
         return False
-    lead = min(argument.numerator.items(), key=lambda item: repr(sorted(map(repr, item[0]))))
-    return lead[1] < 0
+    return argument.numerator[min(argument.numerator, key=spelled)] < 0
 
 
 def opposite(argument: Form) -> Form:

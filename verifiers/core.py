@@ -6,6 +6,7 @@ exception, whatever the text. What needs a proof is handed to a pool of worker p
 
 from __future__ import annotations
 
+from verifiers.allowance import CALLER_UNITS, Spent, allowance
 from verifiers.exact import exact_verdict, quantity
 from verifiers.limits import MAX_TEXT, TooLarge
 from verifiers.policy import DEFAULT_POLICY, Policy
@@ -37,8 +38,9 @@ def _cheap(left: str, right: str, policy: Policy) -> Verdict | None:
     from verifiers.layers import NeedsFallback, NeedsProof, decide_texts
 
     try:
-        return decide_texts(left, right, policy, None)
-    except NeedsProof:
+        with allowance(CALLER_UNITS):
+            return decide_texts(left, right, policy, None)
+    except (NeedsProof, Spent):
         return None
     except NeedsFallback as needs:
         return None if available() else needs.verdict
@@ -67,7 +69,7 @@ def cheap_verdict(reference: Text, answer: Text, policy: Policy = DEFAULT_POLICY
         return _cheap(left, right, policy)
     except TooLarge as error:
         return Verdict("too_large", reason=str(error))
-    except (RecursionError, MemoryError, OverflowError) as error:
+    except (RecursionError, MemoryError, OverflowError, ValueError) as error:  # ValueError: a number of 4,301 digits
         return Verdict("too_large", reason=f"{type(error).__name__} while reading")
     except OSError as error:  # a library that is loaded when first needed could not be
         return Verdict("timeout", reason=f"no verdict: {type(error).__name__}: {str(error)[:120]}")

@@ -18,7 +18,8 @@ from functools import lru_cache
 from typing import Any, Literal
 
 from verifiers import machine
-from verifiers.limits import MAX_FACTORIAL, MAX_VISITS, TooLarge, Unparsed
+from verifiers.allowance import spend
+from verifiers.limits import MAX_EXPONENT_BITS, MAX_FACTORIAL, MAX_POWER_BITS, MAX_VISITS, TooLarge, Unparsed
 from verifiers.tree import Add, Apply, Big, Call, Const, Measured, Mul, Node, Num, Pow, Sym, symbols, walk
 from verifiers.units import DEGREE, PERCENT
 
@@ -295,12 +296,20 @@ def _value(node: Node, ctx: Any, values: dict[str, float]) -> Any:
     _local.visits = getattr(_local, "visits", 0) + 1
     if _local.visits > MAX_VISITS:
         raise NoValue("too many steps")
+    spend(_cost(node, ctx.dps))
     found = _evaluated(node, ctx, values)
     if found and not isinstance(node, Num):
         far = abs(ctx.mag(found))
         if far > _local.extreme:
             _local.extreme = far
     return found
+
+
+def _cost(node: Node, digits: int) -> int:
+    """Units of an :func:`allowance` that one step takes: about ten microseconds each."""
+    if isinstance(node, Call) and node.name in ("factorial", "factorial2", "binomial", "erf"):
+        return 2 + digits * digits // 25
+    return 1 + digits // 60 + digits * digits // 20_000 if isinstance(node, (Call, Pow)) else 1 + digits // 400
 
 
 def _small(ctx: Any, z: Any, bits: int) -> Any:
@@ -352,13 +361,19 @@ def _mp_power(node: Pow, ctx: Any, values: dict[str, float]) -> Any:
         if not exponent:
             return ctx.mpf(1)
         raise NoValue("division by zero")
-    if abs(ctx.mag(base)) * (abs(exponent) + 1) > 2**24:
+    if ctx.mag(exponent) > MAX_EXPONENT_BITS or abs(exponent) * _log2(ctx, base) > MAX_POWER_BITS:
         raise NoValue("a power too large")
     if node.real_root and ctx.im(base) == 0 and ctx.re(base) < 0 and isinstance(node.exponent, Num):
         return (-1) ** (node.exponent.value.numerator % 2) * (-base) ** exponent
     if isinstance(node.exponent, Num) and isinstance(node.exponent.value, int):
         return base**node.exponent.value
     return base**exponent
+
+
+def _log2(ctx: Any, base: Any) -> float:
+    """The bits of a base that is not 0, before or behind the point: a little above 0 where it is close to 1."""
+    size = ctx.mag(base)
+    return float(abs(size)) if abs(size) > 1 else abs(math.log2(float(abs(base))))
 
 
 _TRIGONOMETRIC = "sin cos tan cot sec csc asin acos atan acot sinh cosh tanh coth asinh acosh atanh"

@@ -12,7 +12,9 @@ from collections.abc import Hashable
 from dataclasses import dataclass
 from fractions import Fraction
 from math import comb
+from typing import cast
 
+from verifiers.allowance import spend
 from verifiers.limits import MAX_BITS, MAX_TERMS, Unparsed
 
 Atom = tuple[Hashable, ...]
@@ -42,7 +44,7 @@ class Form:
         """Equal keys are equal expressions (the converse does not hold for quotients)."""
         if self.denominator == POLY_ONE:
             return frozenset(self.numerator.items())
-        lead = min(self.denominator.items(), key=lambda item: repr(sorted(map(repr, item[0]))))[1]
+        lead = self.denominator[min(self.denominator, key=spelled)]
         top = frozenset((m, c / lead) for m, c in self.numerator.items())
         return top, frozenset((m, c / lead) for m, c in self.denominator.items())
 
@@ -57,6 +59,18 @@ class Form:
 
 
 POLY_ONE: Poly = {UNIT: FRACTION_ONE}
+
+
+def spelled(key: Hashable) -> str:
+    """A spelling of a monomial or a key by which they can be sorted: the same in every process, for numbers of any size
+    (Python spells none beyond 4,300 decimal digits)."""
+    if isinstance(key, Fraction):
+        return f"{key.numerator:x}/{key.denominator:x}"
+    if isinstance(key, frozenset):
+        return "{" + " ".join(sorted(map(spelled, key))) + "}"
+    if isinstance(key, tuple):
+        return "(" + " ".join(map(spelled, key)) + ")"
+    return f"{key:x}" if isinstance(key, int) else repr(key)
 
 
 def constant(value: int | Fraction) -> Form:
@@ -94,6 +108,7 @@ def poly_mul(a: Poly, b: Poly) -> Poly:
         return a
     if len(a) * len(b) > 8 * MAX_TERMS:
         raise Unable("too many terms")
+    spend(len(a) * len(b) // 2)
     out: Poly = {}
     for left, x in a.items():
         for right, y in b.items():
@@ -127,7 +142,7 @@ def reduced(exponents: dict[Atom, Fraction]) -> list[tuple[Monomial, Fraction]]:
         if key[0] == "p":
             whole = exponent.numerator // exponent.denominator
             rest = exponent - whole
-            factor *= Fraction(str(key[1])) ** whole
+            factor *= Fraction(cast(int, key[1])) ** whole
             if rest:
                 kept[key] = rest
         elif key[0] == "i":

@@ -42,6 +42,48 @@ def _towers() -> list[str | tuple[str, str]]:
     return [*plain, *equal_looking, *nested]
 
 
+POWER_BASES = [
+    "(\\sin 1)", "0.99", "\\frac{99}{100}", "(1+10^{-9})", "(\\sqrt2-1)", "(\\ln 3)", "(\\cos 1+i\\sin 1)", "(-0.99)", "x", "e^{i}",
+    "(\\pi/3)", "i", "(-1)", "2", "(x+1)", "(\\sqrt{2})", "\\tan(1)", "|x|", "1.0000001", "\\infty",
+]  # fmt: skip
+"""Bases of every size: below, above, at and close to one, real, complex and with a symbol."""
+POWER_EXPONENTS = [
+    "\\pi^{1000000}", "10^{5000}", "10^{300}", "10^{9}", "e^{10^4}", "10^{10^{10}}", "(1000!)", "-10^{5000}", "\\frac{1}{10^{5000}}",
+    "\\sqrt{10^{5001}}", "100000", "\\binom{1000}{500}", "x^{1000}", "2^{x}", "9999!", "(\\pi\\cdot 10^{900})", "\\sum_{k=1}^{500} k!",
+]  # fmt: skip
+POWER_PLACES = [
+    "%s",
+    "\\sin(%s)",
+    "(%s)!",
+    "\\binom{1000}{%s}",
+    "\\sum_{k=1}^{500} (%s)",
+    "\\lfloor %s\\rfloor",
+    "e^{%s}",
+]
+
+
+def powers() -> list[tuple[str, str]]:
+    """Every base to every exponent in every place: pairs that are decided, or left to a worker, at once."""
+    return [
+        ("\\sqrt{2}", place % f"{base}^{{{exponent}}}")
+        for place in POWER_PLACES
+        for base in POWER_BASES
+        for exponent in POWER_EXPONENTS
+    ]
+
+
+def _powers() -> list[str | tuple[str, str]]:
+    reported = [
+        "(\\sin 1)^{\\pi^{1000000}}",
+        "0.99^{10^{5000}}",
+        "0.99^{10^{4000}}",
+        "|e^{((\\gcd(500,400))^{1000+y})^2}|",
+    ]
+    chosen: list[str | tuple[str, str]] = [*reported]
+    chosen += powers()[::61]
+    return chosen
+
+
 def _factorials() -> list[str | tuple[str, str]]:
     return [
         "100000!", "(10!)!", "((5!)!)!", "5!!!!!!!!", "(10^9)!", "170!!", "1000000!!", "\\binom{10^9}{5\\cdot 10^8}",
@@ -169,6 +211,7 @@ def _long() -> list[str | tuple[str, str]]:
 
 _KINDS = {
     "towers": _towers,
+    "powers": _powers,
     "factorials": _factorials,
     "digits": _digits,
     "nesting": _nesting,

@@ -8,8 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from tests.verifiers.hostile import CANARY, hostile_answers
+from tests.verifiers.hostile import CANARY, hostile_answers, powers
 from verifiers import STYLES, VerifierPool, extract_answer
+from verifiers.allowance import Spent, allowance
+from verifiers.core import cheap_verdict
+from verifiers.numeric import investigate
+from verifiers.parser import parse
 from verifiers.verdict import OUTCOMES
 
 ALL = hostile_answers()
@@ -80,10 +84,36 @@ def test_the_calling_process_stays_responsive(pool: VerifierPool) -> None:
     assert max(gaps) < 0.5
 
 
+def test_no_power_keeps_the_calling_process_whatever_its_base() -> None:
+    for reference, answer in powers()[::3]:
+        start = time.process_time()
+        verdict = cheap_verdict(reference, answer)
+        assert time.process_time() - start < 1.0, answer
+        assert verdict is None or not verdict, (answer, verdict)
+
+
+@pytest.mark.parametrize("base", ["0.99", "(\\sin 1)", "1.0000001", "2", "(\\cos 1+i\\sin 1)"])
+def test_an_exponent_is_bounded_by_its_bits(base: str) -> None:
+    """Each evaluation counts its steps; a thousand of them would be spent on one power by multiplication alone."""
+    (left,), (right,) = parse("\\sqrt{2}"), parse(f"{base}^{{\\pi^{{1000000}}}}")
+    finding, reason = investigate(left, right)
+    assert (finding, reason) == ("unknown", "a power too large")
+    assert investigate(left, parse(f"{base}^{{\\pi^{{10}}}}")[0])[0] == "different"
+
+
+def test_the_caller_spends_no_more_than_its_allowance() -> None:
+    slow = "\\sum_{k=1}^{400} \\sin(k)^{\\sqrt{2}}"
+    assert cheap_verdict(f"{slow}", f"{slow}+10^{{-500}}") is None
+    with pytest.raises(Spent), allowance(50):
+        investigate(parse(slow)[0], parse(f"{slow}+10^{{-500}}")[0])
+    with allowance(10), allowance(100_000):
+        assert investigate(parse(slow)[0], parse("5")[0])[0] == "different"
+
+
 @pytest.mark.parametrize("style", STYLES)
 def test_extraction_survives_them_all(style: str) -> None:
     for kind, _, answer in ALL:
-        if kind in ("symbolic", "factorials", "towers"):
+        if kind in ("symbolic", "factorials", "towers", "powers"):
             continue
         start = time.process_time()
         found = extract_answer(answer, style)
