@@ -12,6 +12,7 @@ from fractions import Fraction
 from verifiers import matrices
 from verifiers.allowance import spend
 from verifiers.canonical import canonical_or_none, same
+from verifiers.chains import is_chain, is_quantity_name, stated
 from verifiers.equations import multiples
 from verifiers.exact import compare_quantities, same_number
 from verifiers.kinds import (
@@ -42,6 +43,7 @@ from verifiers.numeric import investigate, real_value
 from verifiers.policy import Policy
 from verifiers.quantities import Decision, measured
 from verifiers.regions import Piece, Region, region
+from verifiers.spelling import same_letters
 from verifiers.tree import (
     Apply,
     Const,
@@ -80,6 +82,11 @@ class Comparison:
     def decide(self, a: Node, b: Node) -> Decision:
         """Whether ``a`` (the reference) and ``b`` are the same answer."""
         a, b = unwrapped(a), unwrapped(b)
+        letters = same_letters(a, b)
+        if letters is not None:
+            return Decision(letters, "identity", "the same letters" if letters else "different letters")
+        if is_chain(a) or is_chain(b):
+            return self.chains(a, b)
         if is_approximate(a) or is_approximate(b):
             return self.approximate(a, b)
         if has_signs(a) or has_signs(b):
@@ -96,6 +103,21 @@ class Comparison:
         if isinstance(a, Seq) or isinstance(b, Seq):
             return self.sequences(a, b)
         return measured(a, b, self.policy, self.scalar)
+
+    def chains(self, a: Node, b: Node) -> Decision:
+        """Compare where a side is a chain of equations, which states its last member."""
+        if a == b:
+            return Decision(True, "identity", "the same chain")
+        sides = [stated(side, self.agree) if is_chain(side) else side for side in (a, b)]
+        if sides[0] is None or sides[1] is None:
+            return Decision(False, "exact", "a chain of equations that is not true")
+        if sides == [a, b]:
+            return self.relations(a, b)
+        return self.decide(sides[0], sides[1])
+
+    def agree(self, a: Node, b: Node) -> bool:
+        """Whether two members of a chain are certainly or very likely the same."""
+        return self.decide(a, b).equal is True
 
     def approximate(self, a: Node, b: Node) -> Decision:
         """``1/3 ~ 0.33`` claims its left side; its right side counts too if it is that value correctly rounded."""
@@ -226,13 +248,12 @@ class Comparison:
                     if self.policy.assignment == "required" and one.ops == ("=",):
                         return Decision(False, "exact", "an assignment is missing")
                     value = one.args[-1]
-                    result = self.decide(value, other) if first else self.decide(other, value)
-                    if result.equal is not True or len(one.args) == 2:
-                        return result
-                    middle = self.decide(one.args[1], value)
-                    return (
-                        result if middle.equal is not False else Decision(False, middle.layer, "an inconsistent chain")
-                    )
+                    return self.decide(value, other) if first else self.decide(other, value)
+        if isinstance(b, Relation) and b.ops == ("=",) and not isinstance(a, Relation):
+            left, right = b.args
+            named = is_quantity_name(left) and not symbols(right) and right != Num(0)
+            if named and self.policy.assignment == "optional":
+                return self.decide(a, right)
         if isinstance(a, Seq) and a.kind == "list" and any(isinstance(item, Relation) for item in a.items):
             return self.list_against(a, b)
         if isinstance(b, Seq) and b.kind == "list" and any(isinstance(item, Relation) for item in b.items):

@@ -50,6 +50,7 @@ FUNCTIONS = {
     "tg": "tan",
     "arsinh": "asinh", "artanh": "atanh", "cosec": "csc", "erf": "erf", "det": "det", "cis": "cis",
 }  # fmt: skip
+_LETTER_LIST = re.compile(r"[A-Z](?:\s*(?:,\s*and|,|;|&|\band\b)\s*[A-Z])+")
 _TEXT_FUNCTIONS = frozenset("cis gcd lcm sin cos tan log ln arcsin arccos arctan".split())  # noqa: SIM905
 _GREEK = (
     "alpha beta gamma delta epsilon varepsilon zeta eta theta vartheta iota kappa lambda mu nu xi rho sigma tau"
@@ -114,6 +115,8 @@ def tokens(text: str, grouped: bool = True) -> list[Token]:
             joint = _JOINTS.get(inner.lower())
             if joint:
                 found.append(Token("sep", joint, start, at, spaced))
+            elif _LETTER_LIST.fullmatch(inner):
+                _letter_list(found, inner, start, at, spaced)
             elif inner in _TEXT_FUNCTIONS:
                 found.append(Token("func", FUNCTIONS[inner], start, at, spaced))
             elif inner:
@@ -139,7 +142,25 @@ def tokens(text: str, grouped: bool = True) -> list[Token]:
         if len(found) > MAX_TOKENS:
             raise TooLarge(f"more than {MAX_TOKENS} tokens")
     found.append(Token("end", "", len(text), len(text), spaced))
-    return found
+    return [_crossed(found, index) for index in range(len(found))] if " x " in text or " X " in text else found
+
+
+def _crossed(found: list[Token], index: int) -> Token:
+    """The token; an ``x`` that stands alone between two numbers is a multiplication sign."""
+    token = found[index]
+    if token.kind != "name" or token.value not in "xX" or not token.spaced or index == 0:
+        return token
+    before, after = found[index - 1], found[index + 1]
+    between = before.kind == after.kind == "num" and after.spaced
+    return token._replace(kind="cmd", value="\\times") if between else token
+
+
+def _letter_list(found: list[Token], inner: str, start: int, end: int, spaced: bool) -> None:
+    """``\\text{A, C}`` as the letters that it lists."""
+    for letter in re.findall(r"\b[A-Z]\b", inner):
+        if found and found[-1].start == start:
+            found.append(Token("sep", ",", start, end, False))
+        found.append(Token("name", letter, start, end, spaced))
 
 
 def _letters(found: list[Token], word: str, start: int, end: int, spaced: bool, whole: bool) -> None:

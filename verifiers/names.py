@@ -5,6 +5,7 @@ In: relations. Out: names, values, and whether two names are the same. It does n
 
 from __future__ import annotations
 
+from verifiers.spelling import segment_of
 from verifiers.tree import (
     Apply,
     Call,
@@ -65,7 +66,9 @@ def oriented(node: Relation) -> Relation:
 
 
 def names_the_same(a: Node, b: Node) -> bool:
-    """Whether two left sides name the same: ``f(x)`` and ``y``, ``W(n)`` and ``W(x)``."""
+    """Whether two left sides name the same: ``f(x)`` and ``y``, ``W(n)`` and ``W(x)``, ``AB`` and ``|BA|``."""
+    if segment_of(a) and segment_of(a) == segment_of(b):
+        return True
     function_a = isinstance(a, Apply) and not a.name.endswith("_")
     function_b = isinstance(b, Apply) and not b.name.endswith("_")
     if isinstance(a, Apply) and isinstance(b, Apply):

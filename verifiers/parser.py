@@ -155,13 +155,13 @@ class _Parser(Primaries):
 
     def clause(self) -> Node:
         """A relation chain, a set, an expression or words."""
-        start = self.at
+        start, first = self.at, None
         if self.token.kind == "text":
-            words = self.words()
-            if words is not None:
-                return words
-            self.at = start
-        first = self.sets()
+            first = self.words()
+            if first is not None and not self.relational():
+                return first
+            self.at = start if first is None else self.at
+        first = first or self.sets()
         if not self.relational():
             return first
         ops: list[str] = []
@@ -169,7 +169,7 @@ class _Parser(Primaries):
         while self.relational():
             ops.append(RELATIONS[self.take().value])
             args.append(self.sets())
-        return Relation(tuple(ops), tuple(args))
+        return Relation(tuple(ops), tuple(args if isinstance(first, Text) else map(_multiplied, args)))
 
     def relational(self) -> bool:
         """Whether a relation sign is next."""
@@ -182,7 +182,7 @@ class _Parser(Primaries):
         end = start
         while self.token.kind in ("text", "name") and (self.token.kind == "text" or self.token.spaced):
             end = self.take().end
-        if self.token.kind not in ("end", "sep") and not (self.token.kind == "op" and self.token.value in ")]}"):
+        if self.token.kind not in ("end", "sep") and not (self.token.kind == "op" and self.token.value in ")]}="):
             return None
         raw = re.sub(r"\\[a-z]+\s*\{([^{}]*)\}", r"\1", self.text[start:end])
         return Text(" ".join(raw.split()))
@@ -245,7 +245,7 @@ class _Parser(Primaries):
             inner = self.product()
             self.depth -= 1
             return inner if sign == "+" else negated(inner)
-        factors = [self.power()]
+        start, factors = self.at, [self.power()]
         while True:
             token = self.token
             if token.kind in ("op", "cmd") and token.value in TIMES:
@@ -276,7 +276,9 @@ class _Parser(Primaries):
                 break
         if len(factors) == 1:
             return factors[0]
-        return Mul(tuple(factors))
+        taken = self.tokens[start : self.at]
+        spelled = all(token.kind == "name" and token.value.isalpha() for token in taken)
+        return Mul(tuple(factors), "".join(token.value for token in taken) if spelled else "")
 
     def mixed(self, factors: list[Node], factor: Node, before: Token, token: Token) -> bool:
         """Whether an integer and the proper fraction right behind it are one mixed number."""
@@ -423,6 +425,17 @@ class _Parser(Primaries):
             self.take()
             node = Measured(node, DEGREE)
         return node
+
+
+_ROMAN = re.compile(r"(?=[MDCLXVI]{2})M{0,3}(?:CM|CD|D?C{0,3})(?:XC|XL|L?X{0,3})(?:IX|IV|V?I{0,3})")
+
+
+def _multiplied(side: Node) -> Node:
+    """A side of a relation, whose letters are a product unless they are a sequence (``HHT``) or a roman numeral."""
+    if not isinstance(side, Mul) or not side.spelled:
+        return side
+    kept = len(set(side.spelled)) < len(side.spelled) or _ROMAN.fullmatch(side.spelled)
+    return side if kept else Mul(side.args)
 
 
 def _signed(sign: Node | None, node: Node) -> Node:

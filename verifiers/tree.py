@@ -46,9 +46,10 @@ class Add:
 
 @dataclass(frozen=True, slots=True)
 class Mul:
-    """A product."""
+    """A product. ``spelled``: the letters, where it was written as nothing but letters (``cat``, ``HHT``, ``ab``)."""
 
     args: tuple[Node, ...]
+    spelled: str = field(default="", compare=False)
 
 
 @dataclass(frozen=True, slots=True)
