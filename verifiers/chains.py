@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from fractions import Fraction
+from itertools import pairwise
 
 from verifiers.kinds import has_signs, is_value
 from verifiers.names import is_name
@@ -82,7 +83,7 @@ def _defined(members: tuple[Node, ...], node: Relation, agree: Agree) -> Node | 
 
 def _rounded(constants: list[Node], agree: Agree) -> bool | None:
     """Whether the last of several equal values is a rounded one; None where two of them differ."""
-    for before, after in zip(constants[:-2], constants[1:-1], strict=False):
+    for before, after in pairwise(constants[:-1]):
         if not agree(before, after):
             return None
     if len(constants) < 2 or agree(constants[-2], constants[-1]):
@@ -98,6 +99,14 @@ def _is_constant(node: Node) -> bool:
     if isinstance(node, Measured):
         return _is_constant(node.value)
     return is_value(node) and not symbols(node) and not any(isinstance(part, Apply) for part in walk(node))
+
+
+def is_stated_quantity(node: Relation) -> bool:
+    """Whether an equation states the value of what a problem may ask for: ``p+q = 11``; not ``2x = 10``."""
+    if node.ops != ("=",):
+        return False
+    left, right = node.args
+    return is_quantity_name(left) and not symbols(right) and right != ZERO
 
 
 def is_quantity_name(node: Node) -> bool:

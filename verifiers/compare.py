@@ -12,7 +12,7 @@ from fractions import Fraction
 from verifiers import matrices
 from verifiers.allowance import spend
 from verifiers.canonical import canonical_or_none, same
-from verifiers.chains import is_chain, is_quantity_name, stated
+from verifiers.chains import is_chain, is_stated_quantity, stated
 from verifiers.equations import multiples
 from verifiers.exact import compare_quantities, same_number
 from verifiers.kinds import (
@@ -249,11 +249,8 @@ class Comparison:
                         return Decision(False, "exact", "an assignment is missing")
                     value = one.args[-1]
                     return self.decide(value, other) if first else self.decide(other, value)
-        if isinstance(b, Relation) and b.ops == ("=",) and not isinstance(a, Relation):
-            left, right = b.args
-            named = is_quantity_name(left) and not symbols(right) and right != Num(0)
-            if named and self.policy.assignment == "optional":
-                return self.decide(a, right)
+        if isinstance(b, Relation) and self.policy.assignment == "optional" and is_stated_quantity(b):
+            return self.decide(a, b.args[1])
         if isinstance(a, Seq) and a.kind == "list" and any(isinstance(item, Relation) for item in a.items):
             return self.list_against(a, b)
         if isinstance(b, Seq) and b.kind == "list" and any(isinstance(item, Relation) for item in b.items):
