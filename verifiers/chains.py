@@ -14,6 +14,7 @@ from verifiers.kinds import has_signs, is_value
 from verifiers.names import is_name
 from verifiers.numeric import real_value
 from verifiers.tree import (
+    ZERO,
     Add,
     Apply,
     Call,
