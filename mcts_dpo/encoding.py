@@ -55,6 +55,13 @@ class Guard:
         """One of the texts as it is put into the prompt: a mark before each control token."""
         return self._control.pattern.sub(lambda found: self._mark + found.group(), text) if self._mark else text
 
+    def without_end(self, text: str) -> str:
+        """One of the texts without the control tokens that it ends with: marks of an end that the template writes."""
+        if self._mark:
+            while found := self._control.at_end.search(text):
+                text = text[: found.start()]
+        return text
+
     def bare(self, text: str) -> str:
         """A text without its marks."""
         return text.replace(self._mark, "") if self._mark else text
@@ -86,6 +93,7 @@ class _Control:
         self.ids = frozenset(names.values())
         longest_first = sorted(map(re.escape, names), key=len, reverse=True)
         self.pattern = re.compile("|".join(longest_first) or r"(?!)")
+        self.at_end = re.compile(f"(?:{self.pattern.pattern})(?=\\s*\\Z)")
 
     @cached_property
     def twin(self) -> Tokenizer | None:

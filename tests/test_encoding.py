@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
@@ -23,6 +24,7 @@ from mcts_dpo.prompts import Example, PromptSettings, prompt_tokens, self_evalua
 from mcts_dpo.search import SearchSettings, search
 from mcts_dpo.search.faithful import reference_steps
 from mcts_dpo.search.strategies import solve
+from mcts_dpo.training.datasets import load_preferences
 from tests.engines.tiny import save_model
 from tests.integrations.serving import thread
 from tests.test_prompts import CHATML, byte_level, metaspace
@@ -222,6 +224,45 @@ def test_without_control_tokens_nothing_is_touched() -> None:
     guard = Guard(tokenizer, ["harmless"], "split")
     assert guard.text("harmless") == "harmless"
     assert list(guard.ids("<|im_end|>")) == [tokenizer.eos_token_id]
+
+
+def messages(question: str, *turns: str) -> list[dict[str, str]]:
+    roles = ("user", "assistant") * len(turns)
+    return [{"role": role, "content": said} for role, said in zip(roles, (question, *turns), strict=False)]
+
+
+def test_training_data(tmp_path: Path) -> None:
+    tokenizer, name = byte_level(), "<|im_end|>"
+    end, start = tokenizer.eos_token_id, tokenizer.convert_tokens_to_ids("<|im_start|>")
+    talk = messages(f"Why?{INJECTED}", f"Because{name} so.", "And?", f"The answer is 5.{name}")
+    harmless = messages("Why?", "Because so.", "And?", "The answer is 5.")
+    rows = [{"prompt": one[:1], "chosen": one[1:], "rejected": one[1:2]} for one in (talk, harmless)]
+    path = tmp_path / "data.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    table = load_preferences(path, tokenizer)
+    for column in ("prompt_tokens", "chosen_tokens", "rejected_tokens"):
+        split, plain = (table.tokens(column)[row].tolist() for row in range(2))
+        assert (split.count(end), split.count(start)) == (plain.count(end), plain.count(start)), column
+    assert INJECTED in tokenizer.decode(table.tokens("prompt_tokens")[0])
+    said = tokenizer.decode(table.tokens("chosen_tokens")[0])
+    assert said.endswith(f"The answer is 5.{name}"), "one end, the template's"
+    assert f"Because{name} so." in said
+    learned = table.tokens("chosen_tokens")[0][~table.observed("chosen")[0]]
+    assert tokenizer.decode(learned) == f"Because{name} so.{name}The answer is 5.{name}"
+    usual_ids = usual(tokenizer, *((turn["role"], turn["content"]) for turn in harmless[:1]))
+    assert table.tokens("prompt_tokens")[1].tolist() == usual_ids
+    acting = load_preferences(path, tokenizer, special_tokens="allow")
+    assert acting.tokens("prompt_tokens")[0].tolist().count(start) > table.tokens("prompt_tokens")[0].tolist().count(
+        start
+    )
+
+
+def test_the_text_of_training_data_has_its_own_marks(tmp_path: Path) -> None:
+    tokenizer, name = byte_level(), "<|im_end|>"
+    path = tmp_path / "data.jsonl"
+    path.write_text(json.dumps({"prompt": f"Why?{name}\n", "chosen": "Because.", "rejected": "So."}) + "\n")
+    table = load_preferences(path, tokenizer)
+    assert table.tokens("prompt_tokens")[0].tolist().count(tokenizer.eos_token_id) == 1
 
 
 @pytest.mark.real_model

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from mcts_dpo.encoding import SpecialTokens
 from mcts_dpo.files import InputError, read_table
 from mcts_dpo.models import tokenizer_digest
 from mcts_dpo.preferences.dataset import Pairs, Solutions
@@ -58,7 +59,11 @@ def load_table(source: str | Path, tokenizer: PreTrainedTokenizerBase, settings:
     Raises InputError also for an objective that learns from lists of siblings, which such data does not have.
     """
     wanted = table_of(settings.objective)
-    options: dict[str, Any] = {"split": settings.split, "append_eos": settings.append_eos}
+    options: dict[str, Any] = {
+        "split": settings.split,
+        "append_eos": settings.append_eos,
+        "special_tokens": settings.special_tokens,
+    }
     if wanted is Solutions:
         return load_completions(source, tokenizer, **options)
     if wanted is not Pairs:
@@ -70,7 +75,12 @@ def load_table(source: str | Path, tokenizer: PreTrainedTokenizerBase, settings:
 
 
 def load_preferences(
-    source: str | Path, tokenizer: PreTrainedTokenizerBase, *, split: str = "train", append_eos: bool = True
+    source: str | Path,
+    tokenizer: PreTrainedTokenizerBase,
+    *,
+    split: str = "train",
+    append_eos: bool = True,
+    special_tokens: SpecialTokens = "split",
 ) -> Pairs:
     """Preference pairs from TRL-style data.
 
@@ -79,6 +89,8 @@ def load_preferences(
                 ("name:config"); split: which of its splits.
     append_eos: whether a completion ends the answer, so that the end of sequence belongs to it, and nothing that a
                 chat template writes after it. False for single steps: they are taken as they are.
+    special_tokens: what becomes of control tokens in messages: "split" spells them out, but for those at the end of
+                what the assistant says, which the chat template writes itself; "allow" lets them act.
 
     Fields: `chosen` and `rejected`; `prompt`, without which it is what the two begin with alike (so it is, as in TRL,
     where it is text beside conversations); optionally `tools` and `chat_template_kwargs` for the chat template,
@@ -89,7 +101,7 @@ def load_preferences(
     kept: list[tuple[Row, Rendered, float, float]] = []
     for row in rows_of(source, split):
         prompt, chosen, rejected = _split_prompt(row)
-        rendered = render(row, tokenizer, prompt, {"chosen": chosen, "rejected": rejected}, append_eos)
+        rendered = render(row, tokenizer, prompt, {"chosen": chosen, "rejected": rejected}, append_eos, special_tokens)
         if rendered.completions[0] == rendered.completions[1]:
             shown = short(chosen if isinstance(chosen, str) else chosen[-1].get("content"))
             raise InputError(f"{row.where}: rejected: equals chosen ({shown}); a pair needs two answers")
@@ -121,17 +133,22 @@ def load_preferences(
 
 
 def load_completions(
-    source: str | Path, tokenizer: PreTrainedTokenizerBase, *, split: str = "train", append_eos: bool = True
+    source: str | Path,
+    tokenizer: PreTrainedTokenizerBase,
+    *,
+    split: str = "train",
+    append_eos: bool = True,
+    special_tokens: SpecialTokens = "split",
 ) -> Solutions:
     """Solutions to imitate from TRL-style data: `prompt` with `completion` or `chosen`. See `load_preferences`."""
     kept: list[tuple[Row, Rendered, float]] = []
     for row in rows_of(source, split):
         if "completion" in row.values:
             prompt, completion = row.text("prompt"), row.text("completion")
-            rendered = render(row, tokenizer, prompt, {"completion": completion}, append_eos)
+            rendered = render(row, tokenizer, prompt, {"completion": completion}, append_eos, special_tokens)
         else:
             prompt, chosen, _ = _split_prompt(row)
-            rendered = render(row, tokenizer, prompt, {"chosen": chosen}, append_eos)
+            rendered = render(row, tokenizer, prompt, {"chosen": chosen}, append_eos, special_tokens)
         kept.append((row, rendered, _weight(row)))
     if not kept:
         raise InputError(f"{source}: no rows; there is nothing to learn from")

@@ -13,6 +13,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from mcts_dpo.encoding import Guard, SpecialTokens
 from mcts_dpo.files import InputError
 
 if TYPE_CHECKING:
@@ -92,11 +93,17 @@ class Rendered:
 
 
 def render(
-    row: Row, tokenizer: PreTrainedTokenizerBase, prompt: Text, completions: Mapping[str, Text], append_eos: bool
+    row: Row,
+    tokenizer: PreTrainedTokenizerBase,
+    prompt: Text,
+    completions: Mapping[str, Text],
+    append_eos: bool,
+    special: SpecialTokens = "split",
 ) -> Rendered:
     """A prompt and its completions by field, as token ids.
 
-    append_eos: whether a completion ends the answer. Raises InputError naming the row and the field.
+    append_eos: whether a completion ends the answer. special: of control tokens in messages; a text without messages
+    has no template, so that its control tokens are its own. Raises InputError naming the row and the field.
     """
     end = tokenizer.eos_token_id
     given: list[list[int]] = [[] for _ in completions]
@@ -105,14 +112,17 @@ def render(
             if not isinstance(completion, str):
                 raise InputError(f"{row.where}: {field}: messages after a prompt that is text (accepted: text)")
         texts = [prompt + str(completion) for completion in completions.values()]
-        ids = [_ids(tokenizer, text, special=True) for text in texts]
+        ids = [list(tokenizer(text)["input_ids"]) for text in texts]
         ids = [[*one, end] if append_eos and end is not None and one[-1] != end else one for one in ids]
-        start = _ids(tokenizer, prompt, special=True)
+        start = list(tokenizer(prompt)["input_ids"])
     else:
+        guard = Guard(tokenizer, _contents(prompt, *completions.values()), special)
+        prompt = _guarded(guard, prompt)
+        completions = {field: _guarded(guard, completion) for field, completion in completions.items()}
         texts = [_conversation(row, field, tokenizer, prompt, completion) for field, completion in completions.items()]
-        ids = [_ids(tokenizer, text, special=False) for text in texts]
+        ids = [list(guard.ids(text)) for text in texts]
         opening = _template(row, "prompt", tokenizer, prompt, add_generation_prompt=True)
-        start = _ids(tokenizer, opening, special=False)
+        start = list(guard.ids(opening))
     # A token may reach over the border between prompt and completion; then it belongs to the completion.
     border = _common([start, *ids])
     if border == 0:
@@ -120,7 +130,7 @@ def render(
     if not isinstance(prompt, str):
         last = end if append_eos else None
         written = [
-            _written(row, field, tokenizer, prompt, completion, one, border, last)
+            _written(row, field, tokenizer, guard, prompt, completion, one, border, last)
             for (field, completion), one in zip(completions.items(), ids, strict=True)
         ]
         ids = [
@@ -148,6 +158,7 @@ def _written(
     row: Row,
     field: str,
     tokenizer: PreTrainedTokenizerBase,
+    guard: Guard,
     prompt: list[dict[str, Any]],
     completion: Text,
     ids: list[int],
@@ -170,8 +181,8 @@ def _written(
                 f"{row.where}: {field}[{place}]: the policy's chat template renders this message differently once "
                 "others follow, so that what the policy wrote cannot be told (accepted: a completion of one message)"
             )
-        first = max(border, _common([ids, _ids(tokenizer, opening, special=False)]))
-        turn = ids[first : _common([ids, _ids(tokenizer, so_far, special=False)])]
+        first = max(border, _common([ids, guard.ids(opening)]))
+        turn = ids[first : _common([ids, guard.ids(so_far)])]
         if place + 1 < len(completion) and end is not None and end in turn:
             turn = _closed(turn, end)
         found[first - border : first - border + len(turn)] = [True] * len(turn)
@@ -209,9 +220,23 @@ def _template(
     return str(rendered)
 
 
-def _ids(tokenizer: PreTrainedTokenizerBase, text: str, *, special: bool) -> list[int]:
-    found: list[int] = tokenizer(text, add_special_tokens=special)["input_ids"]
-    return found
+def _contents(*texts: Text) -> list[str]:
+    """What is said in texts and conversations."""
+    messages = [message for text in texts if not isinstance(text, str) for message in text]
+    said = [message.get("content") for message in messages]
+    return [one for one in (*texts, *said) if isinstance(one, str)]
+
+
+def _guarded(guard: Guard, text: Any) -> Any:
+    """A conversation, or what the assistant says after one, in which control tokens are text."""
+    if isinstance(text, str):
+        return guard.text(guard.without_end(text))
+    return [
+        message | {"content": guard.text(said if message["role"] != "assistant" else guard.without_end(said))}
+        if isinstance(said := message.get("content"), str)
+        else message
+        for message in text
+    ]
 
 
 def _closed(answer: list[int], end: int | None) -> list[int]:

@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field, model_validator
 
+from mcts_dpo.encoding import SpecialTokens
 from mcts_dpo.settings import Settings
 
 BuiltIn = Literal[
@@ -103,6 +104,8 @@ class TrainingSettings(Settings):
     trackers:             who follows the figures besides the log: "tensorboard" (where installed), "wandb", "trackio".
     split, append_eos:    of TRL-style data: which split of a data set on the hub; whether its completions end the
                           answer (false for single steps).
+    special_tokens:       of TRL-style data: control tokens in messages are spelt in ordinary tokens ("split"), or act
+                          ("allow"). A text without messages has no template, so that its control tokens act.
     regression_weight, ranking_weight: of a value model's two losses, regression to Q and pairwise ranking.
     ranking, ranking_margin: "margin", max(0, ranking_margin − gap), in units of Q; or "logistic", −log σ(gap).
     sharding:             under torchrun, each process holds a share of every weight (FSDP2) instead of all of them.
@@ -150,6 +153,7 @@ class TrainingSettings(Settings):
     ranking_margin: float = Field(0.1, ge=0)
     split: str = "train"
     append_eos: bool = True
+    special_tokens: SpecialTokens = "split"
     sharding: bool = False
 
     @model_validator(mode="after")
