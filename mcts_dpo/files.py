@@ -251,9 +251,12 @@ def read_json(path: Path) -> Any:
 
 
 def write_table(path: Path, table: pa.Table) -> None:
-    """Write an Arrow table as one Parquet file, whole or not at all; the bytes depend on the table alone."""
+    """Write an Arrow table as one Parquet file, whole or not at all; the bytes depend on the table alone.
+
+    Each page carries a checksum, by which `read_table` (and other readers) notice damage.
+    """
     with whole(path) as scratch:
-        pq.write_table(table, scratch, compression="zstd")
+        pq.write_table(table, scratch, compression="zstd", write_page_checksum=True)
 
 
 def read_table(path: Path, columns: Sequence[str] | None = None) -> pa.Table:
@@ -262,7 +265,8 @@ def read_table(path: Path, columns: Sequence[str] | None = None) -> pa.Table:
     Raises InputError naming the file when it is missing or not Parquet, or lacks one of `columns`.
     """
     try:
-        table = pq.read_table(path, columns=None if columns is None else list(columns))
+        wanted = None if columns is None else list(columns)
+        table = pq.read_table(path, columns=wanted, page_checksum_verification=True)
         absent = [name for name in columns or () if name not in table.column_names]
         if absent:
             raise InputError(f"{path}: the column {absent[0]!r} is missing")

@@ -47,9 +47,18 @@ from mcts_dpo.models import load_tokenizer
 from mcts_dpo.preferences import Pairs, Siblings, Solutions, concatenated, tables_of
 from mcts_dpo.problems import Problem, load_problems, overlap
 from mcts_dpo.progress import Progress, part_of, silent
-from mcts_dpo.run_directory import check_manifest, claim, fingerprint, locked, set_aside, set_damaged_aside
+from mcts_dpo.run_directory import (
+    claim,
+    fingerprint,
+    is_sound,
+    locked,
+    set_aside,
+    set_damaged_aside,
+    undo_after,
+)
 from mcts_dpo.search import SearchSettings, counts_of_shard, policy_fingerprint, search_shards, search_statistics
 from mcts_dpo.search.settings import ValueRewardSettings
+from mcts_dpo.search.storage import made_with
 from mcts_dpo.training import (
     TrainingSettings,
     TrainingSummary,
@@ -252,15 +261,12 @@ class _Bench:
     def stage(self, place: Path, name: str, outputs: Callable[[], Sequence[Path]], work: Callable[[], None]) -> None:
         """Do `work` unless the manifest `place`/stages/`name`.json says it is done; then write the manifest.
 
-        What a later stage may still read must be what was written, to the byte; where it is not, it is set aside, and
-        the stage is done again. Of a finished round's other stages the files must only be there.
+        What is there must be what was written, to the byte; where it is not, it is set aside, and the stage is done
+        again. If it comes out different then, so are the stages after it, which have read it.
         """
         manifest = place / "stages" / f"{name}.json"
         expected: dict[str, Any] | None = None
         if manifest.exists():
-            if name != "evaluate" and (place / "stages" / "evaluate.json").exists():
-                check_manifest(manifest, place)
-                return
             damaged = set_damaged_aside(manifest, place)
             if not damaged:
                 return
@@ -271,7 +277,13 @@ class _Bench:
         work()
         files = {str(path.relative_to(place)): fingerprint(path) for path in outputs()}
         if expected is not None and files != expected:
-            logger.warning("%s: the stage %s came out different from before (it does not repeat itself)", place, name)
+            again = ", ".join(undo_after(name, place))
+            logger.warning(
+                "%s: the stage %s came out different from before (it does not repeat itself)%s",
+                place,
+                name,
+                f"; done again, too: {again}" if again else "",
+            )
         write_json(manifest, {"stage": name, "files": files})
         took = {"place": place.name, "stage": name, "seconds": round(time.monotonic() - started, 3)}
         append_json_line(self.directory / "timings.jsonl", took)
@@ -291,8 +303,17 @@ def _evaluate_baseline(bench: _Bench, problems: _Problems) -> dict[str, Any]:
 
 
 def _round(bench: _Bench, problems: _Problems, index: int, policy: str) -> dict[str, Any]:
-    """One turn: search → pairs → train → evaluate. Returns the round's metrics."""
+    """One turn: search → pairs → train → evaluate. Returns the round's metrics.
+
+    Of a finished round everything that is read later is verified; only where something is damaged are its stages gone
+    through again, and those done again whose files are not what they were.
+    """
     place = bench.directory / f"round-{index:03d}"
+    target = place / "metrics.json"
+    lacks_value = bench.config.value is not None and not (place / "stages" / "value.json").exists()
+    if is_sound(place) and not lacks_value:
+        finished: dict[str, Any] = read_json(target)
+        return finished
     slice_ = problems.rounds[index]
     shards = _search(bench, place, index, slice_, policy)
     bench.stage(
@@ -304,7 +325,6 @@ def _round(bench: _Bench, problems: _Problems, index: int, policy: str) -> dict[
     bench.stage(place, "train", lambda: _trained_files(place), lambda: _train(bench, place, index, policy))
     if bench.config.value:
         bench.stage(place, "value", lambda: _files_below(place / "value"), lambda: _train_value(bench, place, index))
-    target = place / "metrics.json"
     bench.stage(
         place,
         "evaluate",
@@ -323,12 +343,25 @@ def _search(bench: _Bench, place: Path, index: int, problems: Sequence[Problem],
     folder = place / "trees"
 
     def work() -> None:
+        _set_foreign_trees_aside(place, folder, policy)
         told = part_of(bench.progress, prefix=f"round {index + 1}: ")
         with _memory_explained(config):
             bench.workers.search(problems, policy, lambda: bench.engine_for(policy), folder, config, settings, told)
 
     bench.stage(place, "search", lambda: sorted(folder.glob("*.parquet")), work)
     return sorted(folder.glob("*.parquet"))
+
+
+def _set_foreign_trees_aside(place: Path, folder: Path, policy: str) -> None:
+    """Shards of an unfinished search that another policy has grown, or that cannot be read, make room for new ones."""
+    for shard in sorted(folder.glob("*.parquet")):
+        try:
+            known = made_with(shard).get("policy", "")
+            why = "the trees of another policy" if known and known != policy_fingerprint(policy) else ""
+        except InputError as error:
+            why = str(error).removeprefix(f"{shard}: ")
+        if why:
+            logger.warning("%s: %s; set aside as %s, and searched again", shard, why, set_aside(shard, place))
 
 
 def _extract(bench: _Bench, place: Path, shards: Sequence[Path]) -> None:

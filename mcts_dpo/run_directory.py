@@ -7,7 +7,6 @@ stages nor what they make.
 from __future__ import annotations
 
 import fcntl
-import hashlib
 import platform
 import shutil
 from collections.abc import Iterator
@@ -17,25 +16,51 @@ from pathlib import Path
 from typing import Any
 
 from mcts_dpo.config import RunConfig
-from mcts_dpo.files import InputError, append_json_line, digest, free_name, read_json, whole, write_json
+from mcts_dpo.files import InputError, append_json_line, digest, file_digest, free_name, read_json, whole, write_json
+from mcts_dpo.search import policy_fingerprint
 from mcts_dpo.settings import difference, dump_settings, load_settings
 
 LIBRARIES = ("torch", "transformers", "peft", "numpy", "numba", "datasets", "mcts-dpo")
 
 
+STAGES = ("search", "pairs", "train", "value", "evaluate")
+"""Of a round, in their order: each reads what those before it have written."""
+
+
 def fingerprint(path: Path) -> dict[str, Any]:
-    """Size and SHA-256 of a file, for a manifest."""
-    with path.open("rb") as handle:
-        return {"bytes": path.stat().st_size, "sha256": hashlib.file_digest(handle, "sha256").hexdigest()}
+    """Size and SHA-256 of a file, for a manifest; it is read, whatever is known of it."""
+    return {"bytes": path.stat().st_size, "sha256": file_digest(path, cached=False)}
 
 
-def check_manifest(manifest: Path, place: Path) -> None:
-    """A finished stage's files must still be there: by name and size, which costs nothing."""
-    for name, fingerprint in read_json(manifest)["files"].items():
+def is_sound(place: Path) -> bool:
+    """Whether a round is finished and what later rounds read of it is what its stages have written.
+
+    All files but the trees are read and hashed. The trees, which no later round reads, must be there in their size.
+
+    Raises InputError where nothing but trees is missing or of another size: they cost a search, which nobody needs.
+    """
+    manifests = sorted((place / "stages").glob("*.json"))
+    if not any(manifest.stem == "evaluate" for manifest in manifests):
+        return False
+    if not all(_is_as_written(manifest, place) for manifest in manifests if manifest.stem != "search"):
+        return False
+    search = place / "stages" / "search.json"
+    for name, expected in read_json(search)["files"].items() if search.exists() else ():
         path = place / name
-        if not path.exists() or path.stat().st_size != fingerprint["bytes"]:
+        if not path.exists() or path.stat().st_size != expected["bytes"]:
             state = "is missing" if not path.exists() else "has changed"
-            raise InputError(f"{path}: {state} since its stage finished; delete {manifest} to run the stage again")
+            raise InputError(f"{path}: {state} since its stage finished; delete {search} to run the stage again")
+    return True
+
+
+def _is_as_written(manifest: Path, place: Path) -> bool:
+    """Whether every file of a finished stage is there, to the byte."""
+    files = read_json(manifest)["files"]
+    return all(_matches(place / name, expected) for name, expected in files.items())
+
+
+def _matches(path: Path, expected: dict[str, Any]) -> bool:
+    return path.exists() and path.stat().st_size == expected["bytes"] and fingerprint(path) == expected
 
 
 def set_damaged_aside(manifest: Path, place: Path) -> list[str]:
@@ -48,9 +73,33 @@ def set_damaged_aside(manifest: Path, place: Path) -> list[str]:
         path = place / name
         if not path.exists():
             found.append(f"{path}: is missing")
-        elif path.stat().st_size != expected["bytes"] or fingerprint(path) != expected:
+        elif not _matches(path, expected):
             found.append(f"{path}: is not what its stage has written; set aside as {set_aside(path, place)}")
     return found
+
+
+def undo_after(stage: str, place: Path) -> list[str]:
+    """The stages after `stage` have read what is no longer there: their files are set aside, they are to be done again.
+
+    Returns their names. Raises InputError, and changes nothing, where a later round has been made from this one.
+    """
+    later = [other.name for other in sorted(place.parent.glob("round-*")) if other.name > place.name]
+    if stage != "evaluate" and any((place.parent / name / "stages").glob("*.json") for name in later):
+        raise InputError(
+            f"{place}: the damaged files of the stage {stage} came out different when they were made again, and "
+            f"{later[0]} is made from them; put the files in {place / 'damaged'} back as they were, or delete "
+            f"{', '.join(later)}"
+        )
+    undone = []
+    for name in STAGES[STAGES.index(stage) + 1 :]:
+        manifest = place / "stages" / f"{name}.json"
+        if manifest.exists():
+            for file in read_json(manifest)["files"]:
+                if (place / file).exists():
+                    set_aside(place / file, place)
+            manifest.unlink()
+            undone.append(name)
+    return undone
 
 
 def set_aside(path: Path, place: Path) -> Path:
@@ -73,6 +122,7 @@ def claim(config: RunConfig, directory: Path, force: bool) -> None:
         # More rounds of the same run continue it, on however many devices; all else would make two runs of one.
         free = {"rounds": config.rounds, "launch": config.launch}
         changes = difference(earlier.model_copy(update=free), config)
+        changes += _other_policy(earlier, config, directory)
         if changes and not force:
             raise InputError(
                 f"{directory}: holds a run of another config ({'; '.join(changes)}); give another directory, or "
@@ -97,8 +147,19 @@ def claim(config: RunConfig, directory: Path, force: bool) -> None:
         "machine": platform.machine(),
         "libraries": {name: version(name) for name in LIBRARIES},
         "config": digest(config.model_dump(mode="json")),
+        "policy": policy_fingerprint(config.model),
     }
     write_json(directory / "environment.json", environment)
+
+
+def _other_policy(earlier: RunConfig, config: RunConfig, directory: Path) -> list[str]:
+    """That the starting policy has other weights, or another tokenizer, than when the run began; nothing if it has not,
+    if it goes by another name now, or if the run's record does not say."""
+    record = directory / "environment.json"
+    known = read_json(record).get("policy") if record.exists() else None
+    if known is None or earlier.model != config.model or known == policy_fingerprint(config.model):
+        return []
+    return [f"model: the files in {config.model} are not those that the run began with"]
 
 
 def _finished(directory: Path) -> list[str]:

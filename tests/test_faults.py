@@ -16,8 +16,10 @@ import torch
 from torch.nn.modules.module import register_module_forward_pre_hook
 
 from mcts_dpo.config import RunConfig
-from mcts_dpo.files import InputError, read_json_lines
+from mcts_dpo.files import InputError, read_json, read_json_lines, write_json
 from mcts_dpo.rounds import run
+from mcts_dpo.search import policy_fingerprint
+from mcts_dpo.search.storage import made_with
 from tests.conftest import ToyWorld
 from tests.test_rounds import fingerprints
 
@@ -137,6 +139,112 @@ def test_damaged_files_of_finished_stages(
     assert (aside / "trees" / shard.name).read_bytes() == data
     shutil.rmtree(aside)
     assert fingerprints(directory) == fingerprints(undisturbed)
+
+
+def flip_a_bit(path: Path) -> bytes:
+    """In the middle of a file, whose size and times stay. Returns what it holds then."""
+    about, data = path.stat(), bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 4
+    path.write_bytes(data)
+    os.utime(path, ns=(about.st_atime_ns, about.st_mtime_ns))
+    return bytes(data)
+
+
+@pytest.fixture(scope="module")
+def two_rounds(config: RunConfig, undisturbed: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    directory = tmp_path_factory.mktemp("two") / "run"
+    shutil.copytree(undisturbed, directory)
+    run(config.model_copy(update={"rounds": 2}), directory)
+    return directory
+
+
+def test_a_flipped_bit_in_a_finished_round_is_noticed_before_the_next(
+    config: RunConfig, undisturbed: Path, two_rounds: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Weights, tokenizer, pairs: set aside, said, and made again; the next round is what it would have been."""
+    directory = tmp_path / "run"
+    shutil.copytree(undisturbed, directory)
+    place = directory / "round-000"
+    bad = {
+        place / name: flip_a_bit(place / name)
+        for name in ("policy/model.safetensors", "policy/tokenizer.json", "pairs.parquet", "siblings.parquet")
+    }
+    run(config.model_copy(update={"rounds": 2}), directory)
+    for path, data in bad.items():
+        aside = place / "damaged" / path.relative_to(place)
+        assert aside.read_bytes() == data
+        assert (
+            sum(f"{path}: is not what its stage has written; set aside as {aside}" in m for m in caplog.messages) == 1
+        )
+    assert len(caplog.messages) == len(bad)
+    shutil.rmtree(place / "damaged")
+    assert fingerprints(directory) == fingerprints(two_rounds)
+
+
+def test_what_comes_out_different_is_not_mixed_with_what_was_made_from_it(
+    config: RunConfig, two_rounds: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """As on a device that does not repeat itself: the manifest tells of other weights than a training gives."""
+    directory = tmp_path / "run"
+    shutil.copytree(two_rounds, directory)
+    longer = config.model_copy(update={"rounds": 2})
+
+    def pretend(round_: str) -> None:
+        manifest = directory / round_ / "stages" / "train.json"
+        content = read_json(manifest)
+        content["files"]["policy/model.safetensors"]["sha256"] = "0" * 64
+        write_json(manifest, content)
+
+    pretend("round-000")
+    for _ in range(2):
+        with pytest.raises(InputError) as caught:
+            run(longer, directory)
+        assert str(caught.value) == (
+            f"{directory / 'round-000'}: the damaged files of the stage train came out different when they were made "
+            f"again, and round-001 is made from them; put the files in {directory / 'round-000' / 'damaged'} back as "
+            "they were, or delete round-001"
+        )
+    shutil.rmtree(directory / "round-001")
+    caplog.clear()
+    run(longer, directory)
+    assert "the stage train came out different from before" in caplog.messages[-1]
+    assert caplog.messages[-1].endswith("; done again, too: evaluate")
+    shutil.rmtree(directory / "round-000" / "damaged")
+    assert fingerprints(directory) == fingerprints(two_rounds)
+    pretend("round-001")
+    run(longer, directory)
+    shutil.rmtree(directory / "round-001" / "damaged")
+    assert fingerprints(directory) == fingerprints(two_rounds)
+
+
+def test_a_starting_policy_that_has_changed_is_refused_and_its_trees_are_not_mixed(
+    config: RunConfig, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    policy = shutil.copytree(config.model, tmp_path / "policy")
+    mine = config.model_copy(update={"model": str(policy)})
+    directory = tmp_path / "run"
+    run(mine, directory)
+    place = directory / "round-000"
+    for name in ("search", "pairs", "train", "evaluate"):
+        (place / "stages" / f"{name}.json").unlink()
+    (place / "trees" / "shard-0001.parquet").write_bytes(b"no Parquet")
+    weights = policy / "model.safetensors"
+    data = bytearray(weights.read_bytes())
+    data[-1] ^= 1  # the sign or the last digit of the last weight
+    weights.write_bytes(data)
+    with pytest.raises(InputError) as caught:
+        run(mine, directory)
+    assert str(caught.value) == (
+        f"{directory}: holds a run of another config (model: the files in {policy} are not those that the run began "
+        "with); give another directory, or --force to go on with the new one (finished stages stay as they are)"
+    )
+    run(mine, directory, force=True)
+    made = {made_with(shard)["policy"] for shard in (place / "trees").glob("*.parquet")}
+    assert made == {policy_fingerprint(str(policy))}
+    assert f"{place / 'trees' / 'shard-0000.parquet'}: the trees of another policy; set aside as " in caplog.text
+    assert f"{place / 'trees' / 'shard-0001.parquet'}: not a readable Parquet file" in caplog.text
+    assert len(list((place / "damaged" / "trees").iterdir())) == 2
+    run(mine, directory)
 
 
 def test_a_checkpoint_cut_short(

@@ -310,3 +310,13 @@ def test_a_file_that_has_just_changed_is_hashed_again(tmp_path: Path) -> None:
         path.write_bytes(turn.to_bytes(1, "big"))
         found.add(file_digest(path))
     assert len(found) == 50
+
+
+def test_a_flipped_bit_in_a_table_is_noticed(tmp_path: Path) -> None:
+    path = tmp_path / "table.parquet"
+    write_table(path, pa.table({"q": [index / 7 for index in range(1000)]}))
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
+    with pytest.raises(InputError, match=r"table\.parquet: not a readable Parquet file \(.*CRC"):
+        read_table(path)

@@ -124,11 +124,15 @@ def test_another_config_is_refused_and_more_rounds_continue(
         run(first, tmp_path)
 
 
-def test_a_changed_file_is_noticed(undisturbed: Path, toy_world: ToyWorld, tmp_path: Path) -> None:
+def test_trees_that_nobody_reads_again_are_not_searched_again(toy_world: ToyWorld, tmp_path: Path) -> None:
     config = toy_world.config.model_copy(update={"rounds": 1})
     run(config, tmp_path)
-    (tmp_path / "round-000" / "pairs.parquet").write_bytes(b"something else")
-    with pytest.raises(InputError, match=r"pairs\.parquet: has changed since its stage finished"):
+    shard = tmp_path / "round-000" / "trees" / "shard-0000.parquet"
+    shard.write_bytes(b"something else")
+    with pytest.raises(InputError, match=r"shard-0000\.parquet: has changed since its stage finished; delete .*search"):
+        run(config, tmp_path)
+    shard.unlink()
+    with pytest.raises(InputError, match=r"shard-0000\.parquet: is missing since its stage finished"):
         run(config, tmp_path)
 
 
