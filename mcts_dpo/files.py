@@ -14,6 +14,7 @@ import math
 import os
 import re
 import shutil
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -240,14 +241,42 @@ def create_json(path: Path, data: Any) -> bool:
     return True
 
 
+def parse_json(text: str, where: str, *, whole: bool = False) -> Any:
+    """The value of a JSON text. Raises InputError, one line that begins with `where`, for text that is not JSON, an
+    integer of more digits than Python reads (4,300), and nesting too deep to be read.
+
+    whole: `text` is a whole document, of which a message names the line; else it is one line.
+    """
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError as error:
+        place = f", line {error.lineno}" if whole else ""
+        column = "" if whole else f", column {error.colno}"
+        raise InputError(f"{where}{place}: not JSON ({error.msg}{column})") from None
+    except RecursionError:
+        raise InputError(f"{where}: nested too deep (accepted: some hundred levels)") from None
+    except ValueError:
+        most = sys.get_int_max_str_digits()
+        raise InputError(f"{where}: an integer of more than {most} digits (accepted: fewer, or text)") from None
+
+
+def shown(value: Any, most: int = 60) -> str:
+    """A value as JSON for a message: its beginning where it is long, nothing in it that cannot be printed."""
+    try:
+        text = json.dumps(value, ensure_ascii=False, default=str)
+    except (ValueError, RecursionError):
+        text = f"a {type(value).__name__} that cannot be shown"
+    return text[:most].encode("utf-8", "backslashreplace").decode()
+
+
 def read_json(path: Path) -> Any:
     """Read one JSON document. Raises InputError naming the file (and line) when it is missing or malformed."""
     try:
-        return json.loads(Path(path).read_text(encoding="utf-8"))
+        return parse_json(Path(path).read_text(encoding="utf-8"), str(path), whole=True)
     except FileNotFoundError:
         raise InputError(f"{path}: no such file") from None
-    except json.JSONDecodeError as error:
-        raise InputError(f"{path}, line {error.lineno}: not JSON ({error.msg})") from None
+    except UnicodeDecodeError:
+        raise InputError(f"{path}: not UTF-8 text") from None
 
 
 def write_table(path: Path, table: pa.Table) -> None:
@@ -310,15 +339,10 @@ def seed_from(*parts: Any) -> int:
 
 def read_json_lines(path: Path) -> list[Any]:
     """Read one JSON document per line. Raises InputError naming the file and the line."""
-    documents = []
     try:
         with Path(path).open(encoding="utf-8") as handle:
-            for number, line in enumerate(handle, 1):
-                if line.strip():
-                    try:
-                        documents.append(json.loads(line))
-                    except json.JSONDecodeError as error:
-                        raise InputError(f"{path}, line {number}: not JSON ({error.msg})") from None
+            return [parse_json(line, f"{path}, line {number}") for number, line in enumerate(handle, 1) if line.strip()]
     except FileNotFoundError:
         raise InputError(f"{path}: no such file") from None
-    return documents
+    except UnicodeDecodeError:
+        raise InputError(f"{path}: not UTF-8 text") from None

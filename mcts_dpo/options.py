@@ -6,6 +6,7 @@ Heavy libraries are imported inside the functions, so that `--help` and usage er
 from __future__ import annotations
 
 import importlib
+import logging
 import os
 import sys
 from pathlib import Path
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
     from mcts_dpo.config import StageConfig
     from mcts_dpo.engines import Engine
     from mcts_dpo.problems import Problem, ProblemSettings
+
+logger = logging.getLogger(__name__)
 
 ConfigOption = Annotated[Path | None, typer.Option("--config", "-c", help="YAML file of settings.")]
 Overrides = Annotated[list[str] | None, typer.Argument(help="Settings, as dotted.name=value.", show_default=False)]
@@ -64,15 +67,24 @@ def policy_named(config: StageConfig, given: str | None) -> str:
 
 
 def load_named_problems(config: StageConfig, given: str | None, section: str) -> list[Problem]:
-    """The problems of `--problems`, or of a section of a run's file. Raises InputError if neither names any."""
-    from mcts_dpo.problems import load_problems
+    """The problems of `--problems`, or of a section of a run's file. Warns if none has an answer that can be read.
+
+    Raises InputError if neither names any, and where problems of the section "test" have no answer at all.
+    """
+    from mcts_dpo.problems import load_problems, require_answers, without_any_answer
 
     source: str | ProblemSettings | None = given or getattr(config, section, None)
     if source is None:
         raise InputError(
             f"no problems: give --problems (a file or a hub data set) or a run's --config with `{section}`"
         )
-    return load_problems(source)
+    problems = load_problems(source)
+    if section == "test":
+        require_answers(problems, problems[0].source)
+    note = without_any_answer(problems)
+    if note:
+        logger.warning("%s: %s", problems[0].source, note)
+    return problems
 
 
 def engine_of(policy: str, config: StageConfig, progress: Progress) -> Engine:

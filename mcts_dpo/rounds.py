@@ -45,7 +45,7 @@ from mcts_dpo.files import (
 )
 from mcts_dpo.models import load_tokenizer
 from mcts_dpo.preferences import Pairs, Siblings, Solutions, concatenated, tables_of
-from mcts_dpo.problems import Problem, load_problems, overlap
+from mcts_dpo.problems import Problem, load_problems, overlap, require_answers, without_any_answer
 from mcts_dpo.progress import Progress, part_of, silent
 from mcts_dpo.run_directory import (
     claim,
@@ -224,7 +224,27 @@ def _load(config: RunConfig) -> _Problems:
     slices = tuple(tuple(usable[index * size : (index + 1) * size]) for index in range(config.rounds))
     # The guard's problems come from the far end, so that raising `rounds` later moves no slice.
     development = tuple(usable[len(usable) - config.development :]) if config.development else ()
+    _check_answers(config, [problem for one in slices for problem in one], development, test)
     return _Problems(slices, development, tuple(test), len(contaminated))
+
+
+def _check_answers(
+    config: RunConfig, searched: Sequence[Problem], development: Sequence[Problem], test: Sequence[Problem]
+) -> None:
+    """Say at the start, not after the first round, what the reference answers do not allow.
+
+    Raises InputError for a problem that policies are measured on and that has no reference answer. Warns of sets none
+    of whose answers can be read: no solution of theirs is ever right.
+    """
+    require_answers(test, config.test.source)
+    require_answers(development, config.train.source)
+    for source, problems, so in (
+        (config.train.source, searched, "only self-evaluation and a value model can tell good solutions from bad ones"),
+        (config.test.source, test, "no solution can be right"),
+    ):
+        found = without_any_answer(problems)
+        if found:
+            logger.warning("%s: %s; %s", source, found, so)
 
 
 @dataclass(slots=True)
