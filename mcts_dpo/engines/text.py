@@ -7,6 +7,7 @@ a token is the tail of the sequence decoded and searched. Knows no model.
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -20,28 +21,32 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 _FRAGMENT = "�"
+_TABLES = 64
+"""Each takes a byte for every token of the vocabulary, and whoever asks a server may name stop strings at will."""
 
 
 class StopStrings:
-    """Answers for one tokenizer; tables are made on first use of a set of stops and kept."""
+    """Answers for one tokenizer; tables are made on first use of a set of stops, and the last `_TABLES` are kept."""
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase, vocabulary: int) -> None:
         self._tokenizer = tokenizer
         self._vocabulary = vocabulary
         self._pieces: list[str] | None = None
-        self._tables: dict[tuple[str, ...], NDArray[np.bool_]] = {}
+        self._tables: OrderedDict[frozenset[str], NDArray[np.bool_]] = OrderedDict()
 
     def table(self, stops: tuple[str, ...]) -> NDArray[np.bool_]:
         """bool [vocabulary]: could this token be the one that completes one of `stops`?"""
-        known = self._tables.get(stops)
-        if known is None:
-            ends = {stop[-1] for stop in stops if stop}
-            fragments = any(not end.isascii() for end in ends)
-            if fragments:
-                ends.add(_FRAGMENT)
-            known = np.array([not ends.isdisjoint(piece) for piece in self._piece_table()], dtype=np.bool_)
-            self._tables[stops] = known
-        return known
+        ends = {stop[-1] for stop in stops if stop}
+        if any(not end.isascii() for end in ends):
+            ends.add(_FRAGMENT)
+        key = frozenset(ends)
+        if key not in self._tables:
+            made = [not ends.isdisjoint(piece) for piece in self._piece_table()]
+            self._tables[key] = np.array(made, dtype=np.bool_)
+            if len(self._tables) > _TABLES:
+                self._tables.popitem(last=False)
+        self._tables.move_to_end(key)
+        return self._tables[key]
 
     def completed(self, tokens: Sequence[int], stops: tuple[str, ...]) -> bool:
         """Does the text of `tokens` hold one of `stops`, given that it did not before the last token?"""

@@ -58,6 +58,12 @@ def serve(
     ] = None,
     queue: Annotated[int, typer.Option(help="Searches that may wait; what comes beyond is answered with 429.")] = 256,
     grace: Annotated[float, typer.Option(help="Seconds to end what is under way when told to stop.")] = 30.0,
+    max_body_bytes: Annotated[
+        int, typer.Option(help="The longest body of a request; a longer one is answered with 413.")
+    ] = 4 << 20,
+    read_timeout: Annotated[
+        float, typer.Option(help="Seconds in which a request's headers, and then its body, must have arrived.")
+    ] = 30.0,
     as_json: Annotated[bool, typer.Option("--json", help="Say as JSON where it listens.")] = False,
 ) -> None:
     """Serve the search as OpenAI's API (extra serve): /v1/chat/completions, /v1/completions, /v1/models.
@@ -83,6 +89,8 @@ def serve(
         "concurrency": concurrency,
         "queue": queue,
         "grace": grace,
+        "max_body_bytes": max_body_bytes,
+        "read_timeout": read_timeout,
     }
     stage = stage_config(config, overrides)
     policy = policy_named(stage, model)

@@ -43,6 +43,8 @@ if TYPE_CHECKING:
     from mcts_dpo.values import ValueModel
 
 Mode = Literal["train", "solve"]
+Texts = tuple[tuple[int, ...], Question | None]
+"""A problem's prompt and its self-evaluation, as tokens."""
 
 NOTHING = "samples without a token were dropped"
 
@@ -160,10 +162,12 @@ def start(
     settings: SearchSettings,
     mode: Mode,
     tokenizer: str | None = None,
+    texts: Sequence[Texts] | None = None,
 ) -> Task:
     """Plant a root for every problem. Mode "solve" takes the reference answers away first.
 
     tokenizer: the digest of the engine's, for who knows it: making one takes as long as many steps of a small model.
+    texts: of each problem, for who has tokenised them; None: they are tokenised here.
     """
     from mcts_dpo.models import tokenizer_digest  # not before a model is there: it brings torch along
 
@@ -174,18 +178,23 @@ def start(
     about = {"search": settings.model_dump(mode="json"), "prompt": prompt.model_dump(mode="json")}
     task = Task(Forest(about, tokenizer or tokenizer_digest(engine.tokenizer)), [], engine, prompt, settings)
     task.values = value_model(settings.value_model, engine.tokenizer)
-    for problem in problems:
-        _plant(task, problem.without_answer() if mode == "solve" else problem, mode)
+    for number, problem in enumerate(problems):
+        shown = problem.without_answer() if mode == "solve" else problem
+        _plant(task, shown, mode, _texts(shown, task) if texts is None else texts[number])
     return task
 
 
-def _plant(task: Task, problem: Problem, mode: Mode) -> None:
+def _texts(problem: Problem, task: Task) -> Texts:
+    tokens = tuple(prompt_tokens(problem, task.engine.tokenizer, task.prompt))
+    return tokens, question(problem, task.engine.tokenizer, task.prompt, task.settings.self_evaluation)
+
+
+def _plant(task: Task, problem: Problem, mode: Mode, texts: Texts) -> None:
     engine, prompt, settings, forest = task.engine, task.prompt, task.settings, task.forest
-    tokens = tuple(prompt_tokens(problem, engine.tokenizer, prompt))
+    tokens, asked = texts
     text = str(engine.tokenizer.decode(list(tokens), clean_up_tokenization_spaces=False))
     index = forest.add_tree(problem.id, tokens, text, mode)
     info = forest.trees[index]
-    asked = question(problem, engine.tokenizer, prompt, settings.self_evaluation)
     room = engine.context - len(tokens) - (asked.room if asked else 0)
     tree = Tree(index, problem, info, min(settings.max_tokens, room), asked)
     tree.position = info.root

@@ -119,7 +119,7 @@ def thread(engine: Engine, settings: ServerSettings, config: StageConfig) -> Ite
     """The same server over an engine of this process, in a thread."""
     service = make_service("toy", engine, settings, config)
     started = threading.Event()
-    server = _Server(service, 1.0, started.set)
+    server = _Server(service, settings.model_copy(update={"grace": 1.0}), started.set)
     with _bound("127.0.0.1", 0) as listening:
         serving = threading.Thread(target=server.run, args=([listening],))
         serving.start()

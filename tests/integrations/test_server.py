@@ -271,7 +271,9 @@ def test_models_health_and_unknown_paths(server: Served) -> None:
         client.embeddings.create(model="toy", input="a")
     with urllib.request.urlopen(f"{server.url}/health") as answer:
         assert json.load(answer) == {"status": "ok"}
-    request = urllib.request.Request(f"{server.url}/v1/chat/completions", b"{nonsense", method="POST")
+    request = urllib.request.Request(
+        f"{server.url}/v1/chat/completions", b"{nonsense", {"Content-Type": "application/json"}, method="POST"
+    )
     with pytest.raises(urllib.error.HTTPError) as caught:
         urllib.request.urlopen(request)
     assert json.load(caught.value)["error"]["message"].startswith("the body is not JSON")
@@ -297,8 +299,8 @@ def test_a_full_queue_says_when_to_come_again(engine: Engine) -> None:
 
 
 def test_a_key_is_asked_for(engine: Engine) -> None:
-    with thread(engine, ServerSettings(strategy="greedy", key="sésame"), stage()) as served:
-        for key in ("none", "sesame", ""):
+    with thread(engine, ServerSettings(strategy="greedy", key="sesame\n"), stage()) as served:
+        for key in ("none", "sesam", ""):
             with pytest.raises(openai.OpenAIError):
                 served.client(api_key=key).models.list()
         request = urllib.request.Request(f"{served.url}/v1/models", headers={"Authorization": "Bearer wrong"})

@@ -7,19 +7,21 @@ from __future__ import annotations
 
 import asyncio
 import json
-import secrets
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import Any
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 from fastapi import Depends, FastAPI, Request
 from fastapi.responses import JSONResponse, Response, StreamingResponse
 from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
+from starlette.types import Receive, Scope, Send
 
+from mcts_dpo.integrations.server.access import Access
 from mcts_dpo.integrations.server.bodies import Answer
 from mcts_dpo.integrations.server.dispatcher import (
     Answered,
@@ -31,8 +33,9 @@ from mcts_dpo.integrations.server.dispatcher import (
     Refused,
     Unavailable,
 )
-from mcts_dpo.integrations.server.incoming import parse
+from mcts_dpo.integrations.server.incoming import Bodies, parse
 from mcts_dpo.integrations.server.metrics import CONTENT_TYPE, DISCONNECTED, Metrics
+from mcts_dpo.integrations.server.preparing import Busy, Preparer
 from mcts_dpo.integrations.server.protocol import (
     ApiError,
     ChatRequest,
@@ -40,9 +43,15 @@ from mcts_dpo.integrations.server.protocol import (
     Serving,
     chat_questions,
     completion_questions,
+    prepared,
     read,
+    shown,
 )
+from mcts_dpo.integrations.server.settings import ServerSettings
 from mcts_dpo.search.strategies.live import Question
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 ALIVE = 15.0
 """Seconds of silence after which a stream says that it is still there (a comment, which clients ignore)."""
@@ -70,21 +79,19 @@ class _Asked:
 class Service:
     """What the routes share."""
 
-    def __init__(self, dispatcher: Dispatcher, serving: Serving, fingerprint: str, key: str | None) -> None:
+    def __init__(self, dispatcher: Dispatcher, serving: Serving, fingerprint: str, settings: ServerSettings) -> None:
         self.dispatcher = dispatcher
         self.serving = serving
         self.metrics = Metrics(dispatcher)
         self.created = int(time.time())
+        self.access = Access(settings.key)
+        self.bodies = Bodies(settings.max_body_bytes, settings.read_timeout)
+        self.preparer = Preparer(dispatcher.engine.tokenizer)
         self._fingerprint = fingerprint
-        self._key = key
 
     async def admit(self, request: Request) -> None:
-        """Raise ApiError 401 unless the request brings the key, if there is one."""
-        if self._key is None:
-            return
-        scheme, _, given = request.headers.get("authorization", "").partition(" ")
-        if scheme.lower() != "bearer" or not secrets.compare_digest(given.strip().encode(), self._key.encode()):
-            raise ApiError(401, "Incorrect API key provided", code="invalid_api_key")
+        """Raise ApiError unless the request may be answered; see `Access`."""
+        self.access.check(request)
 
     def model(self) -> dict[str, Any]:
         """The one model, as `/v1/models` lists it."""
@@ -120,21 +127,32 @@ class Service:
     async def _ask(self, request: Request, endpoint: str, begun: float) -> tuple[_Asked, bool, bool]:
         """Read a request and hand it to the dispatcher. Returns it, and whether a stream and its usage are wanted."""
         try:
-            body = parse(await request.body())
+            body = await self.bodies.read(request)
+            said, questions = await self.preparer.run(len(body), partial(self._understand, body, endpoint))
         except ClientDisconnect:
             raise _Gone from None
-        said: ChatRequest | CompletionRequest
-        if endpoint == "chat":
-            said = read(ChatRequest, body, self.serving)
-            questions = chat_questions(said, self.serving)
-        else:
-            said = read(CompletionRequest, body, self.serving)
-            questions = completion_questions(said, self.serving)
+        except Busy:
+            raise _come_again(1) from None
         answer = Answer(self.serving.name, endpoint == "chat", self._fingerprint, said.n)
         events = self._follow(request, questions, said.stream, answer.chat)
         if said.stream:
             await anext(events)  # Begun, or an error while there is still a status to say it with
         return _Asked(endpoint, begun, answer, questions, events), said.stream, said.stream_options.include_usage
+
+    def _understand(
+        self, body: bytes, endpoint: str, tokenizer: PreTrainedTokenizerBase
+    ) -> tuple[ChatRequest | CompletionRequest, list[Question]]:
+        """What a body asks. Takes long for a long one. Raises ApiError."""
+        value = parse(body)
+        said: ChatRequest | CompletionRequest
+        if endpoint == "chat":
+            said = read(ChatRequest, value, self.serving)
+            questions, field = chat_questions(said, self.serving), "messages"
+        else:
+            said = read(CompletionRequest, value, self.serving)
+            questions, field = completion_questions(said, self.serving), "prompt"
+        prepare = partial(self.dispatcher.prepare, tokenizer=tokenizer)
+        return said, prepared(questions, prepare, self.serving.context, field)
 
     async def _follow(
         self, request: Request, questions: Sequence[Question], stream: bool, chat: bool
@@ -160,13 +178,7 @@ class Service:
         try:
             self.dispatcher.submit(job)
         except Full as full:
-            wait = max(1, round(full.args[0]))
-            raise ApiError(
-                429,
-                f"the queue is full; try again in about {wait} s",
-                code="rate_limit_exceeded",
-                headers={"Retry-After": str(wait)},
-            ) from None
+            raise _come_again(max(1, round(full.args[0]))) from None
         except Unavailable as closed:
             raise ApiError(503, str(closed), headers={"Retry-After": "5"}) from None
         watcher = asyncio.create_task(watch())
@@ -237,13 +249,15 @@ def create_app(service: Service) -> FastAPI:
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         dispatcher.start()
         yield
+        service.preparer.stop()
         await run_in_threadpool(dispatcher.stop)
 
     app = FastAPI(title="mcts-dpo", lifespan=lifespan, docs_url=None, redoc_url=None, openapi_url=None)
     guarded = [Depends(service.admit)]
 
     @app.get("/health")
-    async def health() -> Response:
+    async def health(request: Request) -> Response:
+        service.access.check_host(request)
         state = "failed" if dispatcher.broken else "stopping" if dispatcher.closed else "ok"
         return JSONResponse({"status": state}, 200 if state == "ok" else 503)
 
@@ -274,8 +288,8 @@ def create_app(service: Service) -> FastAPI:
     app.add_route("/v1/completions", completions, methods=["POST"])
 
     @app.exception_handler(ApiError)
-    async def told(_: Request, error: ApiError) -> Response:
-        return JSONResponse(error.body, error.status, headers=error.headers)
+    async def told(request: Request, error: ApiError) -> Response:
+        return _refused(request, error, service.bodies)
 
     @app.exception_handler(Exception)
     async def failed(_: Request, error: Exception) -> Response:
@@ -283,10 +297,41 @@ def create_app(service: Service) -> FastAPI:
 
     @app.exception_handler(HTTPException)
     async def unknown(request: Request, error: HTTPException) -> Response:
-        what = f"Unknown request URL: {request.method} {request.url.path}" if error.status_code == 404 else error.detail
-        return JSONResponse(ApiError(error.status_code, what).body, error.status_code, headers=error.headers)
+        where = f"{request.method} {shown(request.url.path, 200)}"
+        what = f"Unknown request URL: {where}" if error.status_code == 404 else error.detail
+        return _refused(request, ApiError(error.status_code, what, headers=error.headers), service.bodies)
 
     return app
+
+
+class _Unread(JSONResponse):
+    """The answer to a request whose body has not been read. It is said at once, but the connection is only closed when
+    the body has arrived: a client that is still sending would not see the answer otherwise."""
+
+    def __init__(self, content: Any, status: int, headers: Mapping[str, str], bodies: Bodies) -> None:
+        super().__init__(content, status, headers)
+        self._bodies = bodies
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
+        await send({"type": "http.response.body", "body": self.body, "more_body": True})
+        await self._bodies.discard(Request(scope, receive))
+        await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+
+def _refused(request: Request, error: ApiError, bodies: Bodies) -> Response:
+    if bodies.unread(request):
+        return _Unread(error.body, error.status, error.headers, bodies)
+    return JSONResponse(error.body, error.status, headers=error.headers)
+
+
+def _come_again(seconds: int) -> ApiError:
+    return ApiError(
+        429,
+        f"the queue is full; try again in about {seconds} s",
+        code="rate_limit_exceeded",
+        headers={"Retry-After": str(seconds)},
+    )
 
 
 def _refusal(refused: Refused, chat: bool) -> ApiError:

@@ -15,12 +15,16 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from mcts_dpo.engines.base import Engine, Occupancy
 from mcts_dpo.files import InputError
 from mcts_dpo.integrations.server.stops import before_stop
 from mcts_dpo.search.desk import DIED
-from mcts_dpo.search.strategies.live import Question, Reply, Solver
+from mcts_dpo.search.strategies.live import Prepared, Question, Reply, Solver
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 PATIENCE = 0.02
 """Seconds after which the engine is left for a moment, to see who has come or gone."""
@@ -117,6 +121,10 @@ class Dispatcher:
     def start(self) -> None:
         """Begin to serve."""
         self._thread.start()
+
+    def prepare(self, question: Question, tokenizer: PreTrainedTokenizerBase) -> Prepared:
+        """As `Solver.prepare`, from any thread."""
+        return self._solver.prepare(question, tokenizer)
 
     def submit(self, job: Job) -> None:
         """Take a job. Raises Full, or Unavailable once the server stops or the engine has failed."""

@@ -1,23 +1,106 @@
-"""A request's body, from bytes to a JSON value that is safe to work with.
+"""A request's body, from the network to a JSON value that is safe to work with.
 
-In: bytes. Out: a JSON value whose texts can all be encoded. What cannot be read is refused with status 400, and the
-field is named. Knows no field of any request.
+In: a request, limits of bytes and seconds. Out: a JSON value whose texts can all be encoded. What cannot be read is
+refused with status 400, 408 or 413, and the field is named. Knows no field of any request.
 """
 
 from __future__ import annotations
 
+import asyncio
 import json
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, suppress
 from typing import Any
 
+from starlette.requests import Request
+
 from mcts_dpo.integrations.server.protocol import ApiError, shown
+
+VALUES = 250_000
+"""Most values in a body. A parser holds Python's lock while it makes them: for so many, some 50 ms."""
+
+
+class Bodies:
+    """Reads bodies. most: bytes of one. seconds: in which it must have arrived."""
+
+    def __init__(self, most: int, seconds: float) -> None:
+        self._most = most
+        self._seconds = seconds
+        self._reading: set[asyncio.Timeout] = set()
+        self._stopping = False
+
+    async def read(self, request: Request) -> bytes:
+        """The whole body.
+
+        Raises ApiError: 413 for a long one, before any of it is read if it says its length; 408 for one that does not
+        arrive in time; 503 for one that has not arrived when the server stops. Raises ClientDisconnect.
+        """
+        said = request.headers.get("content-length", "")
+        if said.isdecimal() and (len(said) > 18 or int(said) > self._most):
+            raise self._too_long(said)
+        body = bytearray()
+        try:
+            async with self._patience():
+                async for chunk in request.stream():
+                    body += chunk
+                    if len(body) > self._most:
+                        raise self._too_long("more")
+        except TimeoutError:
+            request.state.dropped = True
+            raise self._too_late() from None
+        request.state.arrived = True
+        return bytes(body)
+
+    def unread(self, request: Request) -> bool:
+        """Whether a body may still be on its way to which nobody listens."""
+        sends = "content-length" in request.headers or "transfer-encoding" in request.headers
+        waits = request.headers.get("expect", "").lower() == "100-continue"  # it will not send what is refused
+        return sends and not waits and not any(getattr(request.state, name, False) for name in ("arrived", "dropped"))
+
+    async def discard(self, request: Request) -> None:
+        """Read what is left of a body into nothing, as long as bodies are waited for."""
+        with suppress(TimeoutError):
+            async with self._patience():
+                message = await request.receive()
+                while message["type"] == "http.request" and message.get("more_body", False):
+                    message = await request.receive()
+
+    @asynccontextmanager
+    async def _patience(self) -> AsyncIterator[None]:
+        """Raise TimeoutError if what is done inside takes too long, or the server stops."""
+        async with asyncio.timeout(0.0 if self._stopping else self._seconds) as patience:
+            self._reading.add(patience)
+            try:
+                yield
+            finally:
+                self._reading.discard(patience)
+
+    def stop(self) -> None:
+        """Drop what has not arrived, now and from now on. For the event loop's thread."""
+        self._stopping = True
+        for patience in self._reading:
+            patience.reschedule(asyncio.get_running_loop().time())
+
+    def _too_long(self, said: str) -> ApiError:
+        return ApiError(
+            413, f"the body is too long: {shown(said, 20)} bytes (accepted: up to {self._most})", param="body"
+        )
+
+    def _too_late(self) -> ApiError:
+        if self._stopping:
+            return ApiError(503, "the server is stopping", headers={"Connection": "close"})
+        why = f"the body did not arrive within {self._seconds:g} s"
+        return ApiError(408, why, param="body", headers={"Connection": "close"})
 
 
 def parse(body: bytes) -> Any:
     """The JSON value of a body in UTF-8.
 
-    Raises ApiError 400 if it is no JSON, is nested too deeply, or holds half of a surrogate pair, which is no text.
+    Raises ApiError 400 if it is no JSON, is nested too deeply, holds too many values, or half of a surrogate pair,
+    which is no text.
     """
+    if sum(body.count(mark) for mark in (b",", b"[", b"{")) > VALUES:
+        raise ApiError(400, f"the body holds more than {VALUES} values or commas", param="body")
     try:
         value = json.loads(body.decode("utf-8-sig"))
     except RecursionError:

@@ -8,21 +8,28 @@ status 400, as OpenAI does; what says nothing about the answer (`user`, `metadat
 from __future__ import annotations
 
 import secrets
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import groupby
 from typing import Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from mcts_dpo.files import seed_from
+from mcts_dpo.files import InputError, seed_from
 from mcts_dpo.problems import Problem
 from mcts_dpo.prompts import Example, PromptSettings
 from mcts_dpo.search.settings import SearchSettings
-from mcts_dpo.search.strategies.live import Question
+from mcts_dpo.search.strategies.live import Prepared, Question
 from mcts_dpo.settings import nearest
 
 CHOICES = 128
 """Most answers to one request, as at OpenAI."""
+CHARACTERS = 16
+"""A prompt with more characters than so many for every token of the context is not tokenised: it cannot fit."""
+MESSAGES = 1024
+"""Most messages of one chat: every search renders all of them."""
+STOPS, STOP_LENGTH = 4, 256
+"""Most stop strings (as at OpenAI), and the characters that one may have: each is looked for after every token."""
 _SEEDS = 2**63
 
 IGNORED = frozenset(
@@ -193,9 +200,54 @@ def read(kind: type[RequestT], body: Any, serving: Serving) -> RequestT:
         )
     if (request.budget or 0) > serving.most:
         raise ApiError(400, f"budget: {shown(str(request.budget))} (accepted: 1 to {serving.most})", param="budget")
-    if len(request.stops) > 4 or not all(request.stops):
-        raise ApiError(400, "stop: accepted are up to 4 texts of at least one character", param="stop")
+    if len(request.stops) > STOPS or not all(0 < len(stop) <= STOP_LENGTH for stop in request.stops):
+        raise ApiError(
+            400,
+            f"stop: accepted are up to {STOPS} texts of at least one character, at most {STOP_LENGTH}",
+            param="stop",
+        )
     return request
+
+
+def prepared(
+    questions: Sequence[Question], prepare: Callable[[Question], Prepared], context: int, field: str
+) -> list[Question]:
+    """The questions with their texts as tokens, each text tokenised once.
+
+    Raises ApiError for a text that `context` tokens cannot hold, before it is tokenised, and for whatever `prepare`
+    raises.
+    """
+    found: dict[str, Prepared] = {}
+    for question in questions:
+        text = question.problem.question
+        if text not in found:
+            _refuse_by_length(question, context)
+            found[text] = _prepared(question, prepare, field)
+    return [replace(question, prepared=found[question.problem.question]) for question in questions]
+
+
+def _refuse_by_length(question: Question, context: int) -> None:
+    prompt = question.prompt
+    texts = [question.problem.question, prompt.system or ""]
+    texts += [text for example in prompt.examples for text in (example.question, example.solution)]
+    length, most = sum(map(len, texts)), CHARACTERS * context
+    if length > most:
+        why = (
+            f"a prompt of {length} characters leaves no room in a context of {context} tokens (accepted: up to {most})"
+        )
+        raise ApiError(400, why, code="context_length_exceeded")
+
+
+def _prepared(question: Question, prepare: Callable[[Question], Prepared], field: str) -> Prepared:
+    try:
+        return prepare(question)
+    except InputError as error:
+        if "leaves no room" in str(error):
+            raise ApiError(400, str(error), code="context_length_exceeded") from None
+        raise ApiError(400, str(error), param=field) from None
+    except Exception as error:  # a chat template can raise anything
+        said = shown(f"{type(error).__name__}: {error}", 200)
+        raise ApiError(400, f"{field}: cannot be put to the model ({said})", param=field) from None
 
 
 def _where(location: Sequence[int | str]) -> str:
@@ -206,6 +258,8 @@ def _where(location: Sequence[int | str]) -> str:
 def chat_questions(request: ChatRequest, serving: Serving) -> list[Question]:
     """The `n` questions of a chat: the last message is put as the prompt's template says, and so were the user's
     earlier ones; the system message, if there is one, takes the place of the server's own."""
+    if len(request.messages) > MESSAGES:
+        raise ApiError(400, f"messages: {len(request.messages)} of them (accepted: up to {MESSAGES})", param="messages")
     system, history, question = _conversation(request.messages)
     changes: dict[str, Any] = {"examples": (*serving.prompt.examples, *history)}
     if system is not None:
@@ -220,7 +274,9 @@ def completion_questions(request: CompletionRequest, serving: Serving) -> list[Q
     if not prompts or not all(prompts):
         raise ApiError(400, "prompt: accepted are one or more texts, none of them empty", param="prompt")
     if len(prompts) * request.n > CHOICES:
-        raise ApiError(400, f"prompt: {len(prompts)} prompts with n = {request.n} (accepted: {CHOICES} answers)")
+        raise ApiError(
+            400, f"prompt: {len(prompts)} prompts with n = {request.n} (accepted: {CHOICES} answers)", param="prompt"
+        )
     bare = {"style": "plain", "system": None, "template": "{question}", "examples": (), "prefill": ""}
     prompt = serving.prompt.model_copy(update=bare)
     return _questions(request, serving, prompts, prompt, request.max_tokens)
@@ -250,20 +306,18 @@ def _questions(
 def _conversation(messages: Sequence[_Message]) -> tuple[str | None, list[Example], str]:
     """(system message, earlier turns, question). Several messages of one role in a row are one, a blank line between
     them."""
-    turns: list[tuple[str, str]] = []
-    for message in messages:
-        role = "system" if message.role == "developer" else message.role
-        if turns and turns[-1][0] == role:
-            turns[-1] = (role, f"{turns[-1][1]}\n\n{message.text}")
-        else:
-            turns.append((role, message.text))
+    said = [("system" if message.role == "developer" else message.role, message.text) for message in messages]
+    turns = [
+        (role, "\n\n".join(text for _, text in together)) for role, together in groupby(said, key=lambda turn: turn[0])
+    ]
     system = turns.pop(0)[1] if turns[0][0] == "system" else None
     roles = [role for role, _ in turns]
     if roles != ["user", "assistant"] * (len(roles) // 2) + ["user"]:
+        given = shown(", ".join(message.role for message in messages), 200)
         raise ApiError(
             400,
-            f"messages: roles come as {', '.join(message.role for message in messages)} (accepted: system first, if "
-            "at all, then user and assistant in turn, the last from the user)",
+            f"messages: roles come as {given} (accepted: system first, if at all, then user and assistant in turn, the "
+            "last from the user)",
             param="messages",
         )
     texts = [text for _, text in turns]

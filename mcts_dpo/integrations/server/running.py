@@ -6,13 +6,15 @@ said at once. SIGTERM and SIGINT: no new requests, those that wait are refused, 
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import signal
 import socket
+import time
 from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import uvicorn
 
@@ -46,7 +48,7 @@ def serve(
         if stage.prompt.style == "chat" and not engine.tokenizer.chat_template:
             _log.warning("the model has no chat template: chats are refused unless prompt.style=plain is given")
         host = f"[{settings.host}]" if ":" in settings.host else settings.host
-        server = _Server(service, settings.grace, lambda: ready(f"http://{host}:{listening.getsockname()[1]}"))
+        server = _Server(service, settings, lambda: ready(f"http://{host}:{listening.getsockname()[1]}"))
         # uvicorn raises the signals that it met again when it is done; by then they have had their effect.
         before = {one: signal.signal(one, lambda *_: None) for one in (signal.SIGTERM, signal.SIGINT)}
         try:
@@ -78,19 +80,19 @@ def make_service(model: str, engine: Engine, settings: ServerSettings, stage: St
     solver.admit("trial", trial)
     solver.cancel("trial")
     about = [stage.model_dump(mode="json", include={"search", "prompt", "engine", "evaluation"}), strategy, budget]
-    return Service(dispatcher, serving, f"mcts-dpo-{digest(model, *about)[:12]}", settings.key)
+    return Service(dispatcher, serving, f"mcts-dpo-{digest(model, *about)[:12]}", settings)
 
 
 class _Server(uvicorn.Server):
     """uvicorn's server, which tells the dispatcher of signals, and stops when the engine has failed."""
 
-    def __init__(self, service: Service, grace: float, ready: Callable[[], None]) -> None:
+    def __init__(self, service: Service, settings: ServerSettings, ready: Callable[[], None]) -> None:
         super().__init__(
             uvicorn.Config(
                 create_app(service),
                 log_level="warning",
                 access_log=False,
-                timeout_graceful_shutdown=int(grace + _LAST_WORDS),
+                timeout_graceful_shutdown=int(settings.grace + 2 * _LAST_WORDS),
                 server_header=False,
                 proxy_headers=False,
                 ws="none",
@@ -98,7 +100,9 @@ class _Server(uvicorn.Server):
         )
         self.interrupted = False
         self._service = service
-        self._grace = grace
+        self._grace = settings.grace
+        self._patience = settings.read_timeout
+        self._silent: dict[Any, tuple[Any, float]] = {}
         self._ready = ready
         service.dispatcher.on_broken = self._give_up
 
@@ -110,6 +114,38 @@ class _Server(uvicorn.Server):
         self.interrupted |= sig == signal.SIGINT
         self._service.dispatcher.drain(self._grace)
         super().handle_exit(sig, frame)
+
+    async def on_tick(self, counter: int) -> bool:
+        if counter % 5 == 0:
+            self._close_silent()
+        return await super().on_tick(counter)
+
+    def _close_silent(self) -> None:
+        """Close connections that have had no request under way for long: headers that do not come, or do not end, and
+        what goes on sending after its answer. (uvicorn itself closes those that send nothing after an answer.)"""
+        now = time.monotonic()
+        before, self._silent = self._silent, {}
+        connections: set[Any] = set(self.server_state.connections)
+        for one in connections:
+            cycle = one.cycle
+            if cycle is not None and not cycle.response_complete:
+                continue
+            known, since = before.get(one, (None, now))
+            self._silent[one] = cycle, (since if known is cycle else now)
+            if now - self._silent[one][1] > self._patience and one.transport is not None:
+                one.transport.abort()
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """As uvicorn's, but what has not arrived is dropped now, and what cannot be sent is dropped at the end."""
+        self._service.bodies.stop()
+        asyncio.get_running_loop().call_later(self._grace + _LAST_WORDS, self._abort)
+        await super().shutdown(sockets)
+
+    def _abort(self) -> None:
+        connections: set[Any] = set(self.server_state.connections)
+        for one in connections:
+            if one.transport is not None:
+                one.transport.abort()
 
     def _give_up(self) -> None:
         self.should_exit = True

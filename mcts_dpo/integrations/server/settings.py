@@ -5,7 +5,7 @@ from __future__ import annotations
 import ipaddress
 from typing import Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from mcts_dpo.search.strategies.registry import Chosen
 from mcts_dpo.settings import Settings
@@ -19,10 +19,13 @@ class ServerSettings(Settings):
     max_budget:  the most that a request may say; None: four times `budget`.
     name:        of the model, as clients must give it; None: the last part of the model's path.
     host, port:  where it listens; port 0 takes any free one. Anything but loopback needs a `key`.
-    key:         what clients must send as "Authorization: Bearer KEY"; None asks for none.
+    key:         what clients must send as "Authorization: Bearer KEY", printable ASCII; one line end after it is
+                 dropped. None asks for none; then requests must be sent to a loopback name, as application/json.
     concurrency: searches in the engine at a time (a request with n = 4 is four); None: twice the engine's slots.
     queue:       searches that may wait for their turn; what comes beyond that is answered with 429.
     grace:       seconds that searches under way are given to end in when the server is told to stop.
+    max_body_bytes: the longest body of a request; a longer one is answered with 413, before it is read.
+    read_timeout: seconds in which a request's headers, and then its body, must have arrived.
     """
 
     strategy: Chosen = "mcts"
@@ -35,6 +38,13 @@ class ServerSettings(Settings):
     concurrency: int | None = Field(default=None, ge=1)
     queue: int = Field(default=256, ge=0)
     grace: float = Field(default=30.0, ge=0.0)
+    max_body_bytes: int = Field(default=4 << 20, ge=1024)
+    read_timeout: float = Field(default=30.0, gt=0.0)
+
+    @field_validator("key")
+    @classmethod
+    def _without_line_end(cls, key: str | None) -> str | None:
+        return key and key.removesuffix("\n").removesuffix("\r")
 
     @model_validator(mode="after")
     def _coherent(self) -> Self:
@@ -45,6 +55,10 @@ class ServerSettings(Settings):
                 f"host {self.host!r} can be reached from other machines and needs a key: --key KEY, or MCTS_DPO_KEY "
                 "(accepted without: 127.0.0.1, ::1, localhost)"
             )
+        key = self.key
+        if key is not None and not (key and key.isascii() and key.isprintable() and key == key.strip()):
+            # It is not shown: it may be the right one but for a character.
+            raise ValueError("key: a header cannot hold it (accepted: printable ASCII, no blank at either end)")
         if self.max_budget is not None and self.max_budget < (self.budget or 1):
             raise ValueError(f"max_budget {self.max_budget} is below the budget {self.budget}")
         return self

@@ -118,11 +118,23 @@ def judgement_weights(settings: SearchSettings) -> tuple[float, float]:
     return (of_self, of_values) if of_self + of_values > 0 else (1.0, 0.0)
 
 
-def make_task(problem: Problem, engine: Engine, prompt: PromptSettings, settings: SearchSettings) -> Task:
-    """The task of one problem; its reference answer and solution are taken away first."""
+def make_task(
+    problem: Problem,
+    engine: Engine,
+    prompt: PromptSettings,
+    settings: SearchSettings,
+    texts: tuple[tuple[int, ...], Question | None] | None = None,
+) -> Task:
+    """The task of one problem; its reference answer and solution are taken away first.
+
+    texts: the prompt and the self-evaluation, for who has tokenised them; None: they are tokenised here.
+    """
     hidden = problem.without_answer()
-    prefix = tuple(prompt_tokens(hidden, engine.tokenizer, prompt))
-    asked = question(hidden, engine.tokenizer, prompt, SelfEvaluationSettings(weight=1.0))
+    if texts is None:
+        prefix = tuple(prompt_tokens(hidden, engine.tokenizer, prompt))
+        asked = question(hidden, engine.tokenizer, prompt, SelfEvaluationSettings(weight=1.0))
+    else:
+        prefix, asked = texts
     assert asked is not None  # a weight above 0 asks
     limit = min(settings.max_tokens, engine.context - len(prefix) - asked.room)
     values = value_model(settings.value_model, engine.tokenizer)

@@ -11,18 +11,20 @@ from __future__ import annotations
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from mcts_dpo.decoding import decode
 from mcts_dpo.engines.base import Completion, Engine, Request, Sample
 from mcts_dpo.files import InputError
 from mcts_dpo.problems import Problem
-from mcts_dpo.prompts import PromptSettings
+from mcts_dpo.prompts import PromptSettings, prompt_tokens
 from mcts_dpo.search import simulation
 from mcts_dpo.search.answers import mean_logprob, tree_answer
 from mcts_dpo.search.events import Loop
 from mcts_dpo.search.forest import LENGTH, Forest
-from mcts_dpo.search.settings import SearchSettings
+from mcts_dpo.search.rewards import Question as SelfEvaluation
+from mcts_dpo.search.rewards import question as self_evaluation
+from mcts_dpo.search.settings import SearchSettings, SelfEvaluationSettings
 from mcts_dpo.search.strategies import beams, sampling
 from mcts_dpo.search.strategies.budget import Attempt, Task, make_task
 from mcts_dpo.search.strategies.dialogues import Dialogue, Dialogues
@@ -30,15 +32,30 @@ from mcts_dpo.search.strategies.registry import REGISTERED, Strategy
 from mcts_dpo.search.strategies.settings import Plan, StrategySettings, plan
 from mcts_dpo.search.strategies.tree import tree_settings
 
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """A question's texts as tokens. tokens: the prompt. asked: the self-evaluation, None if none is asked."""
+
+    tokens: tuple[int, ...]
+    asked: SelfEvaluation | None
+
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """What a strategy is asked: a problem, how it is put, how solutions are sampled, what may be spent (tokens)."""
+    """What a strategy is asked: a problem, how it is put, how solutions are sampled, what may be spent (tokens).
+
+    prepared: by `Solver.prepare`; None: `Solver.admit` does it.
+    """
 
     problem: Problem
     prompt: PromptSettings
     search: SearchSettings
     budget: int
+    prepared: Prepared | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,8 +90,13 @@ class Solver(Protocol):
         """Whether any question has been neither answered nor cancelled."""
         ...
 
+    def prepare(self, question: Question, tokenizer: PreTrainedTokenizerBase) -> Prepared:
+        """Tokenise what a question needs. May be called from any thread, with a copy of the engine's tokenizer that no
+        other thread uses. Raises InputError if its prompt cannot be rendered or leaves no room for a solution."""
+        ...
+
     def admit(self, key: Hashable, question: Question) -> None:
-        """Take a question up. Raises InputError if its prompt cannot be rendered or leaves no room for a solution."""
+        """Take a question up. Raises InputError as `prepare` does."""
         ...
 
     def step(self, patience: float | None = None) -> list[tuple[Hashable, Reply]]:
@@ -89,6 +111,18 @@ class Solver(Protocol):
     def decided(self, key: Hashable) -> Sequence[str]:
         """The first steps of the reply, as far as they cannot change any more; () for an unknown key."""
         ...
+
+
+def _prepare(
+    question: Question, tokenizer: PreTrainedTokenizerBase, settings: SelfEvaluationSettings, context: int
+) -> Prepared:
+    problem = question.problem.without_answer()
+    tokens = tuple(prompt_tokens(problem, tokenizer, question.prompt))
+    if len(tokens) < context:  # the question about a solution may be long as well: not for a prompt that cannot be
+        asked = self_evaluation(problem, tokenizer, question.prompt, settings)
+        if len(tokens) + (asked.room if asked else 0) < context:
+            return Prepared(tokens, asked)
+    raise InputError(f"a prompt of {len(tokens)} tokens leaves no room in a context of {context}")
 
 
 def solver_for(strategy: Strategy, engine: Engine, dials: StrategySettings, alive: int) -> Solver:
@@ -116,11 +150,19 @@ class TreeSolver:
         """See `Solver`."""
         return bool(self._tasks)
 
+    def prepare(self, question: Question, tokenizer: PreTrainedTokenizerBase) -> Prepared:
+        """See `Solver`."""
+        return _prepare(question, tokenizer, question.search.self_evaluation, self._engine.context)
+
     def admit(self, key: Hashable, question: Question) -> None:
         """See `Solver`."""
+        prepared = question.prepared or self.prepare(question, self._engine.tokenizer)
         follows = plan(question.budget, self._dials, question.search)
         settings = tree_settings(question.search, question.budget, follows)
-        task = simulation.start([question.problem], self._engine, question.prompt, settings, "solve", self._tokenizer)
+        texts = [(prepared.tokens, prepared.asked)]
+        task = simulation.start(
+            [question.problem], self._engine, question.prompt, settings, "solve", self._tokenizer, texts
+        )
         if task.trees[0].info.status == "failed":
             raise InputError(task.trees[0].info.reason)
         self._tasks[key] = task
@@ -208,11 +250,15 @@ class DialogueSolver:
         """See `Solver`."""
         return bool(self._talks)
 
+    def prepare(self, question: Question, tokenizer: PreTrainedTokenizerBase) -> Prepared:
+        """See `Solver`."""
+        return _prepare(question, tokenizer, SelfEvaluationSettings(weight=1.0), self._engine.context)
+
     def admit(self, key: Hashable, question: Question) -> None:
         """See `Solver`."""
-        task = make_task(question.problem, self._engine, question.prompt, question.search)
-        if task.limit < 1:
-            raise InputError(no_room(task, self._engine))
+        prepared = question.prepared or self.prepare(question, self._engine.tokenizer)
+        texts = (prepared.tokens, prepared.asked)
+        task = make_task(question.problem, self._engine, question.prompt, question.search, texts)
         follows = plan(question.budget, self._dials, question.search)
         talk = _Talk(task, dialogue_for(self._strategy, task, question.budget, follows))
         talk.dialogue = _watched(talk.dialogue, talk)
