@@ -24,6 +24,7 @@ _HALF = re.compile(
 )
 _HALVES = {"half": "1/2", "quarter": "1/4", "quarters": "3/4"}
 _MONEY = re.compile(r"(?:\\\$)\s*(\d{1,9})(?=\s+and\s+\d{1,2}\s+cents?\b)")
+_BARE_INCHES = re.compile(r"^(-?\d{1,3}'\s*\d{1,2})$")
 _DEGREES = re.compile(r"\^\s*\{?\s*\\circ\s*\}?")
 #: joined by a comma these are one quantity; of other units they are a list
 _COMMA_DIMS = frozenset([(("time", 1),), (("mass", 1),), (("dollar", 1),), (("month", 1),)])
@@ -37,14 +38,15 @@ def compound(text: str) -> Quantity | None:
     if len(text) > MAX_COMPOUND:
         return None
     text = _MONEY.sub(r"\1 dollars", text)
+    text = _BARE_INCHES.sub(r'\1"', text)
     negative = text.startswith("-")
     parts = _parts(_DEGREES.sub(" degrees ", text.lstrip("+-").strip()))
     if parts is None:
         return None
     first = parts[0][1]
-    total = sum((Fraction(value) * unit.factor for value, unit in parts), Fraction(0)) / first.factor
-    total = -total if negative else total
-    return Quantity(tight(total), str(total), None, 0, first)
+    total = sum((Fraction(value) * unit.factor for value, unit in parts), Fraction(0)) * (-1 if negative else 1)
+    in_first, in_last = total / first.factor, total / parts[-1][1].factor
+    return Quantity(tight(in_first), str(in_first), None, 0, first, parts=(tight(in_last),))
 
 
 def with_half(text: str) -> Quantity | None:

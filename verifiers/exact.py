@@ -19,22 +19,24 @@ from verifiers.text import plain, tidy
 from verifiers.unit_table import AMBIGUOUS
 from verifiers.units import CURRENCIES, DEGREE, DOLLAR, NO_UNIT, PERCENT, UPRIGHT, Unit, parse_unit
 from verifiers.verdict import Verdict
-from verifiers.wording import in_digits
+from verifiers.wording import in_digits, list_in_digits
 from verifiers.written import Number, Quantity, decimal, number_at, tight
 
 _QUICK = re.compile(
     r"\s*(\\?\$)?\s*([+-]?)(\\?\$)?(?:([1-9]\d{0,2}(?:,\d{3})+|\d+)(?:\.(\d*))?|\.(\d+))\s*(\$|\\?%)?\s*\.?\s*\Z",
     re.ASCII,
 )
+_MONEY_WORD = re.compile(r"\d\s?(?:k|K|M|bn|B)\s+(?:dollars|euros|pounds|yen|yuan|rupees|USD|EUR|GBP)\b")
 STERLING = (("sterling", 1),)
 FLOAT_DIGITS = 18  #: significant digits that a printed double may have
 _CURRENCY = "|".join(map(re.escape, sorted(CURRENCIES)))
 _MONEY = re.compile(rf"([+-]?)\s*({_CURRENCY})\s*")
 _INNER_MONEY = re.compile(rf"({_CURRENCY})\s*")
-_NO_TAIL = re.compile(r"[=<>+(]|\d\s*\D*\d|\\(?:frac|sqrt|pi)|(?<![a-z])(?:and|or|not|but|is)(?![a-z])")
+_NO_TAIL = re.compile(r"[=<>+(]|\d\s*\D*\d|\\(?:frac|sqrt|pi)|(?<![a-z])(?:or|not|but|is)(?![a-z])")
 _TAIL_START = re.compile(r"\s*(?:\\?%|\^|\\|[€£¥₹₩₽$\'\"℃℉㎡¢‰]|-(?=[A-Za-z]{2})|[^\W\d_](?![A-Za-z]*\s*\())")
-_LONE_LETTERS = "mghsLlNJWV"
-_MAY_BE_WORDS = re.compile(r"[A-Za-z一二三四五六七八九十百千两零半]")
+_QUOTIENT = re.compile(r"\\frac\s*\{\s*([A-Za-z]{1,20})\s*\}\s*\{\s*([A-Za-z]{1,20})\s*\}")
+_LONE_LETTERS = "mghsLlNJWVt"
+_MAY_BE_WORDS = re.compile(r"[A-Za-z零〇一二两三四五六七八九十百千万亿半负負每マ]")
 _BELOW_ZERO = re.compile(r"\s+below\s+zero\.?\Z", re.IGNORECASE)
 _OPERATED = re.compile(r"\s*-?\s*(?:squared|cubed|factorial|to the)\b", re.IGNORECASE)
 
@@ -75,7 +77,7 @@ def _quantity(raw: str) -> Quantity | None:
     text = in_digits(text)
     if not any(char.isdigit() for char in text):
         return None
-    return compound(text) or _measured_number(text, raw)
+    return compound(list_in_digits(text)) or _measured_number(text, raw)
 
 
 def _unwrapped(raw: str) -> str:
@@ -121,7 +123,7 @@ def _measured_number(text: str, raw: str) -> Quantity | None:
     if read is None:
         return None
     value, decimals, digits, end, spelling = read
-    scale = scale_at(text[end:], unit is not NO_UNIT or (raw.lstrip(" -+").startswith("$") and raw.count("$") == 1))
+    scale = scale_at(text[end:], unit is not NO_UNIT or _is_money(raw))
     if scale.end:
         value = tight(Fraction(value) * scale.factor)
         spelling = _scaled(spelling, scale.power, scale.factor)
@@ -141,12 +143,18 @@ def _measured_number(text: str, raw: str) -> Quantity | None:
     return Quantity(value, spelling, decimals, digits, unit, numeral=text[:end] if "/" in text[:end] else "")
 
 
+def _is_money(raw: str) -> bool:
+    """Whether a lone dollar sign or the name of a currency makes ``5k`` an amount of money."""
+    return (raw.lstrip(" -+").startswith("$") and raw.count("$") == 1) or _MONEY_WORD.search(raw) is not None
+
+
 def _scaled(spelling: str, power: int | None, factor: Fraction) -> str:
     return f"{spelling}e{power}" if power is not None else f"{spelling}*{factor}"
 
 
 def _tail_unit(rest: str, raw: str, one: bool) -> Unit | None:
     """The unit behind a number; None where what stands there is none."""
+    rest = _QUOTIENT.sub(r"\1/\2", rest)
     word = rest.strip()
     if not word:
         return NO_UNIT
@@ -154,7 +162,7 @@ def _tail_unit(rest: str, raw: str, one: bool) -> Unit | None:
         return parse_unit(AMBIGUOUS[word])
     if not _TAIL_START.match(rest) or _OPERATED.match(rest) or _NO_TAIL.search(rest):
         return None
-    lone = re.match(r"\s*[A-Za-z](?![A-Za-z])", rest) is not None and not _upright(word[0], raw)
+    lone = re.match(r"\s*[A-Za-z](?![^\W\d_]|-[A-Za-z])", rest) is not None and not _upright(word[0], raw)
     if lone and (word[0] not in _LONE_LETTERS or (len(word) == 1 and rest[0] != " ")):
         return None
     return parse_unit(word.lstrip("-"), one)
@@ -297,7 +305,9 @@ def _compare_units(a: Quantity, b: Quantity, policy: Policy) -> tuple[bool, str]
             return False, "a unit is missing"
         if DEGREE in (a.unit, b.unit) and policy.angles == "radians":
             return False, "degrees against a bare number"
-        return (True, "the same number, unit left out") if same(a.value, b.value) else (False, "different numbers")
+        if same(a.value, b.value) or (a.parts or b.parts) == (b.value if a.parts else a.value,):
+            return True, "the same number, unit left out"
+        return False, "different numbers"
     return False, f"different units: {a.unit.name} and {b.unit.name}"
 
 

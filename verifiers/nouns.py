@@ -9,6 +9,8 @@ from __future__ import annotations
 import re
 import unicodedata
 
+from verifiers.chinese import is_counted
+
 _NUMBERS = (
     "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen"
     " eighteen nineteen twenty thirty forty fifty sixty seventy eighty ninety hundred thousand million billion trillion"
@@ -54,10 +56,7 @@ OF_MEASURE = frozenset(
     " far farther faster heavy profit change saved spent earned tip worth".split()
 )
 PREPOSITIONS = frozenset("of for in on at from with among during across inside".split())  # noqa: SIM905
-_SPACELESS = re.compile(r"[\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af々]{1,8}")
-_CJK_CHANGING = re.compile(
-    "[一二三四五六七八九十百千万萬亿億兆零〇两兩半负負不没没非倍折成分之点點数数第号号与和或以及比的余多少几%マイ割引]"
-)
+_SPACELESS = re.compile(r"[\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af々]{1,12}")
 
 
 def is_noun_phrase(words: list[str], one: bool) -> bool:
@@ -72,7 +71,7 @@ def changes(word: str) -> bool:
     """Whether a word may change the number before it."""
     low = _bare(word)
     if _SPACELESS.fullmatch(word):
-        return bool(_CJK_CHANGING.search(word))
+        return not is_counted(word)
     forms = {low, low.removesuffix("s"), low.removesuffix("es"), f"{low.removesuffix('ves')}f", low.removesuffix("ed")}
     return bool(forms & CHANGING) or (len(low) < 3 and low.isascii())
 

@@ -56,8 +56,8 @@ MAX_SPECIAL = 80
 
 def special(text: str) -> Quantity | None:
     """A date, a time of day, a ratio, a share or a numeral with its base; None for anything else."""
-    if len(text) > MAX_SPECIAL and "_" not in text and ":" not in text:
-        return None
+    if len(text) > MAX_SPECIAL:
+        return _based(text)
     return _date(text) or _time(text) or _ratio(text) or _share(text) or _based(text)
 
 
@@ -116,13 +116,13 @@ def _day(text: str) -> int:
 def _time(text: str) -> Quantity | None:
     low = text.lower().strip(" .")
     if low in ("noon", "midday", "12 noon", "midnight", "12 midnight"):
-        return _at(0 if "midnight" in low else 12, 0, 0, True)
+        return _at(0 if "midnight" in low else 12, 0, None, True)
     dotted = _DOTTED.fullmatch(text)
     if dotted:
         text = f"{dotted.group(1)}:{dotted.group(2)}{dotted.group(3)}"
     match = _CLOCK.fullmatch(text)
     if match and (match.group("minute") or match.group("half") or "clock" in low):
-        minute, second = int(match.group("minute") or 0), int(match.group("second") or 0)
+        minute, second = int(match.group("minute") or 0), int(match.group("second")) if match.group("second") else None
         return _of_half(int(match.group("hour")), minute, second, match.group("half"))
     match = _CHINESE_TIME.fullmatch(text)
     if match:
@@ -131,7 +131,7 @@ def _time(text: str) -> Quantity | None:
             (match.group("half") or " ")[0]
         )
         half = {"午前": "a", "오전": "a", "오후": "p"}.get(match.group("half") or "", half or "")
-        return _of_half(int(match.group("hour")), minute, 0, half)
+        return _of_half(int(match.group("hour")), minute, None, half)
     return _spoken(text)
 
 
@@ -151,7 +151,7 @@ def _spoken(text: str) -> Quantity | None:
             return None  # "ten to four" is a ratio
         minute = found if after else 60 - found
         hour = hour if after else (hour - 2) % 12 + 1
-    return None if hour is None else _of_half(hour, minute, 0, match.group("half"))
+    return None if hour is None else _of_half(hour, minute, None, match.group("half"))
 
 
 def _small(word: str) -> int | None:
@@ -161,10 +161,10 @@ def _small(word: str) -> int | None:
     return int(found) if found is not None and found.denominator == 1 and found >= 0 else None
 
 
-def _of_half(hour: int, minute: int, second: int, half: str | None) -> Quantity | None:
+def _of_half(hour: int, minute: int, second: int | None, half: str | None) -> Quantity | None:
     """A time as written; ``half`` says which half of the day, if anything does."""
     mark = (half or "").lower()
-    if minute > 59 or second > 59 or hour > 24:
+    if minute > 59 or (second or 0) > 59 or hour > 24:
         return None
     if not mark:
         return _at(hour, minute, second, False)
@@ -178,10 +178,11 @@ def _of_half(hour: int, minute: int, second: int, half: str | None) -> Quantity 
     return _at(hour % 12 + (12 if late else 0), minute, second, True)
 
 
-def _at(hour: int, minute: int, second: int, half_day: bool) -> Quantity:
+def _at(hour: int, minute: int, second: int | None, half_day: bool) -> Quantity:
     shown = f"{hour:02d}:{minute:02d}" + (f":{second:02d}" if second else "")
-    value = tight(hour * 60 + minute + Fraction(second, 60))
-    return Quantity(value, shown, kind="time", half_day=half_day, parts=(hour, minute))
+    value = tight(hour * 60 + minute + Fraction(second or 0, 60))
+    parts = (hour, minute) if second is None else (hour, minute, second)
+    return Quantity(value, shown, kind="time", half_day=half_day, parts=parts)
 
 
 # ---------------------------------------------------------------------- ratios, shares, bases

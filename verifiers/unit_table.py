@@ -20,9 +20,9 @@ _METRIC = {  # pint's name: (symbols, words, prefixes in use); "pm" and "am" are
     "meter": ("m", "meter metre", "kcmdun"), "gram": ("g", "gram gramme", "kmu"), "second": ("s", "second", "mun"),
     "liter": ("L l", "liter litre", "kmcdhu"), "watt": ("W", "watt", "kMGm"), "joule": ("J", "joule", "kM"),
     "volt": ("V", "volt", "km"), "ampere": ("A", "ampere", "m"), "hertz": ("Hz", "hertz", "kMG"),
-    "newton": ("N", "newton", "k"), "pascal": ("Pa", "pascal", "kMh"), "byte": ("B", "byte", "kMGT"),
+    "newton": ("N", "newton", "k"), "pascal": ("Pa", "pascal", "kMh"),
     "calorie": ("cal", "calorie", "k"), "ohm": ("", "ohm", "kM"), "mole": ("mol", "mole", "m"),
-    "electron_volt": ("eV", "electronvolt", "kM"), "bit": ("", "bit", "kMG"), "bar": ("", "bar", "m"),
+    "electron_volt": ("eV", "electronvolt", "kM"), "bar": ("", "bar", "m"),
     "watt_hour": ("Wh", "", "kM"),
 }  # fmt: skip
 _NAMES: dict[str, str] = {  # pint's name: spellings; plurals in -s and -es are understood
@@ -63,6 +63,8 @@ _OWN: dict[str, dict[str, int | Fraction]] = {  # dimension of its own: (spellin
               "year yr año ans année jahr jahre jahren год года лет 年 歳 岁 살": 12, "decade": 120,
               "century centuries": 1200},
     "degree": {"degree deg grado degré grad градус градуса градусов 度 도": 1},
+    "byte": {"byte B": 1, "kB KB kilobyte": 10**3, "MB megabyte": 10**6, "GB gigabyte": 10**9, "TB terabyte": 10**12,
+             "bit": Fraction(1, 8)},
     "radian": {"radian rad 弧度": 1}, "turn": {"revolution rev": 1},
     "celsius": {"celsius centigrade 摄氏度 ℃": 1}, "fahrenheit": {"fahrenheit 华氏度 ℉": 1},
     "%": {"percent pct percentage prozent процентов процента процент パーセント 퍼센트": 1},

@@ -47,7 +47,7 @@ _SIGNS = {
 _SIGN = re.compile("|".join(re.escape(sign) for sign in sorted(_SIGNS, key=len, reverse=True)))
 CURRENCIES = frozenset(["\\$", "€", "£", "¥", "₹", "₩", "₽"])
 UPRIGHT = re.compile(
-    r"\\(?:text|mbox|mathrm|textrm|rm|textbf|textnormal|operatorname|hbox|mathbf|textit|textsf)\s*\{([^{}]*)\}"
+    r"\\(?:text|mbox|mathrm|textrm|rm|textbf|textnormal|operatorname|hbox|mathbf|textit|textsf)\s*\{((?:[^{}]|\{[^{}]*\})*)\}"
 )
 _POWER = re.compile(r"\s*\^\s*\{?\s*(-?\d)\s*\}?|([23])(?![\w.])")
 _LETTERS = r"[^\W\d_]"
@@ -135,7 +135,7 @@ class _Reader:
             return at, None if any(changes(part) for part in _WORD.findall(rest) if part not in _ARTICLES) else False
         elif low in FREE or (low in OF_MEASURE and self.dims):
             self.free = True
-        elif low not in _ARTICLES or not rest:
+        elif not (low in _ARTICLES and rest) and not (low == "and" and rest and self.counted):
             return self.named(word, at)
         return at, True
 

@@ -10,6 +10,8 @@ import re
 from fractions import Fraction
 from typing import NamedTuple
 
+from verifiers import chinese
+
 _ONES = (
     "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen"
     " eighteen nineteen"
@@ -28,12 +30,13 @@ ORDINALS |= {name.replace("y", "ieth"): value for name, value in TENS.items()}
 _PARTS = {name: value for name, value in ORDINALS.items() if value > 2}
 _PARTS |= {"half": 2, "quarter": 4, "hundredth": 100, "thousandth": 1000, "millionth": 10**6, "billionth": 10**9}
 _PLURALS = {f"{name}s": value for name, value in _PARTS.items()} | {"halves": 2}
-_SIGNS = frozenset(["minus", "negative"])
+_SIGNS = {"minus": "-", "negative": "-", "plus": "", "positive": ""}
+_SIGNED = re.compile(r"(minus|negative|plus|positive)\s+(?=[\\$€£.]?\s*\d|\\frac)", re.IGNORECASE)
 _WORD = re.compile(r"[A-Za-z]+")
 _JOIN = re.compile(r"\s*-?\s*")
 _COMMA = re.compile(r",\s+")
 _MAYBE = re.compile(
-    r"\s*[+-]?\s*(?:\\?\$\s*)?(?:(?:an?|minus|negative|point|half|quarter|nought|naught)\b|"
+    r"\s*[+-]?\s*(?:\\?\$\s*)?(?:(?:an?|minus|negative|plus|positive|point|half|quarter|nought|naught)\b|"
     + "|".join(sorted([*ONES, *TENS, *SCALES, "hundred"], key=len, reverse=True))
     + r"|\d+\s+and\s+|\d+\s*-?\s*hundred)",
     re.IGNORECASE,
@@ -69,13 +72,15 @@ class Word(NamedTuple):
 
 def in_digits(text: str) -> str:
     """``text`` with the number in words at its start written in digits; unchanged where there is none."""
+    if not text.isascii():
+        return chinese.in_digits(text)
     if not _MAYBE.match(text):
         return text
     lead = re.match(r"\s*[+-]?\s*(?:\\?\$\s*)?", text)
     assert lead is not None
-    signed = re.match(r"(?:minus|negative)\s+(?=[\\$€£.]?\s*\d|\\frac)", text[lead.end() :], re.IGNORECASE)
+    signed = _SIGNED.match(text, lead.end())
     if signed:
-        return f"{lead.group()}-{text[lead.end() + signed.end() :]}"
+        return f"{lead.group()}{_SIGNS[signed.group(1).lower()]}{text[signed.end() :]}"
     reader = _Reader(_words(text, lead.end()))
     spelling = reader.number()
     if spelling is None:
@@ -152,7 +157,7 @@ class _Reader:
         """The number as digits: ``200``, ``-5``, ``3/4``, ``3.14``; None where there is none."""
         sign = ""
         if self.peek() in _SIGNS:
-            self.at, sign = 1, "-"
+            self.at, sign = 1, _SIGNS[self.peek()]
         found = self.unsigned()
         if found is None or _small(self.peek()) is not None or self.peek() in ("hundred", "point"):
             return None

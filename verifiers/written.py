@@ -23,7 +23,7 @@ class Quantity:
     (integers, fractions, repeating decimals). ``digits``: significant digits as written. ``kind``: ``number``,
     ``time`` (value in minutes after midnight), ``ratio``, ``date``, ``based`` (a numeral with its base).
     ``text``: canonical spelling. ``numeral``: the digits before the base subscript, or a date or quotient as written.
-    ``parts``: of a ratio.
+    ``parts``: of a ratio, of a time as written, or, of a quantity in several units, its value in the last of them.
     """
 
     value: Number
