@@ -224,6 +224,15 @@ def stored_dtype(model: str | Path) -> torch.dtype | None:
     return config.dtype or config.get_text_config().dtype or torch.float32
 
 
+def context_length(model: str | Path) -> int | None:
+    """Tokens that a model was made for, by its configuration; None where that does not say. Raises as `load_model`."""
+    source = _locate(model)
+    if source.kind == "adapter":
+        return context_length(_adapter_base(Path(source.name)))
+    config = _attempt("configuration", model, lambda: _config(source, model))
+    return getattr(config.get_text_config(), "max_position_embeddings", None)
+
+
 def default_dtype(parameters: int, device: str | torch.device) -> torch.dtype:
     """What the data type "auto" means for a model of that size on that device."""
     small = parameters < _SMALL and torch.device(device).type == "cpu"

@@ -10,8 +10,8 @@ prompt; prompt-completion).
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator
+import logging
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,15 +19,21 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from mcts_dpo.encoding import SpecialTokens
-from mcts_dpo.files import InputError, read_table
+from mcts_dpo.files import InputError
 from mcts_dpo.models import tokenizer_digest
 from mcts_dpo.preferences.dataset import Pairs, Solutions
+from mcts_dpo.rows import MAX_MIB
+from mcts_dpo.training.endings import endings
+from mcts_dpo.training.fields import Row, Text, short
 from mcts_dpo.training.lessons import table_of
-from mcts_dpo.training.rendering import Rendered, Row, Text, render, short
-from mcts_dpo.training.settings import Objective, TrainingSettings
+from mcts_dpo.training.rendering import Rendered, render, tools_left_out
+from mcts_dpo.training.settings import BAD_ROWS, Objective, TrainingSettings
+from mcts_dpo.training.sources import IDS, rows_of
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
+
+logger = logging.getLogger(__name__)
 
 
 def own_table(path: Path, objective: Objective) -> Path | None:
@@ -38,10 +44,6 @@ def own_table(path: Path, objective: Objective) -> Path | None:
     return file if is_ours(file) else None
 
 
-_IDS = "prompt_tokens"
-"""The column by which a table of ours is known."""
-
-
 def is_ours(path: Path) -> bool:
     """Whether a file is a table of ours (it holds token ids), by its Parquet footer."""
     if path.suffix.lower() != ".parquet" or not path.is_file():
@@ -50,11 +52,13 @@ def is_ours(path: Path) -> bool:
         schema = pq.read_schema(path)
     except (pa.ArrowInvalid, OSError):
         return False
-    return _IDS in schema.names
+    return IDS in schema.names
 
 
-def load_table(source: str | Path, tokenizer: PreTrainedTokenizerBase, settings: TrainingSettings) -> Pairs | Solutions:
-    """TRL-style data as the table that the objective learns from.
+def load_table(
+    source: str | Path, tokenizer: PreTrainedTokenizerBase, settings: TrainingSettings, context: int | None = None
+) -> Pairs | Solutions:
+    """TRL-style data as the table that the objective learns from. context: tokens that a row may have.
 
     Raises InputError also for an objective that learns from lists of siblings, which such data does not have.
     """
@@ -63,6 +67,9 @@ def load_table(source: str | Path, tokenizer: PreTrainedTokenizerBase, settings:
         "split": settings.split,
         "append_eos": settings.append_eos,
         "special_tokens": settings.special_tokens,
+        "bad_rows": settings.bad_rows,
+        "context": context,
+        "max_mib": settings.max_mib,
     }
     if wanted is Solutions:
         return load_completions(source, tokenizer, **options)
@@ -81,6 +88,9 @@ def load_preferences(
     split: str = "train",
     append_eos: bool = True,
     special_tokens: SpecialTokens = "split",
+    bad_rows: float = BAD_ROWS,
+    context: int | None = None,
+    max_mib: int = MAX_MIB,
 ) -> Pairs:
     """Preference pairs from TRL-style data.
 
@@ -91,45 +101,58 @@ def load_preferences(
                 chat template writes after it. False for single steps: they are taken as they are.
     special_tokens: what becomes of control tokens in messages: "split" spells them out, but for those at the end of
                 what the assistant says, which the chat template writes itself; "allow" lets them act.
+    bad_rows:   the share of rows that may be unusable, 0 to 1: they are named in warnings and left out.
+    context:    tokens that a row may have (None: any number); a longer one is unusable.
+    max_mib:    how much text a compressed file may hold, in MiB.
 
     Fields: `chosen` and `rejected`; `prompt`, without which it is what the two begin with alike (so it is, as in TRL,
     where it is text beside conversations); optionally `tools` and `chat_template_kwargs` for the chat template,
     `weight` (> 0, else 1) and `margin`, or `score_chosen` and `score_rejected` whose difference it is.
 
-    Raises InputError naming the file, the line and the field for a row that cannot be a pair.
+    Raises InputError naming the file, the line and the field of the first row that cannot be a pair, where more than
+    `bad_rows` of them cannot.
     """
-    kept: list[tuple[Row, Rendered, float, float]] = []
-    for row in rows_of(source, split):
+    ends = endings(tokenizer)
+
+    def pair(row: Row) -> dict[str, Any]:
         prompt, chosen, rejected = _split_prompt(row)
-        rendered = render(row, tokenizer, prompt, {"chosen": chosen, "rejected": rejected}, append_eos, special_tokens)
+        both = {"chosen": chosen, "rejected": rejected}
+        rendered = render(row, tokenizer, prompt, both, append_eos, special_tokens, ends)
+        _require_context(row, rendered, context)
         if rendered.completions[0] == rendered.completions[1]:
             shown = short(chosen if isinstance(chosen, str) else chosen[-1].get("content"))
             raise InputError(f"{row.where}: rejected: equals chosen ({shown}); a pair needs two answers")
-        margin = row.number("margin", row.number("score_chosen", 0.0) - row.number("score_rejected", 0.0))
-        kept.append((row, rendered, _weight(row), margin))
-    if not kept:
-        raise InputError(f"{source}: no rows; there is nothing to learn from")
-    n = len(kept)
-    columns: dict[str, Any] = {
-        "problem_id": [row.where for row, *_ in kept],
-        "prompt": [one.texts[0] for _, one, *_ in kept],
-        "chosen": [one.texts[1] for _, one, *_ in kept],
-        "rejected": [one.texts[2] for _, one, *_ in kept],
-        "prompt_tokens": [one.prompt for _, one, *_ in kept],
-        "prefix_tokens": [[]] * n,
-        "chosen_tokens": [one.completions[0] for _, one, *_ in kept],
-        "rejected_tokens": [one.completions[1] for _, one, *_ in kept],
-        "chosen_observed": [one.observed[0] for _, one, *_ in kept],
-        "rejected_observed": [one.observed[1] for _, one, *_ in kept],
-        "weight": [weight for *_, weight, _ in kept],
-        "margin": [margin for *_, margin in kept],
-        "chosen_q": [row.number("score_chosen", 1.0) for row, *_ in kept],
-        "rejected_q": [row.number("score_rejected", -1.0) for row, *_ in kept],
-    }
-    columns |= {"smoothing": [0.0] * n, "chosen_logprob": [float("nan")] * n, "rejected_logprob": [float("nan")] * n}
+        return _pair_columns(row, rendered)
+
+    columns = _usable(source, rows_of(source, split, max_mib), tokenizer, bad_rows, pair)
+    n = len(columns["problem_id"])
     columns |= {name: list(range(n)) for name in ("tree", "parent", "chosen_node", "rejected_node")}
-    columns |= {name: [1] * n for name in ("chosen_visits", "rejected_visits", "chosen_samples", "rejected_samples")}
     return Pairs.from_columns(columns, tokenizer_digest(tokenizer))
+
+
+def _pair_columns(row: Row, rendered: Rendered) -> dict[str, Any]:
+    """What a pair has in each column of the table, but for the numbers of its nodes."""
+    unknown, once = float("nan"), ("chosen_visits", "rejected_visits", "chosen_samples", "rejected_samples")
+    return {
+        "problem_id": row.where,
+        "prompt": rendered.texts[0],
+        "chosen": rendered.texts[1],
+        "rejected": rendered.texts[2],
+        "prompt_tokens": rendered.prompt,
+        "prefix_tokens": [],
+        "chosen_tokens": rendered.completions[0],
+        "rejected_tokens": rendered.completions[1],
+        "chosen_observed": rendered.observed[0],
+        "rejected_observed": rendered.observed[1],
+        "weight": _weight(row),
+        "margin": row.number("margin", row.number("score_chosen", 0.0) - row.number("score_rejected", 0.0)),
+        "chosen_q": row.number("score_chosen", 1.0),
+        "rejected_q": row.number("score_rejected", -1.0),
+        "smoothing": 0.0,
+        "chosen_logprob": unknown,
+        "rejected_logprob": unknown,
+        **dict.fromkeys(once, 1),
+    }
 
 
 def load_completions(
@@ -139,49 +162,91 @@ def load_completions(
     split: str = "train",
     append_eos: bool = True,
     special_tokens: SpecialTokens = "split",
+    bad_rows: float = BAD_ROWS,
+    context: int | None = None,
+    max_mib: int = MAX_MIB,
 ) -> Solutions:
     """Solutions to imitate from TRL-style data: `prompt` with `completion` or `chosen`. See `load_preferences`."""
-    kept: list[tuple[Row, Rendered, float]] = []
-    for row in rows_of(source, split):
-        if "completion" in row.values:
-            prompt, completion = row.text("prompt"), row.text("completion")
-            rendered = render(row, tokenizer, prompt, {"completion": completion}, append_eos, special_tokens)
+    ends = endings(tokenizer)
+
+    def solution(row: Row) -> dict[str, Any]:
+        if row.value("completion") is not None:
+            prompt, said = row.text("prompt"), {"completion": row.text("completion")}
         else:
             prompt, chosen, _ = _split_prompt(row)
-            rendered = render(row, tokenizer, prompt, {"chosen": chosen}, append_eos, special_tokens)
-        kept.append((row, rendered, _weight(row)))
-    if not kept:
-        raise InputError(f"{source}: no rows; there is nothing to learn from")
-    columns: dict[str, Any] = {
-        "problem_id": [row.where for row, *_ in kept],
-        "tree": list(range(len(kept))),
-        "leaf": [0] * len(kept),
-        "prompt": [one.texts[0] for _, one, _ in kept],
-        "completion": [one.texts[1] for _, one, _ in kept],
-        "prompt_tokens": [one.prompt for _, one, _ in kept],
-        "completion_tokens": [one.completions[0] for _, one, _ in kept],
-        "completion_observed": [one.observed[0] for _, one, _ in kept],
-        "q": [1.0] * len(kept),
-        "weight": [weight for *_, weight in kept],
-    }
+            said = {"chosen": chosen}
+        rendered = render(row, tokenizer, prompt, said, append_eos, special_tokens, ends)
+        _require_context(row, rendered, context)
+        return _solution_columns(row, rendered)
+
+    columns = _usable(source, rows_of(source, split, max_mib), tokenizer, bad_rows, solution)
+    columns["tree"] = list(range(len(columns["problem_id"])))
     return Solutions.from_columns(columns, tokenizer_digest(tokenizer))
 
 
-def rows_of(source: str | Path, split: str = "train") -> Iterator[Row]:
-    """The rows of a file, or of a data set by name. Raises InputError naming what cannot be read."""
-    path = Path(source)
-    suffix = path.suffix.lower()
-    if suffix in (".jsonl", ".json"):
-        yield from _json_rows(path)
-    elif suffix == ".parquet":
-        for number, values in enumerate(read_table(path).to_pylist(), 1):
-            yield Row(values, f"{source}, row {number}")
-    elif path.is_file():
-        raise InputError(f"{source}: not preference data (accepted: a .jsonl or .parquet file, or a data set's name)")
-    elif str(source).startswith(("/", ".", "~")) and not path.exists():
-        raise InputError(f"{source}: no such file")
-    else:
-        yield from _hub_rows(str(source), split)
+def _solution_columns(row: Row, rendered: Rendered) -> dict[str, Any]:
+    return {
+        "problem_id": row.where,
+        "leaf": 0,
+        "prompt": rendered.texts[0],
+        "completion": rendered.texts[1],
+        "prompt_tokens": rendered.prompt,
+        "completion_tokens": rendered.completions[0],
+        "completion_observed": rendered.observed[0],
+        "q": 1.0,
+        "weight": _weight(row),
+    }
+
+
+def _usable(
+    source: str | Path,
+    rows: Iterable[Row | InputError],
+    tokenizer: PreTrainedTokenizerBase,
+    share: float,
+    read: Callable[[Row], dict[str, Any]],
+) -> dict[str, list[Any]]:
+    """The columns that `read` makes of rows, without those that it cannot use, which are named.
+
+    share: of the rows that may be unusable. Raises InputError about the first of them if there are more, and where
+    nothing is left.
+    """
+    kept: list[dict[str, Any]] = []
+    bad: list[InputError] = []
+    without_tools = 0
+    for found in rows:
+        try:
+            if isinstance(found, InputError):
+                raise found
+            kept.append(read(found))
+            without_tools += tools_left_out(found, tokenizer)
+        except InputError as error:
+            bad.append(error)
+    _report(source, len(kept), bad, share)
+    if without_tools:
+        logger.warning("%s: the policy's chat template leaves out the tools of %d rows", source, without_tools)
+    return {name: [columns[name] for columns in kept] for name in kept[0]}
+
+
+NAMED = 5
+"""So many unusable rows are named one by one."""
+
+
+def _report(source: str | Path, kept: int, bad: list[InputError], share: float) -> None:
+    if not kept and not bad:
+        raise InputError(f"{source}: no rows; there is nothing to learn from")
+    if not kept or len(bad) > share * (kept + len(bad)):
+        more = f" (so are {len(bad) - 1} more rows of {kept + len(bad)}; training.bad_rows: {share:g})"
+        raise InputError(f"{bad[0]}{more if len(bad) > 1 else ''}")
+    for error in bad[:NAMED]:
+        logger.warning("%s; this row is left out", error)
+    if len(bad) > NAMED:
+        logger.warning("%s: %d of %d rows are left out", source, len(bad), kept + len(bad))
+
+
+def _require_context(row: Row, rendered: Rendered, context: int | None) -> None:
+    longest = len(rendered.prompt) + max(map(len, rendered.completions))
+    if context is not None and longest > context:
+        raise InputError(f"{row.where}: {longest} tokens (accepted: up to {context}, the policy's context)")
 
 
 def _weight(row: Row) -> float:
@@ -189,81 +254,6 @@ def _weight(row: Row) -> float:
     if not 0 < weight < float("inf"):
         raise InputError(f"{row.where}: weight: {weight:g} (accepted: a finite number above 0)")
     return weight
-
-
-def _json_rows(path: Path) -> Iterator[Row]:
-    try:
-        with path.open(encoding="utf-8") as lines:
-            if path.suffix.lower() == ".json" and lines.read(4096).lstrip().startswith("["):
-                yield from _json_list(path)
-                return
-            lines.seek(0)
-            for number, line in enumerate(lines, 1):
-                where = f"{path}, line {number}"
-                if not line.strip():
-                    continue
-                try:
-                    values = json.loads(line)
-                except json.JSONDecodeError as error:
-                    raise InputError(f"{where}: not JSON ({error.msg})") from None
-                yield _object(values, where, "one object per line")
-    except FileNotFoundError:
-        raise InputError(f"{path}: no such file") from None
-    except UnicodeDecodeError:
-        raise InputError(f"{path}: not UTF-8 text") from None
-
-
-def _json_list(path: Path) -> Iterator[Row]:
-    try:
-        objects = json.loads(path.read_text(encoding="utf-8"))
-    except json.JSONDecodeError as error:
-        raise InputError(f"{path}, line {error.lineno}: not JSON ({error.msg})") from None
-    for number, values in enumerate(objects, 1):
-        yield _object(values, f"{path}, row {number}", "a list of objects")
-
-
-def _object(values: Any, where: str, accepted: str) -> Row:
-    if not isinstance(values, dict):
-        raise InputError(f"{where}: {short(values)} (accepted: {accepted})")
-    return Row(values, where)
-
-
-def _hub_rows(name: str, split: str) -> Iterator[Row]:
-    path, _, configuration = name.partition(":")
-    try:
-        data = _saved(Path(path), split) if _is_saved(Path(path)) else _published(path, configuration, split)
-    except Exception as error:  # whatever the hub's client of the day raises
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        what = "not a folder that `datasets` reads" if Path(path).is_dir() else "no such file or data set on the hub"
-        raise InputError(f"{name}: {what} ({reason})") from None
-    if _IDS in data.column_names:
-        raise InputError(
-            f"{name}: holds token ids ({_IDS}), which its text would not give back (accepted: the .parquet file itself)"
-        )
-    for number, values in enumerate(data, 1):
-        yield Row(values, f"{name}, row {number}")
-
-
-def _is_saved(folder: Path) -> bool:
-    """Whether `save_to_disk` wrote it."""
-    return any((folder / name).is_file() for name in ("state.json", "dataset_dict.json"))
-
-
-def _saved(folder: Path, split: str) -> Any:
-    from datasets import Dataset, load_from_disk
-
-    found = load_from_disk(folder)
-    if isinstance(found, Dataset):
-        return found
-    if split not in found:
-        raise ValueError(f"Unknown split {split!r}; it has {', '.join(found)}")
-    return found[split]
-
-
-def _published(path: str, configuration: str, split: str) -> Any:
-    from datasets import load_dataset
-
-    return load_dataset(path, configuration or None, split=split)
 
 
 def _split_prompt(row: Row) -> tuple[Text, Text, Text]:
@@ -275,7 +265,7 @@ def _split_prompt(row: Row) -> tuple[Text, Text, Text]:
         raise InputError(
             f"{row.where}: rejected: is of another kind than chosen (accepted: both text or both messages)"
         )
-    prompt = None if row.values.get("prompt") is None else row.text("prompt")
+    prompt = None if row.value("prompt") is None else row.text("prompt")
     if prompt is not None and not (isinstance(prompt, str) and not isinstance(chosen, str)):
         return prompt, chosen, rejected
     same = 0

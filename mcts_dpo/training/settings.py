@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, Field, model_validator
 
 from mcts_dpo.encoding import SpecialTokens
+from mcts_dpo.rows import MAX_MIB
 from mcts_dpo.settings import Settings
 
 BuiltIn = Literal[
@@ -28,6 +29,8 @@ BuiltIn = Literal[
 ]
 Objective = str
 """One of `BuiltIn`, or a name of `REGISTERED`."""
+BAD_ROWS = 0.1
+"""The share of unusable rows that TRL-style data may have unless a setting says otherwise."""
 REGISTERED: set[str] = set()
 """Further objectives; `objectives.register_objective` adds to them."""
 Positive = Annotated[int, Field(ge=1)]
@@ -104,6 +107,9 @@ class TrainingSettings(Settings):
     trackers:             who follows the figures besides the log: "tensorboard" (where installed), "wandb", "trackio".
     split, append_eos:    of TRL-style data: which split of a data set on the hub; whether its completions end the
                           answer (false for single steps).
+    bad_rows:             of TRL-style data: the share of rows that may be unusable (not JSON, a field missing, too long
+                          for the policy, …). They are named and left out; more of them end the training.
+    max_mib:              of TRL-style data: how much text a compressed file may hold, in MiB.
     special_tokens:       of TRL-style data: control tokens in messages are spelt in ordinary tokens ("split"), or act
                           ("allow"). A text without messages has no template, so that its control tokens act.
     regression_weight, ranking_weight: of a value model's two losses, regression to Q and pairwise ranking.
@@ -153,6 +159,8 @@ class TrainingSettings(Settings):
     ranking_margin: float = Field(0.1, ge=0)
     split: str = "train"
     append_eos: bool = True
+    bad_rows: float = Field(BAD_ROWS, ge=0, le=1)
+    max_mib: Positive = MAX_MIB
     special_tokens: SpecialTokens = "split"
     sharding: bool = False
 

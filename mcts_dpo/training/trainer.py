@@ -23,7 +23,7 @@ import torch
 from torch import Tensor
 
 from mcts_dpo.files import InputError, require_replaceable, whole, write_json
-from mcts_dpo.models import load_tokenizer, tokenizer_digest, weights_digest
+from mcts_dpo.models import context_length, load_tokenizer, tokenizer_digest, weights_digest
 from mcts_dpo.preferences.columns import Columns
 from mcts_dpo.progress import Progress, silent
 from mcts_dpo.training.batches import plan_updates
@@ -140,7 +140,7 @@ def train(
     require_replaceable(out, "training.json")
     folder = unfinished_at or out.parent / f"{out.name}.unfinished"
     tokenizer = load_tokenizer(policy)
-    lessons = _lessons(data, tokenizer, settings)
+    lessons = _lessons(data, policy, tokenizer, settings)
     if lessons.tokenizer != tokenizer_digest(tokenizer):
         raise InputError(f"{lessons.source}: made with another tokenizer than that of the policy {policy}")
     with ExitStack() as stack:
@@ -166,13 +166,13 @@ def train(
     return summary
 
 
-def _lessons(data: str | Path | Table, tokenizer: Any, settings: TrainingSettings) -> Lessons:
+def _lessons(data: str | Path | Table, policy: str | Path, tokenizer: Any, settings: TrainingSettings) -> Lessons:
     if isinstance(data, Columns):
         return load_lessons(data, settings)
     ours = own_table(Path(data), settings.objective)
     if ours is not None:
         return load_lessons(ours, settings)
-    return load_lessons(load_table(data, tokenizer, settings), settings, source=str(data))
+    return load_lessons(load_table(data, tokenizer, settings, context_length(policy)), settings, source=str(data))
 
 
 def fit(

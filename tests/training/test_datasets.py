@@ -178,7 +178,7 @@ def test_lists_of_objects_and_saved_data_sets_are_the_same_rows(tokenizer: Any, 
     with pytest.raises(InputError, match=r"list\.json, line 3: not JSON"):
         load_preferences(tmp_path / "list.json", tokenizer)
     (tmp_path / "list.json").write_text("[1]")
-    with pytest.raises(InputError, match=r"list\.json, row 1: 1 \(accepted: a list of objects\)"):
+    with pytest.raises(InputError, match=r"list\.json, row 1: not an object of columns but 1"):
         load_preferences(tmp_path / "list.json", tokenizer)
 
 
@@ -232,7 +232,7 @@ def test_completions_to_imitate(tokenizer: Any, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("row", "message"),
     [
-        ([1], r"line 2: \[1\] \(accepted: one object per line\)"),
+        ([1], r"line 2: not an object of columns but \[1\]"),
         ({"prompt": "w7", "rejected": "w8"}, "line 2: chosen: is missing .*found fields: prompt, rejected"),
         ({"prompt": "w7", "chosen": "", "rejected": "w8"}, "line 2: chosen: is empty"),
         ({"prompt": "w7 ", "chosen": "w8", "rejected": "w8"}, r"line 2: rejected: equals chosen \('w8'\)"),
