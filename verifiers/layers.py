@@ -13,7 +13,7 @@ from verifiers.limits import MAX_ANSWER, TooLarge, Unparsed
 from verifiers.parser import parse
 from verifiers.policy import Policy
 from verifiers.quantities import Decision
-from verifiers.read import conclusion
+from verifiers.read import conclusion, named_option
 from verifiers.text import has_damage
 from verifiers.tree import show
 from verifiers.verdict import Verdict
@@ -29,8 +29,10 @@ class NeedsFallback(Exception):
 
 def decide_texts(left: str, right: str, policy: Policy, prover: Prover | None) -> Verdict:
     """The verdict on two texts. Raises :class:`NeedsProof`, :class:`NeedsFallback`, :class:`TooLarge`."""
-    left, right = conclusion(left), conclusion(right)
+    left, right = named_option(conclusion(left, reference=True), conclusion(right))
     for side, text in (("reference", left), ("answer", right)):
+        if not text:
+            return Verdict("unparsed", None, None, None, f"the {side} states no answer")
         if len(text) > MAX_ANSWER:
             if left == right:
                 return Verdict("equal", "identity", left, right, "the same text")

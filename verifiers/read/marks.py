@@ -1,0 +1,146 @@
+"""Marks in words: "the answer is", "Answer:", 答案是, and where they stand in a text.
+
+In: a text. Out: the places after which it says what its answer is. :func:`register_mark` adds a mark.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import deque
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import lru_cache
+
+from verifiers.read.languages import ENGLISH, LANGUAGES, Language
+from verifiers.read.thoughts import lowered
+
+MAX_MARKS = 24
+"""Marks of one language that are looked at, from the last one backwards."""
+_OWN: list[str] = []
+_EDGE, _END = r"(?<![^\W_])", r"(?![^\W_])"
+_STOPS = r"(?!(?:whether|if|that|which|who|when|not|because|since|and|but|so|we|you|i|then|where)\b)"
+_BETWEEN = (
+    rf"(?:,[^.,;:\n?!]{{1,30}},)?(?:[^\S\n]{{1,4}}{_STOPS}[^\W_]{{1,30}}(?:'s)?"
+    rf"|[^\S\n]{{1,4}}\$[^$\n]{{1,40}}\$){{0,8}}?"
+)
+_DECOR = r"[*_\"”'’»\]]{0,4}"
+_POINT = (
+    rf"{_DECOR}(?:\s?[(（][^()（）\n]{{1,40}}[)）])?{_DECOR}[^\S\n]{{0,4}}(?:[:：=→⇒]|[-–—]{{1,2}}>|[–—]"
+    rf"|[^\S\n]-{{1,2}}[^\S\n]){_DECOR}"
+)
+_FORMULA = r"[*_]{0,3}[^\S\n]{0,4}(?=\$|\\\(|\\\[)"
+_ALONE = r"(?:[*_]{0,3}[:：]?[*_]{0,3}[^\S\n]{0,4}(?=\n\s{0,40}\S))"
+_LINE = r"(?:(?<=\n)|\A)[^\w\n]{0,16}(?:the )?(?:final |correct |our |my )?"
+_BARE = r"[^\S\n]{0,4}(?=[\d$\\(（\[+\-−–=]|[A-Ea-e](?![a-z]))"
+_NOT_HERE = re.compile(
+    r"\b(?:if|whether|suppose|assume|assuming|assumes|unless|since|because|once|until|wrong|incorrect"
+    r"|false|naive|tempting"
+    r"|intermediate|previous|initial|partial|to|could|can|before|would be if|not the|not an"
+    r"|no)\s+(?:that\s+)?(?:the|our|my|an?)?"
+    r"\s?(?:final|correct|right)?\s?\Z|\b(?:if|whether|suppose|assume|unless|since|because)\b[^.,;:!?\n]*\Z"
+)
+_HEDGE = re.compile(
+    r"\b(?:maybe|perhaps|possibly|probably|presumably|likely|guess|guessing|might|unsure"
+    r"|not (?:\w+ )?sure|not certain|wonder"
+    r"|vielleicht|quizás|quizá|tal vez|peut-être|forse|talvez|возможно|może)\b|也许|可能|或许|たぶん|おそらく|아마"
+)
+_HEDGED_LINK = re.compile(r"\b(?:could|might|may|can|would)\b")
+_MODAL = re.compile(r"\b(?:must|should|has to|have to|ought to|shall|need)\b")
+
+
+@dataclass(frozen=True, slots=True)
+class Mark:
+    """One place where a text says what its answer is.
+
+    start, end: of the mark itself; the answer is read from ``end``. weak: see `Language.weak`. hedged: "maybe the
+    answer is". modal: "the answer must be". line: the mark is a line or heading of its own, or ends with a colon.
+    """
+
+    start: int
+    end: int
+    language: Language
+    weak: bool = False
+    hedged: bool = False
+    modal: bool = False
+    colon: bool = False
+
+
+def register_mark(mark: str) -> None:
+    """Add a mark in words, such as ``"my verdict is"``: the answer is what follows it, with or without a colon.
+
+    Raises ``ValueError`` for a mark without letters, ``TypeError`` for one that is no text.
+    """
+    if not isinstance(mark, str):
+        raise TypeError(f"mark must be str, not {type(mark).__name__}")
+    if not any(char.isalpha() for char in mark):
+        raise ValueError(f"mark: {mark!r} (accepted: a text with at least one letter)")
+    _OWN.append(" ".join(mark.lower().split()))
+    own_pattern.cache_clear()
+
+
+@lru_cache(maxsize=1)
+def own_pattern() -> re.Pattern[str] | None:
+    """The pattern of the marks that users have added; None without any."""
+    if not _OWN:
+        return None
+    words = "|".join(r"\s{1,4}".join(map(re.escape, mark.split())) for mark in _OWN)
+    return re.compile(rf"{_EDGE}(?:{words}){_DECOR}[^\S\n]{{0,4}}[:：=]?{_DECOR}")
+
+
+@lru_cache(maxsize=128)
+def _pattern(language: Language, weak: bool) -> re.Pattern[str]:
+    nouns = "|".join(language.weak if weak else language.nouns)
+    spaced = all(word.isascii() or word[0] < "\u0e00" or "\u0980" <= word[0] < "\u0d00" for word in language.keys)
+    edge, end, gap = (_EDGE, _END, r"[^\S\n]{1,4}") if spaced else ("", "", r"[^\S\n]{0,4}")
+    between = _BETWEEN if spaced else ""
+    links = [rf"{_POINT}", _FORMULA]
+    if language.copulas:
+        copulas = "|".join(language.copulas)
+        links.insert(0, rf"{_DECOR}{between}{gap}(?P<copula>{copulas}){end}{_DECOR}[^\S\n]{{0,4}}[:：]?{_DECOR}")
+    if language.bare:
+        links.append(_BARE)
+    body = rf"{edge}(?:{nouns}){end}(?:{'|'.join(links)})"
+    return re.compile(rf"{body}|(?P<line>{_LINE}(?:{nouns}){end}{_ALONE})")
+
+
+def marks(text: str, low: str | None = None) -> list[Mark]:
+    """The marks in words of a text, in order; of several at one place the longest one."""
+    low = lowered(text) if low is None else low
+    found: list[Mark] = []
+    for language in LANGUAGES.values():
+        if any(key in low for key in language.keys):
+            found += _of_language(low, language)
+    own = own_pattern()
+    if own is not None:
+        last = deque(own.finditer(low), maxlen=MAX_MARKS)
+        found += [Mark(match.start(), match.end(), ENGLISH) for match in last]
+    found.sort(key=lambda mark: (mark.end, -mark.start))
+    return found
+
+
+def _of_language(low: str, language: Language) -> Iterator[Mark]:
+    for weak in (False, True):
+        if not (language.weak if weak else language.nouns):
+            continue
+        for match in deque(_pattern(language, weak).finditer(low), maxlen=MAX_MARKS):
+            before = _clause_before(low, match.start())
+            if _NOT_HERE.search(before):
+                continue
+            copula = match.groupdict().get("copula") or ""
+            hedged = bool(_HEDGE.search(before) or _HEDGE.search(match.group()) or _HEDGED_LINK.search(match.group()))
+            yield Mark(
+                match.start(),
+                match.end(),
+                language,
+                weak=weak,
+                hedged=hedged,
+                modal=bool(_MODAL.search(copula)),
+                colon=not copula,
+            )
+
+
+def _clause_before(low: str, at: int) -> str:
+    """What precedes a mark in its sentence, at most 80 characters."""
+    before = low[max(0, at - 80) : at]
+    cut = max(before.rfind(end) for end in ("\n", ". ", "! ", "? ", "。", "！", "？"))
+    return before[cut + 1 :]

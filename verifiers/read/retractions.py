@@ -1,0 +1,140 @@
+"""Retractions: "no, that is wrong, it should be 6" takes a stated answer back, with or without another in its place.
+
+In: the text that follows a stated answer. Out: whether it stands, and what stands instead. It does not know
+mathematics.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from verifiers.read.phrases import first_phrase
+from verifiers.read.thoughts import lowered
+
+WINDOW = 1_500
+_START = (
+    r"(?:\A|(?<=[.!?:;,\n(—–]))[\s*_(—–-]{0,8}(?:(?:hmm+|hm|oh|ah|uh|um|er|well|ok|okay|but|and|wait"
+    r"|hold on|oops|ops)[,.!:; …-]{0,4}){0,3}"
+)
+_DENIED = re.compile(
+    rf"{_START}(?:no|nope|nein|non|não|нет|いいえ)(?=[,.:;!—–]|\s+(?:wait|that|it|this|i|my|the answer)\b|\s*\Z)"
+    r"|\b(?:that|this|it|which|answer|above|result|calculation|i|value|number|one)(?:\s(?:is|was"
+    r"|looks|seems|must be|can't be|cannot be)|'s|s)\s"
+    r"(?:\w+\s){0,2}?(?:wrong|incorrect|a mistake|an error|mistaken|not right|not correct|not true"
+    r"|not it|off|too (?:big|small|large|high|low))\b"
+    r"|\b(?:that|this|it|answer)\s(?:isn't|is not|can't be|cannot be|can not be"
+    r"|wasn't)\s(?:\w+\s)?(?:right|correct|true|it|possible)\b"
+    r"|\bi(?:'ve| have)?\s(?:just\s)?(?:made|make)\s(?:an?|some)\s(?:\w+\s)?(?:mistake|error|slip)"
+    r"|\bi was (?:wrong|mistaken)|\bmy (?:mistake|error|bad)\b"
+    r"|\bi (?:miscalculated|misread|miscounted|misunderstood|forgot|mis-\w+|take (?:that|it) back"
+    r"|retract)|\bscratch that|\bstrike that"
+    rf"|{_START}(?:correction|erratum)\b|\boops\b|\bon second thoughts?\b|\blet me (?:correct|fix|redo"
+    rf"|recompute|recalculate|revise)\b|\bi meant\b"
+    r"|\b(?:or|but) rather\b|\bignore (?:that|this|the above)|\bdisregard\b|\bcrossed out\b"
+    r"|\b(?:es|está) (?:incorrecto|mal|equivocad\w)|\b(?:c'est|est) (?:faux|incorrect)"
+    r"|\b(?:das )?ist falsch|\bэто (?:неверно|неправильно)|\bè sbagliat|\bestá errad"
+    r"|不对|不對|错了|錯了|有误|更正|算错|間違い|違います|틀렸|아니"
+)
+_DOUBTED = re.compile(
+    rf"{_START}(?:wait|actually|hmm+|sorry|rather|well actually|in fact, no|instead|hold on|espera"
+    rf"|attends|moment mal|warte)\b|等等|等一下"
+)
+_INSTEAD = re.compile(
+    r"(?:\b(?:it|that|this|the (?:right |correct |true |real |actual |final |proper )?(?:answer|value"
+    r"|number|result|total|sum|one)|answer|which|x|we)\s?"
+    r"(?:\s?(?:actually|really|instead|then|therefore|thus|clearly))?\s?(?:should(?: actually"
+    r"| really)? (?:be|have been|read)|must be|has to be|ought to be|is(?: actually| really| indeed"
+    r"| in fact)?"
+    r"|'s(?: actually| really)?|equals|becomes|would be|will be|comes (?:out )?to|get|gives)"
+    r"|\bshould(?: actually| really)? (?:be|have been|read)"
+    r"|\bmake (?:it|that)|\bi (?:meant|mean|get)|\bwe get|\brather|\binstead|\b(?:debe|debería"
+    r"|sería) ser|\bserait|\bdevrait être|\bsollte|\bdovrebbe essere|\bdeveria ser|\bдолжно быть"
+    r"|应该是|应为|应该为|應該是|而是|正しくは)[\s:,]{0,4}"
+)
+_DIRECT = re.compile(
+    r"[\s,.:;!*_—–-]{0,8}(?:(?:so|thus|hence|therefore|then|rather|actually|wait|sorry|it is|it's"
+    r"|make it|es|c'est|es ist|это)[\s,:]{1,3}){0,3}"
+)
+_CONFIRMED = re.compile(
+    r"\b(?:is|was|looks|seems|'s)\s(?:\w+\s)?(?:right|correct|fine|ok|okay|true|consistent|valid)\b"
+    r"|\b(?:yes|yep|correct|confirmed|indeed|matches|checks out|still holds|stands)\b"
+)
+_ASIDE = re.compile(r"i hope it is correct|\[?\bnote\b\s?:|\n\s{0,4}#{1,6}\s|\n-{3,}")
+
+
+@dataclass(frozen=True, slots=True)
+class Retraction:
+    """An answer taken back. instead: what stands in its place, or None."""
+
+    instead: str | None
+
+
+def retraction(after: str, numeric: bool = True) -> Retraction | None:
+    """Whether the text after a stated answer takes it back; None if the answer stands.
+
+    numeric: the answer holds a digit or a formula; then a mere doubt ("wait", "actually") counts only before another
+    one.
+    """
+    window = after[:WINDOW]
+    low = lowered(window)
+    aside = _ASIDE.search(low)
+    low = low[: aside.start()] if aside else low
+    denial = _last_denial(low)
+    if denial is not None:
+        return Retraction(_instead(window[: len(low)], low, denial, strict=False))
+    doubts = list(_DOUBTED.finditer(low))[-4:]
+    for doubt in doubts:
+        found = _instead(window[: len(low)], low, doubt.end(), strict=True)
+        if found is not None and (not numeric or re.search(r"\d|\\", found)):
+            return Retraction(found)
+    return None
+
+
+def _last_denial(low: str) -> int | None:
+    """Where the last denial ends that is no answer to a question and is not followed by a confirmation."""
+    last: int | None = None
+    for match in _DENIED.finditer(low):
+        before = low[: match.start()].rstrip()
+        sentence = re.search(r"[.!?\n;](?=\s|\Z)", low[match.end() :])
+        asked = sentence is not None and sentence.group() == "?"
+        replies = before.endswith("?") and re.match(r"\W*(?:\w+\W+){0,2}no\b", match.group())
+        if not asked and not replies and "not wrong" not in match.group() and not _negated(low, match):
+            last = match.end()
+    if last is not None and _CONFIRMED.search(low[last:]) and not _INSTEAD.search(low[last:]):
+        return None
+    return last
+
+
+def _negated(low: str, match: re.Match[str]) -> bool:
+    """ "there is no mistake", "if that is wrong", "we see that it is not wrong"."""
+    before = low[max(0, match.start() - 24) : match.start()]
+    return bool(re.search(r"\b(?:if|unless|whether|were|nothing|never|suppose|assume|why)\s(?:\w+\s)?\Z", before))
+
+
+def _instead(window: str, low: str, at: int, strict: bool) -> str | None:
+    """What is stated after a denial that ends at ``at``: directly, or after "it should be"."""
+    direct = _DIRECT.match(low, at)
+    start = direct.end() if direct else at
+    phrase = first_phrase(window[start:])
+    if phrase.answer is not None and not phrase.dug and not phrase.question and _short(window, start, phrase.answer):
+        return phrase.answer
+    limit = _limit(low, at) if strict else len(low)
+    for match in _INSTEAD.finditer(low, at, limit):
+        phrase = first_phrase(window[match.end() :])
+        if phrase.answer is not None and not phrase.question and re.search(r"\d|\\|\$|\A\W*\w{1,12}\Z", phrase.answer):
+            return phrase.answer
+    return None
+
+
+def _short(window: str, start: int, answer: str) -> bool:
+    """Whether a value stands where a replacement would: a number or formula, or one word, directly."""
+    return bool(re.match(r"[\s*_$\"'(]*[-−+$€£\d\\]", window[start:])) and not re.match(
+        r"\d+\s+(?:of|is|are)\b", answer
+    )
+
+
+def _limit(low: str, at: int) -> int:
+    """The end of the sentence after the one in which ``at`` lies."""
+    ends = [match.end() for match in re.finditer(r"[.!?](?=\s|\Z)|\n", low[at:])][:2]
+    return at + ends[-1] if len(ends) == 2 else len(low)

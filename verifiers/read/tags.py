@@ -1,0 +1,27 @@
+"""Answer tags: ``<answer>…</answer>``, closed or cut off by a stop string.
+
+In: a text. Out: where its tags are and what they hold.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import deque
+
+_TAG = re.compile(r"<(answer|final_answer|final answer|ans|final|result)>", re.IGNORECASE)
+MAX_TAGS = 24
+
+
+def tags(text: str) -> list[tuple[int, int, str]]:
+    """(start, end, content) of the answer tags of a text, in order."""
+    found = []
+    for match in deque(_TAG.finditer(text), maxlen=MAX_TAGS) if "<" in text else ():
+        close = text.find("<", match.end())
+        closing = (
+            re.compile(rf"</\s?{re.escape(match[1])}\s?>", re.IGNORECASE).search(text, match.end())
+            if close >= 0
+            else None
+        )
+        end = closing.start() if closing else len(text)
+        found.append((match.start(), closing.end() if closing else end, text[match.end() : end].strip()))
+    return found

@@ -1,0 +1,82 @@
+"""Turns: marks that end a turn are no part of an answer, and what follows the asked question's answer is another's.
+
+In: a text. Out: the text of the turn, and its parts before and after questions that the policy has made up.
+"""
+
+from __future__ import annotations
+
+import re
+
+_SPECIAL = re.compile(
+    r"<[|｜][^<>|｜\n]{1,48}[|｜]?>|</?s>|<(?:eos|bos|pad|unk|end_of_turn|end_of_utterance|endoftext|eot|sep)>"
+    r"|<start_of_turn>(?:user|model)?|\[/?INST\]|<\|im_(?:start|end)\|?|<end_of_sentence>|\[(?:EOS|BOS|UNK|PAD)\]"
+)
+_ENDS = re.compile(r"end|eo[sturm]|</s>|return|/INST\]|sep|_eo", re.IGNORECASE)
+_SKIPPED = re.compile(r"end_header|begin|bos|end_of_thought", re.IGNORECASE)
+_GOES_ON = re.compile(r"\s{0,8}(?:<[^<>\n]{1,48}>\s{0,8}){0,3}(?:assistant|model\b|\Z|<\|channel\|?>|<\|message\|?>)")
+_STARTS_USER = re.compile(r"<start_of_turn>user|\[INST\]|<\|(?:user|human)\|?>", re.IGNORECASE)
+_ROLE = re.compile(r"\s{0,8}(user|system|tool|human)\b", re.IGNORECASE)
+_NEXT = re.compile(
+    r"(?:\n|\A)[ \t>*#_]{0,12}(?:(?:Next|New|Another|Follow-?up)\s)?"
+    r"(Question|Problem|Exercise|Q|Human|User|Instruction|Task|Example|Student|Input|问题|题目|問題|Pregunta|Problema|Frage"
+    r"|Aufgabe|Вопрос|Задача|Domanda|Pergunta|Exercice|Swali|คำถาม|প্রশ্ন|ప్రశ్న|문제|질문)"
+    r"[ \t]{0,3}(?:#?\d{1,3})?[*_ \t]{0,4}[:：][*_]{0,2}"
+    r"|\n[ \t]{0,4}#{1,4}[ \t]{0,3}(Instruction|Question|Input|Human|User|Problem|Exercise)\b[^\n]{0,20}(?=\n)"
+    r"|\n\n(Problem|Question|Exercise)[ \t]{0,3}\d{0,3}\.?[ \t]{0,3}(?=\n)",
+    re.IGNORECASE,
+)
+MAX_QUESTIONS = 64
+
+
+def turn_of(text: str) -> str:
+    """The text without special tokens, up to the end of the turn; the turns of other roles are left out."""
+    if "<" not in text and "[" not in text:
+        return text
+    kept: list[str] = []
+    at, said = 0, False
+    for match in _SPECIAL.finditer(text):
+        mark, piece = match.group(), text[at : match.start()]
+        kept.append(piece)
+        said = said or bool(piece.strip())
+        at = match.end()
+        if said and (_STARTS_USER.match(mark) or _ROLE.match(text, at) or _ends_turn(mark, text, at)):
+            return "".join(kept)
+        if mark.lower().startswith("<|channel") or mark.startswith("<|start_header"):
+            at = _after_header(text, at)
+    return "".join((*kept, text[at:]))
+
+
+def _ends_turn(mark: str, text: str, at: int) -> bool:
+    return bool(_ENDS.search(mark)) and not _SKIPPED.search(mark) and not _GOES_ON.match(text, at)
+
+
+_HEADER = re.compile(r"[a-z]{1,20}(?=<\|)")
+
+
+def _after_header(text: str, at: int) -> int:
+    """The index after the name of a channel or role."""
+    match = _HEADER.match(text, at)
+    return match.end() if match else at
+
+
+def asked_parts(text: str) -> list[str]:
+    """The text cut before each question that its writer may have made up, the first one at most ``MAX_QUESTIONS``.
+
+    Numbered questions of a text that begins with one (a problem taken apart) are no cuts.
+    """
+    parts: list[str] = []
+    at = 0
+    known: set[str] = set()
+    for match in _NEXT.finditer(text):
+        name = next(group for group in match.groups() if group).lower()
+        if not text[at : match.start()].strip() and not parts:
+            known.add(name)
+            continue
+        if name in known and re.search(r"\d", match.group()):
+            continue
+        parts.append(text[at : match.start()])
+        at = match.start()
+        if len(parts) >= MAX_QUESTIONS:
+            break
+    parts.append(text[at:])
+    return parts
