@@ -135,7 +135,7 @@ def test_every_step_that_goes_on_has_visible_text() -> None:
 
 
 def _requests(prompt: PromptSettings) -> list[Request]:
-    engine = AutomatonEngine(6)
+    engine = AutomatonEngine(0)
     search(PROBLEMS, engine, prompt=prompt, settings=STEPS)
     return engine.requests
 

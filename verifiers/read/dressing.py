@@ -85,11 +85,16 @@ def _unquoted(text: str) -> str:
             text = text[1:-1].strip()
         elif text.startswith("**") and text.endswith("**") and "**" not in text[2:-2] and len(text) > 4:
             text = text[2:-2].strip()
-        elif text[0] == "{" and text[-1] == "}" and text[-2] != "\\" and "," not in text and _whole(text):
+        elif text[0] == "{" and text[-1] == "}" and _is_group(text):
             text = text[1:-1].strip()
         else:
             break
     return text
+
+
+def _is_group(text: str) -> bool:
+    r"""Whether braces around a text only group it: they hold no list (then they are a set), no ``\choose`` or ``\over``."""
+    return text[-2] != "\\" and not any(sign in text for sign in (",", "\\choose", "\\over", "\\atop")) and _whole(text)
 
 
 def _whole(text: str) -> bool:

@@ -37,7 +37,7 @@ def test_one_stream_for_all_budgets_is_what_each_budget_alone_would_have_drawn(r
 
 def test_the_rules_by_hand() -> None:
     """Samples drawn and judged one by one, and the answer of each rule spelt out."""
-    engine, problem, budget = AutomatonEngine(3), PROBLEMS[0], 300
+    engine, problem, budget = AutomatonEngine(3), PROBLEMS[0], 900
     prefix = prompt_tokens(problem, engine.tokenizer, PROMPT)
     suffix, choices = self_evaluation(engine.tokenizer, PROMPT)
     answers: list[tuple[str, float]] = []
