@@ -93,7 +93,8 @@ def _unquoted(text: str) -> str:
 
 
 def _is_group(text: str) -> bool:
-    r"""Whether braces around a text only group it: they hold no list (then they are a set), no ``\choose`` or ``\over``."""
+    r"""Whether braces around a text only group it: they hold no list (then they are a set), no ``\choose`` or
+    ``\over``."""
     return text[-2] != "\\" and not any(sign in text for sign in (",", "\\choose", "\\over", "\\atop")) and _whole(text)
 
 
