@@ -12,6 +12,7 @@ from fractions import Fraction
 from verifiers import matrices
 from verifiers.allowance import spend
 from verifiers.canonical import canonical_or_none, same
+from verifiers.cases import Case, pieces_of
 from verifiers.chains import is_chain, is_stated_quantity, stated
 from verifiers.equations import multiples
 from verifiers.exact import compare_quantities, same_number
@@ -377,11 +378,33 @@ class Comparison:
             ):
                 return self.decide(items[0], other)
             return Decision(False, "exact", "several answers against one")
+        if "cases" in (a.kind, b.kind):
+            return self.piecewise(a, b)
         x, y = flattened(a), flattened(b)
         result = self.items(a, b, x, y)
         if result.equal is False and len(x) == len(y):
             return self.items(a, b, with_shared_precision(x), with_shared_precision(y))
         return result
+
+    def piecewise(self, a: Seq, b: Seq) -> Decision:
+        """Compare two functions given by cases: every piece has one of the same value under the same condition."""
+        if a.kind != b.kind or len(a.items) != len(b.items):
+            return Decision(False, "exact", "different cases")
+        rest = pieces_of(b)
+        for p in pieces_of(a):
+            found = next((q for q in rest if self.same_case(p, q)), None)
+            if found is None:
+                return Decision(False, "exact", f"the case {show(p.condition)[:40]} has no counterpart")
+            rest.remove(found)
+        return Decision(True, "exact", "the same cases")
+
+    def same_case(self, p: Case, q: Case) -> bool:
+        """Whether two cases have the same condition and the same value."""
+        if p.where is not None and q.where is not None:
+            same = self.same_region(p.where, q.where).equal
+        else:
+            same = self.decide(p.condition, q.condition).equal
+        return same is True and self.decide(p.value, q.value).equal is True
 
     def items(self, a: Seq, b: Seq, x: tuple[Node, ...], y: tuple[Node, ...]) -> Decision:
         """Compare the items of two sequences as their brackets ask for."""

@@ -19,6 +19,8 @@ def respelled(text: str) -> str:
     text = with_combinations(text)
     if "[" in text or "]" in text:
         text = with_round_brackets(text)
+    if "begin" in text:
+        text = _BRACED_ROWS.sub(r"\\begin{cases}\2\\end{cases}", text)
     if "<" in text:
         text = _ANGLED.sub(r"\1\\langle \2\\rangle ", text)
     return _MEASURE.sub(r"\\angle", _NAMED_FIGURE.sub(_figure, text))
@@ -139,6 +141,11 @@ def _called(match: re.Match[str]) -> str:
 
 _SQUARE = re.compile(r"[\[\]]")
 _ANGLED = re.compile(r"(\A\s*|[=,(+]\s*)<([^<>=]{1,200}?,[^<>=]{1,200}?)>(?=\s*(?:\Z|[,;)+]))")
+_BRACED_ROWS = re.compile(
+    r"\\\{\s*\\begin\s*\{(array|aligned|matrix|gathered|split)\}(?:\s*\{[lcr|@{} ]{1,12}\})?"
+    r"((?:(?!\\begin).)*?)\\end\s*\{\1\}(?!\s*\\\})",
+    re.DOTALL,
+)
 _MEASURE = re.compile(r"(?<![A-Za-z\\])m\s*\\(?:angle|measuredangle)(?![A-Za-z])|\\measuredangle(?![A-Za-z])")
 _FIGURES = {"angle": "angle", "segment": "overline", "triangle": "triangle", "ray": "overrightarrow"}
 _NAMED_FIGURE = re.compile(

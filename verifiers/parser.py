@@ -16,6 +16,7 @@ from verifiers.limits import MAX_ANSWER, TooLarge, Unparsed
 from verifiers.notation import respelled
 from verifiers.operators import OVER, RELATIONS, SETOPS, TIMES
 from verifiers.primaries import ACCENTS, CURRENCY, STARTERS, Primaries
+from verifiers.rows import IF_WORDS
 from verifiers.scales import scale_at
 from verifiers.text import plain, tidy
 from verifiers.tree import (
@@ -46,6 +47,7 @@ _SIGNS: dict[str, Node | None] = {"+": None, "-": MINUS_ONE, "\\pm": Const("pm")
 _OPPOSITE: dict[Node | None, Node | None] = {
     None: MINUS_ONE, MINUS_ONE: None, Const("pm"): Const("mp"), Const("mp"): Const("pm"),
 }  # fmt: skip
+_CLOSING = frozenset([")", "]", "}", "\\}", "&", "\\end"])
 _POINT = re.compile(r"[A-Z]'?\s?(\((?=[^()]*,).+\))")
 """A point with its name, like ``P(5,2)``, which may also be a permutation."""
 
@@ -146,7 +148,7 @@ class _Parser(Primaries):
         while self.token.kind == "sep":
             word = self.take().value
             joint = word if word != "," else joint
-            if self.token.kind in ("end", "row") or (self.token.kind == "op" and self.token.value in ")]}"):
+            if self.token.kind in ("end", "row") or self.token.value in _CLOSING:
                 break
             if self.token.kind == "sep":
                 continue
@@ -340,7 +342,7 @@ class _Parser(Primaries):
         """Whether a unit follows."""
         token = self.token
         if token.kind == "text":
-            return True
+            return token.value.lower() not in IF_WORDS
         if token.kind == "cmd" and token.value == "\\%":
             return True
         if token.kind != "name" or (not token.spaced and self.tokens[self.at - 1].kind not in ("num",)):

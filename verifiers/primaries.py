@@ -5,13 +5,14 @@ In: the cursor at their first token. Out: their trees. It does not know how they
 
 from __future__ import annotations
 
+import re
 from fractions import Fraction
 
-from verifiers.cursor import Cursor
 from verifiers.exact import quantity
 from verifiers.lexer import CONSTANTS, GREEK
 from verifiers.limits import MAX_DIGITS, TooLarge, Unparsed
 from verifiers.operators import NO_OPERANDS
+from verifiers.rows import Rows
 from verifiers.tree import (
     HALF,
     IMAGINARY,
@@ -29,6 +30,7 @@ from verifiers.tree import (
     Node,
     Num,
     Pow,
+    Relation,
     Seq,
     Special,
     Sym,
@@ -38,7 +40,18 @@ from verifiers.tree import (
 )
 from verifiers.units import parse_unit
 
-_SETS = {"R": "R", "Z": "Z", "N": "N", "Q": "Q", "C": "C"}
+_SETS = {"R": "R", "Z": "Z", "N": "N", "Q": "Q", "C": "C", "any": "any"}
+_PARTS_OF_SETS = {
+    "+": "+",
+    "*": "*",
+    ">0": "+",
+    "\\ge0": "0",
+    "\\geq0": "0",
+    ">=0": "0",
+    "0": "0",
+    "\\times": "*",
+    "-": "-",
+}
 CURRENCY = frozenset(["\\$", "€", "£", "¥", "₹"])
 _OPAQUE = frozenset("fghFGH")
 _MAYBE_OPAQUE = frozenset("pqPQRSTUVWNLABCDEMuv")
@@ -52,12 +65,11 @@ _OPENERS = "frac binom dbinom tbinom nPr { lvert lVert lfloor lceil langle begin
 ACCENTS = frozenset(f"\\{name}" for name in _ACCENTS.split())
 STYLES = frozenset(f"\\{name}" for name in _STYLES.split())
 STARTERS = STYLES | frozenset(f"\\{name}" for name in _OPENERS.split())
-_MATRICES = frozenset(["pmatrix", "bmatrix", "matrix", "array", "smallmatrix", "vmatrix", "Bmatrix", "psmallmatrix"])
 _INVERSES = {name: f"a{name}" for name in ("sin", "cos", "tan", "cot", "sinh", "cosh", "tanh")}
 _ARITY = {"max": 0, "min": 0, "gcd": 0, "lcm": 0, "binomial": 2}
 
 
-class Primaries(Cursor):
+class Primaries(Rows):
     """The part of the parser that reads the smallest whole things."""
 
     def primary(self) -> Node:
@@ -355,10 +367,7 @@ class Primaries(Cursor):
         if value in ("\\sum", "\\prod"):
             return self.big("sum" if value == "\\sum" else "product")
         if value == "\\mathbb":
-            letter = self.argument_text()
-            if letter in _SETS:
-                return Const(_SETS[letter])
-            raise self.stop("unknown set")
+            return self.named_set()
         if value in ACCENTS:
             return self.accented(name)
         if value in STYLES:
@@ -394,6 +403,20 @@ class Primaries(Cursor):
         self.expect(*closing)
         return Call("abs", (inner,))
 
+    def named_set(self) -> Node:
+        r"""A set of numbers by its letter, with the part of it that a sign picks: ``\mathbb{Z}^+``, ``\mathbb{R}_{>0}``."""
+        letter = self.argument_text()
+        if letter not in _SETS:
+            raise self.stop("unknown set")
+        if not (self.token.kind == "op" and self.token.value in ("^", "_")):
+            return Const(_SETS[letter])
+        start = self.at
+        self.take()
+        part = _PARTS_OF_SETS.get(re.sub(r"[\s{}]", "", self.argument_text()))
+        if part is None:
+            self.at = start
+        return Const(_SETS[letter] + (part or ""))
+
     def braces(self) -> Node:
         """A set, listed or by a condition."""
         if self.accept("\\}"):
@@ -405,42 +428,9 @@ class Primaries(Cursor):
             self.take()
             condition = self.listed()
             self.expect("\\}")
-            return condition
+            return _set_of(inner, condition)
         self.expect("\\}")
         return Seq("set", inner.items if isinstance(inner, Seq) and inner.kind == "list" else (inner,))
-
-    def environment(self) -> Node:
-        """A matrix."""
-        kind = self.argument_text()
-        if kind not in _MATRICES:
-            raise self.stop(f"environment {kind[:12]!r}")
-        if kind == "array" and self.token.value == "{":
-            self.argument_text()
-        rows: list[tuple[Node, ...]] = []
-        cells: list[Node] = []
-        while True:
-            if self.token.kind == "cmd" and self.token.value == "\\end":
-                self.take()
-                if self.argument_text() != kind:
-                    raise self.stop("environments do not match")
-                break
-            if self.token.kind == "row":
-                self.take()
-                if cells:
-                    rows.append(tuple(cells))
-                cells = []
-            elif self.accept("&", "\\hline"):
-                continue
-            else:
-                cells.append(self.sum())
-                if not (self.token.kind == "row" or self.token.value in ("&", "\\end")):
-                    raise self.stop("a matrix row")
-        if cells:
-            rows.append(tuple(cells))
-        if not rows or len({len(row) for row in rows}) != 1:
-            raise self.stop("rows of different lengths")
-        matrix = Matrix(tuple(rows))
-        return Call("det", (matrix,)) if kind == "vmatrix" else matrix
 
     def big(self, kind: str) -> Node:
         """A sum or product over an index."""
@@ -464,6 +454,16 @@ def number_node(text: str) -> Num:
     if read is None:
         raise Unparsed(f"{text[:12]!r} is not a number")
     return Num(read.value, read.decimals, read.digits)
+
+
+def _set_of(inner: Node, condition: Node) -> Node:
+    """A set by a condition: the condition on a bare variable, or a family of values and what they run over."""
+    if isinstance(inner, Sym) or (isinstance(inner, Seq) and all(isinstance(item, Sym) for item in inner.items)):
+        return condition
+    conditions = condition.items if isinstance(condition, Seq) and condition.kind == "list" else (condition,)
+    if isinstance(inner, Relation) and inner.ops == ("in",):
+        return condition if inner.args[1] == Const("R") else Seq("family", (inner, *conditions))
+    return Seq("family", (inner, *conditions))
 
 
 def _called(name: str, args: tuple[Node, ...], base: Node | None) -> Node:

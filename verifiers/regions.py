@@ -122,7 +122,7 @@ def _operation(node: SetOp) -> Region | None:
         return _merged([item for part in known for item in part])
     result = known[0]
     for part in known[1:]:
-        other = part if node.op == "cap" else _complement(part)
+        other = part if node.op == "cap" else complement(part)
         both = None if other is None else _intersection(result, other)
         if both is None:
             return None
@@ -130,7 +130,7 @@ def _operation(node: SetOp) -> Region | None:
     return result
 
 
-def _complement(parts: Region) -> Region | None:
+def complement(parts: Region) -> Region | None:
     if any(item.order is None for item in parts):
         return None
     gaps: list[Piece | None] = []

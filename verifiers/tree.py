@@ -90,7 +90,11 @@ class Big:
 
 @dataclass(frozen=True, slots=True)
 class Seq:
-    """Several answers. ``kind``: ``list`` (no brackets), ``tuple``, ``bracket``, ``set``; ``joint``: ``,``, and, or."""
+    """Several answers. ``kind``: ``list`` (no brackets), ``tuple``, ``bracket``, ``set``; ``joint``: ``,``, and, or.
+
+    Also ``parts`` (labelled (a), (b), …), ``family`` (a value, then what its letters run over), ``cases`` of ``case``
+    (a value and its condition).
+    """
 
     kind: str
     items: tuple[Node, ...]
@@ -307,7 +311,7 @@ def show(node: Node) -> str:
     if isinstance(node, Big):
         return f"{node.kind}({show(node.body)}, {node.index}={show(node.low)}..{show(node.high)})"
     if isinstance(node, Seq):
-        brackets = {"list": "", "tuple": "()", "bracket": "[]", "set": "{}"}[node.kind]
+        brackets = {"list": "", "bracket": "[]", "set": "{}", "family": "{}", "cases": "{}"}.get(node.kind, "()")
         return brackets[:1] + ", ".join(map(show, node.items)) + brackets[1:]
     if isinstance(node, Interval):
         return f"{'[' if node.low_closed else '('}{show(node.low)}, {show(node.high)}{']' if node.high_closed else ')'}"
