@@ -404,7 +404,7 @@ class Primaries(Rows):
         return Call("abs", (inner,))
 
     def named_set(self) -> Node:
-        r"""A set of numbers by its letter, with the part of it that a sign picks: ``\mathbb{Z}^+``, ``\mathbb{R}_{>0}``."""
+        r"""A set of numbers by its letter, with a sign: ``\mathbb{Z}^+``, ``\mathbb{R}_{>0}``."""
         letter = self.argument_text()
         if letter not in _SETS:
             raise self.stop("unknown set")

@@ -131,6 +131,7 @@ def _operation(node: SetOp) -> Region | None:
 
 
 def complement(parts: Region) -> Region | None:
+    """What a sorted region leaves of the line; None where an end is no number."""
     if any(item.order is None for item in parts):
         return None
     gaps: list[Piece | None] = []
