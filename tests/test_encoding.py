@@ -252,9 +252,8 @@ def test_training_data(tmp_path: Path) -> None:
     usual_ids = usual(tokenizer, *((turn["role"], turn["content"]) for turn in harmless[:1]))
     assert table.tokens("prompt_tokens")[1].tolist() == usual_ids
     acting = load_preferences(path, tokenizer, special_tokens="allow")
-    assert acting.tokens("prompt_tokens")[0].tolist().count(start) > table.tokens("prompt_tokens")[0].tolist().count(
-        start
-    )
+    turns = [one.tokens("prompt_tokens")[0].tolist().count(start) for one in (acting, table)]
+    assert turns[0] == turns[1] + 2
 
 
 def test_the_text_of_training_data_has_its_own_marks(tmp_path: Path) -> None:
