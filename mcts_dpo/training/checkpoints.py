@@ -226,6 +226,7 @@ def save_policy(trained: Trainable, tokenizer: Any, folder: Path) -> None:
 def _add_adapters(model: Any, lora: LoraSettings, seed: int) -> Any:
     from peft import LoraConfig, get_peft_model
 
+    _check_targets(model, lora)
     targets = lora.targets if lora.targets == "all-linear" else list(lora.targets)
     config = LoraConfig(
         r=lora.rank, lora_alpha=lora.alpha, target_modules=targets, lora_dropout=0.0, task_type="CAUSAL_LM"
@@ -235,12 +236,34 @@ def _add_adapters(model: Any, lora: LoraSettings, seed: int) -> Any:
             torch.manual_seed(seed)
             return get_peft_model(model, config, autocast_adapter_dtype=False)
     except ValueError as error:
-        layers = sorted({name.rpartition(".")[2] for name, one in model.named_modules() if isinstance(one, nn.Linear)})
-        reason = str(error).splitlines()[0]
-        raise InputError(
-            f"training.lora.targets: {lora.targets!r} "
-            f"(accepted: 'all-linear' or names among {', '.join(layers)}; {reason})"
-        ) from None
+        raise _no_target(model, lora.targets, str(error).splitlines()[0]) from None
+
+
+def _check_targets(model: Any, lora: LoraSettings) -> None:
+    """Raise InputError for a target that no layer has, and for one whose adapters would not be trained here.
+
+    Log-probabilities are read out with the head's own weight, and embeddings share theirs with it in many models.
+    """
+    if lora.targets == "all-linear":
+        return
+    outside = {id(model.get_output_embeddings()): "the head", id(model.get_input_embeddings()): "the embeddings"}
+    for target in lora.targets:
+        found = [one for name, one in model.named_modules() if name == target or name.endswith(f".{target}")]
+        if not found:
+            raise _no_target(model, target, "no layer of this policy has that name")
+        for one in found:
+            what = outside.get(id(one)) or ("embeddings" if isinstance(one, nn.Embedding) else None)
+            if what is not None:
+                raise _no_target(model, target, f"adapters on {what} cannot be trained here")
+
+
+def _no_target(model: Any, given: str | tuple[str, ...], reason: str) -> InputError:
+    head = model.get_output_embeddings()
+    linear = [name for name, one in model.named_modules() if isinstance(one, nn.Linear) and one is not head]
+    layers = sorted({name.rpartition(".")[2] for name in linear})
+    return InputError(
+        f"training.lora.targets: {given!r}: {reason} (accepted: 'all-linear' or names among {', '.join(layers)})"
+    )
 
 
 def save_adapters(adapters: Any, folder: Path) -> None:

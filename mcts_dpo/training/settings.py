@@ -47,7 +47,8 @@ class LoraSettings(Settings):
 
     rank:    width of A and B.
     alpha:   numerator of their scale.
-    targets: "all-linear" (every linear layer but the head), or names of modules such as "q_proj".
+    targets: "all-linear" (every linear layer but the head), or names of modules such as "q_proj"; not the head or the
+             embeddings, whose adapters could not be trained here.
 
     Source: Hu et al. 2021, arXiv 2106.09685, section 4.1.
     """

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -8,6 +9,7 @@ import torch
 from peft import PeftModel
 from safetensors.torch import load_file
 
+from mcts_dpo.files import InputError
 from mcts_dpo.models import load_model, load_tokenizer, stored_dtype
 from mcts_dpo.training import LoraSettings, TrainingSettings, train
 from mcts_dpo.training.checkpoints import load_trainable, save_policy
@@ -50,6 +52,48 @@ def test_named_targets_alone_are_adapted(tmp_path: Path) -> None:
     after = load_file(tmp_path / "out" / "model.safetensors")
     changed = {name.split(".")[-2] for name in before if not torch.equal(before[name], after[name])}
     assert changed == {"q_proj", "v_proj"}
+
+
+@pytest.mark.parametrize("tied", [True, False])
+@pytest.mark.parametrize(
+    ("targets", "told"),
+    [
+        (("lm_head",), "'lm_head': adapters on the head cannot be trained here"),
+        (("q_proj", "lm_head"), "'lm_head': adapters on the head cannot be trained here"),
+        (("embed_tokens",), "'embed_tokens': adapters on the embeddings cannot be trained here"),
+        (("model.embed_tokens", "v_proj"), "'model.embed_tokens': adapters on the embeddings cannot be"),
+        (("q_proj", "w_pack"), "'w_pack': no layer of this policy has that name"),
+        (("all-linear",), "'all-linear': no layer of this policy has that name"),
+        (("self_attn",), "training.lora.targets: ('self_attn',): "),
+        (("norm",), "training.lora.targets: ('norm',): "),
+    ],
+)
+def test_targets_that_cannot_be_trained_are_refused_by_name(
+    tmp_path: Path, tied: bool, targets: tuple[str, ...], told: str
+) -> None:
+    policy = tiny_policy(tmp_path / "tiny", tied=tied)
+    with pytest.raises(InputError, match=re.escape(told)) as caught:
+        load_trainable(policy, TrainingSettings(lora=LoraSettings(rank=2, targets=targets)))
+    message = str(caught.value)
+    assert "\n" not in message
+    accepted = message.partition("accepted: ")[2]
+    assert "q_proj" in accepted
+    assert "lm_head" not in accepted
+
+
+@pytest.mark.parametrize(
+    "targets", ["all-linear", ("q_proj",), ("model.layers.0.mlp.up_proj", "v_proj"), ("layers.1.self_attn.o_proj",)]
+)
+@pytest.mark.parametrize("packing", [True, False])
+def test_every_adapter_that_is_counted_is_trained(tmp_path: Path, targets: object, packing: bool) -> None:
+    policy = tiny_policy(tmp_path / "tiny", tied=False)
+    lora = LoraSettings.model_validate({"rank": 2, "targets": targets})
+    settings = TrainingSettings(lr=0.02, batch_size=6, epochs=2, lora=lora, packing=packing)
+    train(policy, pairs_of(random_rows(12), digest_of(policy)), tmp_path / "out", settings)
+    adapters = load_file(tmp_path / "out" / "adapter" / "adapter_model.safetensors")
+    assert adapters
+    for name, tensor in adapters.items():  # B starts at zero
+        assert "lora_B" not in name or bool(tensor.abs().max() > 0), name
 
 
 @pytest.mark.parametrize("lora", [None, LoraSettings(rank=3)])
