@@ -1,0 +1,104 @@
+"""A scripted policy writes what has been misread; the search reads it rightly from the samples to the pairs."""
+
+from __future__ import annotations
+
+import pytest
+
+from mcts_dpo.preferences import PreferenceSettings, extract_pairs
+from mcts_dpo.prompts import PromptSettings
+from mcts_dpo.search import Forest, SearchSettings, search, tree_answer
+from mcts_dpo.search.forest import FINISHES
+from mcts_dpo.search.strategies import solve
+from tests.search.default_paths import CASES, Case, engine
+from tests.search.support import assert_sound
+
+SETTINGS = SearchSettings(simulations=8, children=3, max_tokens=400, max_step_tokens=80, max_depth=12, temperature=1.0)
+STEP = SETTINGS.model_copy(update={"expand": "step"})
+WRONG = "So we add 1 and 1.\nThe answer is 2."
+
+cases = pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+
+
+def ends(forest: Forest) -> list[int]:
+    return [node for node in range(len(forest)) if forest.terminal[node]]
+
+
+@cases
+@pytest.mark.parametrize("expand", ["step", "rollout"])
+@pytest.mark.parametrize("schedule", ["waves", "events"])
+def test_search(case: Case, expand: str, schedule: str) -> None:
+    settings = SETTINGS.model_copy(update={"expand": expand, "schedule": schedule})
+    problems = [case.problem(), case.problem(reference=case.wrong)]
+    for problem, outcome in zip(problems, (1, -1), strict=True):
+        forest = search([problem], engine(case), prompt=PromptSettings(), settings=settings)
+        assert forest.trees[0].status == "exhausted"
+        assert_sound(forest, settings)
+        (end,) = ends(forest)
+        assert forest.solution_text(end) == case.text
+        assert (forest.answers[end], int(forest.outcome[end])) == (case.answer, outcome)
+        assert int(forest.depth[end]) == len(case.lines)
+
+
+@cases
+def test_a_step_that_states_the_answer_ends_the_path(case: Case) -> None:
+    """Whatever the policy would have gone on to write."""
+    longer = engine(Case(case.name, (*case.lines, "Let us check: 1 + 1 = 2.", "Indeed."), case.answer, case.wrong))
+    forest = search([case.problem()], longer, prompt=PromptSettings(), settings=STEP)
+    (end,) = ends(forest)
+    assert forest.solution_text(end) == case.text + "\n"
+    assert FINISHES[forest.finish[end]] == "answer"
+    assert int(forest.outcome[end]) == 1
+
+
+@cases
+@pytest.mark.parametrize("expand", ["step", "rollout"])
+@pytest.mark.parametrize("select", ["best_path", "best_worst", "two_sigma", "all"])
+def test_pairs(case: Case, expand: str, select: str) -> None:
+    """Of two ways to go, the one that leads to the wrong answer is rejected; no step is for how it reads."""
+    settings = SETTINGS.model_copy(update={"expand": expand})
+    forest = search([case.problem()], engine(case, more=(WRONG,)), prompt=PromptSettings(), settings=settings)
+    assert {case.text, WRONG} == {forest.solution_text(node) for node in ends(forest)}
+    pairs = extract_pairs([forest], PreferenceSettings(select=select, min_gap=0.1))  # type: ignore[arg-type]
+    assert len(pairs) == 1
+    row = pairs.table.to_pylist()[0]
+    assert case.text.startswith(row["chosen"])
+    assert WRONG.startswith(row["rejected"])
+
+
+@cases
+@pytest.mark.parametrize("strategy", ["greedy", "majority", "best-of-n", "weighted", "beam", "dvts", "mcts"])
+def test_strategies(case: Case, strategy: str) -> None:
+    search_settings = STEP if strategy == "mcts" else SETTINGS
+    found = solve([case.problem()], engine(case), [(strategy, 600)], prompt=PromptSettings(), search=search_settings)
+    (attempt,) = found[strategy, 600]
+    assert attempt.error is None
+    assert attempt.answer == case.answer
+    assert attempt.text.strip() == case.text
+    assert attempt.solutions > 0
+
+
+@cases
+def test_solving(case: Case) -> None:
+    forest = search([case.problem()], engine(case), prompt=PromptSettings(), settings=STEP, mode="solve")
+    assert tree_answer(forest, 0).answer == case.answer
+
+
+UNSTATED = (
+    "The answer must be an integer.",
+    "Maybe the answer is 7?",
+    "#### Step 1: add",
+    "<think>\nThe answer is 7.",
+    "Since the result is odd we must go on.",
+)
+
+
+@pytest.mark.parametrize("text", UNSTATED)
+@pytest.mark.parametrize("expand", ["step", "rollout"])
+def test_what_states_nothing_is_no_answer(text: str, expand: str) -> None:
+    """An end of sequence ends the solution all the same: without an answer, which is wrong."""
+    case = Case("nothing", tuple(text.split("\n")), "7", "1")
+    settings = SETTINGS.model_copy(update={"expand": expand})
+    forest = search([case.problem()], engine(case), prompt=PromptSettings(), settings=settings)
+    (end,) = ends(forest)
+    assert (forest.answers[end], int(forest.outcome[end])) == (None, -1)
+    assert FINISHES[forest.finish[end]] == "end"
