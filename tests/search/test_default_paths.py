@@ -84,7 +84,6 @@ def test_solving(case: Case) -> None:
 
 
 UNSTATED = (
-    "The answer must be an integer.",
     "Maybe the answer is 7?",
     "#### Step 1: add",
     "<think>\nThe answer is 7.",
