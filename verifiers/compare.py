@@ -416,6 +416,8 @@ class Comparison:
                 return self.matched(self.distinct(x), self.distinct(y), ordered=False)
             return result
         if a.kind != b.kind:
+            if "ratio" in kinds:
+                return Decision(False, "exact", "a ratio against a list")
             if kinds == {"tuple", "bracket"} and len(x) == 2:
                 return Decision(False, "exact", "round against square brackets")
             if self.policy.tuples == "strict":

@@ -53,7 +53,7 @@ def cheap_verdict(reference: Text, answer: Text, policy: Policy = DEFAULT_POLICY
             a, b = quantity(reference), quantity(answer)
         except TooLarge:
             a = b = None
-        if a is not None and b is not None:
+        if a is not None and b is not None and getattr(policy, "comma", "decimal") != "decimal":
             return exact_verdict(a, b, policy)
     left, right = decoded(reference, "reference"), decoded(answer, "answer")
     if not isinstance(policy, Policy):

@@ -91,6 +91,8 @@ def _unwrapped(raw: str) -> str:
         if text == before:
             break
     text = " ".join(text.split())
+    if len(text) > 2 and text[0] == text[-1] and text[0] in "\"'" and text[0] not in text[1:-1]:
+        text = text[1:-1].strip()
     while len(text) > 2 and text[0] == "{" and text[-1] == "}" and not re.search("[{},]", text[1:-1]):
         text = text[1:-1].strip()
     if (

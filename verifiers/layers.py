@@ -6,6 +6,7 @@ and only a proof could decide. It does not know processes.
 
 from __future__ import annotations
 
+from verifiers.commas import with_points
 from verifiers.compare import Comparison, NeedsProof, Prover
 from verifiers.exact import exact_verdict, quantity
 from verifiers.identity import identity_key
@@ -15,7 +16,7 @@ from verifiers.policy import Policy
 from verifiers.quantities import Decision
 from verifiers.read import conclusion, named_option
 from verifiers.text import has_damage
-from verifiers.tree import show
+from verifiers.tree import Measured, Node, Num, show
 from verifiers.verdict import Verdict
 
 
@@ -39,6 +40,8 @@ def decide_texts(left: str, right: str, policy: Policy, prover: Prover | None) -
             return Verdict("too_large", reason=f"the {side} has {len(text)} characters (at most {MAX_ANSWER})")
         if has_damage(text):
             return Verdict("unparsed", reason=f"the {side} holds control characters")
+    if policy.comma == "decimal":
+        left, right = with_points(left), with_points(right)
     a_key, b_key = identity_key(left), identity_key(right)
     if a_key == b_key and a_key:
         return Verdict("equal", "identity", a_key, b_key, "the same text")
@@ -48,7 +51,7 @@ def decide_texts(left: str, right: str, policy: Policy, prover: Prover | None) -
     readings = []
     for side, text in (("reference", left), ("answer", right)):
         try:
-            readings.append(parse(text))
+            readings.append(_readings(text, policy))
         except Unparsed as reason:
             shown = show(readings[0][0]) if readings else None
             raise NeedsFallback(Verdict("unparsed", None, shown, None, f"the {side}: {reason}")) from reason
@@ -74,6 +77,14 @@ def decide_texts(left: str, right: str, policy: Policy, prover: Prover | None) -
     if first.equal is None:
         return Verdict("timeout" if policy.unproven == "timeout" else "unparsed", None, *forms, first.reason)
     return Verdict("unequal", first.layer, *forms, first.reason)
+
+
+def _readings(text: str, policy: Policy) -> tuple[Node, ...]:
+    """The readings that the policy allows: without those of a decimal comma, if it is none."""
+    found = parse(text)
+    if policy.comma == "group" and "," in text and len(found) > 1:
+        return tuple(node for node in found if not isinstance(node, (Num, Measured))) or found
+    return found
 
 
 __all__ = ["NeedsFallback", "NeedsProof", "TooLarge", "decide_texts"]

@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from functools import lru_cache
 
+from verifiers.commas import as_one_number
 from verifiers.exact import quantity
 from verifiers.lexer import CONSTANTS, GREEK, Token
 from verifiers.limits import MAX_ANSWER, TooLarge, Unparsed
@@ -34,7 +35,9 @@ from verifiers.tree import (
     Seq,
     SetOp,
     Special,
+    Sym,
     Text,
+    is_scalar,
     negated,
     reciprocal,
 )
@@ -42,6 +45,8 @@ from verifiers.units import DEGREE, NO_UNIT, PERCENT, UPRIGHT, is_known_unit, pa
 from verifiers.wording import in_symbols
 
 _OTHER_SCRIPT = re.compile(r"(?<=[\d\w)}\]])\s*(?<![^\x00-\x7f])([^\x00-\x7f]{1,12})$")
+_COLON = re.compile(r"\s*(?::|\\colon(?![a-z]))\s*(?!=)")
+MAX_RATIO = 8
 _SHORT_UNITS = frozenset("cm mm km kg mg ft yd mi oz lb hr hrs min mins sec ml mL mph kph kW kJ Hz lbs".split())  # noqa: SIM905
 _SIGNS: dict[str, Node | None] = {"+": None, "-": MINUS_ONE, "\\pm": Const("pm"), "\\mp": Const("mp")}
 _OPPOSITE: dict[Node | None, Node | None] = {
@@ -65,6 +70,8 @@ def parse(raw: str) -> tuple[Node, ...]:
         raise Unparsed("nothing is left after cleaning")
     exact = quantity(text)
     if exact is not None:
+        if exact.kind == "ratio" and len(exact.parts) > 2:
+            return (_proportion(tuple(Num(part) for part in exact.parts)),)
         if exact.kind != "number":
             return (Special(exact),)
         number = Num(exact.value, exact.decimals, exact.digits)
@@ -78,6 +85,9 @@ def parse(raw: str) -> tuple[Node, ...]:
 
 def _with_words(text: str) -> list[Node]:
     """The readings of a text with its operations in words as symbols, or, where that is none, of the text as it is."""
+    ratio = _ratio(text)
+    if ratio is not None:
+        return [ratio]
     symbols = in_symbols(text)
     if symbols != text:
         try:
@@ -85,6 +95,32 @@ def _with_words(text: str) -> list[Node]:
         except Unparsed:
             pass
     return _readings(_in_upright(text))
+
+
+def _ratio(text: str) -> Node | None:
+    """A ratio of expressions, ``1:\\sqrt{3}:2``; of two it is their quotient. A name before a colon is no part."""
+    parts = _COLON.split(text)
+    if not 2 <= len(parts) <= MAX_RATIO or any(_opens(part) for part in parts) or "\\in" in text:
+        return None
+    try:
+        nodes = tuple(parse(part)[0] for part in parts)
+    except Unparsed:
+        return None
+    if not all(is_scalar(node) for node in nodes) or nodes[-1] == Num(0):
+        return None
+    if sum(isinstance(node, Sym) for node in nodes) not in (0, len(nodes)):
+        return None
+    return Mul((nodes[0], reciprocal(nodes[1]))) if len(nodes) == 2 else _proportion(nodes)
+
+
+def _opens(part: str) -> bool:
+    """Whether a bracket is open at the end of a part, so that the colon behind it is no ratio's."""
+    return not part.strip() or any(part.count(left) != part.count(right) for left, right in ("()", "[]", "{}"))
+
+
+def _proportion(parts: tuple[Node, ...]) -> Seq:
+    """A ratio of three or more, each over the last."""
+    return Seq("ratio", tuple(Mul((part, reciprocal(parts[-1]))) for part in parts[:-1]))
 
 
 def _in_upright(text: str) -> str:
@@ -95,12 +131,11 @@ def _in_upright(text: str) -> str:
 def _readings(text: str) -> list[Node]:
     """The readings of a cleaned text that is no plain number."""
     readings: list[Node] = []
-    comma = re.fullmatch(r"([+-]?\s*\d+),(\d{2,})(\s*\D*)", text)
-    if comma and not (len(comma.group(2)) > 3 and len(comma.group(1)) > 3):
-        other = quantity(f"{comma.group(1)}.{comma.group(2)}{comma.group(3)}")
-        if other is not None:
-            number = Num(other.value, other.decimals, other.digits)
-            readings.append(number if other.unit is NO_UNIT else Measured(number, other.unit))
+    marked = as_one_number(text)
+    other = None if marked is None else quantity(marked)
+    if other is not None:
+        number = Num(other.value, other.decimals, other.digits)
+        readings.append(number if other.unit is NO_UNIT else Measured(number, other.unit))
     try:
         readings.insert(0, _Parser(text, grouped=True).whole())
     except Unparsed:

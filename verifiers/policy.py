@@ -27,6 +27,8 @@ class Policy:
     ``angles``: ``90^\\circ``. ``either``: equals ``90`` and ``\\pi/2``; ``degrees``: only 90; ``radians``: only pi/2.
     ``dates``: what ``3/5`` is beside a date. ``words``: a fraction, and 3/5/2024 is March 5; ``month_first``: March 5;
     ``day_first``: 3 May, and 3/5/2024 too.
+    ``comma``: what ``1,22`` is. ``either``: the list 1, 22 and the number 1.22, while 1,234 is one thousand; ``group``:
+    never a decimal mark; ``decimal``: always one between digits, so that 1,234 is 1.234 and 1.234 is one thousand.
     ``decimals``: an approximate decimal against an exact value or a longer decimal. ``digits``: equal if it is that
     value correctly rounded at the digits given (at least four significant ones); ``exact``: no tolerance at all.
     ``unproven``: both sides agree to high precision at every point tried, but no proof was found in time.
@@ -42,6 +44,7 @@ class Policy:
     base: Literal["optional", "required"] = "optional"
     angles: Literal["either", "degrees", "radians"] = "either"
     dates: Literal["words", "month_first", "day_first"] = "words"
+    comma: Literal["either", "group", "decimal"] = "either"
     decimals: Literal["digits", "exact"] = "digits"
     unproven: Literal["equal", "timeout"] = "equal"
 

@@ -93,7 +93,7 @@ class Seq:
     """Several answers. ``kind``: ``list`` (no brackets), ``tuple``, ``bracket``, ``set``; ``joint``: ``,``, and, or.
 
     Also ``parts`` (labelled (a), (b), …), ``family`` (a value, then what its letters run over), ``cases`` of ``case``
-    (a value and its condition).
+    (a value and its condition), ``ratio`` (of its items and one).
     """
 
     kind: str
@@ -311,7 +311,9 @@ def show(node: Node) -> str:
     if isinstance(node, Big):
         return f"{node.kind}({show(node.body)}, {node.index}={show(node.low)}..{show(node.high)})"
     if isinstance(node, Seq):
-        brackets = {"list": "", "bracket": "[]", "set": "{}", "family": "{}", "cases": "{}"}.get(node.kind, "()")
+        brackets = {"list": "", "bracket": "[]", "set": "{}", "family": "{}", "cases": "{}", "ratio": "::"}.get(
+            node.kind, "()"
+        )
         return brackets[:1] + ", ".join(map(show, node.items)) + brackets[1:]
     if isinstance(node, Interval):
         return f"{'[' if node.low_closed else '('}{show(node.low)}, {show(node.high)}{']' if node.high_closed else ')'}"

@@ -134,7 +134,12 @@ EQUAL = [
     ("3", "3 \\text{ people}"), ("x", "5x/5"), ("3x", "3x\\text{ dollars}"), ("1.2\\times10^9", "1.2\\text{ billion}"), ("2^{10}", "1024 bytes"),
     ("1{,}200{,}000", "1.2 million"), ("60", "60\\text{ km/h}"), ("60", "60\\ km/h"), ("\\text{12 hours}", "12"), ("15\\%", "15 \\text{ percent}"),
     ("15\\%", "0.15"), ("0.15", "15 percent"), ("3\\frac{1}{2}\\text{ hours}", "3.5"), ("3 1/2", "3\\frac12\\text{ miles}"),
-    ("7", "7\\text{ (units)}"), ("4", "4\\text{ units}^2"), ("5 \\text{ kg}", "5000 \\text{ g}"),
+    ("7", "7\\text{ (units)}"), ("4", "4\\text{ units}^2"), ("5 \\text{ kg}", "5000 \\text{ g}"), ("1.22", "1,22"), ("1234567.89", "1.234.567,89"),
+    ("1234.56", "1.234,56"), ("1234567", "1.234.567"), ('1234567', "1'234'567"), ("1234567", "12,34,567"), ("100000", "1,00,000"),
+    ("1234.56", "1 234,56"), ("2.5 kg", "2,5 kg"), ("2.74", "2,74 €"), ("€1234.56", "€1.234,56"), ("1:\\sqrt{3}:2", "\\sqrt3:3:2\\sqrt3"),
+    ("\\sqrt2:1", "2:\\sqrt2"), ("\\sqrt{2}:1", "\\sqrt2"), ("a:b", "\\frac ab"), ("1:2:3", "\\frac12:1:\\frac32"), ("\\frac12:\\frac13", "3:2"),
+    ("\\frac12:\\frac13", "3/2"), ("1:\\sqrt4:3", "1:2:3"), ('"3.14"', '3.14'), ('42', '"42"'), ("1:1:\\sqrt2", "2:2:2\\sqrt2"), ("3.5", "3,5 m"),
+    ("1,5", "1,5"), ("2 602", "2602"), ("x:y:z", "2x:2y:2z"),
 ]  # fmt: skip
 DIFFERENT = [
     ("5", "5 squared"), ("5", "5 cubed"), ("5", "5 factorial"), ("12", "12 negative"), ("12", "12 halves"), ("12", "12 dozen"),
@@ -212,7 +217,9 @@ DIFFERENT = [
     ("\\frac12", "\\frac12\\text{ million}"), ("\\frac12", "\\frac12\\text{ dozen}"), ("3", "3三角形"), ("3", "三角形"), ("5", "五边形"), ("4", "四边形"),
     ("5", "5次方"), ("1", "一元二次方程"), ("3", "3位数"), ("3", "三位数"), ("10", "十字"), ("5", "5级"), ("3", "第三"), ("3", "第3"), ("5", "5号"), ("2", "2分之1"),
     ("0.5", "2"), ("5", "5分之3"), ("60", "每60公里"), ("1", "百分之百多"), ("5", "大于5"), ("5", "小于5"), ("5", "5以上"), ("5", "不是5"), ("5", "约5"),
-    ("150", "一百零五"), ("105", "一百五"), ("5", "5点5"), ("2", "二〇二四"), ("5", "5万个"), ("5", "5千克克"),
+    ("150", "一百零五"), ("105", "一百五"), ("5", "5点5"), ("2", "二〇二四"), ("5", "5万个"), ("5", "5千克克"), ("42", "4,2"), ("1.22", "1,2"), ("1234", "1.234"),
+    ("1,2", "1.2"), ("1:\\sqrt3:2", "1:2:\\sqrt3"), ("1:2:3", "(1/3,2/3)"), ("1:2:3", "\\frac13,\\frac23"), ("x:5", "x/4"), ("5", "x:5"),
+    ("5", "y: 5"), ("1,234", "1.234"), ("12,34", "1234"), ("5", "A: 5"),
 ]  # fmt: skip
 
 
@@ -244,6 +251,19 @@ def test_what_changes_a_number_is_never_dropped(reference: str, answer: str) -> 
 )
 def test_policies_of_dates_and_units(reference: str, answer: str, policy: Policy, expected: bool) -> None:
     assert bool(verify(reference, answer, policy=policy)) is expected
+
+
+@pytest.mark.parametrize(
+    ("reference", "answer", "comma", "expected"),
+    [
+        ("1.22", "1,22", "either", True), ("1.22", "1,22", "group", False), ("1,22", "1, 22", "group", True),
+        ("1,234", "1234", "group", True), ("1,234", "1234", "decimal", False), ("1.234", "1,234", "decimal", False),
+        ("1234", "1.234", "decimal", True), ("3/2", "1,5", "decimal", True), ("2500 g", "2,5 kg", "decimal", True),
+        ("2469135/2", "1.234.567,5", "decimal", True), ("(1,5; 2)", "(3/2; 2)", "decimal", True),
+    ],
+)  # fmt: skip
+def test_what_a_comma_is(reference: str, answer: str, comma: str, expected: bool) -> None:
+    assert bool(verify(reference, answer, policy=Policy(comma=comma))) is expected
 
 
 def test_units_have_exact_sizes() -> None:
