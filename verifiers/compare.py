@@ -16,6 +16,7 @@ from verifiers.cases import Case, pieces_of
 from verifiers.chains import is_chain, is_stated_quantity, stated
 from verifiers.equations import multiples
 from verifiers.exact import compare_quantities, same_number
+from verifiers.families import implied_parameter, renamed, same_progressions
 from verifiers.kinds import (
     are_inequalities,
     as_column,
@@ -42,6 +43,7 @@ from verifiers.limits import TooLarge
 from verifiers.names import assignments_of, is_assignment, names_the_same, oriented, with_names_of
 from verifiers.numeric import investigate, real_value
 from verifiers.policy import Policy
+from verifiers.qualifiers import Qualified, qualified
 from verifiers.quantities import Decision, measured
 from verifiers.regions import Piece, Region, region
 from verifiers.spelling import same_letters
@@ -82,6 +84,27 @@ class Comparison:
 
     def decide(self, a: Node, b: Node) -> Decision:
         """Whether ``a`` (the reference) and ``b`` are the same answer."""
+        x, y = qualified(a), qualified(b)
+        if x.domains or y.domains or (implied_parameter(a) and implied_parameter(b)):
+            return self.families(x, y)
+        return self.unqualified(a, b)
+
+    def families(self, x: Qualified, y: Qualified) -> Decision:
+        """Compare where a side says what its letters run over, or is a family of angles."""
+        other = renamed(x, y)
+        if other is None:
+            return Decision(False, "exact", "letters that run over different numbers")
+        result = self.unqualified(x.body, other)
+        names = {*x.domains, implied_parameter(x.body), implied_parameter(y.body)} & symbols(other)
+        integers = all(side.domains.get(name, "Z") == "Z" for side in (x, y) for name in names)
+        if result.equal is not True and len(names) == 1 and integers:
+            values = (expanded(x.body), expanded(other))
+            if same_progressions(*values, str(next(iter(names)))):
+                return Decision(True, "symbolic", "the same family of values")
+        return result
+
+    def unqualified(self, a: Node, b: Node) -> Decision:
+        """Compare two trees whose letters are just letters."""
         a, b = unwrapped(a), unwrapped(b)
         letters = same_letters(a, b)
         if letters is not None:
@@ -409,7 +432,7 @@ class Comparison:
     def items(self, a: Seq, b: Seq, x: tuple[Node, ...], y: tuple[Node, ...]) -> Decision:
         """Compare the items of two sequences as their brackets ask for."""
         kinds = {a.kind, b.kind}
-        if kinds <= {"list", "set"}:
+        if kinds <= {"list", "set", "family"}:
             ordered = self.policy.order == "kept" and kinds == {"list"}
             result = self.matched(x, y, ordered=ordered)
             if result.equal is False and "set" in kinds and len(x) != len(y):

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import re
 
+from verifiers.qualifiers import with_qualifiers
+
 MAX_ARGUMENT = 24
 """Characters of an upper or lower number of a combination."""
 
@@ -23,7 +25,7 @@ def respelled(text: str) -> str:
         text = _BRACED_ROWS.sub(r"\\begin{cases}\2\\end{cases}", text)
     if "<" in text:
         text = _ANGLED.sub(r"\1\\langle \2\\rangle ", text)
-    return _MEASURE.sub(r"\\angle", _NAMED_FIGURE.sub(_figure, text))
+    return with_qualifiers(_MEASURE.sub(r"\\angle", _NAMED_FIGURE.sub(_figure, text)))
 
 
 # ---------------------------------------------------------------------- plus or minus
