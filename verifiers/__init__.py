@@ -13,7 +13,7 @@ from verifiers.policy import DEFAULT_POLICY, Policy
 from verifiers.read import STYLES, extract_answer, states_answer
 from verifiers.registry import get_verifier, register, verifier_names
 from verifiers.verdict import Verdict
-from verifiers.voting import equivalence_classes
+from verifiers.voting import Grouping, equivalence_classes, grouped
 
 if TYPE_CHECKING:
     from verifiers.pool import VerifierPool
@@ -21,12 +21,14 @@ if TYPE_CHECKING:
 __all__ = [
     "DEFAULT_POLICY",
     "STYLES",
+    "Grouping",
     "Policy",
     "Verdict",
     "VerifierPool",
     "equivalence_classes",
     "extract_answer",
     "get_verifier",
+    "grouped",
     "register",
     "states_answer",
     "verifier_names",

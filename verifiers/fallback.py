@@ -31,6 +31,12 @@ def available() -> bool:
     return importlib.util.find_spec("math_verify") is not None
 
 
+def warm_up() -> None:
+    """Load what the first question to math-verify would load: that takes longer than many a deadline."""
+    if available():
+        judge(r"\int_0^1 x\,dx", r"\int_0^2 x\,dx", Verdict("unparsed"))
+
+
 def judge(reference: str, answer: str, standing: Verdict) -> Verdict:
     """Ask math-verify; what it cannot read either stays as it was."""
     if not available() or not (_readable(reference) and _readable(answer)):

@@ -208,6 +208,15 @@ class VerifierPool:
         }
         return [verdict if verdict is not None else jobs[i].result() for i, verdict in enumerate(cheap)]
 
+    def prove_within(self, seconds: float, reference: str, answer: str, policy: Policy = DEFAULT_POLICY) -> Verdict:
+        """The verdict of a worker, whatever the cheap layers say, with a deadline of its own (seconds above 0)."""
+        return self._proved(reference, answer, policy, seconds)
+
+    def prepare(self) -> None:
+        """Start a worker if none waits, so that the next proof does not wait for it; nothing if that is impossible."""
+        with contextlib.suppress(_NoWorker, _Broken):
+            self._give(self._take())
+
     def warm_up(self) -> None:
         """Start every worker now, instead of at the first proof."""
         workers = [self._take() for _ in range(self.workers)]
@@ -250,15 +259,16 @@ class VerifierPool:
                 self._threads = ThreadPoolExecutor(self.workers, thread_name_prefix="verifiers")
             return self._threads
 
-    def _proved(self, reference: Text, answer: Text, policy: Policy) -> Verdict:
+    def _proved(self, reference: Text, answer: Text, policy: Policy, seconds: float | None = None) -> Verdict:
         assert reference is not None
         assert answer is not None
         texts = [side if isinstance(side, str) else bytes(side).decode() for side in (reference, answer)]
-        request = {"reference": texts[0], "answer": texts[1], "policy": asdict(policy), "seconds": 0.6 * self.deadline}
+        deadline = self.deadline if seconds is None else seconds
+        request = {"reference": texts[0], "answer": texts[1], "policy": asdict(policy), "seconds": 0.6 * deadline}
         spent, reason = 0.0, ""
         for _ in (1, 2):
             try:
-                worker = self._take()
+                worker = self._take(seconds)
             except _NoWorker as failure:
                 reason = f"no worker could be started: {failure}"
                 continue
@@ -267,7 +277,7 @@ class VerifierPool:
                 reason = f"no worker could be started: {failure}"
                 continue
             begun = time.monotonic()
-            limit = min(self.deadline, max(AGAIN * self.deadline, LATEST * self.deadline - spent))
+            limit = min(deadline, max(AGAIN * deadline, LATEST * deadline - spent))
             try:
                 reply = worker.ask(request, limit)
             except _Broken as failure:
@@ -284,9 +294,11 @@ class VerifierPool:
             return Verdict(**reply)
         return Verdict("timeout", reason=f"no verdict: {reason}")
 
-    def _take(self) -> _Worker:
+    def _take(self, patience: float | None = None) -> _Worker:
+        """A worker for one question, waited for so many seconds (None: as long as it takes)."""
         self._own()
-        self._slots.acquire()
+        if not self._slots.acquire(timeout=patience):
+            raise _NoWorker("all are busy")
         try:
             with self._lock:
                 if self._idle:

@@ -57,6 +57,9 @@ def _read(connection: socket.socket, size: int) -> bytes | None:
 def nursery(control: socket.socket, memory: int) -> None:
     """Serve ``fork`` and ``kill`` until the socket closes. ``memory``: MiB that each worker may add to this process."""
     import verifiers.symbolic  # noqa: F401 - warm before the first fork
+    from verifiers.fallback import warm_up
+
+    warm_up()
     from verifiers.unit_table import known
 
     known("metre")  # pint is loaded by the first unit

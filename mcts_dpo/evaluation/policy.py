@@ -30,7 +30,7 @@ from mcts_dpo.statistics import (
     pass_at_k,
     proportion,
 )
-from verifiers import Verdict, equivalence_classes, extract_answer
+from verifiers import Verdict, extract_answer, grouped
 
 
 class EvaluationSettings(Settings):
@@ -74,6 +74,7 @@ class Outcome:
     error:                 why the engine could not serve this problem (then it counts as wrong), else None.
     undecided:             solutions, the greedy one among them, on which no verdict was reached: they count as 0, and
                            are said beside the shares.
+    undecided_pairs:       pairs of classes of sampled answers that the vote could not compare in its time.
     """
 
     problem_id: str
@@ -88,6 +89,7 @@ class Outcome:
     majority_correct: tuple[bool, ...]
     error: str | None
     undecided: int = 0
+    undecided_pairs: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,6 +116,7 @@ class Evaluation:
             "cut_by_length": sum(outcome.cut for outcome in outcomes) / len(outcomes),
             "failed": sum(outcome.error is not None for outcome in outcomes),
             "undecided": sum(outcome.undecided for outcome in outcomes),
+            "undecided_pairs": sum(outcome.undecided_pairs for outcome in outcomes),
             "sampled_tokens": self.sampled_tokens,
         }
         if stated:
@@ -143,7 +146,7 @@ class Evaluation:
         """Read what `save` wrote. Raises InputError for a missing file or one of another kind."""
         table = read_table(path)
         metadata = table.schema.metadata or {}
-        first_edition = _SCHEMA.names[:-1]  # which did not count what was left undecided
+        first_edition = _SCHEMA.names[:-2]  # which did not count what was left undecided
         if table.schema.names not in (_SCHEMA.names, first_edition) or b"ks" not in metadata:
             raise InputError(f"{path}: not an evaluation (columns {', '.join(table.schema.names)})")
         rows: list[dict[str, Any]] = table.to_pylist()
@@ -167,6 +170,7 @@ _SCHEMA = pa.schema(
         ("majority_correct", pa.list_(pa.bool_())),
         ("error", pa.string()),
         ("undecided", pa.int64()),
+        ("undecided_pairs", pa.int64()),
     ]
 )
 
@@ -304,6 +308,7 @@ def _outcome(
     answers = tuple(extract_answer(prompt.prefill + sample.text, prompt.answer_style) for sample in samples)
     each = [verdict(problem, given) for given in answers]
     verdicts = tuple(map(bool, each))
+    vote = grouped(answers)
     return Outcome(
         problem_id=problem.id,
         reference=problem.answer or "",
@@ -314,9 +319,10 @@ def _outcome(
         confidence=confidence,
         sample_answers=answers,
         sample_correct=verdicts,
-        majority_correct=tuple(_majority(answers[:k], verdicts) for k in ks) if samples else (),
+        majority_correct=tuple(_majority(vote.classes, k, verdicts) for k in ks) if samples else (),
         error=greedy.error or (sampled.error if sampled else None),
         undecided=sum(one.undecided for one in (found, *each)),
+        undecided_pairs=vote.undecided,
     )
 
 
@@ -325,9 +331,10 @@ def _first(greedy: Completion) -> Sample:
     return greedy.samples[0] if greedy.samples else Sample((), "", (), "length")
 
 
-def _majority(answers: Sequence[str | None], verdicts: Sequence[bool]) -> bool:
-    """The verdict on the largest class of mathematically equal answers; among equals, the first sampled."""
-    classes = equivalence_classes(answers)
+def _majority(voted: Sequence[Sequence[int]], k: int, verdicts: Sequence[bool]) -> bool:
+    """The verdict on the largest class of mathematically equal answers among the first k; of equals, the first
+    sampled. voted: the classes of all."""
+    classes = [first for members in voted if (first := [index for index in members if index < k])]
     if not classes:
         return False
     winner = max(classes, key=lambda members: (len(members), -members[0]))

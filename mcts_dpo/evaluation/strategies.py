@@ -34,7 +34,7 @@ SEARCHES: tuple[Strategy, ...] = ("beam", "dvts", "mcts")
 class StrategyResult:
     """One strategy at one budget (generated tokens per problem), over all problems in order.
 
-    attempts: the answers and what they cost. correct: their verdicts. undecided: answers on which no verdict was
+    attempts: the answers and what they cost. correct: their verdicts. undecided: of which answers no verdict was
     reached; they count as 0.
     """
 
@@ -42,7 +42,7 @@ class StrategyResult:
     budget: int
     attempts: tuple[Attempt, ...]
     correct: tuple[bool, ...]
-    undecided: int = 0
+    undecided: tuple[bool, ...] = ()
 
     @property
     def accuracy(self) -> Estimate:
@@ -95,7 +95,8 @@ class StrategyComparison:
                     "overshoot": result.overshoot,
                     "answered": sum(attempt.answer is not None for attempt in result.attempts),
                     "failed": sum(attempt.error is not None for attempt in result.attempts),
-                    "undecided": result.undecided,
+                    "undecided": sum(result.undecided),
+                    "undecided_pairs": sum(attempt.undecided for attempt in result.attempts),
                     **_flat(f"minus_{BASELINE}", paired.difference if paired else None),
                     "gained": paired.gained if paired else None,
                     "lost": paired.lost if paired else None,
@@ -161,7 +162,8 @@ class StrategyComparison:
     def load(path: Path) -> StrategyComparison:
         """Read a `strategies.parquet`. Raises InputError for a missing file or one of another kind."""
         table = read_table(path)
-        if table.schema.names != _SCHEMA.names:
+        first_edition = _SCHEMA.names[:-2]  # which did not count what was left undecided
+        if table.schema.names not in (_SCHEMA.names, first_edition):
             raise InputError(f"{path}: not a comparison of strategies (columns {', '.join(table.schema.names)})")
         grouped: dict[tuple[str, int], list[dict[str, Any]]] = {}
         for row in table.to_pylist():
@@ -222,14 +224,13 @@ def evaluate_strategies(
         attempts = solve(problems, engine, group, prompt=prompt, search=search, settings=settings, progress=progress)
         for (strategy, budget), found in attempts.items():
             each = [verdict(p, a.answer) for p, a in zip(problems, found, strict=True)]
-            right, undecided = tuple(map(bool, each)), sum(one.undecided for one in each)
+            right, undecided = tuple(map(bool, each)), tuple(one.undecided for one in each)
             done[strategy, budget] = result = StrategyResult(strategy, budget, tuple(found), right, undecided)
             count = len(problems)
             progress(f"{strategy} {budget}: verified", count, count, accuracy=sum(right) / count)
             part = _part(folder, strategy, budget)
             if part is not None:
-                made = {"made_with": made_with, "undecided": str(undecided)}
-                write_table(part, _table(ids, result).replace_schema_metadata(made))
+                write_table(part, _table(ids, result).replace_schema_metadata({"made_with": made_with}))
 
     missing = [pair for pair in wanted if pair not in done]
     one_stream = [pair for pair in missing if pair[0] in ("majority", "best-of-n", "weighted")]
@@ -253,22 +254,29 @@ _SCHEMA = pa.schema(
         ("solutions", pa.int64()),
         ("text", pa.string()),
         ("error", pa.string()),
+        ("undecided", pa.bool_()),
+        ("undecided_pairs", pa.int64()),
     ]
 )
 
 
 def _table(ids: Sequence[str], result: StrategyResult) -> pa.Table:
+    undecided = result.undecided or (False,) * len(result.correct)
     rows = [
-        {"strategy": result.strategy, "budget": result.budget, "problem_id": id_, "correct": right, **asdict(attempt)}
-        for id_, attempt, right in zip(ids, result.attempts, result.correct, strict=True)
+        {"strategy": result.strategy, "budget": result.budget, "problem_id": id_, "correct": right}
+        | {**asdict(attempt), "undecided": open_, "undecided_pairs": attempt.undecided}
+        for id_, attempt, right, open_ in zip(ids, result.attempts, result.correct, undecided, strict=True)
     ]
     return pa.Table.from_pylist(rows, schema=_SCHEMA)
 
 
-def _result(strategy: Strategy, budget: int, rows: Sequence[Mapping[str, Any]], undecided: int = 0) -> StrategyResult:
+def _result(strategy: Strategy, budget: int, rows: Sequence[Mapping[str, Any]]) -> StrategyResult:
     names = ("answer", "text", "tokens", "solutions", "error")
-    attempts = tuple(Attempt(**{name: row[name] for name in names}) for row in rows)
-    return StrategyResult(strategy, budget, attempts, tuple(row["correct"] for row in rows), undecided)
+    attempts = tuple(
+        Attempt(**{name: row[name] for name in names}, undecided=row.get("undecided_pairs", 0)) for row in rows
+    )
+    right, undecided = (tuple(bool(row.get(name)) for row in rows) for name in ("correct", "undecided"))
+    return StrategyResult(strategy, budget, attempts, right, undecided)
 
 
 def _part(folder: Path | None, strategy: Strategy, budget: int) -> Path | None:
@@ -282,8 +290,7 @@ def _load_part(part: Path, strategy: Strategy, budget: int, made_with: str) -> S
             f"{part}: of another model, prompt, problem set or settings; accepted: the command that began it, or an "
             "--out folder of its own"
         )
-    undecided = int((table.schema.metadata or {}).get(b"undecided", b"0"))
-    return _result(strategy, budget, table.to_pylist(), undecided)
+    return _result(strategy, budget, table.to_pylist())
 
 
 def _flat(name: str, estimate: Estimate | None) -> dict[str, float | None]:

@@ -105,7 +105,8 @@ def _from_tree(task: Task) -> Answered:
         return Answered(Attempt(None, "", info.generated, ends, info.reason), forest)
     found = tree_answer(forest, 0)
     text = task.prompt.prefill + forest.solution_text(found.leaf) if found.leaf >= 0 else ""
-    return Answered(Attempt(found.answer, text, info.generated, ends), forest, found.weight)
+    attempt = Attempt(found.answer, text, info.generated, ends, undecided=found.undecided)
+    return Answered(attempt, forest, found.weight)
 
 
 How = Callable[[Engine], Asked]

@@ -12,7 +12,7 @@ from typing import Literal
 import numpy as np
 
 from mcts_dpo.search.forest import Forest
-from verifiers import equivalence_classes
+from verifiers import grouped
 
 Rule = Literal["weighted", "majority", "best_q", "most_visited"]
 
@@ -26,12 +26,14 @@ class TreeAnswer:
             the visits of the first step of the path.
     leaf:   node id where the returned solution ends; -1 without an answer.
     path:   node ids from the root to `leaf`; empty without an answer.
+    undecided: pairs of clusters that could not be compared in the time of a vote; they stood apart.
     """
 
     answer: str | None
     weight: float
     leaf: int
     path: tuple[int, ...]
+    undecided: int = 0
 
 
 def tree_answer(forest: Forest, tree: int, rule: Rule = "weighted") -> TreeAnswer:
@@ -53,7 +55,8 @@ def tree_answer(forest: Forest, tree: int, rule: Rule = "weighted") -> TreeAnswe
         return _descend(forest, forest.trees[tree].root, leaves, rule)
     value = dict(zip(leaves, values(forest, leaves), strict=True))
     fluency = {leaf: mean_logprob(forest, leaf) for leaf in leaves}
-    clusters = [[leaves[i] for i in members] for members in equivalence_classes([forest.answers[n] for n in leaves])]
+    vote = grouped([forest.answers[node] for node in leaves])
+    clusters = [[leaves[i] for i in members] for members in vote.classes]
 
     def weight(cluster: Sequence[int]) -> float:
         if rule == "majority":
@@ -63,7 +66,7 @@ def tree_answer(forest: Forest, tree: int, rule: Rule = "weighted") -> TreeAnswe
     # max() keeps the first of equals, and clusters come in the order of their first solution.
     best = max(clusters, key=lambda cluster: (weight(cluster), np.mean([fluency[leaf] for leaf in cluster])))
     leaf = max(best, key=lambda leaf: (value[leaf], forest.visits[leaf], fluency[leaf]))
-    return TreeAnswer(forest.answers[leaf], weight(best), leaf, tuple(forest.path(leaf)))
+    return TreeAnswer(forest.answers[leaf], weight(best), leaf, tuple(forest.path(leaf)), vote.undecided)
 
 
 def heard(forest: Forest, tree: int) -> list[int]:

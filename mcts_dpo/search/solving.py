@@ -44,6 +44,7 @@ class SolvedQuestion:
             "sampled_tokens": info.generated,
             "nodes": len(self.forest),
             "status": info.status,
+            "undecided": self.found.undecided,
         }
 
 

@@ -127,7 +127,7 @@ def test_an_evaluation_of_an_earlier_edition_is_read(tmp_path: Path) -> None:
     result = evaluate(PROBLEMS, AutomatonEngine(3), prompt=PROMPT, settings=SETTINGS)
     result.save(tmp_path / "now.parquet")
     table = read_table(tmp_path / "now.parquet")
-    write_table(tmp_path / "before.parquet", table.drop_columns(["undecided"]))
+    write_table(tmp_path / "before.parquet", table.drop_columns(["undecided", "undecided_pairs"]))
     assert Evaluation.load(tmp_path / "before.parquet") == result
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+from dataclasses import replace
 from pathlib import Path
 
 import pyarrow as pa
@@ -11,7 +12,7 @@ import pytest
 from mcts_dpo.engines import load_engine
 from mcts_dpo.evaluation import StrategyComparison, StrategyResult, evaluate_strategies
 from mcts_dpo.evaluation.strategies import parse_budgets, parse_strategies
-from mcts_dpo.files import InputError, write_table
+from mcts_dpo.files import InputError, read_table, write_table
 from mcts_dpo.problems import Problem
 from mcts_dpo.report import plot_strategies
 from mcts_dpo.search import SearchSettings
@@ -20,6 +21,7 @@ from mcts_dpo.statistics import compare_paired
 from tests.conftest import ToyWorld
 from tests.reference.engine import AutomatonEngine
 from tests.search.support import PROMPT
+from verifiers import Verdict, registry
 
 PROBLEMS = [Problem(f"p{i}", "ab" * (1 + i % 3) + "a" * (i // 3), str(1 + i % 3)) for i in range(12)]
 SEARCH = SearchSettings(max_tokens=24, max_step_tokens=8, max_depth=5, temperature=1.0)
@@ -166,3 +168,20 @@ def test_lists_on_the_command_line() -> None:
             parse_budgets(bad)
     with pytest.raises(InputError, match="names none"):
         parse_strategies(",")
+
+
+def test_what_was_not_decided_is_counted_and_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def unreachable(reference: str, answer: str) -> Verdict:
+        raise ConnectionRefusedError("the verifier's server is away")
+
+    monkeypatch.setitem(registry._REGISTRY, "away", unreachable)
+    problems = [replace(problem, verifier="away") for problem in PROBLEMS]
+    found = evaluate_strategies(problems, AutomatonEngine(3), ["majority"], [60], prompt=PROMPT, search=SEARCH)
+    (row,) = found.rows()
+    assert row["undecided"] == row["answered"] > 0
+    assert (row["accuracy"], row["undecided_pairs"]) == (0.0, 0)
+    found.save(tmp_path)
+    assert StrategyComparison.load(tmp_path / "strategies.parquet") == found
+    table = read_table(tmp_path / "strategies.parquet")
+    write_table(tmp_path / "before.parquet", table.drop_columns(["undecided", "undecided_pairs"]))
+    assert StrategyComparison.load(tmp_path / "before.parquet").results[0].correct == found.results[0].correct

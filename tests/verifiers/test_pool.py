@@ -112,8 +112,8 @@ def test_the_question_of_a_killed_worker_is_asked_again() -> None:
 class _Deadly(VerifierPool):
     """A pool each of whose workers is killed when it gets a question."""
 
-    def _take(self) -> _Worker:
-        worker = super()._take()
+    def _take(self, patience: float | None = None) -> _Worker:
+        worker = super()._take(patience)
         os.kill(worker.pid, signal.SIGKILL)
         return worker
 

@@ -33,6 +33,7 @@ class Attempt:
     tokens:    spent: tokens sampled, and the questions of the self-evaluation.
     solutions: finished solutions with an answer: those that had a say.
     error:     why the engine could not serve the problem, else None.
+    undecided: pairs of classes of answers that the vote could not compare in its time; they stood apart.
     """
 
     answer: str | None
@@ -40,6 +41,7 @@ class Attempt:
     tokens: int
     solutions: int
     error: str | None = None
+    undecided: int = 0
 
 
 @dataclass(frozen=True, slots=True)

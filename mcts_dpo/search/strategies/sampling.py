@@ -21,7 +21,7 @@ from mcts_dpo.engines.base import Sample
 from mcts_dpo.search.rewards import outcome
 from mcts_dpo.search.strategies.budget import Attempt, Task, judge
 from mcts_dpo.search.strategies.dialogues import Dialogue
-from verifiers import equivalence_classes
+from verifiers import grouped
 
 Rule = Literal["majority", "best-of-n", "weighted"]
 RULES: tuple[Rule, ...] = get_args(Rule)
@@ -112,12 +112,14 @@ def choose(solutions: Sequence[Solution], rule: Rule, spent: int) -> Attempt:
     if not answered:
         return Attempt(None, "", spent, 0)
     weights = [1.0 if rule == "majority" else _score(solution) for solution in answered]
+    undecided = 0
     if rule == "best-of-n":
         best = max(range(len(answered)), key=weights.__getitem__)
     else:
-        classes = equivalence_classes([solution.answer for solution in answered])
-        best = max(classes, key=lambda members: sum(weights[index] for index in members))[0]
-    return Attempt(answered[best].answer, answered[best].text, spent, len(answered))
+        vote = grouped([solution.answer for solution in answered])
+        best = max(vote.classes, key=lambda members: sum(weights[index] for index in members))[0]
+        undecided = vote.undecided
+    return Attempt(answered[best].answer, answered[best].text, spent, len(answered), undecided=undecided)
 
 
 def _score(solution: Solution) -> float:

@@ -57,4 +57,4 @@ def _attempt(forest: Forest, index: int, prompt: PromptSettings) -> Attempt:
         return Attempt(None, "", info.generated, ends, info.reason)
     found = tree_answer(forest, index)
     text = prompt.prefill + forest.solution_text(found.leaf) if found.leaf >= 0 else ""
-    return Attempt(found.answer, text, info.generated, ends)
+    return Attempt(found.answer, text, info.generated, ends, undecided=found.undecided)
