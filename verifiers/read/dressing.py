@@ -34,9 +34,13 @@ _TAGS = re.compile(
 )
 _ANNOUNCED = re.compile(
     r"\s{0,3}(?:\\(?:text|mbox|textbf|mathrm|mathbf|textrm)\s{0,3}\{\s{0,3})?(?:the\s)?(?:final\s"
-    r"|correct\s)?(?:answer|ans|result|solution)\s{0,3}"
+    r"|correct\s)?(?:answer|ans|result|solution)\}?\s{0,3}"
     r"(?:is(?![A-Za-z])|are(?![A-Za-z])|[:=]|is\s?:)\s{0,3}(?P<rest>[^{}]{0,200}\})?\s{0,3}",
     re.IGNORECASE,
+)
+_ALIGNED = re.compile(
+    r"\A\\begin\{(?:aligned|align\*?|gathered|equation\*?"
+    r"|split)\}([^&\\]{1,300})\\end\{[a-z]{1,12}\*?\}\Z"
 )
 _EQUALS = re.compile(r"\s{0,3}(?:=|:|&=|\\implies|\\Rightarrow|\\therefore|∴|⇒)(?![=A-Za-z])\s{0,3}")
 _QUOTES = {'"': '"', "“": "”", "'": "'", "‘": "’", "`": "`", "«": "»", "„": "“", "「": "」", "『": "』", "【": "】"}
@@ -49,6 +53,7 @@ def undressed(text: str) -> str:
     if _SIGNS.search(bare):
         bare = _TAGS.sub("", _TICKS.sub("", bare)).strip()
         bare = _SIZES.sub("", _WRAPPED.sub("", bare)) if "\\" in bare else bare
+        bare = _ALIGNED.sub(r"\1", bare)
         bare = _uncoloured(bare) if _COLOURED.search(bare) else bare
     for _ in range(4):
         before = bare

@@ -48,8 +48,9 @@ LANGUAGES: dict[str, Language] = {
             "came out to(?: be)? | reads | must equal | should equal"
         ),
         reasons=(
-            "because | since | as | so | which | where | given | but | yet | although | though | "
-            r"whereas | while | hence | thus | therefore | by | that is | i\.e\. | e\.g\. | ie | "
+            "because | since | (?<!many )(?<!much )as(?! (?:many|much|long|large|old|far|well)) | so "
+            "| which | where | given | based on | according to | obtained | but | yet | "
+            r"although | though | whereas | while | hence | thus | therefore | by | that is | i\.e\. | e\.g\. | ie | "
             "meaning | namely | not | rather than | instead of | using | from | after | with | due to | "
             "assuming | in other words | considering | then | making | leaving | for | when | if | "
             "unless | otherwise | whose | who | "
@@ -58,7 +59,7 @@ LANGUAGES: dict[str, Language] = {
             "or equivalently"
         ),
         ands="and",
-        ors="or",
+        ors="or | maybe | perhaps | possibly | alternatively",
         weak="results? | solutions?",
     ),
     "Chinese": _language(
@@ -166,6 +167,7 @@ LANGUAGES: dict[str, Language] = {
         ),
         ands="и",
         ors="или",
+        bare=True,
     ),
     "Ukrainian": _language(
         keys="відповідь",

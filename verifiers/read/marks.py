@@ -17,7 +17,7 @@ from verifiers.read.thoughts import lowered
 MAX_MARKS = 24
 """Marks of one language that are looked at, from the last one backwards."""
 _OWN: list[str] = []
-_EDGE, _END = r"(?<![^\W_])", r"(?![^\W_])"
+_EDGE, _END = r"(?<![^\W_])", r"(?![^\W_]|[\u0900-\u0dff])"
 _STOPS = r"(?!(?:whether|if|that|which|who|when|not|because|since|and|but|so|we|you|i|then|where)\b)"
 _BETWEEN = (
     rf"(?:,[^.,;:\n?!]{{1,30}},)?(?:[^\S\n]{{1,4}}{_STOPS}[^\W_]{{1,30}}(?:'s)?"
@@ -25,10 +25,11 @@ _BETWEEN = (
 )
 _DECOR = r"[*_\"”'’»\]]{0,4}"
 _POINT = (
-    rf"{_DECOR}(?:\s?[(（][^()（）\n]{{1,40}}[)）])?{_DECOR}[^\S\n]{{0,4}}(?:[:：=→⇒]|[-–—]{{1,2}}>|[–—]"
+    rf"{_DECOR}(?:\s?[(（][^()（）\n]{{1,40}}[)）])?{_DECOR}[^\S\n]{{0,4}}(?:[:：=→⇒】]|[-–—]{{1,2}}>|[–—]"
     rf"|[^\S\n]-{{1,2}}[^\S\n]){_DECOR}"
 )
 _FORMULA = r"[*_]{0,3}[^\S\n]{0,4}(?=\$|\\\(|\\\[)"
+_ABBREVIATED = r"(?<=ans\.)\s?(?=[\d$\\(-])"
 _ALONE = r"(?:[*_]{0,3}[:：]?[*_]{0,3}[^\S\n]{0,4}(?=\n\s{0,40}\S))"
 _LINE = r"(?:(?<=\n)|\A)[^\w\n]{0,16}(?:the )?(?:final |correct |our |my )?"
 _BARE = r"[^\S\n]{0,4}(?=[\d$\\(（\[+\-−–=]|[A-Ea-e](?![a-z]))"
@@ -44,8 +45,12 @@ _HEDGE = re.compile(
     r"|not (?:\w+ )?sure|not certain|wonder"
     r"|vielleicht|quizás|quizá|tal vez|peut-être|forse|talvez|возможно|może)\b|也许|可能|或许|たぶん|おそらく|아마"
 )
+_ELSEWHERE = re.compile(
+    r"\b(?:for example|e\.g\.|for instance|examples?|hint|the format|previous|sub-?problem|analog\w+"
+    r"|check|checking|verify|verifying)\b"
+)
 _HEDGED_LINK = re.compile(r"\b(?:could|might|may|can|would)\b")
-_MODAL = re.compile(r"\b(?:must|should|has to|have to|ought to|shall|need)\b")
+_MODAL = re.compile(r"\b(?:must|should|has to|have to|ought to|shall|need|will|would|can only)\b")
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +58,8 @@ class Mark:
     """One place where a text says what its answer is.
 
     start, end: of the mark itself; the answer is read from ``end``. weak: see `Language.weak`. hedged: "maybe the
-    answer is". modal: "the answer must be". line: the mark is a line or heading of its own, or ends with a colon.
+    answer is". modal: "the answer must be". colon: it has no verb; it ends with a colon or is a line of its own.
+    void: it states nothing: "if the answer is", "the wrong answer is".
     """
 
     start: int
@@ -63,6 +69,7 @@ class Mark:
     hedged: bool = False
     modal: bool = False
     colon: bool = False
+    void: bool = False
 
 
 def register_mark(mark: str) -> None:
@@ -93,12 +100,12 @@ def _pattern(language: Language, weak: bool) -> re.Pattern[str]:
     spaced = all(word.isascii() or word[0] < "\u0e00" or "\u0980" <= word[0] < "\u0d00" for word in language.keys)
     edge, end, gap = (_EDGE, _END, r"[^\S\n]{1,4}") if spaced else ("", "", r"[^\S\n]{0,4}")
     between = _BETWEEN if spaced else ""
-    links = [rf"{_POINT}", _FORMULA]
+    links = [_POINT, _FORMULA, _ABBREVIATED]
     if language.copulas:
-        copulas = "|".join(language.copulas)
+        copulas = "|".join(sorted(language.copulas, key=len, reverse=True))
         links.insert(0, rf"{_DECOR}{between}{gap}(?P<copula>{copulas}){end}{_DECOR}[^\S\n]{{0,4}}[:：]?{_DECOR}")
     if language.bare:
-        links.append(_BARE)
+        links.insert(0, _BARE)
     body = rf"{edge}(?:{nouns}){end}(?:{'|'.join(links)})"
     return re.compile(rf"{body}|(?P<line>{_LINE}(?:{nouns}){end}{_ALONE})")
 
@@ -124,8 +131,7 @@ def _of_language(low: str, language: Language) -> Iterator[Mark]:
             continue
         for match in deque(_pattern(language, weak).finditer(low), maxlen=MAX_MARKS):
             before = _clause_before(low, match.start())
-            if _NOT_HERE.search(before):
-                continue
+            void = bool(_NOT_HERE.search(before) or _ELSEWHERE.search(before) or _ELSEWHERE.search(match.group()))
             copula = match.groupdict().get("copula") or ""
             hedged = bool(_HEDGE.search(before) or _HEDGE.search(match.group()) or _HEDGED_LINK.search(match.group()))
             yield Mark(
@@ -134,6 +140,7 @@ def _of_language(low: str, language: Language) -> Iterator[Mark]:
                 language,
                 weak=weak,
                 hedged=hedged,
+                void=void,
                 modal=bool(_MODAL.search(copula)),
                 colon=not copula,
             )

@@ -106,5 +106,14 @@ def _is_value(text: str, start: int, end: int) -> bool:
     words = [word.lower() for word in _WORD.findall(re.sub(r"\\[A-Za-z]+", " ", inner))]
     if any(word not in _FUNCTIONS and not word.isupper() and len(word) > 1 for word in words if word not in _FUNCTIONS):
         return False
-    remark = text[start] == "(" and start and text[start - 1] in " *_" and text[:start].rstrip(" *_$")[-1:].isdigit()
-    return not (remark and ("=" in inner or "≈" in inner or _NUMERIC.fullmatch(inner)))
+    return not (_is_remark(text, start) and ("=" in inner or "≈" in inner or _NUMERIC.fullmatch(inner)))
+
+
+def _is_remark(text: str, start: int) -> bool:
+    """Whether a bracket that holds numbers only stands behind a number or a word and a blank: "12 (3*4)", "twelve
+    (12)"."""
+    if not start or text[start - 1] not in " *_":
+        return False
+    before = text[max(0, start - 30) : start].rstrip(" *_$")
+    word = re.search(r"[^\W\d_]{3,}\Z", before)
+    return before[-1:].isdigit() or (word is not None and word.group().lower() not in _FUNCTIONS)

@@ -18,7 +18,20 @@ _LABELLED = re.compile(
     r"|([A-J])(?:\}?[.:：)]|\s?[–—])|([a-j])\))\s{0,3}(\S.*)",
     re.DOTALL,
 )
+_MAY_LABEL = re.compile(r"\A\s{0,3}(?:\$|\\\()?\s{0,3}\\(?:text|textbf|mathrm|mathbf|mbox|textrm)")
 _VALUE = re.compile(r"[\d\\$+-]|[^\W\d_]{2,}|[^\W\d_]\b")
+
+
+_WRAPPER = re.compile(r"\\(?:text|textbf|mathrm|mathbf|mbox|textrm)\s?\{([^{}]*)\}|\\[ ,;:]|\\q?quad|~")
+
+
+def _plain(text: str) -> str:
+    """The text without what wraps or spaces its label."""
+    return (
+        re.sub(r"\s{2,}", " ", _WRAPPER.sub(lambda match: f" {match[1] or ''} ", text)).strip()
+        if "\\" in text
+        else text
+    )
 
 
 def named_option(reference: str, answer: str) -> tuple[str, str]:
@@ -29,6 +42,8 @@ def named_option(reference: str, answer: str) -> tuple[str, str]:
     """
     if len(answer) > 300 or len(reference) > 300:
         return reference, answer
+    if _MAY_LABEL.search(answer):
+        answer = _plain(answer) if _LABELLED.fullmatch(_plain(answer)) else answer
     wanted = _LETTER.fullmatch(reference)
     if wanted is not None:
         return reference, _letter_of(answer)

@@ -13,7 +13,8 @@ from verifiers.read.dressing import undressed
 _LABEL = re.compile(
     r"(?:(?<=[\s,;.:])|\A)(?:part\s{1,2})?(?:\((?P<a>[a-h]|[ivx]{1,4}|\d{1,2})\)|(?P<b>[a-h]"
     r"|[ivx]{1,4}|\d{1,2})\))\s{0,3}[:.]?(?=[\s$\\*\d(-])\s{0,3}"
-    r"|(?:(?<=[\s,;.:])|\A)part\s{1,2}(?P<c>[a-h]|[ivx]{1,4}|\d{1,2})\s{0,2}[:.]\s{0,3}",
+    r"|(?:(?<=[\s,;.:])|\A)part\s{1,2}(?P<c>[a-h]|[ivx]{1,4}|\d{1,2})\s{0,2}[:.]\s{0,3}"
+    r"|(?:(?<=\n)|\A)[ \t]{0,4}(?P<d>\d{1,2})\.[ \t]{1,3}(?=[-$\\*\dA-Za-z])",
     re.IGNORECASE,
 )
 _ROMAN = ("i", "ii", "iii", "iv", "v", "vi", "vii", "viii", "ix", "x")
@@ -37,7 +38,7 @@ def joined_parts(values: list[str]) -> str:
 
 def labelled_parts(text: str) -> str | None:
     """``(a) 1 (b) 2`` as ``(1, 2)``; None for a text that is not made of parts with labels in a row."""
-    if ")" not in text and "art" not in text:
+    if ")" not in text and "art" not in text and "\n" not in text:
         return None
     found = list(_LABEL.finditer(text[:4_000]))
     if not 2 <= len(found) <= _MAX_PARTS or text[: found[0].start()].strip():
@@ -48,7 +49,7 @@ def labelled_parts(text: str) -> str | None:
         return None
     ends = [match.start() for match in found[1:]] + [len(text)]
     values = [_part(text[match.end() : end]) for match, end in zip(found, ends, strict=True)]
-    if not all(values):
+    if not all(values) or (found[0]["d"] and any("=" in value or len(value.split()) > 3 for value in values)):
         return None
     return joined_parts([values[index] for index in order])
 

@@ -20,10 +20,11 @@ from verifiers.read.values import is_bare, is_value, trimmed, value_in_prose
 
 WINDOW = 2_000
 """Characters after a mark that are looked at."""
-_OPENING = re.compile(r"[\s:：*_>✅👉🎉~|=]{0,80}(?:(?:as follows|below|the following)\s?[:：]\s{0,8})?[*_]{0,4}")
-_ABBREVIATION = re.compile(
-    r"(?:\b(?:i\.e|e\.g|a\.m|p\.m|vs|cf|approx|ca|dr|mr|mrs|ms|st|no|etc)|(?:\A|\s)[a-e])\Z", re.IGNORECASE
+_OPENING = re.compile(
+    r"[\s:：*_>✅👉🎉~|=]{0,80}(?:(?:as follows|below|the following)\s?[:：]\s{0,8}|(?:given by"
+    r"|equal to)\s)?[*_]{0,4}"
 )
+_ABBREVIATION = re.compile(r"(?:\b(?:i\.e|e\.g|a\.m|p\.m|vs|cf|approx|ca|dr|mr|mrs|ms|st|no|etc))\Z", re.IGNORECASE)
 _SENTENCE = re.compile(
     r"[.!?](?=[\"'”’»*_)\]`]{0,4}(?:\s|\Z|[A-Z<]))|[.](?=[\u3000-\uffff])|[。！？।॥؟]|\n|<(?=/?[a-z])|\.{3}|…"
 )
@@ -75,7 +76,7 @@ def _boundaries(language: Language) -> re.Pattern[str]:
         rf"|(?P<and>\s{{0,8}}[,，]?\s{{0,8}}(?:{ands})\s{{0,8}}|\s{{1,4}}&\s{{1,4}})"
         rf"|(?P<list>\s{{0,8}}[,;，；、](?=\s|[\u2e80-\uffff]|[*_\"”’]|{_LETTER}{_LETTER})[\"”’*_]{{0,3}}\s{{0,8}})"
         rf"|(?P<stop>\s{{1,8}}(?:[-–—]{{1,3}}|/|\||=>|⇒|→)\s{{1,8}}(?={_LETTER}{_LETTER})"
-        rf"|\s{{0,8}}[—]\s{{0,8}}|[(（\[]|\s{{0,4}}[:：]\s{{1,8}}|[（])"
+        rf"|\s{{0,8}}[—]\s{{0,8}}|[(（\[]|\s{{0,4}}[:：]\s{{1,8}}|[)）])"
     )
 
 
@@ -120,7 +121,7 @@ def _sentence_end(low: str, start: int) -> tuple[int, str]:
     """Where the sentence that begins at ``start`` ends, and the sign that ends it."""
     for match in _SENTENCE.finditer(low, start):
         at = match.start()
-        if match.group() == "." and _ABBREVIATION.search(low, max(0, at - 8), at):
+        if match.group() == "." and (_ABBREVIATION.search(low[max(0, at - 8) : at]) or _is_option(low, start, at)):
             continue
         if match.group() == "..." or match.group() == "…":
             return at, "..."
@@ -132,7 +133,19 @@ _ALTERNATIVE = re.compile(
     r"[\s*_]{0,8}(?:or\b|alternatively\b|maybe\b|perhaps\b|possibly\b)[\s,]{0,3}(?:(?:maybe|perhaps"
     r"|possibly|else|it is|it could be|even)\s){0,2}"
 )
-_SKIPPED = re.compile(r"[\s,;:，；、(]*(?:so|then|thus|hence|therefore|也就是|所以|因此)?[\s,;:，；、]*")
+_SKIPPED = re.compile(
+    r"[\s,;:，；、(]*(?:so|then|thus|hence|therefore|donc|also|entonces|pues|quindi|portanto|então|dus"
+    r"|значит|więc|也就是|所以|因此|即|つまり|즉)?[\s,;:，；、]*"
+)
+
+
+def _is_option(low: str, start: int, at: int) -> bool:
+    """Whether a full stop stands behind the letter of an option at the beginning: "B. twelve"."""
+    return (
+        at == start + 1 and low[start] in "abcdefgh" and low[at + 1 : at + 2] == " " and low[at + 2 : at + 3].isalnum()
+    )
+
+
 _CONDITION = re.compile(r"\b(if|when|unless|otherwise|for|if not)\b")
 
 
@@ -174,7 +187,7 @@ def _extended(window: str, low: str, answer: str, clauses: list[_Clause]) -> tup
     for clause in clauses[1:]:
         if clause.joint in ("break", "stop"):
             break
-        item = window[clause.start : clause.end].strip(" *_`")
+        item = window[clause.start : clause.end].strip(" *_`.")
         if not item:
             pending = clause.joint
             continue

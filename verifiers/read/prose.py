@@ -38,16 +38,22 @@ _LEADING = re.compile(
     re.IGNORECASE,
 )
 _REASON = re.compile(
-    r"\s{0,8}[,;(—–-]?\s{0,4}\b(?:because|since|which|given that|as|due to|for the reason)\b", re.IGNORECASE
+    r"\s{0,8}[,;(—–-]?\s{0,4}\b(?:because|since|which|given that"
+    r"|(?<!many )(?<!much )(?<!long )as(?! (?:many|much|long|large|old|tall|far|big|well)\b)|due to"
+    r"|for the reason)\b",
+    re.IGNORECASE,
 )
 _SAID = re.compile(
     r"\W{0,4}(yes|no|true|false)\b\W{0,3}(?:[,.:;!—–-]\s{0,4}\S|\s(?:because|since|as|it|they|he|she"
     r"|this|that|the|there)\b)",
     re.IGNORECASE,
 )
+_TEXT_ONLY = re.compile(r"\$?\\(?:text|mbox|textbf|mathrm)\s?\{([^{}]*)\}\$?")
+_OPTION = re.compile(r"[(（]?[A-J][)）.:]\s(?:[^\s.]+\s){0,11}[^\s.]+\.?")
+_ASSIGNED = re.compile(r"(.{1,200}?),?\s(?:where|with)\s\$?([A-Za-z])\$?\s?=.{1,120}", re.DOTALL)
 _VERBS = re.compile(
     r"(?:the|this|that|our|it)\b[^.,;:]{0,60}?\s?\b(converges|diverges|increases"
-    r"|decreases)(?:\s(absolutely|conditionally|uniformly))?\W*\Z",
+    r"|decreases)(?:\s(absolutely|conditionally|uniformly))?\W*(?:\s(?:by|because|since|when|as|for|due)\s[^\d]*)?\Z",
     re.IGNORECASE,
 )
 _ADJECTIVES = {"converges": "convergent", "diverges": "divergent", "increases": "increasing", "decreases": "decreasing"}
@@ -77,6 +83,14 @@ _QUALIFIED = re.compile(
 def concluded(text: str) -> str:
     """What a text without a mark states; the text itself where it is an answer, or no value is found in it."""
     bare = undressed(text)
+    wrapped = _TEXT_ONLY.fullmatch(bare)
+    if wrapped is not None and _SAID.match(wrapped[1]):
+        bare = wrapped[1]
+    if _OPTION.fullmatch(bare):
+        return labelled_parts(bare) or bare
+    assigned = _ASSIGNED.fullmatch(bare) if len(bare) < 400 and _QUALIFIED.match(bare) else None
+    if assigned and not re.search(rf"(?<![A-Za-z]){assigned[2]}(?![A-Za-z])", assigned[1]):
+        return assigned[1]
     if not is_prose(bare):
         return labelled_parts(bare) or (_prefixed(bare) if bare[:1].isalpha() or not bare.isascii() else bare)
     said = _SAID.match(bare)
@@ -127,7 +141,8 @@ def value_of_sentence(sentence: str) -> str | None:
     mathematics = list(_MATH.finditer(text)) if "$" in text or "\\" in text else []
     for match in reversed(deque(_LINKS.finditer(text), maxlen=MAX_LINKS)):
         rest = without_fillers(trimmed(text[match.end() :]))
-        if rest and not _inside(mathematics, match.start()) and not is_prose(rest):
+        denied = re.search(r"(?:\bnot|cannot|can't|n't|never)\s{0,3}\Z", text[: match.start()])
+        if rest and not denied and not _inside(mathematics, match.start()) and not is_prose(rest):
             return rest
     segments = [segment for segment in mathematics if not is_label(segment)]
     if segments:
@@ -139,13 +154,13 @@ def _without_reason(text: str) -> str:
     """A sentence without its explanation, where what precedes that states a value."""
     for match in _REASON.finditer(text):
         head = text[: match.start()].strip()
-        if re.search(r"\d|\\|\$", head) and not re.search(
+        if re.search(r"\d|\\|\$|\b(?:is|are|on|in)\b", head) and not re.search(
             r"\A(?:since|because|as|given)\b|\bnot\b", head, re.IGNORECASE
         ):
             inside = any(
                 low < match.start() < high for low, high in (segment.span() for segment in _MATH.finditer(text))
             )
-            if not inside and (_LINKS.search(head) or not is_prose(head)):
+            if not inside and (_LINKS.search(head) or _FALLS_ON.search(head) or not is_prose(head)):
                 return head
     return text
 

@@ -20,7 +20,7 @@ _START = (
 _DENIED = re.compile(
     rf"{_START}(?:no|nope|nein|non|não|нет|いいえ)(?=[,.:;!—–]|\s+(?:wait|that|it|this|i|my|the answer)\b|\s*\Z)"
     r"|\b(?:that|this|it|which|answer|above|result|calculation|i|value|number|one)(?:\s(?:is|was"
-    r"|looks|seems|must be|can't be|cannot be)|'s|s)\s"
+    r"|looks|seems|must be|can't be|cannot be)|'s|(?<=that)s)\s"
     r"(?:\w+\s){0,2}?(?:wrong|incorrect|a mistake|an error|mistaken|not right|not correct|not true"
     r"|not it|off|too (?:big|small|large|high|low))\b"
     r"|\b(?:that|this|it|answer)\s(?:isn't|is not|can't be|cannot be|can not be"
@@ -34,10 +34,10 @@ _DENIED = re.compile(
     r"|\b(?:or|but) rather\b|\bignore (?:that|this|the above)|\bdisregard\b|\bcrossed out\b"
     r"|\b(?:es|está) (?:incorrecto|mal|equivocad\w)|\b(?:c'est|est) (?:faux|incorrect)"
     r"|\b(?:das )?ist falsch|\bэто (?:неверно|неправильно)|\bè sbagliat|\bestá errad"
-    r"|不对|不對|错了|錯了|有误|更正|算错|間違い|違います|틀렸|아니"
+    r"|不对|不對|(?<![A-Za-z0-9])[错錯]了|有误|更正|算错|間違い|違います|틀렸|아니"
 )
 _DOUBTED = re.compile(
-    rf"{_START}(?:wait|actually|hmm+|sorry|rather|well actually|in fact, no|instead|hold on|espera"
+    rf"{_START}(?:wait|actually|hmm+|sorry|rather|make (?:it|that)|well actually|in fact, no|instead|hold on|espera"
     rf"|attends|moment mal|warte)\b|等等|等一下"
 )
 _INSTEAD = re.compile(
@@ -70,17 +70,18 @@ class Retraction:
     instead: str | None
 
 
-def retraction(after: str, numeric: bool = True) -> Retraction | None:
+def retraction(after: str, answer: str = "") -> Retraction | None:
     """Whether the text after a stated answer takes it back; None if the answer stands.
 
-    numeric: the answer holds a digit or a formula; then a mere doubt ("wait", "actually") counts only before another
-    one.
+    answer: what was stated. Where it holds a digit or a formula, a mere doubt ("wait", "actually") counts only before
+    another such answer.
     """
+    numeric = bool(re.search(r"\d|\\|\$", answer))
     window = after[:WINDOW]
     low = lowered(window)
     aside = _ASIDE.search(low)
     low = low[: aside.start()] if aside else low
-    denial = _last_denial(low)
+    denial = _last_denial(low, answer)
     if denial is not None:
         return Retraction(_instead(window[: len(low)], low, denial, strict=False))
     doubts = list(_DOUBTED.finditer(low))[-4:]
@@ -91,10 +92,16 @@ def retraction(after: str, numeric: bool = True) -> Retraction | None:
     return None
 
 
-def _last_denial(low: str) -> int | None:
+def _last_denial(low: str, answer: str) -> int | None:
     """Where the last denial ends that is no answer to a question and is not followed by a confirmation."""
     last: int | None = None
-    for match in _DENIED.finditer(low):
+    named = (
+        re.compile(rf"(?<![\w.]){re.escape(answer.lower()[:60])}\s(?:is|was)\s(?:wrong|incorrect|not right)\b")
+        if answer
+        else None
+    )
+    found = [*_DENIED.finditer(low), *(named.finditer(low) if named else ())]
+    for match in sorted(found, key=lambda one: one.start()):
         before = low[: match.start()].rstrip()
         sentence = re.search(r"[.!?\n;](?=\s|\Z)", low[match.end() :])
         asked = sentence is not None and sentence.group() == "?"

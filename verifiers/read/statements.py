@@ -22,14 +22,14 @@ from verifiers.read.phrases import first_phrase
 from verifiers.read.postfix import postfix_marks
 from verifiers.read.retractions import retraction
 from verifiers.read.tags import tags
-from verifiers.read.values import is_bare, is_property, is_value
+from verifiers.read.values import is_bare, is_property, is_quality, is_value
 
 Kind = Literal["box", "hash", "tag", "phrase"]
 ALL: tuple[Kind, ...] = ("box", "hash", "tag", "phrase")
 _DIGIT = re.compile(r"\d|\\|\$")
 _LABEL = re.compile(
     r"(?:(?<=\n)|\A|(?<=[.;:,]\s))[ \t>*]{0,6}(?:part\s)?(?:[(\[]?(?P<label>[a-h]|[ivx]{1,4}"
-    r"|\d{1,2})[)\].:]|(?P<bullet>[-*•·–]))(?=[\s$\\*])[^\n]{0,400}\Z",
+    r"|\d{1,2})[)\].:]:?|(?P<bullet>[-*•·–]))(?=[\s$\\*])[^\n]{0,400}\Z",
     re.IGNORECASE,
 )
 _JOINER = re.compile(r"(?:\\(?:text|mbox|mathrm)\s*\{|\b)\s*(and|or|und|oder|y|et|ou)\b|[,;&、，]", re.IGNORECASE)
@@ -71,7 +71,7 @@ def stated(text: str, kinds: Collection[Kind] = ALL) -> Statement | None:
 
 def _after_retraction(text: str, one: Statement, kinds: Collection[Kind]) -> Statement:
     assert one.answer is not None
-    taken_back = retraction(text[one.end :], bool(_DIGIT.search(one.answer)))
+    taken_back = retraction(text[one.end :], one.answer)
     if taken_back is None:
         return one
     instead = taken_back.instead if "phrase" in kinds else None
@@ -131,21 +131,28 @@ def _phrase_at(text: str, mark: Mark, held: list[Statement]) -> Statement | None
     phrase = first_phrase(rest, mark.language)
     if any(mark.end <= box.start <= mark.end + phrase.end + 1 for box in held):
         return None
-    answer = phrase.answer
+    answer = None if mark.void else phrase.answer
     if answer is not None and ("boxed" in answer or "box" in answer):
         inner = boxes(answer)
         answer = (inner[-1].content or None) if inner else answer
     if answer is not None and phrase.dug and mark.colon and not phrase.last:
         answer = None
-    if phrase.question or (answer is not None and _echoes_prompt(answer)):
+    if answer is not None and phrase.question:
+        taken_back = retraction(text[mark.end + phrase.end + 1 :], answer)
+        answer = taken_back.instead if taken_back else None
+    if answer is not None and _echoes_prompt(answer):
         answer = None
     prop = answer is not None and (
         is_property(answer) or (mark.modal and not _DIGIT.search(answer) and not is_single(answer))
     )
-    firm = not (mark.weak or mark.hedged or prop)
-    return Statement(
-        "phrase", answer, mark.start, mark.end + phrase.end, firm, firm and not (phrase.dug and mark.colon)
-    )
+    firm = not (mark.weak or mark.hedged or prop or mark.void)
+    wordy = answer is None or is_quality(answer) or (mark.colon and (phrase.dug or _is_wordy(answer)))
+    return Statement("phrase", answer, mark.start, mark.end + phrase.end, firm, firm and not wordy)
+
+
+def _is_wordy(answer: str) -> bool:
+    """Whether an answer has several words and begins with one: after a colon it may be the beginning of a solution."""
+    return bool(re.match(r"[^\W\d_]{2,}\s", answer)) and bool(re.search(r"\d", answer))
 
 
 def is_single(answer: str) -> bool:

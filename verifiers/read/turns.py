@@ -14,7 +14,7 @@ _SPECIAL = re.compile(
 _ENDS = re.compile(r"end|eo[sturm]|</s>|return|/INST\]|sep|_eo", re.IGNORECASE)
 _SKIPPED = re.compile(r"end_header|begin|bos|end_of_thought", re.IGNORECASE)
 _GOES_ON = re.compile(r"\s{0,8}(?:<[^<>\n]{1,48}>\s{0,8}){0,3}(?:assistant|model\b|\Z|<\|channel\|?>|<\|message\|?>)")
-_STARTS_USER = re.compile(r"<start_of_turn>user|\[INST\]|<\|(?:user|human)\|?>", re.IGNORECASE)
+_STARTS_USER = re.compile(r"<start_of_turn>user|\[INST\]|<[|｜](?:user|human)[|｜]?>", re.IGNORECASE)
 _ROLE = re.compile(r"\s{0,8}(user|system|tool|human)\b", re.IGNORECASE)
 _NEXT = re.compile(
     r"(?:\n|\A)[ \t>*#_]{0,12}(?:(?:Next|New|Another|Follow-?up)\s)?"

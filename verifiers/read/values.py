@@ -18,8 +18,7 @@ _FILLERS = re.compile(
     r"|certainly|surely|still\s|always\s|as follows|the following|indeed|finally|ultimately|again"
     r"|once again|it is|it's"
     r"|(?:the|a|an)\s(?:final\s|correct\s|exact\s|whole\s|natural\s|real\s|single\s)?(?:number|value"
-    r"|integer|fraction|expression|amount|sum"
-    r"|figure|letter|option|choice|answer|word|quantity|total)(?:\sof)?(?:\s(?:is|being))?\s(?!of\b"
+    r"|integer|fraction|expression|letter|option|choice|answer|word)(?:\sof)?(?:\s(?:is|being))?\s(?!of\b"
     r"|that\b|in\b|for\b|to\b)|a total of|a grand total of|(?:option|choice|letter"
     r"|answer)\s(?=\W{0,3}[A-Za-z]\b)"
     r"|choice of\s|none other than|nothing but|no more than\s(?!\d)|written as|expressed as|option:)[,:]?\s{0,3}",
@@ -55,6 +54,10 @@ _TRAILING = words_of(
 _NOTHING = frozenset(
     [
         "correct",
+        "both",
+        "them",
+        "these",
+        "those",
         "right",
         "wrong",
         "incorrect",
@@ -130,6 +133,7 @@ _NOTHING = frozenset(
         "final",
     ]
 )
+_COUNTED = re.compile(r"[\u3040-\u30ff\u4e00-\u9fff]{1,12}\s?(?=[-$\\\d])(?<!第)")
 _NAMED_DAY = re.compile(
     r"\b(?:on|in|is|falls on|called|named)\s+(?:an?\s+)?(?:the\s+)?((?:Mon|Tues|Wednes|Thurs|Fri"
     r"|Satur|Sun)day|January|February|March|April|May|June|July"
@@ -177,6 +181,20 @@ _KINDS = re.compile(
 )
 
 
+def is_quality(text: str) -> bool:
+    """Whether a text only says what an answer is like: even, positive, finite."""
+    return bool(
+        re.fullmatch(
+            r"\W*(?:an?\s)?(?:even|odd|positive|negative|prime|composite|rational|irrational|real|integral"
+            r"|finite|infinite|small|large"
+            r"|nonzero|non-zero|nonnegative|non-negative|whole|divisible|bounded|smaller|larger|greater"
+            r"|bigger)\W*",
+            text,
+            re.IGNORECASE,
+        )
+    )
+
+
 def is_value(text: str) -> bool:
     """Whether a text can be an answer at all: it holds a letter, a digit or a symbol, and is no remark on the
     answer."""
@@ -209,6 +227,9 @@ def value_in_prose(text: str) -> tuple[str, bool] | None:
     cut = _leading_value(text)
     if cut is not None:
         return cut, False
+    counted = _COUNTED.match(text)
+    if counted is not None and len(re.findall(r"\d+", masked(text))) == 1:
+        return trimmed(text[counted.end() :]), True
     if is_bare(text):
         return trimmed(text), False
     return _stated_inside(text)
