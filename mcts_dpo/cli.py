@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections import Counter
 from contextlib import ExitStack
 from dataclasses import asdict
 from enum import StrEnum
@@ -244,29 +245,21 @@ def pairs(
     as_json: JsonFlag = False,
 ) -> None:
     """Turn trees into step-level preference pairs (TRL columns included), lists of siblings, and best solutions."""
-    from mcts_dpo.preferences import extract_pairs, extract_siblings, extract_solutions, push_to_hub, write_card
-    from mcts_dpo.preferences import write_trl as write_for_trl
-    from mcts_dpo.search import Forest
+    from mcts_dpo.preferences import push_to_hub, save_tables, tables_of, write_card, write_trl
+    from mcts_dpo.search.storage import settings_of
 
     settings = stage_config(config, setting)
     files = [file for path in trees for file in (sorted(path.glob("*.parquet")) if path.is_dir() else [path])]
     if not files:
         raise InputError(f"{', '.join(map(str, trees))}: no tree files (*.parquet) there")
-    twice = next((file for file in files if files.count(file) > 1), None)
+    twice = next((file for file, times in Counter(files).items() if times > 1), None)
     if twice is not None:
         raise InputError(f"{twice}: given twice; accepted: each file of trees once")
     with live_progress(err_console) as progress:
-        forests = [Forest.load(file) for file in tracked(progress, "read trees", files)]
-        found = extract_pairs(tracked(progress, "pairs", forests), settings.preferences)
-        solutions = extract_solutions(tracked(progress, "solutions", forests), settings.preferences)
-        siblings = extract_siblings(tracked(progress, "siblings", forests), settings.preferences)
-    if format_ is PairsFormat.trl:
-        write_for_trl(out, found, siblings, solutions)
-    else:
-        for table in (found, siblings, solutions):
-            table.save(out / f"{table.what}.parquet")
-    if card or push is not None or (format_ is PairsFormat.trl and len(found)):
-        about = {"preferences": settings.preferences.model_dump(mode="json"), **forests[0].settings}
+        parts = (tables_of(file, settings.preferences) for file in tracked(progress, "pairs", files))
+        found = write_trl(out, parts) if format_ is PairsFormat.trl else save_tables(parts, out)
+    if card or push is not None or (format_ is PairsFormat.trl and found.pairs):
+        about = {"preferences": settings.preferences.model_dump(mode="json"), **settings_of(files[0])}
         policy = model or getattr(settings, "model", None)
         write_card(out, model=policy, license=license_, settings=about)
     pushed = None
@@ -274,16 +267,14 @@ def pairs(
         with live_progress(err_console) as progress:
             progress(f"upload to {push}", 0, 0)
             pushed = push_to_hub(out, push, private=private)
-    trees_read = sum(len(forest.trees) for forest in forests)
     if as_json:
-        counts = {"pairs": len(found), "lists": siblings.lists, "solutions": len(solutions), "trees": trees_read}
-        _print({**counts, "out": str(out), "pushed": pushed})
+        _print({**found._asdict(), "out": str(out), "pushed": pushed})
         return
     typer.echo(
-        f"{len(found)} pairs, {siblings.lists} lists of siblings and {len(solutions)} solutions "
-        f"from {trees_read} trees in {out}"
+        f"{found.pairs} pairs, {found.lists} lists of siblings and {found.solutions} solutions "
+        f"from {found.trees} trees in {out}"
     )
-    if not len(found):
+    if not found.pairs:
         gap = settings.preferences.min_gap
         typer.echo(f"No pairs: no parent has two children whose Q differs by preferences.min_gap = {gap:g} or more.")
     if pushed:

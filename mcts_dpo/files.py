@@ -18,7 +18,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -279,13 +279,78 @@ def read_json(path: Path) -> Any:
         raise InputError(f"{path}: not UTF-8 text") from None
 
 
-def write_table(path: Path, table: pa.Table) -> None:
-    """Write an Arrow table as one Parquet file, whole or not at all; the bytes depend on the table alone.
+class TableWriter:
+    """Where the rows of a table go; see `growing_table`."""
 
-    Each page carries a checksum, by which `read_table` (and other readers) notice damage.
+    GROUP = 1 << 13
+    """Rows of a row group: so many are kept in memory."""
+
+    def __init__(self, path: Path, stack: ExitStack) -> None:
+        self.path, self.rows = path, 0
+        self._stack = stack
+        self._waiting: list[pa.Table] = []
+        self._count = 0
+        self._writer: Any = None
+
+    def add(self, table: pa.Table) -> None:
+        """Append the rows of a table. All tables of a file have the same schema, its metadata included."""
+        self.rows += table.num_rows
+        self._count += table.num_rows
+        self._waiting.append(table)
+        if self._count >= self.GROUP:
+            self._flush(self.GROUP)
+
+    def finish(self, empty: bool) -> None:
+        """Write what is left. empty: write a file without rows, too."""
+        if self._waiting and (self._count or (empty and not self.rows)):
+            self._flush(0)
+
+    def _flush(self, least: int) -> None:
+        """Write groups of rows as long as `least` are left, and one at any rate."""
+        table = pa.concat_tables(self._waiting)
+        if self._writer is None:
+            scratch = self._stack.enter_context(whole(self.path))
+            options = {"compression": "zstd", "write_page_checksum": True}
+            self._writer = self._stack.enter_context(pq.ParquetWriter(scratch, table.schema, **options))
+        while True:
+            self._writer.write_table(table.slice(0, self.GROUP).combine_chunks())
+            table = table.slice(self.GROUP)
+            if table.num_rows < max(1, least):
+                break
+        self._waiting, self._count = [table] if table.num_rows else [], table.num_rows
+
+
+@contextmanager
+def growing_table(path: Path, *, empty: bool = True) -> Iterator[TableWriter]:
+    """Write one Parquet file part by part, whole or not at all: it appears when the block has succeeded.
+
+    The bytes depend on the rows alone, not on the parts in which they came. Each page carries a checksum, by which
+    `read_table` (and other readers) notice damage. empty: whether a file without rows appears (if any part came).
     """
-    with whole(path) as scratch:
-        pq.write_table(table, scratch, compression="zstd", write_page_checksum=True)
+    with ExitStack() as stack:
+        writer = TableWriter(path, stack)
+        yield writer
+        writer.finish(empty)
+
+
+def write_table(path: Path, table: pa.Table) -> None:
+    """Write an Arrow table as `growing_table` does, in one go."""
+    with growing_table(path) as writer:
+        writer.add(table)
+
+
+def read_batches(path: Path, columns: Sequence[str], rows: int = 4096) -> Iterator[pa.RecordBatch]:
+    """Some columns of one Parquet file, some rows at a time. Raises InputError as `read_table` does."""
+    try:
+        with pq.ParquetFile(path, page_checksum_verification=True) as file:
+            absent = [name for name in columns if name not in file.schema_arrow.names]
+            if absent:
+                raise InputError(f"{path}: the column {absent[0]!r} is missing")
+            yield from file.iter_batches(rows, columns=list(columns))
+    except FileNotFoundError:
+        raise InputError(f"{path}: no such file") from None
+    except (pa.ArrowInvalid, OSError) as error:
+        raise InputError(f"{path}: not a readable Parquet file ({str(error).splitlines()[0]})") from None
 
 
 def read_table(path: Path, columns: Sequence[str] | None = None) -> pa.Table:

@@ -44,7 +44,7 @@ from mcts_dpo.files import (
     write_json,
 )
 from mcts_dpo.models import load_tokenizer
-from mcts_dpo.preferences import Pairs, Siblings, Solutions, concatenated, tables_of
+from mcts_dpo.preferences import Pairs, Siblings, Solutions, save_tables, tables_of
 from mcts_dpo.problems import Problem, load_problems, overlap, require_answers, without_any_answer
 from mcts_dpo.progress import Progress, part_of, silent
 from mcts_dpo.run_directory import (
@@ -386,7 +386,7 @@ def _set_foreign_trees_aside(place: Path, folder: Path, policy: str) -> None:
 
 def _extract(bench: _Bench, place: Path, shards: Sequence[Path]) -> None:
     of_shard = partial(tables_of, settings=bench.config.preferences)
-    concatenated(bench.workers.each(of_shard, shards)).save(place)
+    save_tables(bench.workers.each(of_shard, shards), place)
 
 
 def _train(bench: _Bench, place: Path, index: int, policy: str) -> None:

@@ -4,6 +4,7 @@ what a policy reads, the settings, this machine. For the command line to take in
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -32,6 +33,16 @@ JsonFlag = Annotated[bool, typer.Option("--json", help="Print JSON instead of te
 
 def _print(data: Any) -> None:
     typer.echo(standard_json(data, indent=2, sort_keys=True))
+
+
+def _print_each(items: Iterable[Any]) -> None:
+    """As `_print` of a list, one item in memory at a time."""
+    before = "[\n"
+    for item in items:
+        text = standard_json(item, indent=2, sort_keys=True)
+        typer.echo(before + "  " + text.replace("\n", "\n  "), nl=False)
+        before = ",\n"
+    typer.echo("\n]" if before == ",\n" else "[]")
 
 
 @app.command()
@@ -64,22 +75,23 @@ def tree(
     as_json: JsonFlag = False,
 ) -> None:
     """Show the search tree of a problem: visits, action values, priors, outcomes, text."""
-    from mcts_dpo.report import find_trees
+    from mcts_dpo.report import find_trees, list_trees
     from mcts_dpo.report.browsing import tree_object
     from mcts_dpo.search import render_tree
 
-    with live_progress(err_console) as progress:
-        found = find_trees(source, problem, round_, progress)
     if as_json:
-        _print([{"file": where, **tree_object(forest, index, [])} for where, forest, index in found])
+        found = find_trees(source, problem, round_)
+        _print_each({"file": where, **tree_object(forest, index, [])} for where, forest, index in found)
         return
-    for where, forest, index in found:
-        if problem is None:
-            info = forest.trees[index]
-            typer.echo(f"{info.problem_id}\t{where}\t{len(forest.nodes(index))} steps\t{info.status}")
-        else:
-            out_console.print(f"[dim]{where}[/dim]")
-            out_console.print(render_tree(forest, index, max_depth=depth, max_children=children))
+    if problem is None:
+        for where, info, nodes in list_trees(source, round_):
+            typer.echo(f"{info.problem_id}\t{where}\t{nodes} steps\t{info.status}")
+        return
+    with live_progress(err_console) as progress:
+        those = list(find_trees(source, problem, round_, progress))
+    for where, forest, index in those:
+        out_console.print(f"[dim]{where}[/dim]")
+        out_console.print(render_tree(forest, index, max_depth=depth, max_children=children))
 
 
 @app.command()

@@ -4,7 +4,7 @@ from mcts_dpo.preferences.dataset import Pairs, Ragged, Siblings, Solutions
 from mcts_dpo.preferences.extract import PreferenceSettings, best_path, extract_pairs, extract_solutions
 from mcts_dpo.preferences.lists import extract_siblings
 from mcts_dpo.preferences.publishing import push_to_hub, write_card, write_trl
-from mcts_dpo.preferences.tables import Tables, concatenated, tables_of
+from mcts_dpo.preferences.tables import Tables, save_tables, tables_of
 
 __all__ = [
     "Pairs",
@@ -14,11 +14,11 @@ __all__ = [
     "Solutions",
     "Tables",
     "best_path",
-    "concatenated",
     "extract_pairs",
     "extract_siblings",
     "extract_solutions",
     "push_to_hub",
+    "save_tables",
     "tables_of",
     "write_card",
     "write_trl",

@@ -109,10 +109,15 @@ class Columns:
         """The rows of all parts, in order. Raises InputError when there is none, or tokenizers differ."""
         if not parts:
             raise InputError(f"{cls.what}: nothing to concatenate")
-        digests = sorted({part.tokenizer for part in parts})
-        if len(digests) > 1:
-            raise InputError(f"{cls.what}: made with different tokenizers ({digests[0][:12]}…, {digests[1][:12]}…)")
+        for part in parts:
+            part.require_tokenizer(parts[0].tokenizer)
         return cls(pa.concat_tables([part.table for part in parts]))
+
+    def require_tokenizer(self, other: str) -> None:
+        """Raise InputError unless the table was made with the tokenizer of this digest."""
+        if self.tokenizer != other:
+            first, second = sorted([other, self.tokenizer])
+            raise InputError(f"{self.what}: made with different tokenizers ({first[:12]}…, {second[:12]}…)")
 
     def take(self, rows: Sequence[int] | NDArray[np.integer[Any]]) -> Self:
         """The given rows (0-based), in the given order."""

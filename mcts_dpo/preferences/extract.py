@@ -131,10 +131,11 @@ def _candidates(
 
 def _forest_pairs(forest: Forest, settings: PreferenceSettings) -> Pairs:
     rows: list[dict[str, Any]] = []
+    by_tree = forest.nodes_by_tree()
     for tree, info in enumerate(forest.trees):
         if info.status == "failed":
             continue
-        nodes = [int(node) for node in forest.nodes(tree)]
+        nodes = by_tree[tree].tolist()
         found = [
             _pair_row(forest, tree, chosen, rejected, margin, settings)
             for chosen, rejected in _candidates(forest, info.root, nodes, settings)
@@ -212,8 +213,7 @@ def _pair_row(
 
 def _forest_solutions(forest: Forest, settings: PreferenceSettings) -> Solutions:
     rows: list[dict[str, Any]] = []
-    for tree, info in enumerate(forest.trees):
-        nodes = forest.nodes(tree)
+    for tree, (info, nodes) in enumerate(zip(forest.trees, forest.nodes_by_tree(), strict=True)):
         leaf = best_path(forest, info.root, settings.shrinkage)[-1]
         mixed = bool((forest.outcome[nodes] < 0).any())
         right = int(forest.outcome[leaf]) > 0 and int(forest.finish[leaf]) != LENGTH

@@ -35,13 +35,14 @@ def extract_siblings(forests: Iterable[Forest], settings: PreferenceSettings | N
 
 def _forest_lists(forest: Forest, settings: PreferenceSettings) -> Siblings:
     rows: list[dict[str, Any]] = []
+    by_tree = forest.nodes_by_tree()
     for tree, info in enumerate(forest.trees):
         if info.status == "failed":
             continue
         if settings.select == "best_path":
             parents = best_path(forest, info.root, settings.shrinkage)
         else:
-            parents = [int(node) for node in forest.nodes(tree)]
+            parents = by_tree[tree].tolist()
         for parent in parents:
             rows += _list(forest, tree, parent, settings)
     columns = {name: [row[name] for row in rows] for name in Siblings.schema.names if not name.endswith(OBSERVED)}

@@ -11,15 +11,15 @@ Sources: TRL's dataset formats (https://huggingface.co/docs/trl/dataset_formats)
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import pyarrow.parquet as pq
 import yaml
 
-from mcts_dpo.files import InputError, RefusalError, whole, write_table
-from mcts_dpo.preferences.dataset import Pairs, Siblings, Solutions
+from mcts_dpo.files import InputError, RefusalError, whole
+from mcts_dpo.preferences.tables import Counts, Tables, write_parts
 
 SIZES = (1_000, 10_000, 100_000, 1_000_000, 10_000_000)
 """Bounds of the hub's `size_categories`."""
@@ -40,18 +40,18 @@ SAYS = {
 }
 
 
-def write_trl(folder: Path, pairs: Pairs, siblings: Siblings, solutions: Solutions) -> list[Path]:
+def write_trl(folder: Path, parts: Iterable[Tables]) -> Counts:
     """Write `dpo/`, `kto/` and `sft/train.parquet` under `folder`; those without a row are left out.
+
+    parts: the tables of shards, in their order. Raises InputError as `save_tables` does.
 
     TRL ends every completion with the end of sequence, single steps too; our own trainer does not.
     """
-    written = []
-    for (name, columns), table in zip(TRL.items(), (pairs, siblings, solutions), strict=True):
-        if len(table):
-            path = folder / name / "train.parquet"
-            write_table(path, table.table.select(list(columns)).replace_schema_metadata(None))
-            written.append(path)
-    return written
+    columns = [list(names) for names in TRL.values()]
+    paths = [folder / name / "train.parquet" for name in TRL]
+    return write_parts(
+        parts, paths, lambda table, place: table.select(columns[place]).replace_schema_metadata(None), empty=False
+    )
 
 
 def write_card(

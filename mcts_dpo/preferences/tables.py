@@ -1,15 +1,18 @@
 """All that a file of trees has to teach, as tables: the unit of work in which a round's trees become its data.
 
 In: one shard of trees (a file), the settings. Out: its pairs, lists of siblings and solutions. Shards depend on nothing
-but themselves, so that they can be read anywhere and one after the other: only one shard's trees are ever in memory.
+but themselves, so they can be read anywhere and one after the other. The tables of many shards are written as they
+come: only one shard's trees and a few thousand rows are ever in memory.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from contextlib import ExitStack
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+from mcts_dpo.files import InputError, growing_table
 from mcts_dpo.preferences.dataset import Pairs, Siblings, Solutions
 from mcts_dpo.preferences.extract import PreferenceSettings, extract_pairs, extract_solutions
 from mcts_dpo.preferences.lists import extract_siblings
@@ -17,32 +20,60 @@ from mcts_dpo.search import Forest
 
 
 class Tables(NamedTuple):
-    """What is learned from: see the classes of the three tables."""
+    """What is learned from: see the classes of the three tables. trees: those that were read for it."""
 
     pairs: Pairs
     siblings: Siblings
     solutions: Solutions
+    trees: int = 0
 
-    def save(self, folder: Path) -> None:
-        """Write each to its own Parquet file in `folder`, named after what it holds."""
-        for table in self:
-            table.save(folder / f"{table.what}.parquet")
+
+class Counts(NamedTuple):
+    """What was written: pairs, lists of siblings, solutions; and the trees that were read."""
+
+    pairs: int
+    lists: int
+    solutions: int
+    trees: int
 
 
 def tables_of(shard: Path, settings: PreferenceSettings) -> Tables:
     """The tables of one file of trees. Raises InputError naming it if it cannot be read."""
     trees = [Forest.load(shard)]
-    return Tables(extract_pairs(trees, settings), extract_siblings(trees, settings), extract_solutions(trees, settings))
-
-
-def concatenated(parts: Iterable[Tables]) -> Tables:
-    """The tables of several shards, in their order: equal to those of all their trees together.
-
-    Raises InputError when there is none, or when their tokenizers differ.
-    """
-    found = list(parts)
     return Tables(
-        Pairs.concatenate([part.pairs for part in found]),
-        Siblings.concatenate([part.siblings for part in found]),
-        Solutions.concatenate([part.solutions for part in found]),
+        extract_pairs(trees, settings),
+        extract_siblings(trees, settings),
+        extract_solutions(trees, settings),
+        len(trees[0].trees),
     )
+
+
+def save_tables(parts: Iterable[Tables], folder: Path) -> Counts:
+    """Write pairs.parquet, siblings.parquet and solutions.parquet in `folder`, each whole or not at all.
+
+    parts: the tables of shards, in their order; the files hold those of all their trees together.
+
+    Raises InputError where there is no part, or where tokenizers differ; nothing is written then.
+    """
+    paths = [folder / f"{table.what}.parquet" for table in (Pairs, Siblings, Solutions)]
+    return write_parts(parts, paths, lambda table, _: table, empty=True)
+
+
+def write_parts(parts: Iterable[Tables], paths: list[Path], shown: Callable[[Any, int], Any], *, empty: bool) -> Counts:
+    """Append the three tables of every part to the three files of `paths`, as `shown` (Arrow table, which of the three)
+    makes them. empty: write a file without rows, too. Raises InputError as `save_tables` does."""
+    found = Counts(0, 0, 0, 0)
+    first: Tables | None = None
+    with ExitStack() as stack:
+        writers = [stack.enter_context(growing_table(path, empty=empty)) for path in paths]
+        for part in parts:
+            first = first or part
+            tables = (part.pairs, part.siblings, part.solutions)
+            for place, (table, writer) in enumerate(zip(tables, writers, strict=True)):
+                table.require_tokenizer(first.pairs.tokenizer)
+                writer.add(shown(table.table, place))
+            more = (len(part.pairs), part.siblings.lists, len(part.solutions), part.trees)
+            found = Counts(*(a + b for a, b in zip(found, more, strict=True)))
+        if first is None:
+            raise InputError("no trees: nothing to make tables of")
+    return found

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from mcts_dpo.files import explained
 from mcts_dpo.progress import Progress, silent
-from mcts_dpo.report.finding import find_trees
+from mcts_dpo.report.finding import find_trees, list_trees
 from mcts_dpo.report.html import write_html
 from mcts_dpo.report.plots import plot_strategies, write_plots
 from mcts_dpo.report.text import RunRecord, evaluation_table, load_run, strategies_table, summary_text, training_table
@@ -13,6 +13,7 @@ __all__ = [
     "RunRecord",
     "evaluation_table",
     "find_trees",
+    "list_trees",
     "load_run",
     "plot_strategies",
     "strategies_table",

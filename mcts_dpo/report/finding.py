@@ -2,35 +2,52 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from difflib import get_close_matches
 from pathlib import Path
 
 from mcts_dpo.files import InputError
 from mcts_dpo.progress import Progress, silent, tracked
-from mcts_dpo.search import Forest
+from mcts_dpo.search import Forest, TreeInfo
+from mcts_dpo.search.storage import tree_infos, tree_sizes
 
 
 def find_trees(
     source: Path, problem: str | None, round_: int | None = None, progress: Progress = silent
-) -> list[tuple[str, Forest, int]]:
+) -> Iterator[tuple[str, Forest, int]]:
     """(where it lies, its forest, its index there) of each tree of `problem`, or of all problems if it is None.
 
+    Files are read one after the other, and only those with such a tree.
     source: a run directory, a folder of tree files, or one tree file. round_: 1-based; only of a run directory.
 
     Raises InputError where there are no trees, or none of that problem (with the nearest ids).
     """
     files = _files(Path(source), round_)
-    found, ids = [], []
+    ids: list[str] = []
+    found = False
     for file in tracked(progress, "read trees", files):
-        forest = Forest.load(file)
-        for index, info in enumerate(forest.trees):
-            ids.append(info.problem_id)
-            if problem is None or info.problem_id == problem:
-                found.append((str(file), forest, index))
+        mine = [info.problem_id for info in tree_infos(file)]
+        wanted = [index for index, name in enumerate(mine) if problem is None or name == problem]
+        found = found or bool(wanted)
+        if wanted:
+            forest = Forest.load(file)
+            yield from ((str(file), forest, index) for index in wanted)
+            del forest
+        elif not found:
+            ids += mine
     if not found:
         near = get_close_matches(problem or "", ids, n=3, cutoff=0.5) or ids[:3]
         raise InputError(f"{source}: no tree of problem {problem!r} (nearest: {', '.join(near)})")
-    return found
+
+
+def list_trees(source: Path, round_: int | None = None) -> Iterator[tuple[str, TreeInfo, int]]:
+    """(where it lies, what is known of it, its nodes) of each tree, without reading the trees themselves.
+
+    source, round_: as of `find_trees`. Raises InputError where there are no trees.
+    """
+    for file in _files(Path(source), round_):
+        for info, nodes in zip(tree_infos(file), tree_sizes(file), strict=True):
+            yield str(file), info, nodes
 
 
 def _files(source: Path, round_: int | None) -> list[Path]:

@@ -6,18 +6,23 @@ scripts are in the file; nothing is fetched. Trees lie in it compressed and are 
 
 from __future__ import annotations
 
+import shutil
+from collections.abc import Iterable, Sequence
 from importlib.resources import files
 from pathlib import Path
 from string import Template
-from typing import Any
+from tempfile import TemporaryFile
+from typing import Any, TextIO
 
 from mcts_dpo.files import read_json, standard_json, whole
 from mcts_dpo.progress import Progress, silent
-from mcts_dpo.report.browsing import gather
+from mcts_dpo.report.browsing import Block, single_tokens_fit, tree_blocks
 from mcts_dpo.report.charting import round_directory, run_figures, tree_files
 from mcts_dpo.report.text import RunRecord
 from mcts_dpo.settings import read_yaml
 
+MARK = "\0"
+"""Where the trees and the data go into the page."""
 ASSETS = ("style.css", "charts.js", "layout.js", "browser.js")
 
 
@@ -26,11 +31,11 @@ def write_html(record: RunRecord, progress: Progress = silent) -> Path:
     progress("figures", 0, 0)
     figures = run_figures(record)
     assets = {name.replace(".", "_"): _asset(name) for name in ASSETS}
-    rounds = (
+    rounds = [
         (line["round"], tree_files(record, line["round"]), round_directory(record, line["round"]) / "pairs.parquet")
         for line in record.rounds
-    )
-    trees = gather(rounds, progress=progress)
+    ]
+    tokens = single_tokens_fit(rounds)
     environment, config = record.directory / "environment.json", record.directory / "config.yaml"
     data = {
         "name": record.directory.resolve().name,
@@ -38,17 +43,28 @@ def write_html(record: RunRecord, progress: Progress = silent) -> Path:
         "preferences": read_yaml(config).get("preferences", {}),
         "environment": read_json(environment) if environment.exists() else {},
         **figures,
-        "trees": trees.index,
-        "token_logprobs": trees.tokens,
+        "token_logprobs": tokens,
     }
-    blocks = "\n".join(f'<script type="text/plain" class="block">{block}</script>' for block in trees.blocks)
-    page = Template(_asset("page.html")).substitute(
-        assets, title=_escaped(data["name"]), data=_embedded(data), blocks=blocks
-    )
+    page = Template(_asset("page.html")).substitute(assets, title=_escaped(data["name"]), data=MARK, blocks=MARK)
     target = record.directory / "report.html"
-    with whole(target) as scratch:
-        scratch.write_text(page, encoding="utf-8")
+    with whole(target) as scratch, scratch.open("w", encoding="utf-8") as file:
+        _write(file, page.split(MARK), data, tree_blocks(rounds, tokens=tokens, progress=progress))
     return target
+
+
+def _write(file: TextIO, parts: Sequence[str], data: dict[str, Any], blocks: Iterable[Block]) -> None:
+    """The page, whose trees come block by block: they stand before the data, which end with the list of all trees."""
+    head, between, tail = parts
+    file.write(head)
+    with TemporaryFile("w+", encoding="utf-8") as index:
+        for block in blocks:
+            file.write(f'<script type="text/plain" class="block">{block.text}</script>\n')
+            index.writelines(f",{_embedded(entry)}" for entry in block.index)
+        file.write(f'{between}{_embedded(data).removesuffix("}")},"trees":[')
+        index.seek(0)
+        index.read(1)  # the comma before the first
+        shutil.copyfileobj(index, file)
+    file.write(f"]}}{tail}")
 
 
 def _asset(name: str) -> str:

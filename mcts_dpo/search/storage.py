@@ -112,6 +112,19 @@ def tree_infos(path: Path) -> list[TreeInfo]:
     return _infos(_about(_schema(path), str(path)))
 
 
+def tree_sizes(path: Path) -> list[int]:
+    """Nodes of each tree of a file, from the one column that says so. Raises InputError as `load` does."""
+    count = len(tree_infos(path))
+    sizes: list[int] = np.bincount(read_table(path, ["tree"])["tree"].to_numpy(), minlength=count).tolist()
+    return sizes
+
+
+def settings_of(path: Path) -> dict[str, Any]:
+    """How the trees of a file were searched. Raises InputError as `load` does."""
+    found: dict[str, Any] = _about(_schema(path), str(path))["settings"]
+    return found
+
+
 def _schema(path: Path) -> pa.Schema:
     try:
         return pq.read_schema(path)

@@ -20,6 +20,7 @@ from mcts_dpo.preferences import (
     extract_siblings,
     extract_solutions,
     push_to_hub,
+    tables_of,
     write_card,
     write_trl,
 )
@@ -98,14 +99,16 @@ def test_nothing_without_a_card_or_a_table_is_uploaded(tmp_path: Path) -> None:
 
 
 def test_trl_takes_one_step_on_what_is_written_for_it(forest: Forest, toy_world: ToyWorld, tmp_path: Path) -> None:
-    tables = [extract(([forest]), SETTINGS) for extract in (extract_pairs, extract_siblings, extract_solutions)]
+    forest.save(tmp_path / "shard-0000.parquet")
+    tables = tables_of(tmp_path / "shard-0000.parquet", SETTINGS)
     data = tmp_path / "data"
-    written = write_trl(data, *tables)
-    assert [path.parent.name for path in written] == ["dpo", "kto", "sft"]
+    counts = write_trl(data, [tables])
+    assert (counts.pairs, counts.solutions) == (len(tables.pairs), len(tables.solutions))
+    assert sorted(path.parent.name for path in data.rglob("*.parquet")) == ["dpo", "kto", "sft"]
     write_card(data)
     rows = load_dataset(str(data), "dpo", split="train")
     assert rows.column_names == ["prompt", "chosen", "rejected"]
-    assert rows["chosen"][:] == tables[0].texts("chosen")
+    assert rows["chosen"][:] == tables.pairs.texts("chosen")
     out = tmp_path / "policy"
     trl = Path(sys.executable).parent / "trl"
     command = [trl, "dpo", "--dataset_name", data, "--model_name_or_path", toy_world.policy]

@@ -22,7 +22,7 @@ from mcts_dpo.evaluation import evaluate_strategies
 from mcts_dpo.files import InputError
 from mcts_dpo.preferences import Pairs
 from mcts_dpo.report import load_run, write_html, write_report
-from mcts_dpo.report.browsing import gather, tree_object
+from mcts_dpo.report.browsing import single_tokens_fit, tree_blocks, tree_object
 from mcts_dpo.report.charting import run_figures
 from mcts_dpo.rounds import run
 from mcts_dpo.search import Forest
@@ -42,10 +42,11 @@ def finished(toy_world: ToyWorld, tmp_path_factory: pytest.TempPathFactory) -> P
 
 def test_a_tree_in_the_page_is_the_tree_in_the_file(finished: Path) -> None:
     files = sorted((finished / "round-000" / "trees").glob("*.parquet"))
-    trees = gather([(0, files, finished / "round-000" / "pairs.parquet")])
-    blocks = [json.loads(gzip.decompress(base64.b64decode(block))) for block in trees.blocks]
+    found = list(tree_blocks([(0, files, finished / "round-000" / "pairs.parquet")]))
+    blocks = [json.loads(gzip.decompress(base64.b64decode(block.text))) for block in found]
+    index = [entry for block in found for entry in block.index]
     forests = [Forest.load(file) for file in files]
-    entries = iter(trees.index)
+    entries = iter(index)
     for forest in forests:
         for tree, info in enumerate(forest.trees):
             entry = next(entries)
@@ -58,15 +59,38 @@ def test_a_tree_in_the_page_is_the_tree_in_the_file(finished: Path) -> None:
             assert [nodes[p] for p in shown["parent"][1:]] == [int(forest.parent[node]) for node in nodes[1:]]
             assert [len(values) for values in shown["tokens"]] == [int(forest.length[node]) for node in nodes]
     pairs = Pairs.load(finished / "round-000" / "pairs.parquet")
-    assert sum(entry["pairs"] for entry in trees.index) == len(pairs) > 0
+    assert sum(entry["pairs"] for entry in index) == len(pairs) > 0
+
+
+def test_pairs_in_another_order_or_of_trees_that_are_gone_are_found_all_the_same(
+    finished: Path, tmp_path: Path
+) -> None:
+    files = sorted((finished / "round-000" / "trees").glob("*.parquet"))
+    pairs = Pairs.load(finished / "round-000" / "pairs.parquet")
+    expected = [
+        entry for block in tree_blocks([(0, files, finished / "round-000" / "pairs.parquet")]) for entry in block.index
+    ]
+    pairs.take(range(len(pairs))[::-1]).save(tmp_path / "reversed.parquet")
+    turned = [entry for block in tree_blocks([(0, files, tmp_path / "reversed.parquet")]) for entry in block.index]
+    assert turned == expected
+    some = [
+        entry
+        for block in tree_blocks([(0, files[1:], finished / "round-000" / "pairs.parquet")])
+        for entry in block.index
+    ]
+    missing = len(expected) - len(some)
+    assert [entry["pairs"] for entry in some] == [entry["pairs"] for entry in expected[missing:]]
+    assert sum(entry["pairs"] for entry in some) > 0
 
 
 def test_single_tokens_are_left_out_of_a_big_page(finished: Path) -> None:
     files = sorted((finished / "round-000" / "trees").glob("*.parquet"))
-    trees = gather([(0, files, finished / "none.parquet")], max_tokens=10)
-    assert not trees.tokens
-    assert "tokens" not in json.loads(gzip.decompress(base64.b64decode(trees.blocks[0])))[0]
-    assert all(entry["pairs"] == 0 for entry in trees.index)
+    rounds = [(0, files, finished / "none.parquet")]
+    assert single_tokens_fit(rounds)
+    assert not single_tokens_fit(rounds, most=10)
+    first, *_ = tree_blocks(rounds, tokens=False)
+    assert "tokens" not in json.loads(gzip.decompress(base64.b64decode(first.text)))[0]
+    assert all(entry["pairs"] == 0 for entry in first.index)
     assert "tokens" in tree_object(Forest.load(files[0]), 0, [])
 
 
