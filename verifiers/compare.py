@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from fractions import Fraction
 
-from verifiers import matrices
+from verifiers import matrices, vectors
 from verifiers.allowance import spend
 from verifiers.canonical import canonical_or_none, same
 from verifiers.cases import Case, pieces_of
@@ -29,9 +29,11 @@ from verifiers.kinds import (
     is_heavy,
     is_inequality,
     is_known,
+    is_nothing,
     is_set_like,
     is_value,
     letter_of,
+    named_set,
     quantity_of,
     rows_of,
     sides_of,
@@ -95,11 +97,12 @@ class Comparison:
         if other is None:
             return Decision(False, "exact", "letters that run over different numbers")
         result = self.unqualified(x.body, other)
-        names = {*x.domains, implied_parameter(x.body), implied_parameter(y.body)} & symbols(other)
+        implied = [name for name in (implied_parameter(x.body), implied_parameter(y.body)) if name]
+        names = {*x.domains, *implied} & symbols(other)
         integers = all(side.domains.get(name, "Z") == "Z" for side in (x, y) for name in names)
         if result.equal is not True and len(names) == 1 and integers:
             values = (expanded(x.body), expanded(other))
-            if same_progressions(*values, str(next(iter(names)))):
+            if same_progressions(*values, next(iter(names))):
                 return Decision(True, "symbolic", "the same family of values")
         return result
 
@@ -121,7 +124,7 @@ class Comparison:
             return self.relations(a, b)
         if is_set_like(a) or is_set_like(b):
             return self.regions(a, b, region(a, loose=True), region(b, loose=True))
-        a, b = matrices.evaluated(a), matrices.evaluated(b)
+        a, b = self.in_components(matrices.evaluated(a), matrices.evaluated(b))
         if isinstance(a, Matrix) or isinstance(b, Matrix):
             return self.matrices(a, b)
         if isinstance(a, Seq) or isinstance(b, Seq):
@@ -142,6 +145,18 @@ class Comparison:
     def agree(self, a: Node, b: Node) -> bool:
         """Whether two members of a chain are certainly or very likely the same."""
         return self.decide(a, b).equal is True
+
+    def in_components(self, a: Node, b: Node) -> tuple[Node, Node]:
+        """The two sides, sums of unit vectors as tuples where the other side is a tuple, a column or such a sum."""
+        size, other = vectors.size_of(a), vectors.size_of(b)
+        if size or other:
+            return (a if size else vectors.components(a, other) or a), (
+                b if other else vectors.components(b, size) or b
+            )
+        if vectors.is_marked(a) != vectors.is_marked(b):
+            x, y = vectors.components(a), vectors.components(b)
+            return (x, y) if x is not None and y is not None else (a, b)
+        return a, b
 
     def approximate(self, a: Node, b: Node) -> Decision:
         """``1/3 ~ 0.33`` claims its left side; its right side counts too if it is that value correctly rounded."""
@@ -224,21 +239,19 @@ class Comparison:
         if all(letters):
             return Decision(letters[0] == letters[1], "identity", f"{letters[0]} and {letters[1]}")
         if isinstance(a, Text) and isinstance(b, Text):
-            equal = spoken(a) == spoken(b)
+            equal = (
+                spoken(a) == spoken(b) or (is_nothing(a) and is_nothing(b)) or named_set(a) == named_set(b) is not None
+            )
             return Decision(equal, "identity", "the same words" if equal else "different words")
         if isinstance(a, Text) or isinstance(b, Text):
             words, other = (a, b) if isinstance(a, Text) else (b, a)
             assert isinstance(words, Text)
+            named = named_set(words)
+            if named is not None:
+                return self.decide(named, other) if a is words else self.decide(other, named)
             if isinstance(other, Relation) and other.ops == ("=",) and self.policy.assignment == "optional":
                 return self.special(words, other.args[1]) if a is words else self.special(other.args[1], words)
-            if spoken(words) in (
-                "no solution",
-                "no solutions",
-                "none",
-                "empty set",
-                "no real solutions",
-                "there are no solutions",
-            ):
+            if is_nothing(words):
                 empty = other == Const("empty") or (isinstance(other, Seq) and not other.items)
                 return Decision(empty, "identity", "no solution")
             return Decision(False, "identity", "words against mathematics")

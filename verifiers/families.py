@@ -104,10 +104,10 @@ def same_progressions(x: Node, y: Node, name: str) -> bool:
 def _same_progression(p: Node, q: Node, name: str) -> bool:
     if isinstance(p, Measured) and isinstance(q, Measured) and p.unit == q.unit:
         p, q = p.value, q.value
-    lines = [_line(node, name) for node in (p, q)]
-    if lines[0] is None or lines[1] is None:
+    first, second = _line(p, name), _line(q, name)
+    if first is None or second is None:
         return False
-    (start, step), (other, other_step) = lines
+    (start, step), (other, other_step) = first, second
     ratios = [_ratio(other_step, step), _ratio(Add((other, negated(start))), step)]
     return ratios[0] in (1, -1) and ratios[1] is not None and ratios[1].denominator == 1
 

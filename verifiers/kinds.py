@@ -155,6 +155,26 @@ def spoken(node: Text) -> str:
     return re.sub(r"^(?:an?|the) (?=\w{3})", "", words)
 
 
+_NUMBERS = re.compile(
+    r"(?:the )?(?:set of )?(?:all |any |every )?(?:the )?(real|integer|natural|rational|complex)s?"
+    r"(?: numbers?| values?| x)?"
+)
+_NOTHING = re.compile(r"(?:there (?:is|are) )?no (?:real )?solutions?(?: exists?)?|none|(?:the )?empty set")
+
+
+def named_set(node: Text) -> Const | None:
+    """The set of numbers that words name: "all real numbers"; None for other words."""
+    match = _NUMBERS.fullmatch(spoken(node))
+    if match is None or not re.search(r"\s|s$", match.group()):
+        return None
+    return Const({"integer": "Z"}.get(match.group(1), match.group(1)[0].upper()))
+
+
+def is_nothing(node: Text) -> bool:
+    """Whether words say that there is no solution."""
+    return _NOTHING.fullmatch(spoken(node)) is not None
+
+
 def quantity_of(node: Node) -> Quantity | None:
     """The node as a written quantity."""
     if isinstance(node, Special):

@@ -21,6 +21,8 @@ def respelled(text: str) -> str:
     text = with_combinations(text)
     if "[" in text or "]" in text:
         text = with_round_brackets(text)
+    if "\\" in text:
+        text = _UNIT_VECTOR.sub(_unit_vector, text)
     if "begin" in text:
         text = _BRACED_ROWS.sub(r"\\begin{cases}\2\\end{cases}", text)
     if "<" in text:
@@ -143,6 +145,12 @@ def _called(match: re.Match[str]) -> str:
 
 _SQUARE = re.compile(r"[\[\]]")
 _ANGLED = re.compile(r"(\A\s*|[=,(+]\s*)<([^<>=]{1,200}?,[^<>=]{1,200}?)>(?=\s*(?:\Z|[,;)+]))")
+_BOLD = r"\\(?:mathbf|boldsymbol|bm|vec|hat|widehat|overrightarrow)\s*"
+_LETTER = r"\\?([ijk])(?:math)?(?![A-Za-z])\s*"
+_UNIT_VECTOR = re.compile(
+    rf"{_BOLD}\{{\s*{_BOLD}\{{\s*{_LETTER}\}}\s*\}}|{_BOLD}\{{\s*{_BOLD}{_LETTER}\}}|{_BOLD}\{{\s*{_LETTER}\}}"
+    rf"|{_BOLD}\{{\s*\{{\s*{_LETTER}\}}\s*\}}|{_BOLD}{_LETTER}"
+)
 _BRACED_ROWS = re.compile(
     r"\\\{\s*\\begin\s*\{(array|aligned|matrix|gathered|split)\}(?:\s*\{[lcr|@{} ]{1,12}\})?"
     r"((?:(?!\\begin).)*?)\\end\s*\{\1\}(?!\s*\\\})",
@@ -193,6 +201,10 @@ def _balanced(text: str) -> bool:
         if depth < 0:
             return False
     return depth == 0
+
+
+def _unit_vector(match: re.Match[str]) -> str:
+    return f"\\hat{{{match.group(match.lastindex or 0)}}}"
 
 
 def _figure(match: re.Match[str]) -> str:

@@ -303,6 +303,7 @@ class Primaries(Rows):
         while (
             self.starts_factor()
             and self.token.kind != "func"
+            and self.token.value != "\\hat"
             and not (self.token.kind == "op" and self.token.value in "([")
         ):
             factors.append(self.power())

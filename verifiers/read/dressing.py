@@ -21,7 +21,8 @@ _SIZES = re.compile(
     r"|mathstrut|strut|quad|qquad|hspace\{[^{}]{0,20}\}|phantom\{[^{}]{0,40}\})(?![A-Za-z])\s{0,3}"
 )
 _WRAPPED = re.compile(
-    r"\\(?:mathbf|boldsymbol|bm|underline|underbrace|ensuremath|mathit|emph|mbox|hbox|uline|pmb|mathcal)\s{0,3}(?=\{)"
+    r"\\(?:mathbf|boldsymbol|bm|underline|underbrace|ensuremath|mathit|emph|mbox|hbox|uline|pmb|mathcal)\s{0,3}"
+    r"(?=\{(?!\s?\\?[ijk](?:math)?\s?\}))"
 )
 _TICKS = re.compile(
     r"[✓✔✅☑🎉👉🟢■□∎]\ufe0f?|\\(?:checkmark|qed)(?![A-Za-z])|\(\s?✓\s?\)"

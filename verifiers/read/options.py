@@ -53,12 +53,12 @@ def named_option(reference: str, answer: str) -> tuple[str, str]:
         return (
             (next(group for group in labelled.groups() if group).upper(), answer) if labelled else (reference, answer)
         )
-    return reference, _text_of(reference, answer)
+    return _text_of(answer, reference), _text_of(reference, answer)
 
 
 def _letter_of(answer: str) -> str:
     named = _NAMED.fullmatch(answer.strip())
-    if named is not None and (len(answer.strip()) > 1 or answer.isupper()):
+    if named is not None and (len(answer.strip()) > 1 or answer.isupper() or answer.strip() in "bcd"):
         return named[1].upper()
     labelled = _LABELLED.fullmatch(answer.strip())
     if labelled is not None and _VALUE.match(labelled[4]):
