@@ -88,8 +88,9 @@ def _with_words(text: str) -> list[Node]:
     ratio = _ratio(text)
     if ratio is not None:
         return [ratio]
-    symbols = in_symbols(text)
-    if symbols != text:
+    upright = UPRIGHT.sub(r" \1 ", text).strip() if "\\" in text else text
+    symbols = in_symbols(upright)
+    if symbols != upright:
         try:
             return _readings(_in_upright(symbols))
         except Unparsed:

@@ -31,6 +31,7 @@ _PARTS = {name: value for name, value in ORDINALS.items() if value > 2}
 _PARTS |= {"half": 2, "quarter": 4, "hundredth": 100, "thousandth": 1000, "millionth": 10**6, "billionth": 10**9}
 _PLURALS = {f"{name}s": value for name, value in _PARTS.items()} | {"halves": 2}
 _SIGNS = {"minus": "-", "negative": "-", "plus": "", "positive": ""}
+_DIGITS_AND = re.compile(r"(\d{1,9})\s+and\s+")
 _SIGNED = re.compile(r"(minus|negative|plus|positive)\s+(?=[\\$€£.]?\s*\d|\\frac)", re.IGNORECASE)
 _WORD = re.compile(r"[A-Za-z]+")
 _JOIN = re.compile(r"\s*-?\s*")
@@ -81,8 +82,9 @@ def in_digits(text: str) -> str:
     signed = _SIGNED.match(text, lead.end())
     if signed:
         return f"{lead.group()}{_SIGNS[signed.group(1).lower()]}{text[signed.end() :]}"
-    reader = _Reader(_words(text, lead.end()))
-    spelling = reader.number()
+    started = _DIGITS_AND.match(text, lead.end())
+    reader = _Reader(_words(text, started.end() if started else lead.end()))
+    spelling = reader.part_of(int(started.group(1))) if started else reader.number()
     if spelling is None:
         return text
     rest = text[reader.end :]
@@ -221,16 +223,23 @@ class _Reader:
         before = self.at
         if self.peek() == "and":
             self.at += 1
-            alone = self.lone_part()
-            top = None if alone else self.cardinal()
-            bottom = None if top is None else self.part(top == 1)
-            if alone and "/" in alone:
-                top, bottom = 1, int(alone[2:])
-            if top is not None and bottom is not None and 0 < top < bottom:
-                value = whole + Fraction(top, bottom)
-                return f"{value.numerator}/{value.denominator}"
+            found = self.part_of(whole)
+            if found is not None:
+                return found
         self.at = before
         return str(whole)
+
+    def part_of(self, whole: int) -> str | None:
+        """``a half`` behind ``2 and``."""
+        alone = self.lone_part()
+        top = None if alone else self.cardinal()
+        bottom = None if top is None else self.part(top == 1)
+        if alone and "/" in alone:
+            top, bottom = 1, int(alone[2:])
+        if top is None or bottom is None or not 0 < top < bottom:
+            return None
+        value = whole + Fraction(top, bottom)
+        return f"{value.numerator}/{value.denominator}"
 
     def decimal(self, whole: int) -> str | None:
         """``three point one four``: single digits behind the point."""

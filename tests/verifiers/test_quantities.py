@@ -265,6 +265,30 @@ def test_what_a_comma_is(reference: str, answer: str, comma: str, expected: bool
     assert bool(verify(reference, answer, policy=Policy(comma=comma))) is expected
 
 
+MARKS = [
+    "The answer is {}.", "#### {}", "Answer: {}", "So the final answer is **{}**.", "\\boxed{{\\text{{{}}}}}",
+    "Therefore, the answer is {}, because that is the sum.",
+]  # fmt: skip
+STATED = [
+    ("200", "two hundred"), ("2.5", "two and a half"), ("2.5", "2 and a half"), ("63 inches", "5 ft 3 in"), ("12", "a dozen"),
+    ("63 inches", "5 feet and 3 inches"), ("15:30", "half past three in the afternoon"), ("March 5", "the 5th of March"),
+    ("1.5 hours", "an hour and a half"), ("1/6", "1 in 6"), ("1234", "one thousand two hundred thirty-four"), ("25", "5 squared"),
+    ("2.5 hours", "2 hours, 30 minutes"), ("3:4", "3 to 4"), ("-5", "5 degrees below zero"), ("18", "18 dollars per day"),
+]  # fmt: skip
+NOT_STATED = [
+    ("2", "two and a half"), ("5", "5 ft 3 in"), ("1", "an hour and a half"), ("1", "1 in 6"), ("3", "3 to 4"), ("5", "5 squared"),
+    ("2", "2 hours and 30 minutes"), ("30", "2 hours and 30 minutes"), ("12", "12 thousand five hundred"), ("1", "1 dozen"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("mark", MARKS)
+def test_a_quantity_of_several_words_is_read_whole_behind_every_mark(mark: str) -> None:
+    for reference, words in STATED:
+        assert verify(reference, mark.format(words)), (reference, mark.format(words))
+    for reference, words in NOT_STATED:
+        assert not verify(reference, mark.format(words)), (reference, mark.format(words))
+
+
 def test_units_have_exact_sizes() -> None:
     assert known("inches") == ((("length", 1),), Fraction(254, 10000))
     assert known("mL") == ((("length", 3),), Fraction(1, 10**6))

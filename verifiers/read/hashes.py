@@ -10,6 +10,7 @@ from collections import deque
 
 from verifiers.read.phrases import Phrase, first_phrase
 from verifiers.read.values import is_bare
+from verifiers.spans import quantity_span
 
 MAX_HASHES = 24
 _HASHES = re.compile(r"(?:(?<=\n)|\A)[ \t>*]{0,8}#{4,8}(?!#)(?P<rest>[^\n]{0,2000})")
@@ -56,5 +57,5 @@ def _stated(line: str, following: str) -> Phrase | None:
     words = _WORDS.findall(phrase.answer)
     if words and not any(char.isdigit() for char in phrase.answer) and "\\" not in phrase.answer:
         only = not following.strip() or bool(_KNOWN_WORDS.fullmatch(phrase.answer))
-        return phrase if only and is_bare(bare) else None
+        return phrase if only and (is_bare(bare) or quantity_span(bare.strip())) else None
     return phrase

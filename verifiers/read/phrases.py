@@ -17,6 +17,7 @@ from verifiers.read.masks import BLOCK, masked
 from verifiers.read.parts import lines_of_parts
 from verifiers.read.thoughts import lowered
 from verifiers.read.values import is_bare, is_value, trimmed, value_in_prose
+from verifiers.spans import quantity_span
 
 WINDOW = 2_000
 """Characters after a mark that are looked at."""
@@ -98,11 +99,15 @@ def first_phrase(text: str, language: Language = ENGLISH) -> Phrase:
     last = not _ASIDE.sub("", window[limit + 1 :]).strip(" *_\"'”)$`.").partition("\n\n")[0].strip()
     if _is_conditional(low[start:limit]):
         return Phrase(undressed(window[start:limit]), limit, dug=True, question=question, last=last)
-    clauses = _clauses(low, start, limit, language)
+    span = quantity_span(window[start:limit])
+    clauses = _clauses(low, start, limit, language, start + span)
     for index, clause in enumerate(clauses):
         if clause.joint == "break":
             break
-        found = _value_of(window[clause.start : clause.end], language)
+        whole = span if clause.start == start else 0
+        found = (
+            (window[start : start + whole], False) if whole else _value_of(window[clause.start : clause.end], language)
+        )
         if found is not None:
             answer, dug = found
             end = clause.end
@@ -155,10 +160,11 @@ def _is_conditional(low: str) -> bool:
     return "otherwise" in conditions or any(conditions.count(one) > 1 for one in conditions)
 
 
-def _clauses(low: str, start: int, limit: int, language: Language) -> list[_Clause]:
+def _clauses(low: str, start: int, limit: int, language: Language, held: int) -> list[_Clause]:
+    """The clauses of a sentence; up to ``held`` it is one quantity, which nothing separates."""
     clauses: list[_Clause] = []
     joint, at = "", start
-    for match in _boundaries(language).finditer(low, start, limit):
+    for match in _boundaries(language).finditer(low, held, limit):
         if not low[at : match.start()].strip() and _SKIPPED.fullmatch(match.group()):
             at = match.end()
             continue
