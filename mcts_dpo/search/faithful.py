@@ -12,6 +12,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from mcts_dpo.encoding import Guard
+from mcts_dpo.endings import endings
 from mcts_dpo.problems import Problem
 from mcts_dpo.prompts import PromptSettings, split_steps
 from mcts_dpo.settings import Settings
@@ -62,10 +63,16 @@ def confidence_value(settings: FaithfulSettings, confidence: float, depth: int) 
     return confidence / max(depth - 1 - 3, 1) if settings.depth_penalty else confidence
 
 
+def answer_end(tokenizer: PreTrainedTokenizerBase, prompt: PromptSettings) -> int | None:
+    """The token with which a policy ends its answers: in a chat the one that the template writes there."""
+    ends = endings(tokenizer)
+    return ends.turn if prompt.style == "chat" and ends.turn is not None else ends.sequence
+
+
 def reference_steps(
     problem: Problem, tokenizer: PreTrainedTokenizerBase, prompt: PromptSettings
 ) -> list[tuple[int, ...]]:
-    """The tokens of each step of the reference solution, the last with an end-of-sequence token; [] without one."""
+    """The tokens of each step of the reference solution, the last with the token that ends answers; [] without one."""
     if not problem.solution or not problem.solution.strip():
         return []
     text = problem.solution.strip()
@@ -74,7 +81,8 @@ def reference_steps(
     guard = Guard(tokenizer, [text], prompt.special_tokens)
     tokens = list(guard.ids(guard.text(text)))
     ends = split_steps(tokens, tokenizer, prompt)
-    if tokenizer.eos_token_id is not None and tokens:
-        tokens.append(int(tokenizer.eos_token_id))
+    end = answer_end(tokenizer, prompt)
+    if end is not None and tokens:
+        tokens.append(end)
         ends[-1] += 1
     return [tuple(tokens[start:end]) for start, end in zip([0, *ends], ends, strict=False)]

@@ -22,7 +22,7 @@ from mcts_dpo.problems import Problem
 from mcts_dpo.prompts import PromptSettings, prompt_tokens, step_stops
 from mcts_dpo.search import kernels
 from mcts_dpo.search.expansion import Step, attach, attach_unsampled, step_texts, whole_solution
-from mcts_dpo.search.faithful import confidence_value, outcome_value, reference_steps
+from mcts_dpo.search.faithful import answer_end, confidence_value, outcome_value, reference_steps
 from mcts_dpo.search.forest import FINISHES, LENGTH, NONE, Forest, TreeInfo
 from mcts_dpo.search.journal import Journal
 from mcts_dpo.search.rewards import (
@@ -357,7 +357,7 @@ def _add_reference(task: Task, tree: Tree, leaf: int, before: Sequence[int]) -> 
         return []
     ends = list(accumulate(map(len, chain)))
     texts = step_texts(before, [token for step in chain for token in step], ends, task.engine.tokenizer)
-    last = FINISHES.index("end" if tree.steps[-1][-1] == task.engine.tokenizer.eos_token_id else "answer")
+    last = FINISHES.index("end" if tree.steps[-1][-1] == answer_end(task.engine.tokenizer, task.prompt) else "answer")
     steps = [
         Step(tokens, (math.nan,) * len(tokens), text, last if turn == whole else 0)
         for turn, (tokens, text) in enumerate(zip(chain, texts, strict=True), 1)

@@ -19,11 +19,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from mcts_dpo.encoding import SpecialTokens
+from mcts_dpo.endings import endings
 from mcts_dpo.files import InputError
 from mcts_dpo.models import tokenizer_digest
 from mcts_dpo.preferences.dataset import Pairs, Solutions
 from mcts_dpo.rows import MAX_MIB
-from mcts_dpo.training.endings import endings
 from mcts_dpo.training.fields import Row, Text, short
 from mcts_dpo.training.lessons import table_of
 from mcts_dpo.training.rendering import Rendered, render, tools_left_out

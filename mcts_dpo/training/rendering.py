@@ -13,8 +13,8 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from mcts_dpo.encoding import Guard, SpecialTokens
+from mcts_dpo.endings import Endings, endings
 from mcts_dpo.files import InputError
-from mcts_dpo.training.endings import Endings, endings
 from mcts_dpo.training.fields import Row, Text
 from mcts_dpo.training.toolcalls import Messages, require_tool_calls
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from dataclasses import replace
 from pathlib import Path
 
@@ -40,6 +41,17 @@ def test_every_outcome_is_what_the_engine_says() -> None:
         asked = Request(2, (*prefix, *tokens, *suffix), choices=choices)
         (judged,) = complete(engine, [asked])
         assert outcome.confidence == pytest.approx(judged.probabilities[0])
+
+
+def test_the_question_follows_one_end_whichever_token_ends_solutions() -> None:
+    """The model ends with its own token; the tokenizer's end of sequence is another one."""
+    engine = AutomatonEngine(3)
+    engine.tokenizer = copy.deepcopy(engine.tokenizer)
+    engine.tokenizer.eos_token = "<unk>"
+    found, wanted = (
+        evaluate(PROBLEMS, one, prompt=PROMPT, settings=SETTINGS).outcomes for one in (engine, AutomatonEngine(3))
+    )
+    assert [outcome.confidence for outcome in found] == [outcome.confidence for outcome in wanted]
 
 
 def test_summary_is_arithmetic_over_the_outcomes() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 import re
 from itertools import pairwise
@@ -11,6 +12,7 @@ import pytest
 
 from mcts_dpo.files import InputError
 from mcts_dpo.problems import Problem
+from mcts_dpo.prompts import PromptSettings
 from mcts_dpo.search import FaithfulSettings, Forest, SearchSettings, SelfEvaluationSettings, search
 from mcts_dpo.search.ending import end_if_done, is_decided
 from mcts_dpo.search.events import run_events
@@ -172,6 +174,16 @@ def test_a_solution_that_states_no_answer_is_told_it() -> None:
     steps = reference_steps(Problem("p", "?", "3", "a\nb"), TOKENIZER, PROMPT)
     assert len(steps) == 3
     assert reference_steps(Problem("p", "?", "3"), TOKENIZER, PROMPT) == []
+
+
+def test_a_reference_solution_ends_as_the_chat_template_ends_an_answer() -> None:
+    tokenizer = copy.deepcopy(TOKENIZER)
+    tokenizer.add_special_tokens({"additional_special_tokens": ["<turn>"]})
+    tokenizer.chat_template = "{% for m in messages %}{{ m.content }}<turn>\n{% endfor %}"
+    problem, turn = Problem("p", "?", "3", "a\n#### 3"), tokenizer.convert_tokens_to_ids("<turn>")
+    chat, plain = (reference_steps(problem, tokenizer, PromptSettings(style=style)) for style in ("chat", "plain"))
+    assert (chat[-1][-1], plain[-1][-1]) == (turn, tokenizer.eos_token_id)
+    assert [step[:-1] for step in chat[-1:]] == [step[:-1] for step in plain[-1:]]
 
 
 def test_the_invariants_notice_what_is_broken() -> None:

@@ -11,9 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tokenizers import AddedToken
 
+from mcts_dpo.endings import Endings, endings
 from mcts_dpo.models import load_tokenizer
 from mcts_dpo.training.datasets import load_completions, load_preferences
-from mcts_dpo.training.endings import Endings, endings
 from tests.training.world import tiny_policy
 
 # w1 is the end of sequence; w30 ends a turn. In the second template a line end (w29) and w1 come behind it.
