@@ -16,7 +16,7 @@ from verifiers.cases import Case, pieces_of
 from verifiers.chains import is_chain, is_stated_quantity, stated
 from verifiers.equations import multiples
 from verifiers.exact import compare_quantities, same_number
-from verifiers.families import implied_parameter, renamed, same_progressions
+from verifiers.families import implied_parameter, renamed, same_progressions, with_other_constants
 from verifiers.kinds import (
     are_inequalities,
     as_column,
@@ -89,7 +89,12 @@ class Comparison:
         x, y = qualified(a), qualified(b)
         if x.domains or y.domains or (implied_parameter(a) and implied_parameter(b)):
             return self.families(x, y)
-        return self.unqualified(a, b)
+        result = self.unqualified(a, b)
+        if result.equal is False and self.policy.constants == "renamed":
+            for other in with_other_constants(a, b):
+                if self.unqualified(a, other).equal:
+                    return Decision(True, result.layer, "the same but for the names of constants")
+        return result
 
     def families(self, x: Qualified, y: Qualified) -> Decision:
         """Compare where a side says what its letters run over, or is a family of angles."""

@@ -185,9 +185,13 @@ def same_number(x: Number, dx: int | None, sx: int, y: Number, dy: int | None, s
     """
     if x == y:
         return True
-    if policy.decimals == "exact" or (dx is None and dy is None):
+    if dx is None and dy is None:
         return False
     gap: Fraction = abs(Fraction(x) - y)
+    if policy.tolerance and gap <= Fraction(policy.tolerance) * max(abs(x), abs(y)):
+        return True
+    if policy.decimals == "exact":
+        return False
     if 13 <= max(sx if dx is not None else 0, sy if dy is not None else 0) <= FLOAT_DIGITS and gap * 10**12 <= abs(
         Fraction(x)
     ):

@@ -6,13 +6,16 @@ the integers are the same values (``-\frac{\pi}{4} + k\pi`` and ``\frac{3\pi}{4}
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from fractions import Fraction
+from itertools import permutations
 
 from verifiers.canonical import canonical, same
 from verifiers.polynomials import Unable, Undefined
 from verifiers.qualifiers import Qualified
 from verifiers.tree import (
     Add,
+    Apply,
     Const,
     Measured,
     Mul,
@@ -31,6 +34,8 @@ from verifiers.tree import (
 from verifiers.units import DEGREE
 
 MAX_FAMILIES = 8
+MAX_CONSTANTS = 3
+_VARIABLES = frozenset("xyztn")
 _PARAMETERS = frozenset("kmnl")
 _SAME_DOMAIN = {"N": "Z+", "N*": "Z+", "N+": "Z+"}
 
@@ -74,6 +79,29 @@ def _compatible(a: str | None, b: str | None) -> bool:
     if a is None or b is None or "any" in (a, b):
         return True
     return _SAME_DOMAIN.get(a, a) == _SAME_DOMAIN.get(b, b) or {a, b} in ({"N", "Z0"}, {"N", "N0"})
+
+
+def with_other_constants(a: Node, b: Node) -> Iterator[Node]:
+    """``b`` with the constants that only it has under the names of those that only ``a`` has, in every order."""
+    left, right = _constants(a), _constants(b)
+    new, old = [node for node in left if node not in right], [node for node in right if node not in left]
+    if len(new) != len(old) or not 1 <= len(new) <= MAX_CONSTANTS:
+        return
+    marks = [Sym(f"\0{index}") for index in range(len(old))]
+    for order in permutations(new):
+        body = b
+        for before, mark in zip(old, marks, strict=True):
+            body = replaced(body, before, mark)
+        for mark, after in zip(marks, order, strict=True):
+            body = replaced(body, mark, after)
+        yield body
+
+
+def _constants(node: Node) -> list[Node]:
+    """The letters and indexed letters that may be constants, each once."""
+    found = [part for part in walk(node) if isinstance(part, Sym) and part.name not in _VARIABLES]
+    indexed = [part for part in walk(node) if isinstance(part, Apply) and part.name.endswith("_") and not symbols(part)]
+    return list(dict.fromkeys([*found, *indexed]))
 
 
 def values_of(node: Node) -> tuple[Node, ...]:

@@ -125,6 +125,8 @@ def tokens(text: str, grouped: bool = True) -> list[Token]:
             inner = value[value.index("{") + 1 : -1].strip() if "{" in value else ""
             if inner:
                 _letters(found, inner, start, at, spaced, whole=True)
+        elif kind == "word" and len(value) < 4 and value not in FUNCTIONS and text[at : at + 1] in ("^", "_"):
+            found += [Token("name", letter, start, at, spaced and letter is value[0]) for letter in value]
         elif kind == "word":
             _letters(found, value, start, at, spaced, whole=False)
         elif kind == "cmd" and value[1:] in FUNCTIONS:

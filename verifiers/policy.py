@@ -31,6 +31,10 @@ class Policy:
     never a decimal mark; ``decimal``: always one between digits, so that 1,234 is 1.234 and 1.234 is one thousand.
     ``decimals``: an approximate decimal against an exact value or a longer decimal. ``digits``: equal if it is that
     value correctly rounded at the digits given (at least four significant ones); ``exact``: no tolerance at all.
+    ``tolerance``: how far a written decimal may be from the value of the other side, as a part of the larger of the
+    two, from 0 (only what ``decimals`` allows) to 0.5; 0.01 takes 9.81 for 9.8. Two exact values have none.
+    ``constants``: ``\\ln x + C`` against ``\\ln x + K``. ``named``: unequal; ``renamed``: letters but x, y, z, t, n may
+    have other names, unless a letter is declared (``where C is a constant``), which lets it be renamed anyway.
     ``unproven``: both sides agree to high precision at every point tried, but no proof was found in time.
     ``equal``: accept; ``timeout``: report the failure.
     """
@@ -46,6 +50,8 @@ class Policy:
     dates: Literal["words", "month_first", "day_first"] = "words"
     comma: Literal["either", "group", "decimal"] = "either"
     decimals: Literal["digits", "exact"] = "digits"
+    tolerance: float = 0.0
+    constants: Literal["named", "renamed"] = "named"
     unproven: Literal["equal", "timeout"] = "equal"
 
     def __post_init__(self) -> None:
@@ -53,6 +59,9 @@ class Policy:
             value = getattr(self, name)
             if value not in accepted:
                 raise ValueError(f"policy {name}: {value!r} (accepted: {', '.join(accepted)})")
+        given = self.tolerance
+        if isinstance(given, bool) or not isinstance(given, (int, float)) or not 0 <= given <= 0.5:
+            raise ValueError(f"policy tolerance: {given!r} (accepted: a number from 0 to 0.5)")
 
 
 _ACCEPTED: dict[str, tuple[str, ...]] = {}
@@ -61,7 +70,9 @@ _ACCEPTED: dict[str, tuple[str, ...]] = {}
 def _accepted() -> dict[str, tuple[str, ...]]:
     if not _ACCEPTED:
         hints = get_type_hints(Policy)
-        _ACCEPTED.update({field.name: get_args(hints[field.name]) for field in fields(Policy)})
+        _ACCEPTED.update(
+            {field.name: get_args(hints[field.name]) for field in fields(Policy) if get_args(hints[field.name])}
+        )
     return _ACCEPTED
 
 

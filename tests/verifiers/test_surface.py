@@ -83,6 +83,9 @@ def test_policies_change_the_verdict() -> None:
     assert not verify("1/12", "0.0833333333333333", policy=Policy(decimals="exact"))
     with pytest.raises(ValueError, match="policy percent: 'x'"):
         Policy(percent="x")  # type: ignore[arg-type]
+    for tolerance in (-0.1, 0.6, True, "0.1", float("nan")):
+        with pytest.raises(ValueError, match="policy tolerance"):
+            Policy(tolerance=tolerance)  # type: ignore[arg-type]
 
 
 def test_equivalence_classes_group_and_leave_out_what_is_missing() -> None:
