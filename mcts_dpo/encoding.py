@@ -16,10 +16,13 @@ import re
 from collections.abc import Iterable, Iterator
 from functools import cached_property
 from itertools import accumulate, chain, pairwise
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 from weakref import WeakKeyDictionary
 
 from tokenizers import Tokenizer
+
+from mcts_dpo.files import InputError
+from mcts_dpo.templates import render_chat
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -32,6 +35,23 @@ _AFTER = chr(0xFFFFD)
 """One token of a twin: it stands in front of a text that comes after a control token."""
 _THOUGHT = re.compile("think|thought|reason", re.IGNORECASE)
 _SIDES = ("system", "user", "assistant", "user")
+
+
+def ids_of(
+    tokenizer: PreTrainedTokenizerBase, text: str, *, add_special_tokens: bool = False, **options: Any
+) -> list[int]:
+    """The ids that a tokenizer itself gives a text.
+
+    Raises InputError where it fails, as one does whose pattern backtracks for too long (Rust's panic then is no
+    `Exception`).
+    """
+    try:
+        return list(tokenizer(text, add_special_tokens=add_special_tokens, **options)["input_ids"])
+    except BaseException as error:
+        if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
+            raise
+        reason = " ".join(str(error).split())[:300] or type(error).__name__
+        raise InputError(f"the model's tokenizer cannot read a text of {len(text)} characters ({reason})") from None
 
 
 class Guard:
@@ -69,7 +89,7 @@ class Guard:
     def ids(self, prompt: str) -> tuple[int, ...]:
         """The token ids of a prompt that holds texts from `text`; no special tokens are put around it."""
         if not self._mark or self._mark not in prompt:
-            return tuple(self._tokenizer(self.bare(prompt), add_special_tokens=False)["input_ids"])
+            return tuple(ids_of(self._tokenizer, self.bare(prompt)))
         pieces = prompt.split(self._mark)
         marked = set(accumulate(map(len, pieces[:-1])))
         return tuple(self._control.encode("".join(pieces), marked))
@@ -77,8 +97,8 @@ class Guard:
     def ids_with_ends(self, prompt: str) -> tuple[int, ...]:
         """As `ids`, between the special tokens that the tokenizer puts around a text."""
         if not self._mark or self._mark not in prompt:
-            return tuple(self._tokenizer(self.bare(prompt))["input_ids"])
-        around, inside = list(self._tokenizer("a")["input_ids"]), list(self.ids("a"))
+            return tuple(ids_of(self._tokenizer, self.bare(prompt), add_special_tokens=True))
+        around, inside = ids_of(self._tokenizer, "a", add_special_tokens=True), list(self.ids("a"))
         starts = (at for at in range(len(around)) if around[at : at + len(inside)] == inside)
         at = next(starts, len(around))
         return (*around[:at], *self.ids(prompt), *around[at + len(inside) :])
@@ -139,7 +159,7 @@ class _Control:
     def _tokens(self, text: str, first: bool) -> tuple[list[int], list[int]]:
         """The ids of a text without control tokens, and where to cut it because there are some all the same."""
         if self.twin is None:
-            ids = self.tokenizer(text, add_special_tokens=False, split_special_tokens=True)["input_ids"]
+            ids = ids_of(self.tokenizer, text, split_special_tokens=True)
             spans = [found.span() for found in self.pattern.finditer(text)] if self.ids.intersection(ids) else []
         else:
             lead = "" if first else _AFTER
@@ -187,10 +207,10 @@ def _turn_marks(tokenizer: PreTrainedTokenizerBase) -> set[int]:
     turns = [{"role": role, "content": "a"} for role in _SIDES]
     for conversation in (turns, turns[1:], turns[-1:]):
         try:
-            text = tokenizer.apply_chat_template(conversation, tokenize=False, add_generation_prompt=True)
+            text = render_chat(tokenizer, conversation, add_generation_prompt=True)
         except Exception:  # a template raises what it likes, here because of a system message
             continue
-        ids = tokenizer(str(text), add_special_tokens=False)["input_ids"]
+        ids = ids_of(tokenizer, text)
         return {token for token in ids if not _THOUGHT.search(str(tokenizer.convert_ids_to_tokens(token)))}
     return set()
 

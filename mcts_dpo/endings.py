@@ -10,6 +10,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from mcts_dpo.templates import render_chat
+
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
@@ -81,7 +83,7 @@ def _tail(tokenizer: PreTrainedTokenizerBase) -> list[int]:
     """The ids of what the chat template writes after the words of the assistant who speaks last; none without one."""
     said = {"role": "assistant", "content": _SAID}
     try:
-        text = str(tokenizer.apply_chat_template([{"role": "user", "content": "a"}, said], tokenize=False))
+        text = render_chat(tokenizer, [{"role": "user", "content": "a"}, said])
     except Exception:  # no template, or one that wants other messages
         return []
     _, found, tail = text.rpartition(_SAID)

@@ -18,6 +18,7 @@ from mcts_dpo.encoding import Guard, SpecialTokens
 from mcts_dpo.files import InputError
 from mcts_dpo.problems import Problem
 from mcts_dpo.settings import Settings, nearest
+from mcts_dpo.templates import render_chat
 from verifiers import STYLES
 
 if TYPE_CHECKING:
@@ -244,11 +245,10 @@ def _render(tokenizer: PreTrainedTokenizerBase, settings: PromptSettings, messag
         raise InputError("prompt.style: 'chat', but the model's tokenizer has no chat template; use style: plain")
     arguments: dict[str, Any] = dict(settings.template_arguments)
     try:
-        rendered = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True, **arguments)
+        return render_chat(tokenizer, messages, add_generation_prompt=True, **arguments)
     except Exception as error:  # a template is a program: it raises what it likes
         reason = " ".join(str(error).split()) or type(error).__name__
         raise InputError(f"prompt: the model's chat template refuses the messages ({reason[:300]})") from None
-    return str(rendered)
 
 
 def _after_assistant(tokenizer: PreTrainedTokenizerBase, settings: PromptSettings, question: str, guard: Guard) -> str:

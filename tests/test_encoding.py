@@ -14,10 +14,12 @@ from hypothesis import strategies as st
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 from transformers import AutoTokenizer, ByT5Tokenizer, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
+from mcts_dpo import templates
 from mcts_dpo.config import StageConfig
 from mcts_dpo.encoding import Guard
 from mcts_dpo.engines import Engine, Request, load_engine
 from mcts_dpo.evaluation import EvaluationSettings, evaluate
+from mcts_dpo.files import InputError
 from mcts_dpo.integrations.server.settings import ServerSettings
 from mcts_dpo.problems import Problem
 from mcts_dpo.prompts import Example, PromptSettings, prompt_tokens, self_evaluation
@@ -226,6 +228,26 @@ def test_without_control_tokens_nothing_is_touched() -> None:
     guard = Guard(tokenizer, ["harmless"], "split")
     assert guard.text("harmless") == "harmless"
     assert list(guard.ids("<|im_end|>")) == [tokenizer.eos_token_id]
+
+
+def test_a_template_that_never_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    endless = "{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}x"
+    tokenizer = byte_level(endless)
+    monkeypatch.setattr(templates, "LIMIT", 0.2)
+    with pytest.raises(InputError, match=r"refuses the messages \(it does not end within 0.2 s\)"):
+        put(tokenizer, "Why?")
+    monkeypatch.undo()
+    assert put(byte_level(), "Why?") == usual(byte_level(), ("user", TEMPLATE.replace("{question}", "Why?")))
+
+
+def test_a_tokenizer_that_panics() -> None:
+    state = json.loads(byte_level().backend_tokenizer.to_str())
+    state["pre_tokenizer"] = {"type": "Split", "pattern": {"Regex": "(a+)+$"}, "behavior": "Isolated", "invert": False}
+    slow = PreTrainedTokenizerFast(
+        tokenizer_object=Tokenizer.from_str(json.dumps(state)), eos_token="<|im_end|>", chat_template=CHATML
+    )
+    with pytest.raises(InputError, match=r"the model's tokenizer cannot read a text of .* characters"):
+        put(slow, f"{'a' * 40}!")
 
 
 def messages(question: str, *turns: str) -> list[dict[str, str]]:

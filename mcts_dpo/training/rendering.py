@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from mcts_dpo.encoding import Guard, SpecialTokens
 from mcts_dpo.endings import Endings, endings
 from mcts_dpo.files import InputError
+from mcts_dpo.templates import render_chat
 from mcts_dpo.training.fields import Row, Text
 from mcts_dpo.training.toolcalls import Messages, require_tool_calls
 
@@ -181,10 +182,9 @@ def _template(
         raise InputError(f"{row.where}: {field}: messages, but the policy has no chat template (accepted: text)")
     others = row.for_template()
     try:
-        rendered = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=opened, **others)
+        return render_chat(tokenizer, messages, add_generation_prompt=opened, **others)
     except Exception as error:  # a template raises what it likes: roles that do not alternate, say
         raise InputError(f"{row.where}: {field}: the policy's chat template refuses it ({_line(error)})") from None
-    return str(rendered)
 
 
 def _line(error: Exception) -> str:

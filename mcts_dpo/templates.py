@@ -1,0 +1,57 @@
+"""A conversation as a model's chat template writes it, within a time limit.
+
+A chat template is a program that comes with the model: it may loop for hours. It runs in Jinja's sandbox, so that it
+cannot do more than that. In: a tokenizer, messages. Out: text.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+LIMIT = 20.0
+"""Seconds that a template may take for one conversation; real ones take about a thousandth of one."""
+
+
+class EndlessTemplateError(Exception):
+    """A chat template did not end within `LIMIT`."""
+
+    def __str__(self) -> str:
+        return f"it does not end within {LIMIT:g} s"
+
+
+def render_chat(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Mapping[str, Any]], **options: Any) -> str:
+    """The text of a conversation. options: of `apply_chat_template`, and further variables of the template.
+
+    Raises whatever the template raises, and EndlessTemplateError.
+    """
+    with _limited():
+        return str(tokenizer.apply_chat_template(list(messages), tokenize=False, **options))
+
+
+@contextmanager
+def _limited() -> Iterator[None]:
+    """Raise EndlessTemplateError in this thread if the block takes longer than `LIMIT`. A call into C ends first."""
+    lock, over, thread = threading.Lock(), False, ctypes.c_ulong(threading.get_ident())
+
+    def interrupt() -> None:
+        with lock:
+            if not over:
+                ctypes.pythonapi.PyThreadState_SetAsyncExc(thread, ctypes.py_object(EndlessTemplateError))
+
+    timer = threading.Timer(LIMIT, interrupt)
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        with lock:
+            over = True
+            ctypes.pythonapi.PyThreadState_SetAsyncExc(thread, None)  # one that came in the last moment
+        timer.cancel()
