@@ -67,9 +67,9 @@ def kind_of(path: Path) -> str | None:
 def _lines(path: Path, max_mib: int) -> Iterator[tuple[int, str | InputError]]:
     """The lines of a text file with their numbers; for one that is not UTF-8, what is wrong."""
     packed = path.suffix.lower() == ".gz"
+    if packed and path.exists():
+        require_size(path, max_mib)
     try:
-        if packed:
-            _require_size(path, max_mib)
         with BufferedReader(gzip.open(path), 1 << 20) if packed else path.open("rb") as stream:
             for number, raw in enumerate(stream, 1):
                 yield number, _decoded(raw, f"{path}, line {number}", first=number == 1)
@@ -79,14 +79,17 @@ def _lines(path: Path, max_mib: int) -> Iterator[tuple[int, str | InputError]]:
         raise InputError(f"{path}: cannot be read ({error})") from None
 
 
-def _require_size(path: Path, max_mib: int) -> None:
-    """Raise InputError for a compressed file that holds more than the bound; none of it is kept in memory."""
-    with gzip.open(path) as stream:
-        for _ in range(max_mib):
-            if len(stream.read(1 << 20)) < 1 << 20:
-                return
-        if stream.read(1):
-            raise InputError(f"{path}: holds more than max_mib = {max_mib} MiB (accepted: less, or raise it)")
+def require_size(path: Path, max_mib: int) -> None:
+    """Raise InputError for a compressed file that is damaged or holds more than the bound; nothing of it is kept."""
+    try:
+        with gzip.open(path) as stream:
+            for _ in range(max_mib):
+                if len(stream.read(1 << 20)) < 1 << 20:
+                    return
+            if stream.read(1):
+                raise InputError(f"{path}: holds more than max_mib = {max_mib} MiB (accepted: less, or raise it)")
+    except (OSError, EOFError, zlib.error) as error:
+        raise InputError(f"{path}: cannot be read ({error})") from None
 
 
 def _decoded(raw: bytes, where: str, *, first: bool) -> str | InputError:

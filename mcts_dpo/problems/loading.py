@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from mcts_dpo.files import InputError, digest, whole
+from mcts_dpo.folders import opened
 from mcts_dpo.problems.columns import reader
 from mcts_dpo.problems.problem import Problem, ProblemSettings
 from mcts_dpo.rows import Record, kind_of, narrowing, read_rows
@@ -102,10 +103,13 @@ def _hub(settings: ProblemSettings) -> tuple[list[Record], str]:
         path = Path(source).expanduser()
         if (path / "state.json").exists() or (path / "dataset_dict.json").exists():
             if settings.subset is not None:
-                raise InputError(f"subset: {settings.subset!r}, but a saved data set has no subsets")
-            data = datasets.load_from_disk(str(path))
+                raise InputError(f"{source}: subset: {settings.subset!r}, but a saved data set has no subsets")
+            data = opened(lambda: datasets.load_from_disk(str(path)), path, settings.max_mib)
         else:
-            data = datasets.load_dataset(str(path) if path.is_dir() else source, name=settings.subset)
+            name = str(path) if path.is_dir() else source
+            data = opened(lambda: datasets.load_dataset(name, name=settings.subset), path, settings.max_mib)
+    except InputError:
+        raise
     except Exception as error:  # whatever the hub, the network or a file of the folder may raise
         reason = " ".join(str(error).split()) or type(error).__name__
         raise InputError(f"{source}: not a file, nor a data set that can be loaded ({reason[:300]})") from None

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from mcts_dpo.files import InputError
+from mcts_dpo.folders import opened
 from mcts_dpo.rows import MAX_MIB, kind_of, narrowing, read_rows
 from mcts_dpo.training.fields import Row
 
@@ -31,13 +32,19 @@ def rows_of(source: str | Path, split: str = "train", max_mib: int = MAX_MIB) ->
     elif str(source).startswith(("/", ".", "~")) and not path.exists():
         raise InputError(f"{source}: no such file")
     else:
-        yield from _hub_rows(str(source), split)
+        yield from _hub_rows(str(source), split, max_mib)
 
 
-def _hub_rows(name: str, split: str) -> Iterator[Row | InputError]:
+def _hub_rows(name: str, split: str, max_mib: int) -> Iterator[Row | InputError]:
     path, _, configuration = name.partition(":")
+
+    def load() -> Any:
+        return _saved(Path(path), split) if _is_saved(Path(path)) else _published(path, configuration, split)
+
     try:
-        data = _saved(Path(path), split) if _is_saved(Path(path)) else _published(path, configuration, split)
+        data = opened(load, Path(path), max_mib)
+    except InputError:
+        raise
     except Exception as error:  # whatever the hub's client of the day raises
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         what = "not a folder that `datasets` reads" if Path(path).is_dir() else "no such file or data set on the hub"
