@@ -22,6 +22,7 @@ def opened(file: Path) -> Iterator[tuple[Page, list[str]]]:
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=binary, args=["--no-sandbox"])
         page = browser.new_page(viewport={"width": 1500, "height": 1000})
+        page.set_default_timeout(600_000)  # milliseconds: what is there at once on an idle machine
         complaints: list[str] = []
         page.on("console", lambda m: complaints.append(m.text) if m.type in ("error", "warning") else None)
         page.on("pageerror", lambda error: complaints.append(str(error)))

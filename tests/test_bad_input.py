@@ -267,13 +267,13 @@ def test_an_interrupt_ends_with_130_and_keeps_what_was_done(
     command += ["-p", toy_world.config.train.source, *endless]
     process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     journal = tmp_path / "trees" / "shard-0000.journal"
-    deadline = time.monotonic() + 300
+    deadline = time.monotonic() + 900
     while not (journal.exists() and journal.stat().st_size > 5000):
         assert process.poll() is None, process.communicate()
         assert time.monotonic() < deadline
         time.sleep(0.05)
     process.send_signal(signal.SIGINT)
-    out, err = process.communicate(timeout=120)
+    out, err = process.communicate(timeout=900)
     assert process.returncode == 130, err
     assert out == ""
     assert err == "mcts-dpo: interrupted; finished shards and stages are kept, the same command continues\n"

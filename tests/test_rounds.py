@@ -95,7 +95,7 @@ def test_kill_and_the_same_command_again(awaited: str, undisturbed: Path, toy_wo
     directory = tmp_path / "run"
     command = [Path(sys.executable).parent / "mcts-dpo", "run", "--config", config, "--out", directory, "--json"]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, start_new_session=True)
-    deadline = time.monotonic() + 240
+    deadline = time.monotonic() + 900
     while not (directory / awaited).exists():
         assert process.poll() is None, "the run ended before it could be killed"
         assert time.monotonic() < deadline

@@ -87,10 +87,10 @@ def test_patience_ends_a_poll_between_two_steps(model: Path) -> None:
     engine = engine_for(model)
     engine.submit(Request(id=1, prefix=(4, 5, 6), n=8, max_tokens=100, seed=1))
     polls = 0
-    begun = time.monotonic()
     while not (found := engine.poll(0.0)):
         polls += 1
     assert polls > 20
     assert [completion.id for completion in found] == [1]
-    assert engine.poll(60.0) == [], "nothing is under way: there is nothing to wait for"
-    assert time.monotonic() - begun < 60
+    begun = time.monotonic()
+    assert engine.poll(36_000.0) == [], "nothing is under way: there is nothing to wait for"
+    assert time.monotonic() - begun < 3600

@@ -52,7 +52,7 @@ class Served:
         request = urllib.request.Request(f"{self.url}/metrics")
         if key:
             request.add_header("Authorization", f"Bearer {key}")
-        with urllib.request.urlopen(request, timeout=60) as answer:
+        with urllib.request.urlopen(request, timeout=600) as answer:
             lines = answer.read().decode().splitlines()
         return {name: float(value) for name, _, value in (line.rpartition(" ") for line in lines if line[:1] != "#")}
 
@@ -65,14 +65,14 @@ class Served:
             if name.startswith(("mcts_dpo_engine_held", "mcts_dpo_searches", "mcts_dpo_requests_in_flight"))
         }
 
-    def wait_until_idle(self, seconds: float = 60.0) -> None:
+    def wait_until_idle(self, seconds: float = 900.0) -> None:
         """Return once nothing is held any more; fail if something still is after so many seconds."""
         deadline = time.monotonic() + seconds
         while any((held := self.held()).values()):
             assert time.monotonic() < deadline, held
             time.sleep(0.05)
 
-    def wait_until(self, name: str, value: float, seconds: float = 60.0) -> None:
+    def wait_until(self, name: str, value: float, seconds: float = 900.0) -> None:
         """Return once a figure is at least `value`."""
         deadline = time.monotonic() + seconds
         while self.metrics().get(name, 0.0) < value:
@@ -109,7 +109,7 @@ def running(line: list[str], folder: Path) -> Iterator[Served]:
         yield Served(address.group(), started)
     finally:
         started.terminate()
-        started.wait(timeout=60)
+        started.wait(timeout=600)
         if started.stdout is not None:
             started.stdout.close()
 
@@ -123,11 +123,11 @@ def thread(engine: Engine, settings: ServerSettings, config: StageConfig) -> Ite
     with _bound("127.0.0.1", 0) as listening:
         serving = threading.Thread(target=server.run, args=([listening],))
         serving.start()
-        assert started.wait(60)
+        assert started.wait(600)
         try:
             yield Served(f"http://127.0.0.1:{listening.getsockname()[1]}", service=service)
         finally:
             service.dispatcher.drain(0.0)
             server.should_exit = True
-            serving.join(60)
+            serving.join(600)
             assert not serving.is_alive()

@@ -157,7 +157,7 @@ def test_the_harness_command_line_knows_the_model(tasks: Path, toy_world: ToyWor
         "--output_path",
         str(tmp_path),
     ]
-    done = subprocess.run(command, capture_output=True, text=True, cwd=Path(__file__).parents[2], timeout=300)
+    done = subprocess.run(command, capture_output=True, text=True, cwd=Path(__file__).parents[2], timeout=1800)
     assert done.returncode == 0, done.stderr
     assert "exact_match" in done.stdout
     assert list(tmp_path.rglob("results_*.json"))

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import random
 import signal
 import socket
 import threading
-import time
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -60,7 +59,7 @@ def test_two_hundred_at_once_with_random_disconnects(server: Served) -> None:
             base_url=f"{server.url}/v1",
             api_key="none",
             max_retries=0,
-            http_client=httpx.AsyncClient(limits=limits, timeout=300),
+            http_client=httpx.AsyncClient(limits=limits, timeout=None),
         ) as client:
             return await asyncio.gather(*(one(client, index) for index in range(REQUESTS)))
 
@@ -91,23 +90,28 @@ def test_two_hundred_at_once_with_random_disconnects(server: Served) -> None:
 @pytest.mark.parametrize("stream", [False, True])
 def test_a_client_that_goes_away_frees_its_search(server: Served, stream: bool) -> None:
     body = {"model": "toy", "messages": user("a"), "n": 128, "temperature": 2.0, "budget": 800, "stream": stream}
-    before = server.metrics().get('mcts_dpo_requests_total{endpoint="chat",status="499"}', 0)
-    with (
-        httpx.Client(timeout=0.5) as client,
-        suppress(httpx.ReadTimeout),
-        client.stream("POST", f"{server.url}/v1/chat/completions", json=body) as answer,
-    ):
-        assert stream, "an answer that is not a stream takes longer than this client waits"
-        next(answer.iter_lines())
-        assert server.held()['mcts_dpo_searches{state="active"}'] > 0
-    begun = time.monotonic()
-    server.wait_until_idle(20.0)
-    assert time.monotonic() - begun < 20.0
-    assert server.metrics()['mcts_dpo_requests_total{endpoint="chat",status="499"}'] == before + 1
+    left, sampled = (
+        'mcts_dpo_requests_total{endpoint="chat",status="499"}',
+        'mcts_dpo_engine_tokens_total{kind="sampled"}',
+    )
+    before = server.metrics()
+    data = json.dumps(body).encode()
+    host, port = server.url.removeprefix("http://").rsplit(":", 1)
+    with socket.create_connection((host, int(port))) as line:
+        head = f"POST /v1/chat/completions HTTP/1.1\r\nHost: {host}\r\nContent-Type: application/json\r\n"
+        line.sendall(f"{head}Content-Length: {len(data)}\r\n\r\n".encode() + data)
+        server.wait_until('mcts_dpo_searches{state="active"}', 1)
+        if stream:
+            assert line.recv(65536).startswith(b"HTTP/1.1 200 ")
+    server.wait_until_idle()
+    after = server.metrics()
+    assert after[left] == before.get(left, 0) + 1
+    assert after[sampled] - before[sampled] < 128 * 800 / 2, "it did not go on to the end for nobody"
 
 
 def test_told_to_stop_it_ends_what_is_under_way_and_refuses_the_rest(toy_world: ToyWorld, tmp_path: Path) -> None:
-    options = ("--budget", "800", "--strategy", "majority", "--concurrency", "1")
+    # Whatever the machine does beside: what is under way has an hour to end in.
+    options = ("--budget", "800", "--strategy", "majority", "--concurrency", "1", "--grace", "3600")
     with process(toy_world.policy, tmp_path, *options) as served:
         found: dict[str, Any] = {}
 
@@ -124,16 +128,16 @@ def test_told_to_stop_it_ends_what_is_under_way_and_refuses_the_rest(toy_world: 
         asking[0].start()
         served.wait_until('mcts_dpo_searches{state="active"}', 1)
         asking[1].start()
-        served.wait_until('mcts_dpo_searches{state="waiting"}', 1)
+        served.wait_until("mcts_dpo_requests_in_flight", 2)
         assert served.process is not None
         served.process.terminate()
         for one in asking:
-            one.join(120)
+            one.join()
         assert isinstance(found["first"], str)
         assert found["first"]
         assert isinstance(found["second"], openai.InternalServerError)
         assert found["second"].status_code == 503
-        assert served.process.wait(60) == 0
+        assert served.process.wait(600) == 0
     assert "Traceback" not in (tmp_path / "log").read_text()
 
 
@@ -151,7 +155,7 @@ def test_interrupted_it_refuses_what_cannot_end_in_time(toy_world: ToyWorld, tmp
         with pytest.raises(openai.InternalServerError, match="could not finish in time"):
             served.client().chat.completions.create(model="toy", messages=user("a"), **LONG)
         stopper.join()
-        assert served.process.wait(60) == 130
+        assert served.process.wait(600) == 130
 
 
 def test_bad_command_lines_are_one_line(

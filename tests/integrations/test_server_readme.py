@@ -30,7 +30,7 @@ def test_the_readmes_server_and_client(toy_world: ToyWorld, tmp_path: Path) -> N
     with running(command, tmp_path) as served:
         (tmp_path / "client.py").write_text(snippet.replace("http://127.0.0.1:8000", served.url), encoding="utf-8")
         done = subprocess.run(
-            [sys.executable, "client.py"], capture_output=True, text=True, cwd=tmp_path, timeout=120, check=False
+            [sys.executable, "client.py"], capture_output=True, text=True, cwd=tmp_path, timeout=1800, check=False
         )
     assert done.returncode == 0, done.stderr
     assert "CompletionUsage" in done.stdout

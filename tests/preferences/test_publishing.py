@@ -114,7 +114,7 @@ def test_trl_takes_one_step_on_what_is_written_for_it(forest: Forest, toy_world:
     command = [trl, "dpo", "--dataset_name", data, "--model_name_or_path", toy_world.policy]
     command += ["--output_dir", out, "--max_steps", 1, "--per_device_train_batch_size", 2, "--report_to", "none"]
     command += ["--use_cpu", "true", "--bf16", "false", "--logging_steps", 1, "--dtype", "float32"]
-    done = subprocess.run([str(part) for part in command], cwd=ROOT, capture_output=True, text=True, timeout=500)
+    done = subprocess.run([str(part) for part in command], cwd=ROOT, capture_output=True, text=True, timeout=1800)
     assert done.returncode == 0, done.stderr[-3000:]
     assert (out / "model.safetensors").exists()
     assert "Training completed" in done.stdout
@@ -128,7 +128,7 @@ def push(folder: Path, address: str, *options: str, token: str = TOKEN) -> subpr
     command = [sys.executable, "-m", "mcts_dpo", "pairs", folder / "trees", "-o", folder / "data", "--json", *options]
     command += ["--set", "preferences.min_gap=0.2"]
     words = [str(word) for word in command]
-    return subprocess.run(words, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300)
+    return subprocess.run(words, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=1800)
 
 
 def test_what_is_pushed_arrives_byte_by_byte(forest: Forest, tmp_path: Path) -> None:

@@ -30,7 +30,7 @@ def launch(folder: Path, limits: list[list[list[int]]], restarts: int, *options:
         capture_output=True,
         text=True,
         check=False,
-        timeout=300,
+        timeout=900,
     )
 
 

@@ -68,7 +68,7 @@ def _child(folder: Path, out: Path, settings: Settings, limit: int | None) -> No
 def kill_after_lines(process: Any, out: Path, lines: int) -> None:
     """SIGKILL as soon as the live log has that many lines."""
     live = out.parent / f"{out.name}.unfinished" / "log.jsonl"
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + 900
     while not live.exists() or live.read_bytes().count(b"\n") < lines:
         assert process.is_alive(), "the training ended before it could be killed"
         assert time.monotonic() < deadline
