@@ -47,6 +47,9 @@ def serve(
     max_budget: Annotated[
         int | None, typer.Option(help="The most that a request may say. Default: four times the budget.")
     ] = None,
+    max_work: Annotated[
+        int | None, typer.Option(help="The most tokens of one request, n × budget. Default: 128 times --max-budget.")
+    ] = None,
     name: Annotated[str | None, typer.Option(help="Of the model, for clients. Default: the end of its path.")] = None,
     host: Annotated[str, typer.Option(help="Where to listen; anything but loopback needs a key.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="0 takes any free one.")] = 8000,
@@ -82,6 +85,7 @@ def serve(
         "strategy": strategy,
         "budget": budget,
         "max_budget": max_budget,
+        "max_work": max_work,
         "name": name,
         "host": host,
         "port": port,

@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Hashable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Generic, TypeVar
 
 from mcts_dpo.engines.base import Completion, Engine, Request
 from mcts_dpo.search.lasting import EngineDiedError, LastingEngine
+from mcts_dpo.search.shares import Shares
 
 Owner = TypeVar("Owner")
 
@@ -51,12 +52,22 @@ class Desk(Generic[Owner]):
     an engine that recovers serves it. A request that `submit` raises at, though it takes others, fails alone.
     Otherwise trees are what is wanted: see `lasting`. A completion that the engine never gives back is an error of the
     engine's (RuntimeError), not a wait for ever.
+    room: sequences that are in the engine at a time, about; what is sent beyond waits here, and whose share has had
+    least goes in next. None: all go in at once, first come, first served.
     """
 
-    def __init__(self, engine: Engine, clock: SearchClock | None = None, *, interactive: bool = False) -> None:
+    def __init__(
+        self,
+        engine: Engine,
+        clock: SearchClock | None = None,
+        *,
+        interactive: bool = False,
+        room: int | None = None,
+    ) -> None:
         self._interactive = interactive
         self._end = getattr(engine.tokenizer, "eos_token_id", None) or 0
         self._engine = engine if interactive else LastingEngine(engine)
+        self._shares = None if room is None else Shares(room)
         self._owners: dict[int, Owner] = {}
         self._refused: list[Completion] = []
         self._next = 0
@@ -68,19 +79,26 @@ class Desk(Generic[Owner]):
         """Requests that were sent and are not back."""
         return len(self._owners)
 
-    def send(self, request: Request, owner: Owner) -> None:
-        """Submit a request; its id is given here."""
+    def send(self, request: Request, owner: Owner, share: Hashable = None) -> None:
+        """Submit a request; its id is given here. share: whose it is, where requests wait for room."""
         self._owners[self._next] = owner
+        numbered = replace(request, id=self._next)
+        self._next += 1
+        if self._shares is None:
+            self._submit(numbered)
+        else:
+            self._shares.add(numbered, share)
+
+    def _submit(self, request: Request) -> None:
         self._lap(engine=False)
         try:
-            self._engine.submit(replace(request, id=self._next))
+            self._engine.submit(request)
         except EngineDiedError:
             raise
         except Exception as error:  # the engine's, whatever it is: this request fails, the search goes on
             reason = f"the engine refuses the request: {_one_line(error)}" if self._takes_others() else _death(error)
-            self._refused.append(Completion(self._next, error=reason))
+            self._refused.append(Completion(request.id, error=reason))
         self._lap(engine=True)
-        self._next += 1
 
     def _takes_others(self) -> bool:
         """Whether the engine takes a request that any living engine takes."""
@@ -94,6 +112,9 @@ class Desk(Generic[Owner]):
 
     def collect(self, patience: float | None = None) -> list[tuple[Owner, Completion]]:
         """Wait for at least one completion, or for `patience` seconds (None: as long as it takes)."""
+        if self._shares is not None:
+            while (request := self._shares.take()) is not None:
+                self._submit(request)
         self._lap(engine=False)
         begun = time.monotonic()
         finished, self._refused = self._refused, []
@@ -111,6 +132,7 @@ class Desk(Generic[Owner]):
         gave_up = patience is not None and time.monotonic() - begun >= patience
         if not finished and self._owners and not gave_up:
             raise RuntimeError(f"the engine lost {len(self._owners)} of {self._next} requests")
+        self._forget([completion.id for completion in finished])
         return [(self._owners.pop(completion.id), completion) for completion in finished]
 
     def cancel(self, mine: Callable[[Owner], bool]) -> list[Owner]:
@@ -121,7 +143,12 @@ class Desk(Generic[Owner]):
         with suppress(Exception):  # an engine that dies of it has nothing under way either
             self._engine.cancel(ids)
         self._lap(engine=True)
+        self._forget(ids)
         return [self._owners.pop(one) for one in ids]
+
+    def _forget(self, ids: Sequence[int]) -> None:
+        if self._shares is not None:
+            self._shares.end(ids)
 
     def close(self) -> None:
         """Count the time up to now."""

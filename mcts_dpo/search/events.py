@@ -11,7 +11,7 @@ and the policy alone, so the trees are those of the waves, whatever the engine f
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 
@@ -59,13 +59,14 @@ class Asked:
 @dataclass(slots=True, eq=False)
 class Running:
     """A task in the loop. waiting: trees not yet admitted. alive: admitted, searched or with something under way.
-    moved: those of them that may have room for another leaf. settled: growths ready for `settle`."""
+    moved: those of them that may have room for another leaf. settled: growths ready for `settle`. share: see `Desk`."""
 
     task: Task
     waiting: deque[Tree]
     alive: dict[int, Tree] = field(default_factory=dict)
     moved: list[Tree] = field(default_factory=list)
     ready: list[Asked] = field(default_factory=list)
+    share: Hashable = None
 
 
 Owner = tuple[Running, Expansion | Asked, int]
@@ -116,13 +117,20 @@ class Loop:
     be taken out again.
 
     alive: trees searched at a time; those of further tasks wait, first come, first served. interactive: what the death
-    of the engine means, see `Desk`; a task whose search raises then fails alone, otherwise the step raises.
+    of the engine means, see `Desk`; a task whose search raises then fails alone, otherwise the step raises. room: see
+    `Desk`.
     """
 
     def __init__(
-        self, engine: Engine, alive: int, clock: SearchClock | None = None, *, interactive: bool = True
+        self,
+        engine: Engine,
+        alive: int,
+        clock: SearchClock | None = None,
+        *,
+        interactive: bool = True,
+        room: int | None = None,
     ) -> None:
-        self._desk: Desk[Owner] = Desk(engine, clock, interactive=interactive)
+        self._desk: Desk[Owner] = Desk(engine, clock, interactive=interactive, room=room)
         self._alive = alive
         self._interactive = interactive
         self._running: list[Running] = []
@@ -144,9 +152,9 @@ class Loop:
         begins = any(one.moved or one.ready or (room and one.waiting) for one in self._running)
         return not self._desk.waiting and not begins
 
-    def admit(self, task: Task) -> None:
-        """Take a task up, where its journal left it if it has one."""
-        self._running.append(_open(task, self._desk))
+    def admit(self, task: Task, share: Hashable = None) -> None:
+        """Take a task up, where its journal left it if it has one. share: see `Desk`."""
+        self._running.append(_open(task, self._desk, share))
 
     def step(self, patience: float | None = None) -> list[Task]:
         """Let waiting trees in, select, submit, wait for the engine, grow, ask and back up, once each.
@@ -225,10 +233,10 @@ class Loop:
         return crowd
 
 
-def _open(task: Task, desk: Desk[Owner]) -> Running:
+def _open(task: Task, desk: Desk[Owner], share: Hashable = None) -> Running:
     """Take up a task where its journal left it: every simulation in it is done again in the same order, without the
     engine; those that had their samples but not all answers are asked about now. What does not fit is set aside."""
-    one = Running(task, deque())
+    one = Running(task, deque(), share=share)
     under_way: UnderWay = {}
     record = task.journal.record if task.journal else Record()
     try:
@@ -288,7 +296,7 @@ def _send(one: Running, desk: Desk[Owner], crowd: int, alive: int) -> None:
     for tree, row in zip(able, select(task, able, wanted), strict=True):
         for leaf in row:
             expansion, request = plan(task, tree, leaf)
-            desk.send(request, (one, expansion, leaf))
+            desk.send(request, (one, expansion, leaf), one.share)
 
 
 def _receive(one: Running, what: Expansion | Asked, node: int, completion: Completion, desk: Desk[Owner]) -> None:
@@ -316,7 +324,7 @@ def _grow(
 
 def _ask(one: Running, asked: Asked, questions: Sequence[tuple[int, Request]], desk: Desk[Owner]) -> None:
     for judged, request in questions:
-        desk.send(request, (one, asked, judged))
+        desk.send(request, (one, asked, judged), one.share)
     if not questions:
         one.ready.append(asked)
 

@@ -21,7 +21,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.types import Receive, Scope, Send
 
-from mcts_dpo.integrations.server.access import Access
+from mcts_dpo.integrations.server.access import Access, client
 from mcts_dpo.integrations.server.bodies import Answer
 from mcts_dpo.integrations.server.dispatcher import (
     Answered,
@@ -174,7 +174,7 @@ class Service:
             self.dispatcher.cancel(job)
             events.put_nowait(None)
 
-        job = Job(questions, told, stream)
+        job = Job(questions, told, stream, client(request))
         try:
             self.dispatcher.submit(job)
         except Full as full:

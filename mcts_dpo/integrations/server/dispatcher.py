@@ -1,8 +1,8 @@
 """The thread that owns the engine and every search in it. All other threads only leave it messages.
 
 In: jobs (the questions of one request), at any time, from any thread. Out: events, told from the engine's thread as
-things happen. Searches of all jobs run together in one `Solver`, at most `concurrency` at a time; `queue` more wait,
-first come, first served, and what comes beyond that is refused. Knows neither HTTP nor the OpenAI protocol.
+things happen. Searches of all jobs run together in one `Solver`, about `concurrency` at a time; `queue` more wait (see
+`line`), and what comes beyond that is refused. Knows neither HTTP nor the OpenAI protocol.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 import queue
 import threading
 import time
-from collections import deque
+from collections import Counter
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from contextlib import suppress
@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 
 from mcts_dpo.engines.base import Engine, Occupancy
 from mcts_dpo.files import InputError
+from mcts_dpo.integrations.server.line import Line
 from mcts_dpo.integrations.server.stops import before_stop
 from mcts_dpo.search.desk import DIED
 from mcts_dpo.search.strategies.live import Prepared, Question, Reply, Solver
@@ -82,11 +83,13 @@ class Job:
 
     told:   called from the engine's thread; must return at once and never raise.
     stream: whether `Decided` is wanted.
+    client: who asks; places are shared between clients.
     """
 
     questions: Sequence[Question]
     told: Callable[[Event], None]
     stream: bool = False
+    client: str = ""
     begun: float | None = None
     steps: dict[int, int] = field(default_factory=dict)
 
@@ -95,19 +98,19 @@ Key = tuple[Job, int]
 
 
 class Dispatcher:
-    """See the module. `start` before use; `stop` ends its thread."""
+    """See the module. `start` before use; `stop` ends its thread. unit: tokens of a usual budget, see `Line`."""
 
-    def __init__(self, engine: Engine, solver: Solver, *, concurrency: int, queue_length: int) -> None:
+    def __init__(self, engine: Engine, solver: Solver, *, concurrency: int, queue_length: int, unit: int) -> None:
         self.engine = engine
         self.concurrency = concurrency
         self.queue = queue_length
         self._solver = solver
         self._inbox: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
-        self._line: deque[Key] = deque()
-        self._active: set[Key] = set()
+        self._line: Line[Job] = Line(concurrency, unit)
         self._deciding: set[Key] = set()
         self._lock = threading.Lock()
         self._load = 0
+        self._loads: Counter[str] = Counter()
         self._seconds = 1.0
         self._closed: str | None = None
         self._deadline: float | None = None
@@ -132,12 +135,28 @@ class Dispatcher:
         with self._lock:
             if self._closed is not None:
                 raise Unavailable(self._closed)
-            # A job larger than all places is taken when there is nothing else.
-            if self._load and self._load + count > self.concurrency + self.queue:
+            if not self._has_room(job.client, count):
                 excess = self._load + count - self.concurrency
                 raise Full(min(60.0, max(1.0, self._seconds * excess / self.concurrency)))
             self._load += count
-        self._inbox.put(lambda: self._line.extend((job, index) for index in range(count)))
+            self._loads[job.client] += count
+        budgets = [question.budget for question in job.questions]
+        self._inbox.put(lambda: self._line.add(job, job.client, budgets))
+
+    def _has_room(self, client: str, count: int) -> bool:
+        """Whether so many more searches may wait. A job larger than all places is taken when there is nothing else.
+
+        An eighth of the places is kept for small jobs, and as many again for clients that have nothing here yet, so
+        that a few large jobs do not shut out everybody else.
+        """
+        room = self.concurrency + self.queue
+        kept = room // 8
+        small = count <= max(1, kept // 8)
+        if small and not self._loads[client]:
+            room += kept if self._loads else 0
+        elif not small:
+            room -= kept
+        return not self._load or self._load + count <= room
 
     def cancel(self, job: Job) -> None:
         """Give a job up; nothing more is told of it. One that has ended is left alone."""
@@ -152,7 +171,7 @@ class Dispatcher:
 
         def close() -> None:
             self._deadline = time.monotonic() + grace
-            for job in dict.fromkeys(job for job, _ in self._line):
+            for job in self._line.jobs:
                 if job.begun is None:
                     self._refuse(job, 503, "the server is stopping")
 
@@ -189,12 +208,12 @@ class Dispatcher:
     @property
     def active(self) -> int:
         """Searches in the engine."""
-        return len(self._active)
+        return self._line.active
 
     @property
     def waiting(self) -> int:
         """Searches that wait for their turn."""
-        return max(0, self._load - len(self._active))
+        return max(0, self._load - self._line.active)
 
     @property
     def closed(self) -> str | None:
@@ -230,22 +249,22 @@ class Dispatcher:
                 break
             with suppress(Exception):
                 message()
-        for job in {job for job, _ in (*self._line, *self._active)}:
+        for job in self._line.jobs:
+            self._line.drop(job)
             _tell(job, Refused(status, reason))
-        self._line.clear()
-        self._active.clear()
         self._deciding.clear()
 
     def _hear(self) -> None:
         """Do what others have asked for; wait for it if there is nothing else to do, and a moment for what comes with
         it."""
-        waiting = len(self._line)
+        waiting = self._line.waiting
         if not self._solver.busy and not waiting and not self._over:
             self._inbox.get()()
         until = time.monotonic() + MOST
         while True:
-            more = waiting < len(self._line) < self.concurrency - len(self._active) and time.monotonic() < until
-            waiting = len(self._line)
+            room = self.concurrency - self._line.active
+            more = waiting < self._line.waiting < room and time.monotonic() < until
+            waiting = self._line.waiting
             try:
                 message = self._inbox.get(timeout=NEXT) if more else self._inbox.get_nowait()
             except queue.Empty:
@@ -253,18 +272,16 @@ class Dispatcher:
             message()
 
     def _admit(self) -> None:
-        while self._line and len(self._active) < self.concurrency:
-            job, index = self._line.popleft()
+        while (key := self._line.take()) is not None:
+            job, index = key
             try:
-                self._solver.admit((job, index), job.questions[index])
+                self._solver.admit((job, index), job.questions[index], job)
             except Exception as error:  # whatever it is, it is this request's own
-                self._release(1)
                 known = isinstance(error, InputError)
                 self._refuse(
                     job, 400, str(error) if known else f"the request cannot be put to the model: {_one_line(error)}"
                 )
                 continue
-            self._active.add((job, index))
             # No other search decides anything before its end.
             if job.stream and job.questions[index].search.advance == "step":
                 self._deciding.add((job, index))
@@ -274,14 +291,14 @@ class Dispatcher:
 
     def _answer(self, key: Key, reply: Reply) -> None:
         job, index = key
-        if key not in self._active:
+        if not self._line.under_way(job, index):
             return  # another question of its job has ended in the same step, and the job with it
         if reply.error is not None and reply.error.startswith(DIED):
             # Whoever keeps the server running starts it anew, with a sound engine.
             raise RuntimeError(reply.error)
-        self._active.remove(key)
+        self._line.end(job, index)
         self._deciding.discard(key)
-        self._release(1)
+        self._release(job, 1)
         if reply.error is not None:
             self._refuse(job, 500, reply.error)
             return
@@ -307,24 +324,23 @@ class Dispatcher:
         _tell(job, Refused(status, reason))
 
     def _refuse_all(self, status: int, reason: str) -> None:
-        for job in {job for job, _ in (*self._line, *self._active)}:
+        for job in self._line.jobs:
             self._refuse(job, status, reason)
 
     def _drop(self, job: Job) -> None:
         """Take all searches of a job out."""
-        waiting = [key for key in self._line if key[0] is job]
-        active = [key for key in self._active if key[0] is job]
-        if waiting:
-            self._line = deque(key for key in self._line if key[0] is not job)
-        for key in active:
-            self._solver.cancel(key)
-            self._active.remove(key)
-            self._deciding.discard(key)
-        self._release(len(waiting) + len(active))
+        waiting, active = self._line.drop(job)
+        for index in active:
+            self._solver.cancel((job, index))
+            self._deciding.discard((job, index))
+        self._release(job, waiting + len(active))
 
-    def _release(self, count: int) -> None:
+    def _release(self, job: Job, count: int) -> None:
         with self._lock:
             self._load -= count
+            self._loads[job.client] -= count
+            if self._loads[job.client] <= 0:
+                del self._loads[job.client]
 
 
 def _tell(job: Job, event: Event) -> None:

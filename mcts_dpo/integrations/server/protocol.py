@@ -98,13 +98,15 @@ class ApiError(Exception):
 @dataclass(frozen=True, slots=True)
 class Serving:
     """What every request is answered with. search, prompt: of the stage; budget, most: tokens per answer, and the most
-    that a request may ask for. name: of the model. context: longest prompt and answer, in tokens."""
+    that a request may ask for; work: the most for all its answers. name: of the model. context: longest prompt and
+    answer, in tokens."""
 
     name: str
     search: SearchSettings
     prompt: PromptSettings
     budget: int
     most: int
+    work: int
     context: int
 
 
@@ -185,6 +187,10 @@ def read(kind: type[RequestT], body: Any, serving: Serving) -> RequestT:
         close = nearest(named, list(kind.model_fields))
         hint = f"; did you mean {close!r}?" if close else ""
         raise ApiError(400, f"Unrecognized request argument supplied: {named}{hint}", param=named)
+    for name, most in (("messages", MESSAGES), ("prompt", CHOICES), ("stop", STOPS)):
+        if isinstance(said.get(name), list) and len(said[name]) > most:
+            # Before each of them is looked at.
+            raise ApiError(400, f"{name}: {len(said[name])} of them (accepted: up to {most})", param=name)
     try:
         request = kind.model_validate(said)
     except ValidationError as error:
@@ -200,7 +206,7 @@ def read(kind: type[RequestT], body: Any, serving: Serving) -> RequestT:
         )
     if (request.budget or 0) > serving.most:
         raise ApiError(400, f"budget: {shown(str(request.budget))} (accepted: 1 to {serving.most})", param="budget")
-    if len(request.stops) > STOPS or not all(0 < len(stop) <= STOP_LENGTH for stop in request.stops):
+    if not all(0 < len(stop) <= STOP_LENGTH for stop in request.stops):
         raise ApiError(
             400,
             f"stop: accepted are up to {STOPS} texts of at least one character, at most {STOP_LENGTH}",
@@ -290,6 +296,10 @@ def _questions(
     search = serving.search.model_copy(update={name: value for name, value in changes.items() if value is not None})
     seed = secrets.randbelow(_SEEDS) if request.seed is None else request.seed % _SEEDS
     budget = request.budget or serving.budget
+    answers = len(texts) * request.n
+    if answers * budget > serving.work:
+        why = f"n × budget: {answers} × {budget} = {answers * budget} tokens (accepted: up to {serving.work})"
+        raise ApiError(400, why, param="budget" if answers == 1 else "n")
     return [
         # The first answer is what `mcts-dpo solve` finds with this seed.
         Question(

@@ -22,7 +22,8 @@ from mcts_dpo.engines import Engine, load_engine
 from mcts_dpo.files import InputError, digest
 from mcts_dpo.integrations.server.app import Service, create_app
 from mcts_dpo.integrations.server.dispatcher import Dispatcher
-from mcts_dpo.integrations.server.protocol import CompletionRequest, Serving, completion_questions
+from mcts_dpo.integrations.server.line import extra_places
+from mcts_dpo.integrations.server.protocol import CHOICES, CompletionRequest, Serving, completion_questions
 from mcts_dpo.integrations.server.settings import ServerSettings
 from mcts_dpo.search.strategies.live import solver_for
 
@@ -70,11 +71,13 @@ def make_service(model: str, engine: Engine, settings: ServerSettings, stage: St
     """
     strategy, dials = settings.strategy, stage.evaluation.strategies
     alive = settings.concurrency or 2 * stage.engine.slots
-    solver = solver_for(strategy, engine, dials, alive)
-    dispatcher = Dispatcher(engine, solver, concurrency=alive, queue_length=settings.queue)
+    solver = solver_for(strategy, engine, dials, alive + extra_places(alive))
     budget = settings.budget or stage.search.max_tokens
+    dispatcher = Dispatcher(engine, solver, concurrency=alive, queue_length=settings.queue, unit=budget)
     name = settings.name or Path(model).name or model
-    serving = Serving(name, stage.search, stage.prompt, budget, settings.max_budget or 4 * budget, engine.context)
+    most = settings.max_budget or 4 * budget
+    work = settings.max_work or CHOICES * most
+    serving = Serving(name, stage.search, stage.prompt, budget, most, work, engine.context)
     # Settings that no question could be answered with are told now, and not to every client.
     (trial,) = completion_questions(CompletionRequest(model=name, prompt="1"), serving)
     solver.admit("trial", trial)

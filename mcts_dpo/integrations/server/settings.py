@@ -17,11 +17,14 @@ class ServerSettings(Settings):
     strategy:    what answers: greedy, majority, best-of-n, weighted, beam, dvts, mcts.
     budget:      generated tokens per answer, unless a request says otherwise; None, for greedy alone: `max_tokens`.
     max_budget:  the most that a request may say; None: four times `budget`.
+    max_work:    the most tokens that all answers to one request may have together (n × budget); None: 128 times
+                 `max_budget`.
     name:        of the model, as clients must give it; None: the last part of the model's path.
     host, port:  where it listens; port 0 takes any free one. Anything but loopback needs a `key`.
     key:         what clients must send as "Authorization: Bearer KEY", printable ASCII; one line end after it is
                  dropped. None asks for none; then requests must be sent to a loopback name, as application/json.
-    concurrency: searches in the engine at a time (a request with n = 4 is four); None: twice the engine's slots.
+    concurrency: searches in the engine at a time (a request with n = 4 is four); None: twice the engine's slots. A
+                 quarter more are for light requests: n × budget up to four times `budget`.
     queue:       searches that may wait for their turn; what comes beyond that is answered with 429.
     grace:       seconds that searches under way are given to end in when the server is told to stop.
     max_body_bytes: the longest body of a request; a longer one is answered with 413, before it is read.
@@ -31,6 +34,7 @@ class ServerSettings(Settings):
     strategy: Chosen = "mcts"
     budget: int | None = Field(default=None, ge=1)
     max_budget: int | None = Field(default=None, ge=1)
+    max_work: int | None = Field(default=None, ge=1)
     name: str | None = Field(default=None, min_length=1)
     host: str = "127.0.0.1"
     port: int = Field(default=8000, ge=0, le=65535)
@@ -61,6 +65,8 @@ class ServerSettings(Settings):
             raise ValueError("key: a header cannot hold it (accepted: printable ASCII, no blank at either end)")
         if self.max_budget is not None and self.max_budget < (self.budget or 1):
             raise ValueError(f"max_budget {self.max_budget} is below the budget {self.budget}")
+        if self.max_work is not None and self.max_work < (self.budget or 1):
+            raise ValueError(f"max_work {self.max_work} is below the budget {self.budget}")
         return self
 
 

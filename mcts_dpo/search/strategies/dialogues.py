@@ -6,7 +6,7 @@ neither problems nor strategies.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Hashable, Sequence
 from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
@@ -20,9 +20,11 @@ Dialogue = Generator[Sequence[Request], list[Completion], ResultT]
 
 @dataclass(slots=True, eq=False)
 class _Open(Generic[ResultT]):
-    """A dialogue that waits for the completions of its last requests. missing: how many are not back."""
+    """A dialogue that waits for the completions of its last requests. share: see `Desk`. missing: how many are not
+    back."""
 
     dialogue: Dialogue[ResultT]
+    share: Hashable = None
     back: list[Completion | None] = field(default_factory=list)
     missing: int = 0
 
@@ -31,12 +33,13 @@ class Dialogues(Generic[ResultT]):
     """The dialogues under way over one engine, a step at a time.
 
     contain: a dialogue that raises ends alone, as if the engine had refused it; otherwise the step raises.
+    room: see `Desk`.
     """
 
-    def __init__(self, engine: Engine, *, contain: bool = False) -> None:
+    def __init__(self, engine: Engine, *, contain: bool = False, room: int | None = None) -> None:
         self._contain = contain
-        self._desk: Desk[tuple[_Open[ResultT], int]] = Desk(engine, interactive=True)
-        self._fresh: list[Dialogue[ResultT]] = []
+        self._desk: Desk[tuple[_Open[ResultT], int]] = Desk(engine, interactive=True, room=room)
+        self._fresh: dict[Dialogue[ResultT], Hashable] = {}
         self._open: dict[Dialogue[ResultT], _Open[ResultT]] = {}
 
     @property
@@ -44,9 +47,9 @@ class Dialogues(Generic[ResultT]):
         """Whether any dialogue has neither ended nor been cancelled."""
         return bool(self._fresh or self._open)
 
-    def admit(self, dialogue: Dialogue[ResultT]) -> None:
-        """Take a dialogue up; the next step sends its first requests."""
-        self._fresh.append(dialogue)
+    def admit(self, dialogue: Dialogue[ResultT], share: Hashable = None) -> None:
+        """Take a dialogue up; the next step sends its first requests. share: see `Desk`."""
+        self._fresh[dialogue] = share
 
     def step(self, patience: float | None = None) -> list[tuple[Dialogue[ResultT], ResultT | str]]:
         """Send what can be sent and wait for the engine once. Returns the dialogues that have ended, and their results.
@@ -56,9 +59,9 @@ class Dialogues(Generic[ResultT]):
         a step of the engine's (None: as long as it takes).
         """
         ended: list[tuple[Dialogue[ResultT], ResultT | str]] = []
-        fresh, self._fresh = self._fresh, []
-        for dialogue in fresh:
-            self._open[dialogue] = _Open(dialogue)
+        fresh, self._fresh = self._fresh, {}
+        for dialogue, share in fresh.items():
+            self._open[dialogue] = _Open(dialogue, share)
             self._advance(self._open[dialogue], None, ended)
         if ended or not self._desk.waiting:
             return ended
@@ -74,8 +77,7 @@ class Dialogues(Generic[ResultT]):
 
     def cancel(self, dialogue: Dialogue[ResultT]) -> None:
         """Take a dialogue out; what it has under way is given up. One that has ended is left alone."""
-        if dialogue in self._fresh:
-            self._fresh.remove(dialogue)
+        self._fresh.pop(dialogue, None)
         one = self._open.pop(dialogue, None)
         if one is not None:
             self._desk.cancel(lambda owner: owner[0] is one)
@@ -111,7 +113,7 @@ class Dialogues(Generic[ResultT]):
             return
         one.back, one.missing = [None] * len(requests), len(requests)
         for place, request in enumerate(requests):
-            self._desk.send(request, (one, place))
+            self._desk.send(request, (one, place), one.share)
 
 
 def run_dialogues(

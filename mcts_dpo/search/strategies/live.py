@@ -20,7 +20,7 @@ from mcts_dpo.problems import Problem
 from mcts_dpo.prompts import PromptSettings, prompt_tokens
 from mcts_dpo.search import simulation
 from mcts_dpo.search.answers import mean_logprob, tree_answer
-from mcts_dpo.search.events import Loop
+from mcts_dpo.search.events import SLOTS, Loop
 from mcts_dpo.search.forest import LENGTH, Forest
 from mcts_dpo.search.rewards import Question as SelfEvaluation
 from mcts_dpo.search.rewards import question as self_evaluation
@@ -95,8 +95,11 @@ class Solver(Protocol):
         other thread uses. Raises InputError if its prompt cannot be rendered or leaves no room for a solution."""
         ...
 
-    def admit(self, key: Hashable, question: Question) -> None:
-        """Take a question up. Raises InputError as `prepare` does."""
+    def admit(self, key: Hashable, question: Question, share: Hashable = None) -> None:
+        """Take a question up. Raises InputError as `prepare` does.
+
+        share: whoever asks; the engine's work is shared evenly between all who ask.
+        """
         ...
 
     def step(self, patience: float | None = None) -> list[tuple[Hashable, Reply]]:
@@ -111,6 +114,11 @@ class Solver(Protocol):
     def decided(self, key: Hashable) -> Sequence[str]:
         """The first steps of the reply, as far as they cannot change any more; () for an unknown key."""
         ...
+
+
+def _room(engine: Engine) -> int:
+    """Sequences that keep an engine busy, and no more, so that who comes does not find a queue of thousands."""
+    return 2 * int(getattr(getattr(engine, "settings", None), "slots", SLOTS))
 
 
 def _prepare(
@@ -140,7 +148,7 @@ class TreeSolver:
 
         self._engine = engine
         self._dials = dials
-        self._loop = Loop(engine, alive)
+        self._loop = Loop(engine, alive, room=_room(engine))
         self._tokenizer = tokenizer_digest(engine.tokenizer)
         self._tasks: dict[Hashable, simulation.Task] = {}
         self._keys: dict[int, Hashable] = {}
@@ -154,7 +162,7 @@ class TreeSolver:
         """See `Solver`."""
         return _prepare(question, tokenizer, question.search.self_evaluation, self._engine.context)
 
-    def admit(self, key: Hashable, question: Question) -> None:
+    def admit(self, key: Hashable, question: Question, share: Hashable = None) -> None:
         """See `Solver`."""
         prepared = question.prepared or self.prepare(question, self._engine.tokenizer)
         follows = plan(question.budget, self._dials, question.search)
@@ -167,7 +175,7 @@ class TreeSolver:
             raise InputError(task.trees[0].info.reason)
         self._tasks[key] = task
         self._keys[id(task)] = key
-        self._loop.admit(task)
+        self._loop.admit(task, share)
 
     def step(self, patience: float | None = None) -> list[tuple[Hashable, Reply]]:
         """See `Solver`."""
@@ -241,7 +249,7 @@ class DialogueSolver:
         self._engine = engine
         self._strategy = strategy
         self._dials = dials
-        self._together: Dialogues[Attempt] = Dialogues(engine, contain=True)
+        self._together: Dialogues[Attempt] = Dialogues(engine, contain=True, room=_room(engine))
         self._talks: dict[Hashable, _Talk] = {}
         self._keys: dict[Dialogue[Attempt], Hashable] = {}
 
@@ -254,7 +262,7 @@ class DialogueSolver:
         """See `Solver`."""
         return _prepare(question, tokenizer, SelfEvaluationSettings(weight=1.0), self._engine.context)
 
-    def admit(self, key: Hashable, question: Question) -> None:
+    def admit(self, key: Hashable, question: Question, share: Hashable = None) -> None:
         """See `Solver`."""
         prepared = question.prepared or self.prepare(question, self._engine.tokenizer)
         texts = (prepared.tokens, prepared.asked)
@@ -264,7 +272,7 @@ class DialogueSolver:
         talk.dialogue = _watched(talk.dialogue, talk)
         self._talks[key] = talk
         self._keys[talk.dialogue] = key
-        self._together.admit(talk.dialogue)
+        self._together.admit(talk.dialogue, share)
 
     def step(self, patience: float | None = None) -> list[tuple[Hashable, Reply]]:
         """See `Solver`."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import socket
 import threading
 import time
@@ -74,17 +75,14 @@ LONG: dict[str, bytes] = {
 
 @pytest.mark.parametrize("kind", LONG)
 def test_a_long_body_blocks_nobody(roomy: Served, kind: str) -> None:
-    begun = time.monotonic()
-    assert answered(roomy, budget=20)
-    alone = time.monotonic() - begun
     with Pulse(roomy) as pulse:
         status, said = post(roomy, CHAT, LONG[kind])
         time.sleep(0.2)
     assert status == 400
     assert said["error"]["code"] == "context_length_exceeded" or said["error"]["param"]
     assert pulse.asked > 0
-    # A second where the machine is idle; on a busy one the asker itself waits for its turn.
-    assert pulse.longest < max(1.0, 20 * alone)
+    # A second where the machine is idle; on a busy one everybody waits for a turn.
+    assert pulse.longest < max(1.0, os.getloadavg()[0])
 
 
 def test_a_body_beyond_the_limit_is_refused_before_it_is_read(engine: Engine) -> None:
@@ -139,15 +137,20 @@ def test_texts_are_tokenised_neither_by_the_engine_s_thread_nor_the_event_loop_s
         assert names[0].startswith("mcts-dpo-short")
 
 
-@pytest.mark.parametrize(
-    "stop",
-    ["s" * 257, ["a", "s" * 5000], ["a"] * 5, ["a", "b", "c", "d", "e" * 300], ""],
-    ids=lambda stop: str(stop)[:20],
-)
-def test_stop_strings_are_few_and_short(server: Served, stop: Any) -> None:
+STOPS: list[tuple[Any, str]] = [
+    ("s" * 257, "up to 4 texts of at least one character, at most 256"),
+    (["a", "s" * 5000], "up to 4 texts of at least one character, at most 256"),
+    (["a", "b", "c", "é" * 257], "up to 4 texts of at least one character, at most 256"),
+    ("", "up to 4 texts of at least one character, at most 256"),
+    (["a"] * 5, "5 of them (accepted: up to 4)"),
+]
+
+
+@pytest.mark.parametrize(("stop", "message"), STOPS, ids=range(len(STOPS)))
+def test_stop_strings_are_few_and_short(server: Served, stop: Any, message: str) -> None:
     status, said = ask(server, chat(stop=stop))
     assert (status, said["error"]["param"]) == (400, "stop")
-    assert "accepted are up to 4 texts of at least one character, at most 256" in said["error"]["message"]
+    assert message in said["error"]["message"]
     assert ask(server, chat(stop=["s" * 256, "b", "c", "é"]))[0] == 200
 
 
@@ -163,7 +166,7 @@ def test_tables_of_stop_strings_are_few(engine: Engine) -> None:
 
 def connect(served: Served) -> socket.socket:
     host, port = served.url.removeprefix("http://").rsplit(":", 1)
-    return socket.create_connection((host, int(port)), timeout=30)
+    return socket.create_connection((host, int(port)), timeout=120)
 
 
 def head(path: str, length: int | None, host: str = "127.0.0.1") -> bytes:
@@ -197,7 +200,7 @@ def closed_after(line: socket.socket) -> float:
 def test_what_does_not_arrive_is_not_waited_for(roomy: Served, kind: str) -> None:
     with closing(connect(roomy)) as line:
         line.sendall(UNFINISHED[kind])
-        assert closed_after(line) < 20.0
+        assert closed_after(line) < 100.0
     assert answered(roomy)
     roomy.wait_until_idle()
 
@@ -208,7 +211,7 @@ def test_a_body_that_trickles_is_not_waited_for(roomy: Served) -> None:
         begun = time.monotonic()
         line.settimeout(0.1)
         said = b""
-        while not said and time.monotonic() - begun < 20:
+        while not said and time.monotonic() - begun < 100:
             try:
                 line.sendall(b" ")
                 said = line.recv(65536)
@@ -219,15 +222,16 @@ def test_a_body_that_trickles_is_not_waited_for(roomy: Served) -> None:
 
 
 def test_told_to_stop_it_does_not_wait_for_what_has_not_arrived(toy_world: ToyWorld, tmp_path: Path) -> None:
-    with process(toy_world.policy, tmp_path, "--budget", "200", "--grace", "300") as served:
+    options = ("--budget", "200", "--grace", "600", "--read-timeout", "600")
+    with process(toy_world.policy, tmp_path, *options) as served:
         lines = [connect(served) for _ in UNFINISHED]
         for line, sent in zip(lines, UNFINISHED.values(), strict=True):
             line.sendall(sent)
         assert answered(served)
         assert served.process is not None
         served.process.terminate()
-        # It takes what ending an interpreter takes; 30 s and more if it waited for any of these.
-        assert served.process.wait(20) == 0
+        # It takes what ending an interpreter takes; ten minutes if it waited for any of these.
+        assert served.process.wait(120) == 0
         for line in lines:
             line.close()
     assert (tmp_path / "log").read_text() == ""
@@ -244,5 +248,5 @@ def test_told_to_stop_it_does_not_wait_for_who_does_not_read(toy_world: ToyWorld
         served.wait_until('mcts_dpo_searches{state="active"}', 1)
         assert served.process is not None
         served.process.terminate()
-        assert served.process.wait(40) == 0
+        assert served.process.wait(120) == 0
     assert "Traceback" not in (tmp_path / "log").read_text()

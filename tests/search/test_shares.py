@@ -1,0 +1,67 @@
+"""The order in which requests go into a busy engine."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mcts_dpo.engines.base import Request
+from mcts_dpo.search.shares import Shares
+
+
+def request(number: int, n: int = 1, size: int = 10) -> Request:
+    return Request(number, (1,), n=n, max_tokens=size)
+
+
+@given(
+    st.lists(st.tuples(st.sampled_from("aate"), st.integers(0, 3), st.integers(1, 5)), max_size=60), st.integers(1, 9)
+)
+def test_nothing_is_lost_and_room_is_kept(acts: list[tuple[str, int, int]], room: int) -> None:
+    shares = Shares(room)
+    waiting: dict[int, tuple[int, int]] = {}
+    inside: dict[int, int] = {}
+    for number, (act, share, n) in enumerate(acts):
+        if act == "a":
+            shares.add(request(number, n), share)
+            waiting[number] = (share, n)
+        elif act == "t":
+            full = sum(inside.values()) >= room
+            found = shares.take()
+            assert (found is None) == (full or not waiting)
+            if found is not None:
+                mine, inside[found.id] = waiting.pop(found.id)
+                assert all(other > found.id for other, (share, _) in waiting.items() if share == mine), "in order"
+        elif act == "e" and (waiting or inside):
+            gone = sorted([*waiting, *inside])[share % (len(waiting) + len(inside))]
+            shares.end([gone])
+            waiting.pop(gone, None)
+            inside.pop(gone, None)
+    for _ in range(len(waiting)):
+        shares.end(list(inside))
+        inside.clear()
+        found = shares.take()
+        assert found is not None
+        inside[found.id] = found.n
+    assert shares.take() is None
+
+
+def test_a_share_with_thousands_takes_turns_with_one_of_few() -> None:
+    shares = Shares(4)
+    for number in range(5000):
+        shares.add(request(number), "many")
+    inside = []
+    for _ in range(100):
+        while (found := shares.take()) is not None:
+            inside.append(found.id)
+        shares.end([inside.pop(0)])
+    for number in range(5000, 5020):
+        shares.add(request(number), "few")
+    order: Counter[str] = Counter()
+    for _ in range(45):
+        while (found := shares.take()) is not None:
+            inside.append(found.id)
+            order["few" if found.id >= 5000 else "many"] += 1
+        shares.end([inside.pop(0)])
+    assert order["few"] == 20, "every other place is theirs"
