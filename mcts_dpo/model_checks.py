@@ -23,6 +23,8 @@ _SIZES = (
 )
 """Fields of a configuration that count something, where they are there."""
 MOST_LAYERS = 10_000
+_SMALL_TERMS = ("rms_norm_eps", "layer_norm_eps", "layer_norm_epsilon")
+"""What is added before a root is taken."""
 
 
 def require_possible(config: Any, where: str) -> None:
@@ -37,6 +39,14 @@ def require_possible(config: Any, where: str) -> None:
         most = MOST_LAYERS if name == "num_hidden_layers" else 2**31 - 1
         if isinstance(value, bool) or value != value or value != int(value) or not 1 <= value <= most:
             raise InputError(f"{where}: config.json: {name}: {value} (accepted: an integer from 1 to {most})")
+    for name in _SMALL_TERMS:
+        term = getattr(text, name, None)
+        if isinstance(term, int | float) and not 0 <= term < 1:
+            raise InputError(f"{where}: config.json: {name}: {term} (accepted: a number from 0 to 1)")
+    rotation = getattr(text, "rope_parameters", None)
+    base = rotation.get("rope_theta") if isinstance(rotation, dict) else None
+    if isinstance(base, int | float) and not 0 < base < float("inf"):
+        raise InputError(f"{where}: config.json: rope_theta: {base} (accepted: a number above 0)")
     heads, width = sizes.get("num_attention_heads"), sizes.get("hidden_size")
     if heads and width and not sizes.get("head_dim") and width % heads:
         raise InputError(f"{where}: config.json: hidden_size: {width} (accepted: a multiple of the {heads} heads)")

@@ -12,6 +12,7 @@ with a model is never run, and nobody is asked whether it may be.
 from __future__ import annotations
 
 import hashlib
+import logging
 import re
 import warnings
 from collections.abc import Callable, Iterator, Mapping
@@ -25,11 +26,13 @@ from huggingface_hub import model_info, try_to_load_from_cache
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, GenerationConfig, GgufConfig
 from transformers.utils import logging as transformers_logging
 
-from mcts_dpo.files import InputError, digest, read_json, whole
-from mcts_dpo.model_checks import require_complete, require_possible, require_whole_adapter
+from mcts_dpo.files import InputError, digest, read_json, shown, whole
+from mcts_dpo.model_checks import named, require_complete, require_possible, require_whole_adapter
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+logger = logging.getLogger(__name__)
 
 Dtype = Literal["auto", "float32", "bfloat16"]
 _SMALL = 50_000_000  # parameters below which "auto" means float32 on a CPU: speed is no concern, exactness is
@@ -93,14 +96,19 @@ def _hub_options(name: str) -> dict[str, Any]:
 
 
 def _line(error: Exception) -> str:
-    """The first line of an error's message."""
-    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+    """What an error says, in one line: the first of its message, and the next where that only announces it."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
+    said = " ".join(lines[:2]) if lines[0].endswith(":") else lines[0]
+    return f"{type(error).__name__}: {said}" if isinstance(error, LookupError | AttributeError) else said
 
 
 def _adapter_base(directory: Path) -> str | Path:
     """The base model that an adapter names: a path (also relative to the adapter) or a hub name."""
     config = directory / "adapter_config.json"
-    base = read_json(config).get("base_model_name_or_path")
+    about = read_json(config)
+    if not isinstance(about, dict):
+        raise InputError(f"{config}: {shown(about)} (accepted: an object, as PEFT writes it)")
+    base = about.get("base_model_name_or_path")
     if not isinstance(base, str) or not base:
         raise InputError(f"{config}: base_model_name_or_path: {base!r} (accepted: a path or a hub name)")
     beside = directory / base
@@ -142,6 +150,9 @@ def load_tokenizer(model: str | Path) -> PreTrainedTokenizerBase:
         return load_tokenizer(_adapter_base(Path(source.name)))
     if source.kind == "directory" and not any((Path(source.name) / name).is_file() for name in _TOKENIZER_FILES):
         raise InputError(f"{model}: model without tokenizer: none of {', '.join(_TOKENIZER_FILES)} in this directory")
+
+    if source.kind == "directory":
+        _attempt("configuration", model, lambda: _config(source, model))
 
     def load() -> PreTrainedTokenizerBase:
         return AutoTokenizer.from_pretrained(source.name, **source.options)
@@ -289,13 +300,15 @@ def model_size(model: str | Path) -> ModelSize:
 
 
 @contextmanager
-def without_bars() -> Iterator[None]:
-    """transformers draws no progress bars of its own while the block runs."""
-    bars = transformers_logging.is_progress_bar_enabled()
+def quiet_transformers() -> Iterator[None]:
+    """transformers draws no progress bars and prints no reports of its own while the block runs."""
+    bars, level = transformers_logging.is_progress_bar_enabled(), transformers_logging.get_verbosity()
     transformers_logging.disable_progress_bar()
+    transformers_logging.set_verbosity_error()
     try:
         yield
     finally:
+        transformers_logging.set_verbosity(level)
         if bars:
             transformers_logging.enable_progress_bar()
 
@@ -312,11 +325,15 @@ def _from_pretrained(source: _Source, model: str | Path, dtype: torch.dtype | st
     options: dict[str, Any] = dict(source.options)
     if source.kind == "gguf":
         options["quantization_config"] = GgufConfig(dequantize=True)
-    with without_bars():
+    with quiet_transformers():
         loaded, report = AutoModelForCausalLM.from_pretrained(
             source.name, dtype=dtype, output_loading_info=True, **options
         )
     require_complete(report["missing_keys"], str(model))
+    if report["unexpected_keys"]:
+        logger.warning(
+            "%s: the model has no place for %s, which its files hold", model, named(report["unexpected_keys"])
+        )
     if source.kind == "gguf":
         # The weights are plain now; a policy saved from them must not claim to be quantised.
         if hasattr(loaded.config, "quantization_config"):

@@ -1,6 +1,7 @@
 """Loading models and tokenizers from every kind of source, and what is said when that fails."""
 
 import json
+import logging
 import re
 import shutil
 from collections.abc import Callable
@@ -305,14 +306,56 @@ def test_an_untied_head_that_is_not_there(own: Path) -> None:
         ("intermediate_size", -1),
         ("max_position_embeddings", 0),
         ("head_dim", -4),
+        ("num_hidden_layers", None),
+        ("num_hidden_layers", "two"),
+        ("num_hidden_layers", 1.5),
+        ("rms_norm_eps", -1.0),
     ],
 )
-def test_configurations_that_no_model_can_have(own: Path, field: str, value: int) -> None:
+def test_configurations_that_no_model_can_have(own: Path, field: str, value: object) -> None:
     configured(own, **{field: value})
-    for load in (load_model, load_skeleton, model_size, stored_dtype):
+    for load in (load_model, load_skeleton, model_size, stored_dtype, load_tokenizer):
         one_line(own, load)
     if field != "num_attention_heads":  # another field may be told first, which follows from it
-        assert f"{field}: {value}" in one_line(own)
+        assert field in one_line(own)
+    if isinstance(value, int):
+        assert str(value) in one_line(own)
+
+
+def test_a_rotation_without_a_base(own: Path) -> None:
+    configured(own, rope_parameters={"rope_type": "default", "rope_theta": 0.0})
+    assert "rope_theta: 0.0 (accepted: a number above 0)" in one_line(own)
+
+
+@pytest.mark.parametrize("text", ["[1]", "{", "3", "9" * 5000, "[" * 100_000, '{"base_model_name_or_path": 3}'])
+def test_the_file_of_an_adapter_that_says_nothing(adapter: Path, text: str) -> None:
+    (adapter / "adapter_config.json").write_text(text)
+    for load in (load_model, load_tokenizer, stored_dtype, model_size):
+        one_line(adapter, load)
+
+
+@pytest.mark.parametrize(
+    "text", ["[]", "{", '{"hidden_size":' + "9" * 5000 + "}", "[" * 100_000, '{"hidden_act": "no"}']
+)
+def test_a_configuration_that_cannot_be_read(own: Path, text: str) -> None:
+    (own / "config.json").write_text(text)
+    for load in (load_model, load_tokenizer, load_skeleton, stored_dtype, model_size):
+        one_line(own, load)
+
+
+def test_a_model_cut_short_is_told_in_one_line(
+    own: Path, capfd: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    configured(own, num_hidden_layers=1)
+    with caplog.at_level(logging.WARNING):
+        load_model(own)
+    (record,) = caplog.records
+    assert record.getMessage().startswith(f"{own}: the model has no place for the tensors model.layers.1.")
+    without_tensors(own, "embed_tokens")
+    with pytest.raises(InputError, match="embed_tokens"):
+        load_model(own)
+    said = capfd.readouterr()
+    assert (said.out, said.err) == ("", "")  # no report of the library's own
 
 
 def test_an_adapter_that_is_its_own_base(adapter: Path, tmp_path: Path) -> None:

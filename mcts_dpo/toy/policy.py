@@ -24,7 +24,7 @@ from mcts_dpo.engines import Engine, EngineSettings, Request, complete
 from mcts_dpo.engines.transformers import TransformersEngine
 from mcts_dpo.evaluation import EvaluationSettings, evaluate
 from mcts_dpo.files import InputError, seed_from, whole
-from mcts_dpo.models import without_bars
+from mcts_dpo.models import quiet_transformers
 from mcts_dpo.problems import Problem
 from mcts_dpo.progress import Progress, silent
 from mcts_dpo.prompts import PromptSettings, prompt_tokens, self_evaluation
@@ -285,6 +285,6 @@ def _accuracy(problems: Sequence[Problem], engine: Engine, prompt: PromptSetting
 
 
 def _save(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, folder: Path) -> None:
-    with without_bars():
+    with quiet_transformers():
         model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)

@@ -20,7 +20,7 @@ from torch.distributed.tensor import DTensor, distribute_tensor
 from transformers.modeling_layers import GradientCheckpointingLayer
 
 from mcts_dpo.files import InputError
-from mcts_dpo.models import default_dtype, has_bfloat16, load_model, stored_dtype, without_bars
+from mcts_dpo.models import default_dtype, has_bfloat16, load_model, quiet_transformers, stored_dtype
 from mcts_dpo.training.distributed import local_device
 from mcts_dpo.training.settings import LoraSettings, TrainingSettings
 
@@ -218,7 +218,7 @@ def save_policy(trained: Trainable, tokenizer: Any, folder: Path) -> None:
         model = _merge(trained.adapters, trained.stored)
     for parameter in model.parameters():
         parameter.data = parameter.data.to(trained.stored)
-    with without_bars():
+    with quiet_transformers():
         model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
 
