@@ -10,7 +10,7 @@ import re
 from fractions import Fraction
 
 from verifiers.unit_table import AMBIGUOUS
-from verifiers.units import DEGREE, Unit, parse_unit
+from verifiers.units import DEGREE, Unit, is_known_unit, parse_unit
 from verifiers.written import Number, Quantity, number_at, tight
 
 _PART = re.compile(
@@ -22,6 +22,7 @@ _HALF = re.compile(
     r"(?P<number>\d{1,9}|an?)\s+(?P<unit>[a-z]+)\s+and\s+(?P<part>an?\s+half|an?\s+quarter|three\s+quarters)",
     re.IGNORECASE,
 )
+_ONE = re.compile(r"an?\s+([a-z]{3,12})", re.IGNORECASE)
 _HALVES = {"half": "1/2", "quarter": "1/4", "quarters": "3/4"}
 _MONEY = re.compile(r"(?:\\\$)\s*(\d{1,9})(?=\s+and\s+\d{1,2}\s+cents?\b)")
 _BARE_INCHES = re.compile(r"^(-?\d{1,3}'\s*\d{1,2})$")
@@ -53,13 +54,20 @@ def with_half(text: str) -> Quantity | None:
     """``an hour and a half``, ``2 hours and three quarters``; None for anything else."""
     match = _HALF.fullmatch(text) if len(text) <= MAX_COMPOUND else None
     if match is None:
-        return None
+        return _single(text)
     unit = parse_unit(match.group("unit"), True)
     if unit is None:
         return None
     whole = int(match.group("number")) if match.group("number").isdigit() else 1
     value = whole + Fraction(_HALVES[match.group("part").lower().split()[-1]])
     return Quantity(value, str(value), None, 0, unit)
+
+
+def _single(text: str) -> Quantity | None:
+    """``an hour``, ``a mile``: one of a unit of the table."""
+    match = _ONE.fullmatch(text)
+    unit = parse_unit(match.group(1)) if match and is_known_unit(match.group(1)) else None
+    return Quantity(1, "1", None, 1, unit) if unit is not None and unit.dims else None
 
 
 def _parts(text: str) -> list[tuple[Number, Unit]] | None:

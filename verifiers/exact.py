@@ -27,9 +27,14 @@ _QUICK = re.compile(
     re.ASCII,
 )
 _MONEY_WORD = re.compile(r"\d\s?(?:k|K|M|bn|B)\s+(?:dollars|euros|pounds|yen|yuan|rupees|USD|EUR|GBP)\b")
+CODES = {
+    "USD": "\\$", "US\\$": "\\$", "US$": "\\$", "EUR": "€", "GBP": "£", "INR": "₹", "Rs.": "₹", "Rs": "₹", "JPY": "¥",
+    "RMB": "元", "CNY": "元",
+}  # fmt: skip
+_CODE = re.compile(rf"([+-]?)\s*({'|'.join(map(re.escape, sorted(CODES, key=len, reverse=True)))})\s*(?=\d)")
 STERLING = (("sterling", 1),)
 FLOAT_DIGITS = 18  #: significant digits that a printed double may have
-_CURRENCY = "|".join(map(re.escape, sorted(CURRENCIES)))
+_CURRENCY = "|".join(map(re.escape, sorted({*CURRENCIES, "元"})))
 _MONEY = re.compile(rf"([+-]?)\s*({_CURRENCY})\s*")
 _INNER_MONEY = re.compile(rf"({_CURRENCY})\s*")
 _NO_TAIL = re.compile(r"[=<>+(]|\d\s*\D*\d|\\(?:frac|sqrt|pi)|(?<![a-z])(?:or|not|but|is)(?![a-z])")
@@ -112,6 +117,9 @@ def _measured_number(text: str, raw: str) -> Quantity | None:
     below = _BELOW_ZERO.search(text)
     if below:
         text, negative = text[: below.start()], True
+    code = _CODE.match(text)
+    if code:
+        text = f"{code.group(1)}{CODES[code.group(2)]}{text[code.end() :]}"
     money = _MONEY.match(text)
     if money:
         unit, text = parse_unit(money.group(2)) or NO_UNIT, money.group(1) + text[money.end() :]
@@ -239,7 +247,7 @@ def _same_kind(a: Quantity, b: Quantity, policy: Policy) -> tuple[bool, str]:
     if policy.dates == "day_first":
         a, b = (as_date(side.numeral, policy.dates) or side if side.kind == "date" else side for side in (a, b))
     same = a.value == b.value
-    kind = "date" if a.kind == "date" else "number"
+    kind = "number" if a.kind == "based" else a.kind
     return same, f"{a.text} and {b.text} are {'' if same else 'not '}the same {kind}"
 
 

@@ -8,6 +8,7 @@ the text ever runs. It does not know equality.
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from functools import lru_cache
 
 from verifiers.commas import as_one_number
@@ -47,6 +48,8 @@ from verifiers.wording import in_symbols
 _OTHER_SCRIPT = re.compile(r"(?<=[\d\w)}\]])\s*(?<![^\x00-\x7f])([^\x00-\x7f]{1,12})$")
 _COLON = re.compile(r"\s*(?::|\\colon(?![a-z]))\s*(?!=)")
 MAX_RATIO = 8
+_LETTER_UNIT = re.compile(r"([+-]?\d[\d,]*(?:\.\d+)?)([mgsLlNJWVAhKt])")
+"""``500g``: a product, or grams beside another quantity."""
 _SHORT_UNITS = frozenset("cm mm km kg mg ft yd mi oz lb hr hrs min mins sec ml mL mph kph kW kJ Hz lbs".split())  # noqa: SIM905
 _SIGNS: dict[str, Node | None] = {"+": None, "-": MINUS_ONE, "\\pm": Const("pm"), "\\mp": Const("mp")}
 _OPPOSITE: dict[Node | None, Node | None] = {
@@ -137,6 +140,12 @@ def _readings(text: str) -> list[Node]:
     if other is not None:
         number = Num(other.value, other.decimals, other.digits)
         readings.append(number if other.unit is NO_UNIT else Measured(number, other.unit))
+    letter = _LETTER_UNIT.fullmatch(text)
+    if letter:
+        found = parse_unit(letter.group(2))
+        amount = quantity(letter.group(1))
+        if found is not None and amount is not None:
+            readings.append(Measured(Num(amount.value, amount.decimals, amount.digits), replace(found, letter=True)))
     try:
         readings.insert(0, _Parser(text, grouped=True).whole())
     except Unparsed:

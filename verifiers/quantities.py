@@ -44,7 +44,7 @@ def measured(a: Node, b: Node, policy: Policy, scalar: Scalars) -> Decision:
             return scalar(x, y)
         return scalar(rescaled(x, unit_x.factor), rescaled(y, unit_y.factor))
     if NO_UNIT in (unit_x, unit_y):
-        if policy.units == "required":
+        if policy.units == "required" or unit_x.letter or unit_y.letter:
             return Decision(False, "exact", "a unit is missing")
         return scalar(x, y)
     return Decision(False, "exact", f"different units: {unit_x.name} and {unit_y.name}")

@@ -16,12 +16,13 @@ _BASED = re.compile(
     r"([0-9A-Za-z]+)\s*_\s*(?:\{\s*(?:\\text\{\s*)?(\d+|two|three|four|five|six|seven|eight|nine|ten"
     r"|twelve|sixteen)\s*\}?\s*\}|(\d+)(?!\d))"
 )
-_RATIO = re.compile(rf"{DECIMAL}(?:\s*(?::|\\colon(?![a-z])|\b(?:is\s+)?to\b)\s*{DECIMAL}){{1,9}}", re.IGNORECASE)
-_RATIO_MARK = re.compile(r"\s*(?::|\\colon|\b(?:is\s+)?to\b)\s*", re.IGNORECASE)
+_RATIO = re.compile(rf"{DECIMAL}(?:\s*(?::|\\colon(?![a-z])|-?\b(?:is\s+)?to\b-?)\s*{DECIMAL}){{1,9}}", re.IGNORECASE)
+_RATIO_WORDS = re.compile(r"^(?:(?:a|the)\s+)?ratio\s+(?:of\s+|is\s+)?|\s+ratio$", re.IGNORECASE)
+_RATIO_MARK = re.compile(r"\s*(?::|\\colon|-?\b(?:is\s+)?to\b-?)\s*", re.IGNORECASE)
 _WORD_RATIO = re.compile(r"[a-z-]+(?:\s+[a-z]+)?\s+to\s+[a-z-]+(?:\s+[a-z]+)?(?:\s+to\s+[a-z-]+)?", re.IGNORECASE)
 _OUT_OF = re.compile(r"(\d{1,9})\s+(?:out\s+of|in)\s+(?:every\s+)?(\d{1,9})", re.IGNORECASE)
 _HALF_DAY = r"(?P<half>[ap]\.?\s?m\b\.?|noon|midnight|in\s+the\s+(?:morning|afternoon|evening)|at\s+night)?"
-_OCLOCK = r"(?:\s*o\s?['’]?\s?clock)?"
+_OCLOCK = r"(?:\s*(?:o\s?['’]?\s?clock|uhr))?"
 _CLOCK = re.compile(
     rf"(?P<hour>\d{{1,2}})(?::(?P<minute>\d{{2}})(?::(?P<second>\d{{2}}))?)?{_OCLOCK}\s*{_HALF_DAY}", re.IGNORECASE
 )
@@ -40,6 +41,7 @@ _ORDINAL_DAY = (
     rf"(?:twenty|thirty)[\s-](?:{'|'.join(list(ORDINALS)[:9])})|{'|'.join(sorted(ORDINALS, key=len, reverse=True))}"
 )
 _DAY = rf"(?:the\s+)?(?P<day>\d{{1,2}}(?:st|nd|rd|th)?(?!\w)|{_ORDINAL_DAY})"
+_ORDINAL = re.compile(rf"(?:the\s+)?(\d{{1,9}}(?:st|nd|rd|th)|{_ORDINAL_DAY})", re.IGNORECASE)
 _YEAR = r"(?:,?\s+(?P<year>\d{4}))?"
 _DATES = [
     re.compile(rf"{_MONTH}\s+{_DAY}{_YEAR}", re.IGNORECASE),
@@ -58,7 +60,7 @@ def special(text: str) -> Quantity | None:
     """A date, a time of day, a ratio, a share or a numeral with its base; None for anything else."""
     if len(text) > MAX_SPECIAL:
         return _based(text)
-    return _date(text) or _time(text) or _ratio(text) or _share(text) or _based(text)
+    return _date(text) or _time(text) or _ratio(text) or _share(text) or _ordinal(text) or _based(text)
 
 
 # ---------------------------------------------------------------------- dates
@@ -121,7 +123,7 @@ def _time(text: str) -> Quantity | None:
     if dotted:
         text = f"{dotted.group(1)}:{dotted.group(2)}{dotted.group(3)}"
     match = _CLOCK.fullmatch(text)
-    if match and (match.group("minute") or match.group("half") or "clock" in low):
+    if match and (match.group("minute") or match.group("half") or "clock" in low or "uhr" in low):
         minute, second = int(match.group("minute") or 0), int(match.group("second")) if match.group("second") else None
         return _of_half(int(match.group("hour")), minute, second, match.group("half"))
     match = _CHINESE_TIME.fullmatch(text)
@@ -188,7 +190,17 @@ def _at(hour: int, minute: int, second: int | None, half_day: bool) -> Quantity:
 # ---------------------------------------------------------------------- ratios, shares, bases
 
 
+def _ordinal(text: str) -> Quantity | None:
+    """``3rd``, ``the twenty-first``: a place, which is no number."""
+    match = _ORDINAL.fullmatch(text)
+    if match is None:
+        return None
+    value = _day(match.group(1))
+    return Quantity(value, f"{value}.", kind="ordinal")
+
+
 def _ratio(text: str) -> Quantity | None:
+    text = _RATIO_WORDS.sub("", text)
     if _RATIO.fullmatch(text):
         parts = [plain_decimal(part) for part in _RATIO_MARK.split(text)]
         return ratio(tuple(part.value for part in parts if part is not None))

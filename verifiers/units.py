@@ -18,11 +18,15 @@ from verifiers.unit_table import known
 
 @dataclass(frozen=True, slots=True)
 class Unit:
-    """``dims``: sorted (dimension, exponent) pairs; ``factor``: how many of their base product one of this unit is."""
+    """``dims``: sorted (dimension, exponent) pairs; ``factor``: how many of their base product one of this unit is.
+
+    ``letter``: it may as well be a variable, so that a number without a unit is not the same.
+    """
 
     name: str
     dims: tuple[tuple[str, int], ...]
     factor: Fraction = Fraction(1)
+    letter: bool = False
 
 
 NO_UNIT = Unit("", ())
@@ -132,8 +136,9 @@ class _Reader:
         elif low in _EACH and rest and (self.began() or low not in _ARTICLES or known(rest) is not None):
             self.direction = -1
         elif low in PREPOSITIONS and self.began() and rest and known(low + rest) is None:
-            return at, None if any(changes(part) for part in _WORD.findall(rest) if part not in _ARTICLES) else False
-        elif low in FREE or (low in OF_MEASURE and self.dims):
+            parts = [part for part in _WORD.findall(rest) if part not in _ARTICLES]
+            return at, None if re.search(r"\d", rest) or any(map(changes, parts)) else False
+        elif low in FREE or (low == "fewer" and rest and "than" not in rest) or (low in OF_MEASURE and self.dims):
             self.free = True
         elif not (low in _ARTICLES and rest) and not (low == "and" and rest and self.counted):
             return self.named(word, at)

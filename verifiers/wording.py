@@ -60,6 +60,11 @@ _OPERATIONS = [
         r"\\frac{\1}{\2}",
     ),
 ]
+_ORDINAL_WORD = "|".join(sorted(ORDINALS, key=len, reverse=True))
+_TO_THE = re.compile(
+    rf"{_BASE}\s+to\s+the\s+(\d{{1,3}}(?:st|nd|rd|th)|{_ORDINAL_WORD})(?:\s+power)?(?!\w)",
+    re.IGNORECASE,
+)
 MAX_WORDS = 40
 
 
@@ -112,7 +117,13 @@ def in_symbols(text: str) -> str:
     text = _LAST_OPERAND.sub(lambda match: match.group(1) + in_digits(match.group(2)), text)
     for pattern, symbols in _OPERATIONS:
         text = pattern.sub(symbols, text)
-    return text
+    return _TO_THE.sub(_raised, text)
+
+
+def _raised(match: re.Match[str]) -> str:
+    """``x to the fifth`` as a power."""
+    exponent = ORDINALS.get(match.group(2).lower()) or int(re.sub(r"\D", "", match.group(2)))
+    return f"{match.group(1)}^{{{exponent}}}"
 
 
 def number_in_words(text: str) -> Fraction | None:

@@ -21,7 +21,8 @@ class Quantity:
 
     ``value``: exact. ``decimals``: digits after the decimal point as written, or None where the value is exact
     (integers, fractions, repeating decimals). ``digits``: significant digits as written. ``kind``: ``number``,
-    ``time`` (value in minutes after midnight), ``ratio``, ``date``, ``based`` (a numeral with its base).
+    ``time`` (value in minutes after midnight), ``ratio``, ``date``, ``based`` (a numeral with its base),
+    ``ordinal`` (a place).
     ``text``: canonical spelling. ``numeral``: the digits before the base subscript, or a date or quotient as written.
     ``parts``: of a ratio, of a time as written, or, of a quantity in several units, its value in the last of them.
     """
