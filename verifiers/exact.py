@@ -196,7 +196,7 @@ def same_number(x: Number, dx: int | None, sx: int, y: Number, dy: int | None, s
     if dx is None and dy is None:
         return False
     gap: Fraction = abs(Fraction(x) - y)
-    if policy.tolerance and gap <= Fraction(policy.tolerance) * max(abs(x), abs(y)):
+    if policy.tolerance and gap <= Fraction(policy.tolerance) * max(abs(Fraction(x)), abs(Fraction(y))):
         return True
     if policy.decimals == "exact":
         return False

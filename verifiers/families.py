@@ -36,6 +36,7 @@ from verifiers.units import DEGREE
 MAX_FAMILIES = 8
 MAX_CONSTANTS = 3
 _VARIABLES = frozenset("xyztn")
+_LETTERS = frozenset("kmnlpqrstcabCKAB")
 _PARAMETERS = frozenset("kmnl")
 _SAME_DOMAIN = {"N": "Z+", "N*": "Z+", "N+": "Z+"}
 
@@ -58,10 +59,18 @@ def renamed(x: Qualified, y: Qualified) -> Node | None:
     left, right = symbols(x.body) - symbols(y.body), symbols(y.body) - symbols(x.body)
     if len(left) != len(right) or not left or len(left) > 3:
         return y.body
+    if (
+        isinstance(x.body, Sym)
+        or isinstance(y.body, Sym)
+        or (left & _arguments(x.body))
+        or (right & _arguments(y.body))
+    ):
+        return y.body
     old, new = _in_order(right, y), _in_order(left, x)
     declared = all(name in x.domains for name in left) or all(name in y.domains for name in right)
+    usual = all(name in _LETTERS or name in side.domains for names, side in ((left, x), (right, y)) for name in names)
     implied = implied_parameter(x.body) is not None and implied_parameter(y.body) is not None
-    if not (declared or implied) or (len(left) > 1 and not (x.domains and y.domains)):
+    if not usual or not (declared or implied) or (len(left) > 1 and not (x.domains and y.domains)):
         return y.body
     body = y.body
     for before, after in zip(old, new, strict=True):
@@ -69,6 +78,12 @@ def renamed(x: Qualified, y: Qualified) -> Node | None:
             return None
         body = replaced(body, Sym(before), Sym(after))
     return body
+
+
+def _arguments(node: Node) -> frozenset[str]:
+    """The letters that a function is defined on: ``x`` in ``f(x) = cx``."""
+    defined = [part.args[0] for part in walk(node) if isinstance(part, Relation)]
+    return frozenset().union(*(symbols(left) for left in defined if isinstance(left, Apply)))
 
 
 def _in_order(names: frozenset[str], side: Qualified) -> list[str]:

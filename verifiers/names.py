@@ -69,6 +69,9 @@ def names_the_same(a: Node, b: Node) -> bool:
     """Whether two left sides name the same: ``f(x)`` and ``y``, ``W(n)`` and ``W(x)``, ``AB`` and ``|BA|``."""
     if segment_of(a) and segment_of(a) == segment_of(b):
         return True
+    for one, other in ((a, b), (b, a)):
+        if isinstance(one, Sym) and isinstance(other, Apply) and one.name == other.name in ("f", "g", "h"):
+            return True
     function_a = isinstance(a, Apply) and not a.name.endswith("_")
     function_b = isinstance(b, Apply) and not b.name.endswith("_")
     if isinstance(a, Apply) and isinstance(b, Apply):

@@ -25,6 +25,9 @@ def respelled(text: str) -> str:
         text = _UNIT_VECTOR.sub(_unit_vector, text)
     if "begin" in text:
         text = _BRACED_ROWS.sub(r"\\begin{cases}\2\\end{cases}", text)
+    text = _SET_WORDS.sub(lambda match: "\\cup " if match[1][0] in "uU" else "\\cap ", text)
+    if "\\equiv" in text and "mod" not in text:
+        text = text.replace("\\equiv", "=")
     if "<" in text:
         text = _ANGLED.sub(r"\1\\langle \2\\rangle ", text)
     return with_qualifiers(_MEASURE.sub(r"\\angle", _NAMED_FIGURE.sub(_figure, text)))
@@ -150,6 +153,9 @@ _LETTER = r"\\?([ijk])(?:math)?(?![A-Za-z])\s*"
 _UNIT_VECTOR = re.compile(
     rf"{_BOLD}\{{\s*{_BOLD}\{{\s*{_LETTER}\}}\s*\}}|{_BOLD}\{{\s*{_BOLD}{_LETTER}\}}|{_BOLD}\{{\s*{_LETTER}\}}"
     rf"|{_BOLD}\{{\s*\{{\s*{_LETTER}\}}\s*\}}|{_BOLD}{_LETTER}"
+)
+_SET_WORDS = re.compile(
+    r"(?<=[\])}])\s*(?:\\text\s*\{\s*)?\b(union|intersect(?:ion|ed)?)\b\s*\}?\s*(?=[\[({\\])", re.IGNORECASE
 )
 _BRACED_ROWS = re.compile(
     r"\\\{\s*\\begin\s*\{(array|aligned|matrix|gathered|split)\}(?:\s*\{[lcr|@{} ]{1,12}\})?"

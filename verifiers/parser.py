@@ -56,7 +56,7 @@ _OPPOSITE: dict[Node | None, Node | None] = {
     None: MINUS_ONE, MINUS_ONE: None, Const("pm"): Const("mp"), Const("mp"): Const("pm"),
 }  # fmt: skip
 _CLOSING = frozenset([")", "]", "}", "\\}", "&", "\\end"])
-_POINT = re.compile(r"[A-Z]'?\s?(\((?=[^()]*,).+\))")
+_POINT = re.compile(r"([A-Z]'?)\s?(\((?=[^()]*,).+\))")
 """A point with its name, like ``P(5,2)``, which may also be a permutation."""
 
 
@@ -82,7 +82,8 @@ def parse(raw: str) -> tuple[Node, ...]:
     readings = _with_words(text)
     point = _POINT.fullmatch(tidy(plain(raw)))
     if point:
-        readings += [node for node in parse(point.group(1)) if isinstance(node, Seq) and node.kind == "tuple"]
+        tuples = [node for node in parse(point.group(2)) if isinstance(node, Seq) and node.kind == "tuple"]
+        readings += [Relation(("=",), (Sym(point.group(1)), node)) for node in tuples]
     return tuple(readings)
 
 
@@ -227,8 +228,11 @@ class _Parser(Primaries):
         """Words up to a separator or the end; None if something else follows them."""
         start = self.token.start
         end = start
-        while self.token.kind in ("text", "name") and (self.token.kind == "text" or self.token.spaced):
-            end = self.take().end
+        kind = "text"
+        while self.token.kind == "text" or (
+            self.token.kind == "name" and (self.token.spaced or (kind == "name" and self.token.start == end))
+        ):
+            kind, end = self.token.kind, self.take().end
         if self.token.kind not in ("end", "sep") and not (self.token.kind == "op" and self.token.value in ")]}="):
             return None
         raw = re.sub(r"\\[a-z]+\s*\{([^{}]*)\}", r"\1", self.text[start:end])
@@ -323,6 +327,10 @@ class _Parser(Primaries):
                 break
         if len(factors) == 1:
             return factors[0]
+        units = [factor.unit for factor in factors if isinstance(factor, Measured)]
+        if len(units) == 1 and units[0] not in (DEGREE, PERCENT):
+            bare = (factor.value if isinstance(factor, Measured) else factor for factor in factors)
+            return Measured(Mul(tuple(bare)), units[0])
         taken = self.tokens[start : self.at]
         spelled = all(token.kind == "name" and token.value.isalpha() for token in taken)
         return Mul(tuple(factors), "".join(token.value for token in taken) if spelled else "")

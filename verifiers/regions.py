@@ -79,12 +79,15 @@ def region(node: Node, loose: bool = False) -> Region | None:
     if isinstance(node, Seq):
         if loose and node.kind in ("tuple", "bracket") and len(node.items) == 2 and all(map(_end, node.items)):
             closed = node.kind == "bracket"
-            return _merged([piece(node.items[0], node.items[1], closed, closed)])
+            ends = piece(node.items[0], node.items[1], closed, closed)
+            return None if ends is None else (ends,)
         if node.kind == "set" and all(map(is_scalar, node.items)):
             return _merged([piece(item, item, True, True) for item in node.items])
         if node.kind == "list" and all(isinstance(item, Relation) for item in node.items):
             parts = [region(item) for item in node.items]
             return _joined([part for part in parts if part is not None], len(parts), node.joint)
+        if node.kind == "list" and node.joint == "or" and loose:
+            return _operation(SetOp("cup", node.items))
         return None
     if isinstance(node, SetOp):
         return _operation(node)

@@ -48,7 +48,12 @@ def same_word(x: str, y: str) -> bool:
 
 def _choices(node: Node) -> str:
     """The letters of a list of choices, in order; empty where the list is something else."""
-    if not isinstance(node, Seq) or node.kind not in ("list", "set") or not 2 <= len(node.items) <= 8:
+    if (
+        not isinstance(node, Seq)
+        or node.kind not in ("list", "set")
+        or node.joint == "or"
+        or not 2 <= len(node.items) <= 8
+    ):
         return ""
     names = [item.name for item in node.items if isinstance(item, Sym) and re.fullmatch("[A-H]", item.name)]
     names += [item.words for item in node.items if isinstance(item, Text) and re.fullmatch("[A-H]", item.words)]

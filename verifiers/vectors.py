@@ -15,7 +15,7 @@ _PLAIN = ((IMAGINARY, UNITS[0]), (Sym("j"), UNITS[1]), (Sym("k"), UNITS[2]))
 
 def is_marked(node: Node) -> bool:
     r"""Whether a unit vector is written as one in the node: ``\hat{i}``, ``\vec{j}``, ``\mathbf{k}``."""
-    return is_scalar(node) and any(part in UNITS for part in walk(node))
+    return any(isinstance(part, Sym) and part.name.startswith("hat ") and part in UNITS for part in walk(node))
 
 
 def size_of(node: Node) -> int:
