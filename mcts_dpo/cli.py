@@ -7,7 +7,6 @@ Exit codes: 0; 2 for input that its giver can mend (one line on stderr); 75 wher
 
 from __future__ import annotations
 
-import json
 import os
 from collections import Counter
 from contextlib import ExitStack
@@ -17,10 +16,9 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
 
 from mcts_dpo import viewing
-from mcts_dpo.console import live_progress
+from mcts_dpo.console import err_console, live_progress, out_console, say, say_json
 from mcts_dpo.exits import run_app
 from mcts_dpo.files import InputError, write_json
 from mcts_dpo.integrations import commands as integrations
@@ -45,9 +43,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
-out_console = Console()
-err_console = Console(stderr=True)
-
 JsonFlag = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
 
 
@@ -66,10 +61,6 @@ def _main_process() -> bool:
     return int(os.environ.get("RANK", "0")) == 0
 
 
-def _print(data: Any) -> None:
-    typer.echo(json.dumps(data, indent=2, sort_keys=True, ensure_ascii=False))
-
-
 @app.command()
 def demo(
     out: Annotated[Path, typer.Option(help="Run directory.")] = Path("runs/demo"),
@@ -84,7 +75,7 @@ def demo(
 
         summary = run_demo(out, seed=seed, progress=progress)
     if as_json:
-        _print(asdict(summary))
+        say_json(asdict(summary))
     else:
         show(out, summary, out_console)
 
@@ -133,10 +124,10 @@ def run(
         record = load_run(out)
         write_report(record, progress)
     if as_json:
-        _print({"baseline": result.baseline, "rounds": list(result.rounds), "policy": result.policy})
+        say_json({"baseline": result.baseline, "rounds": list(result.rounds), "policy": result.policy})
     else:
         out_console.print(summary_text(record))
-        out_console.print(f"Policy: {result.policy}")
+        say(f"Policy: {result.policy}")
 
 
 @app.command()
@@ -169,16 +160,16 @@ def problems(
         save_problems(out, found)
         report["written"] = str(out)
     if as_json:
-        _print(report)
+        say_json(report)
         return
     first = found[0]
-    typer.echo(f"{len(found)} problems; {report['without_answer']} without an answer.")
+    say(f"{len(found)} problems; {report['without_answer']} without an answer.")
     if unparsable:
         named = ", ".join(f"{problem.id} ({problem.answer!r})" for problem in unparsable[:5])
-        typer.echo(f"{len(unparsable)} answers cannot be parsed; they are kept and only match themselves: {named}")
+        say(f"{len(unparsable)} answers cannot be parsed; they are kept and only match themselves: {named}")
     if against:
-        typer.echo(f"{len(shared)} questions are shared with {against}.")
-    typer.echo(f"First: {first.id}\n{first.question}\n→ {first.answer}")
+        say(f"{len(shared)} questions are shared with {against}.")
+    say(f"First: {first.id}\n{first.question}\n→ {first.answer}")
 
 
 @app.command()
@@ -217,13 +208,13 @@ def search(
     infos = [info for shard in shards for info in tree_infos(shard)]
     failed = {info.problem_id: info.reason for info in infos if info.status == "failed"}
     if as_json:
-        _print({"trees": len(infos), "failed": failed, "files": [str(shard) for shard in shards]})
+        say_json({"trees": len(infos), "failed": failed, "files": [str(shard) for shard in shards]})
         return
-    typer.echo(f"{len(infos)} trees in {len(shards)} files under {out}")
+    say(f"{len(infos)} trees in {len(shards)} files under {out}")
     for reason in dict.fromkeys(failed.values()):
         those = [problem for problem, why in failed.items() if why == reason]
         named = ", ".join(those[:5]) + (", …" if len(those) > 5 else "")
-        typer.echo(f"{len(those)} of them failed: {reason} ({named})")
+        say(f"{len(those)} of them failed: {reason} ({named})")
 
 
 @app.command()
@@ -268,17 +259,17 @@ def pairs(
             progress(f"upload to {push}", 0, 0)
             pushed = push_to_hub(out, push, private=private)
     if as_json:
-        _print({**found._asdict(), "out": str(out), "pushed": pushed})
+        say_json({**found._asdict(), "out": str(out), "pushed": pushed})
         return
-    typer.echo(
+    say(
         f"{found.pairs} pairs, {found.lists} lists of siblings and {found.solutions} solutions "
         f"from {found.trees} trees in {out}"
     )
     if not found.pairs:
         gap = settings.preferences.min_gap
-        typer.echo(f"No pairs: no parent has two children whose Q differs by preferences.min_gap = {gap:g} or more.")
+        say(f"No pairs: no parent has two children whose Q differs by preferences.min_gap = {gap:g} or more.")
     if pushed:
-        typer.echo(pushed)
+        say(pushed)
 
 
 @app.command()
@@ -316,7 +307,7 @@ def train(
     if not _main_process():
         return
     if as_json:
-        _print(summary.as_dict())
+        say_json(summary.as_dict())
     else:
         from mcts_dpo.report import training_table
 
@@ -375,7 +366,7 @@ def evaluate(
         result.save(out / "evaluation.parquet")
         write_json(out / "metrics.json", metrics)
     if as_json:
-        _print(metrics)
+        say_json(metrics)
     else:
         out_console.print(evaluation_table(metrics))
 
@@ -423,7 +414,7 @@ def _evaluate_strategies(
         result.save(out)
         plot_strategies(result, out / "strategies.png")
     if as_json:
-        _print({"rows": result.rows(), "sentences": result.sentences()})
+        say_json({"rows": result.rows(), "sentences": result.sentences()})
     else:
         out_console.print(strategies_table(result))
 
@@ -452,10 +443,10 @@ def solve(
         engine = engine_of(policy, settings, progress)
         solution = solve_question(question, engine, prompt=settings.prompt, settings=search, progress=progress)
     if as_json:
-        _print(solution.as_dict())
+        say_json(solution.as_dict())
         return
-    out_console.print(f"[bold]Answer:[/bold] {solution.answer if solution.answer is not None else '(none found)'}")
-    out_console.print(solution.text, markup=False, highlight=False)
+    out_console.labelled("Answer:", f" {solution.answer if solution.answer is not None else '(none found)'}")
+    out_console.literal(solution.text)
     out_console.print(render_tree(solution.forest, 0, highlight=solution.found.leaf))
 
 

@@ -1,15 +1,73 @@
-"""What a person sees while a stage works: one live line per stage; nothing when the output is no terminal."""
+"""What a person sees: lines, tables and trees, and one live line per stage where the output is a terminal.
+
+All that a command prints goes through here. Text from models, data and files is printed as it reads: nothing in it is
+markup, and what would act on the terminal is spelled as an escape (see `verifiers.visible`).
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
-from rich.console import Console
+import typer
+from rich.console import Console, ConsoleOptions, RenderableType
 from rich.progress import BarColumn, MofNCompleteColumn, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.progress import Progress as Bars
+from rich.segment import Segment
+from rich.text import Text
 
+from mcts_dpo.files import standard_json
 from mcts_dpo.progress import Progress, silent
+from verifiers.visible import visible, visible_json
+
+
+class LiteralConsole(Console):
+    """A console that prints text as it reads: no markup, no emoji codes, no controls, whatever it is given."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(markup=False, emoji=False, highlight=False, **options)
+
+    def render_str(self, text: str, **options: Any) -> Text:
+        """A string, also one in a table or a rule, as text; see rich."""
+        return super().render_str(visible(text), **(options | {"markup": False, "emoji": False}))
+
+    def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterator[Segment]:
+        """What is left in the text of other renderables is spelled here; rich's own control codes pass."""
+        for segment in super().render(renderable, options):
+            yield segment if segment.control else Segment(visible(segment.text), segment.style)
+
+    def literal(self, text: str, style: str = "") -> None:
+        """Print a text in its own lines, neither wrapped nor cut to the width."""
+        self.print(Text(visible(text), style), soft_wrap=True)
+
+    def labelled(self, label: str, text: str, style: str = "bold") -> None:
+        """Print a label in a style, then a text, in one line."""
+        self.print(Text.assemble((label, style), visible(text)), soft_wrap=True)
+
+
+out_console = LiteralConsole()
+err_console = LiteralConsole(stderr=True)
+
+
+def say(text: str, *, err: bool = False) -> None:
+    """Print lines of plain text to standard output, or to standard error."""
+    typer.echo(visible(text), err=err)
+
+
+def say_json(data: Any) -> None:
+    """Print a value as JSON with sorted keys; numbers that are not finite become null."""
+    typer.echo(visible_json(standard_json(data, indent=2, sort_keys=True)))
+
+
+def say_json_list(items: Iterable[Any]) -> None:
+    """As `say_json` of a list, one item in memory at a time."""
+    before = "[\n"
+    for item in items:
+        text = visible_json(standard_json(item, indent=2, sort_keys=True))
+        typer.echo(before + "  " + text.replace("\n", "\n  "), nl=False)
+        before = ",\n"
+    typer.echo("\n]" if before == ",\n" else "[]")
 
 
 @contextmanager
@@ -23,12 +81,12 @@ def live_progress(console: Console) -> Iterator[Progress]:
         yield silent
         return
     columns = (
-        TextColumn("{task.description:<24}"),
+        TextColumn("{task.description:<24}", markup=False),
         BarColumn(),
         MofNCompleteColumn(),
         TimeElapsedColumn(),
         TimeRemainingColumn(),
-        TextColumn("{task.fields[figures]}"),
+        TextColumn("{task.fields[figures]}", markup=False),
     )
     # What a command prints is for whoever reads it, even while bars are drawn: it does not go through their console.
     with Bars(*columns, console=console, redirect_stdout=False) as bars:
@@ -36,6 +94,7 @@ def live_progress(console: Console) -> Iterator[Progress]:
         unknown: list[TaskID] = []
 
         def show(stage: str, done: int, total: int, **figures: float) -> None:
+            stage = visible(stage)
             while unknown:
                 bars.update(unknown.pop(), completed=1, total=1)
             if not total:

@@ -7,13 +7,18 @@ In: the command line's app. Out: the process's exit code. Knows no command.
 
 from __future__ import annotations
 
+import io
+import logging
 import sys
+import traceback
+from types import TracebackType
 from typing import NoReturn
 
 import typer
 import typer.exceptions
 
 from mcts_dpo.files import InputError, RefusalError, RestartError
+from verifiers.visible import visible
 
 MENDABLE: dict[type[OSError], str] = {
     FileExistsError: "a file; accepted: a folder, new or there already",
@@ -27,7 +32,15 @@ MENDABLE: dict[type[OSError], str] = {
 
 def run_app(app: typer.Typer) -> NoReturn:
     """Run the command that the process was given; what it raises becomes a line and an exit code."""
-    debug = "--debug" in sys.argv[1:]
+    _speak_literally()
+    try:
+        _run(app, "--debug" in sys.argv[1:])
+    except Exception:  # --debug: the interpreter shows the traceback, by our hook (typer has put its own there)
+        sys.excepthook = _show_traceback
+        raise
+
+
+def _run(app: typer.Typer, debug: bool) -> NoReturn:
     try:
         code = app(standalone_mode=False)
     except InputError as error:
@@ -38,7 +51,7 @@ def run_app(app: typer.Typer) -> NoReturn:
         if debug:
             raise
         if error.speaks:
-            typer.echo(f"mcts-dpo: {error}", err=True)
+            typer.echo(visible(f"mcts-dpo: {error}"), err=True)
         sys.exit(75)
     except RefusalError as error:
         if debug:
@@ -72,5 +85,25 @@ def _usage(error: typer.exceptions.TyperException) -> str:
 
 
 def _end(code: int, line: str) -> NoReturn:
-    typer.echo(f"mcts-dpo: {line}", err=True)
+    typer.echo(visible(f"mcts-dpo: {line}"), err=True)
     sys.exit(code)
+
+
+class _Visible(logging.Formatter):
+    """Log lines, tracebacks included, in which text of others cannot act on the terminal."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return visible(super().format(record))
+
+
+def _show_traceback(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    sys.stderr.write(visible("".join(traceback.format_exception(kind, error, trace))))
+
+
+def _speak_literally() -> None:
+    """See to it that log lines, tracebacks and characters that the terminal's encoding lacks are spelled out."""
+    if logging.lastResort is not None:
+        logging.lastResort.setFormatter(_Visible())
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")

@@ -4,16 +4,13 @@ what a policy reads, the settings, this machine. For the command line to take in
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
-from rich.console import Console
-from rich.markup import escape
+from rich.text import Text
 
-from mcts_dpo.console import live_progress
-from mcts_dpo.files import standard_json
+from mcts_dpo.console import err_console, live_progress, out_console, say, say_json, say_json_list
 from mcts_dpo.options import (
     ConfigOption,
     ModelOption,
@@ -25,24 +22,8 @@ from mcts_dpo.options import (
 )
 
 app = typer.Typer()
-out_console = Console()
-err_console = Console(stderr=True)
 
 JsonFlag = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
-
-
-def _print(data: Any) -> None:
-    typer.echo(standard_json(data, indent=2, sort_keys=True))
-
-
-def _print_each(items: Iterable[Any]) -> None:
-    """As `_print` of a list, one item in memory at a time."""
-    before = "[\n"
-    for item in items:
-        text = standard_json(item, indent=2, sort_keys=True)
-        typer.echo(before + "  " + text.replace("\n", "\n  "), nl=False)
-        before = ",\n"
-    typer.echo("\n]" if before == ",\n" else "[]")
 
 
 @app.command()
@@ -59,10 +40,10 @@ def report(
         *plots, page = write_report(record, progress)
     if as_json:
         written = {"plots": [str(plot) for plot in plots], "page": str(page)}
-        _print({"metrics": list(record.metrics), "timings": list(record.timings), **written})
+        say_json({"metrics": list(record.metrics), "timings": list(record.timings), **written})
     else:
         out_console.print(summary_text(record))
-        typer.echo("\n".join(map(str, [*plots, page])))
+        say("\n".join(map(str, [*plots, page])))
 
 
 @app.command()
@@ -81,16 +62,16 @@ def tree(
 
     if as_json:
         found = find_trees(source, problem, round_)
-        _print_each({"file": where, **tree_object(forest, index, [])} for where, forest, index in found)
+        say_json_list({"file": where, **tree_object(forest, index, [])} for where, forest, index in found)
         return
     if problem is None:
         for where, info, nodes in list_trees(source, round_):
-            typer.echo(f"{info.problem_id}\t{where}\t{nodes} steps\t{info.status}")
+            say(f"{info.problem_id}\t{where}\t{nodes} steps\t{info.status}")
         return
     with live_progress(err_console) as progress:
         those = list(find_trees(source, problem, round_, progress))
     for where, forest, index in those:
-        out_console.print(f"[dim]{where}[/dim]")
+        out_console.literal(where, "dim")
         out_console.print(render_tree(forest, index, max_depth=depth, max_children=children))
 
 
@@ -104,15 +85,15 @@ def recipes(
 
     found = {each: load_recipe(each) for each in (recipe_names() if name is None else [name])}
     if as_json:
-        _print({each: recipe.model_dump(mode="json") for each, recipe in found.items()})
+        say_json({each: recipe.model_dump(mode="json") for each, recipe in found.items()})
         return
     for each, recipe in found.items():
-        out_console.print(f"[bold]{each}[/bold]  {recipe.reproduces}", highlight=False)
-        out_console.print(f"  {recipe.source}", highlight=False, markup=False)
+        out_console.labelled(each, f"  {recipe.reproduces}")
+        out_console.literal(f"  {recipe.source}")
         for difference in recipe.approximates:
-            out_console.print(f"  - {difference}", highlight=False, markup=False)
+            out_console.literal(f"  - {difference}")
         if name:
-            out_console.print("\n" + as_yaml(recipe), highlight=False, markup=False)
+            out_console.literal("\n" + as_yaml(recipe))
 
 
 @app.command()
@@ -142,13 +123,13 @@ def prompts(
         tokens = prompt_tokens(problem, tokenizer, settings.prompt)
         shown.append({"id": problem.id, "text": tokenizer.decode(list(tokens)), "tokens": list(tokens)})
     if as_json:
-        _print({"prompts": shown, "self_evaluation": {"text": asked, "tokens": list(suffix)}})
+        say_json({"prompts": shown, "self_evaluation": {"text": asked, "tokens": list(suffix)}})
         return
     for item in shown:
         out_console.rule(f"{item['id']}: {len(item['tokens'])} tokens")
-        out_console.print(item["text"], markup=False, highlight=False)
+        out_console.literal(item["text"])
     out_console.rule(f"self-evaluation, after the solution: {len(suffix)} tokens")
-    out_console.print(asked, markup=False, highlight=False)
+    out_console.literal(asked)
 
 
 @app.command(name="settings")
@@ -160,9 +141,9 @@ def settings_reference(
     from mcts_dpo.reference import configuration
 
     if as_json:
-        _print(RunConfig.model_json_schema())
+        say_json(RunConfig.model_json_schema())
     else:
-        typer.echo(configuration(), nl=False)
+        say(configuration().removesuffix("\n"))
 
 
 @app.command()
@@ -180,12 +161,10 @@ def doctor(
 
         found = diagnose(settings, model or getattr(settings, "model", None))
     if as_json:
-        _print([finding.as_dict() for finding in found])
+        say_json([finding.as_dict() for finding in found])
         return
-    marks = {"ok": "[green]✓[/green]", "note": "[dim]·[/dim]", "missing": "[red]✗[/red]"}
+    marks = {"ok": ("✓", "green"), "note": ("·", "dim"), "missing": ("✗", "red")}
     for finding in found:
-        out_console.print(
-            f"{marks[finding.level]} [bold]{finding.topic}[/bold]  {escape(finding.text)}", highlight=False
-        )
+        out_console.print(Text.assemble(marks[finding.level], " ", (finding.topic, "bold"), f"  {finding.text}"))
         if finding.remedy:
-            out_console.print(f"    → {escape(finding.remedy)}", style="dim", highlight=False)
+            out_console.print(Text(f"    → {finding.remedy}", "dim"))

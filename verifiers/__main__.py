@@ -10,6 +10,7 @@ import sys
 from collections.abc import Sequence
 
 from verifiers.registry import get_verifier, verifier_names
+from verifiers.visible import visible
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -21,9 +22,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given = parser.parse_args(arguments)
     verdict = get_verifier(given.verifier)(given.reference, given.answer)
     layer = f" ({verdict.layer})" if verdict.layer else ""
-    print(f"{verdict.outcome}{layer}: {verdict.reason}")
+    print(visible(f"{verdict.outcome}{layer}: {verdict.reason}"))
     for name, form in (("reference", verdict.reference), ("answer", verdict.answer)):
-        print(f"  {name}: {form if form is not None else '-'}")
+        print(visible(f"  {name}: {form if form is not None else '-'}"))
     return 0 if verdict else 1 if verdict.outcome == "unequal" else 2
 
 

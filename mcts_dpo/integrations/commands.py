@@ -10,9 +10,8 @@ from contextlib import ExitStack
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
-from mcts_dpo.console import live_progress
+from mcts_dpo.console import err_console, live_progress, say
 from mcts_dpo.files import InputError
 from mcts_dpo.options import ConfigOption, ModelOption, Overrides, policy_named, stage_config
 
@@ -100,14 +99,14 @@ def serve(
     policy = policy_named(stage, model)
     settings = load_settings(ServerSettings, given, name="serve")
     with ExitStack() as loading:
-        loading.enter_context(live_progress(Console(stderr=True)))("load model", 0, 0)
+        loading.enter_context(live_progress(err_console))("load model", 0, 0)
 
         def ready(address: str) -> None:
             loading.close()
             if as_json:
-                typer.echo(json.dumps({"policy": policy, "url": f"{address}/v1"}))
+                say(json.dumps({"policy": policy, "url": f"{address}/v1"}))
             else:
-                typer.echo(f"Serving {policy} at {address}/v1")
+                say(f"Serving {policy} at {address}/v1")
 
         code = run_server(policy, settings, stage, ready)
     raise typer.Exit(code)

@@ -18,9 +18,8 @@ from typing import TYPE_CHECKING, Any
 
 from lm_eval.api.model import TemplateLM
 from lm_eval.api.registry import register_model
-from rich.console import Console
 
-from mcts_dpo.console import live_progress
+from mcts_dpo.console import err_console, live_progress
 from mcts_dpo.engines import load_engine
 from mcts_dpo.files import InputError
 from mcts_dpo.integrations.arguments import sections
@@ -87,7 +86,7 @@ class SearchLM(TemplateLM):  # type: ignore[misc]
             groups[_generation(request.args[1])].append(index)
         texts = [""] * len(requests)
         for (until, max_tokens, temperature), members in groups.items():
-            with live_progress(Console(stderr=True)) as watched:
+            with live_progress(err_console) as watched:
                 progress = silent if disable_tqdm else watched
                 contexts = [requests[index].args[0] for index in members]
                 found = self._solve(contexts, until, max_tokens, temperature, progress)

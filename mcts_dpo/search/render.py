@@ -9,6 +9,7 @@ from rich.text import Text
 from rich.tree import Tree
 
 from mcts_dpo.search.forest import LENGTH, Forest
+from verifiers.visible import visible
 
 _MARKS = {1: ("✓", "green"), -1: ("✗", "red"), 0: ("•", "yellow")}
 
@@ -24,10 +25,10 @@ def render_tree(
     """
     info = forest.trees[tree]
     chosen = set(forest.path(highlight)) if highlight >= 0 else set()
-    head = Text(f"{info.problem_id}", style="bold")
+    head = Text(visible(info.problem_id), style="bold")
     head.append(
         f"  N={forest.visits[info.root]} V={forest.v[info.root]:+.2f}"
-        f"  {info.simulations} simulations, {info.generated} tokens, ended: {info.reason or info.status}",
+        f"  {info.simulations} simulations, {info.generated} tokens, ended: {visible(info.reason or info.status)}",
         style="dim",
     )
     top = Tree(head)
@@ -56,7 +57,7 @@ def render_text(forest: Forest, tree: int, *, width: int = 100, **limits: int) -
 
 
 def _label(forest: Forest, node: int, max_text: int, chosen: bool) -> Text:
-    text = " ".join(forest.texts[node].split()) or ("(end)" if forest.terminal[node] else "(blank)")
+    text = visible(" ".join(forest.texts[node].split())) or ("(end)" if forest.terminal[node] else "(blank)")
     label = Text(f"N={forest.visits[node]} Q={forest.q[node]:+.2f} p={forest.prior[node]:.2f} ", style="dim")
     if forest.terminal[node]:
         mark, colour = _MARKS[int(forest.outcome[node])]

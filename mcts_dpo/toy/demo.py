@@ -156,7 +156,7 @@ def demo(
 def show(directory: Path, summary: DemoSummary, console: Console) -> None:
     """Print what happened, honestly."""
     console.print(
-        "A tiny Llama was taught to solve arithmetic stories, with [bold]wrong habits on purpose[/bold]: it often adds"
+        "A tiny Llama was taught to solve arithmetic stories, with wrong habits on purpose: it often adds"
         " where it should subtract or multiply. Nobody shows it better: it only learns, from its own"
         " search trees, which of its steps lead to the right final number.\n"
     )

@@ -94,6 +94,7 @@ class _Server(uvicorn.Server):
             uvicorn.Config(
                 create_app(service),
                 log_level="warning",
+                log_config=None,  # its lines go the way of ours
                 access_log=False,
                 timeout_graceful_shutdown=int(settings.grace + 2 * _LAST_WORDS),
                 server_header=False,

@@ -1,0 +1,39 @@
+"""Text of others for a terminal: what would act on it (move the cursor, clear, retitle, turn a line round) is spelled.
+
+In: any text. Out: text that prints as it reads, and that every encoding can write as far as controls go.
+"""
+
+from __future__ import annotations
+
+import re
+
+_ACTING = re.compile(
+    "[\x00-\x08\x0b-\x1f\x7f-\x9f"  # control characters but tabulator and end of line
+    "\u061c\u200e\u200f\u2028-\u202e\u2066-\u206f\ufeff\ufff9-\ufffb"  # ends of lines, or changing the direction
+    "\ud800-\udfff\U000e0000-\U000e007f]"  # halves of pairs, and tags that no font shows
+)
+
+
+def visible(text: str) -> str:
+    """``text`` with control and direction characters, and lone surrogates, as escapes (``\\x1b``, ``\\u202e``).
+
+    Ends of lines and tabulators stay. Calling it again changes nothing.
+    """
+    return text if text.isascii() and text.isprintable() else _ACTING.sub(_spelled, text)
+
+
+def _spelled(found: re.Match[str]) -> str:
+    code = ord(found.group())
+    return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"
+
+
+def visible_json(text: str) -> str:
+    """JSON text in which such characters, which only its strings can hold, are JSON's own escapes: the same value."""
+    return _ACTING.sub(lambda found: "".join(f"\\u{unit:04x}" for unit in _units(found.group())), text)
+
+
+def _units(character: str) -> list[int]:
+    code = ord(character)
+    if code < 0x10000:
+        return [code]
+    return [0xD800 + ((code - 0x10000) >> 10), 0xDC00 + ((code - 0x10000) & 0x3FF)]
