@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 _SAID = "SAID"
+USUAL_ENDS = ("<|im_end|>", "<|endoftext|>", "<|eot_id|>", "<|end_of_text|>", "<end_of_turn>", "<|end|>", "</s>")
+"""Special tokens that end a turn or a text in the families that use them, whatever their configuration says."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,11 +26,13 @@ class Endings:
 
     sequence: the tokenizer's end of sequence; None if it has none.
     turn:     the control token that its chat template writes behind what an assistant says; None without one.
+    others:   further special tokens that end a turn or a text, as texts bring them along.
     blank:    ids of the tokens of white space that a template may write between two ends.
     """
 
     sequence: int | None
     turn: int | None
+    others: frozenset[int] = frozenset()
     blank: frozenset[int] = frozenset()
 
     def after(self, prompt: str | None, ids: Sequence[int]) -> int | None:
@@ -58,7 +62,7 @@ class Endings:
 
     def _last_run(self, answer: Sequence[int]) -> list[int]:
         """The places of the last ends, between which there is nothing but white space; in order."""
-        marks = {self.sequence, self.turn}
+        marks = {self.sequence, self.turn, *self.others}
         places = [place for place, token in enumerate(answer) if token in marks]
         run = places[-1:]
         for place in reversed(places[:-1]):
@@ -72,11 +76,21 @@ def endings(tokenizer: PreTrainedTokenizerBase) -> Endings:
     """How answers end for a tokenizer and its chat template."""
     sequence = tokenizer.eos_token_id
     tail = _tail(tokenizer)
-    control = set(tokenizer.all_special_ids) | set(getattr(tokenizer, "added_tokens_decoder", {}))
     visible = [token for token in tail if not _is_blank(tokenizer, token)]
-    turn = visible[0] if visible and visible[0] in control else None
+    turn = visible[0] if visible and visible[0] in _special(tokenizer) else None
     blank = frozenset(token for token in (*tail, *_blanks(tokenizer)) if _is_blank(tokenizer, token))
-    return Endings(sequence if isinstance(sequence, int) else None, turn, blank)
+    others = frozenset(usual_ends(tokenizer))
+    return Endings(sequence if isinstance(sequence, int) else None, turn, others, blank)
+
+
+def usual_ends(tokenizer: PreTrainedTokenizerBase) -> set[int]:
+    """Ids of the special tokens of a tokenizer that are among `USUAL_ENDS`."""
+    special, known = _special(tokenizer), tokenizer.get_vocab()
+    return {known[name] for name in USUAL_ENDS if known.get(name) in special}
+
+
+def _special(tokenizer: PreTrainedTokenizerBase) -> set[int]:
+    return set(tokenizer.all_special_ids) | set(getattr(tokenizer, "added_tokens_decoder", {}))
 
 
 def _tail(tokenizer: PreTrainedTokenizerBase) -> list[int]:

@@ -75,6 +75,14 @@ def test_texts_that_end_or_do_not(tokenizer: Any, tmp_path: Path, prompt: str, s
     assert completion(tokenizer, tmp_path / "a.jsonl", prompt, said) == wanted
 
 
+def test_ends_of_other_families_count(folder: Path, tmp_path: Path) -> None:
+    tokenizer: Any = load_tokenizer(folder)
+    tokenizer.add_special_tokens({"additional_special_tokens": ["</s>", "<|im_end|>"]})
+    foreign = tokenizer.convert_tokens_to_ids("</s>")
+    assert completion(tokenizer, tmp_path / "a.jsonl", "w7 ", "w9 </s>") == [9, foreign]
+    assert completion(tokenizer, tmp_path / "a.jsonl", "w7 ", "w9 </s> w1") == [9, 1]
+
+
 def test_single_steps_stay_as_they_are(tokenizer: Any, tmp_path: Path) -> None:
     assert completion(tokenizer, tmp_path / "a.jsonl", "w7 ", "w9 w8", append_eos=False) == [9, 8]
     assert completion(tokenizer, tmp_path / "a.jsonl", "w7 ", "w9 w1", append_eos=False) == [9, 1]

@@ -11,15 +11,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from mcts_dpo.endings import usual_ends
 from mcts_dpo.engines import attention
 from mcts_dpo.engines.packing import pack, packing_helps
 from mcts_dpo.files import InputError
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
-
-# Special tokens that end a turn or a text in the families that use them, whether or not their configuration says so.
-_END_NAMES = ("<|im_end|>", "<|endoftext|>", "<|eot_id|>", "<|end_of_text|>", "<end_of_turn>", "<|end|>", "</s>")
 
 
 def host(model: PreTrainedModel) -> PreTrainedModel:
@@ -78,9 +76,7 @@ def end_tokens(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, vocab
     for holder in (model.generation_config, model.config.get_text_config(), tokenizer):
         given = getattr(holder, "eos_token_id", None)
         ids.update([given] if isinstance(given, int) else given or ())
-    special = set(tokenizer.all_special_ids) | set(tokenizer.added_tokens_decoder)
-    known = tokenizer.get_vocab()
-    ids.update(known[name] for name in _END_NAMES if known.get(name) in special)
+    ids.update(usual_ends(tokenizer))
     table = np.zeros(vocabulary, np.bool_)
     table[[i for i in ids if 0 <= i < vocabulary]] = True
     return table
