@@ -27,6 +27,9 @@ from tests.verifiers.hostile import CANARY, hostile_answers
 from verifiers import Verdict, VerifierPool, verify
 
 Grader = Callable[[str, str], str]
+Row = tuple[str, ...]
+_PROSE = re.compile(r"(?<!\\)\b[A-Za-z]{2,} +[A-Za-z]{2,}")
+"""Two words: a text, in which math-verify looks for the answer itself."""
 TURNS = 10
 """Turns in which graders are timed one after the other."""
 BEHAVIOURS: list[tuple[str, str, str, bool]] = [
@@ -88,7 +91,8 @@ def math_verify_grader() -> Grader | None:
 
     def grade(reference: str, answer: str) -> str:
         def wrapped(text: str) -> str:
-            return text if "$" in text or "\\boxed" in text or "\\(" in text else f"${text}$"
+            marked = "$" in text or "\\boxed" in text or "\\(" in text
+            return text if marked or _PROSE.search(text) else f"${text}$"
 
         try:
             return "equal" if compare(parse(wrapped(reference)), parse(wrapped(answer))) else "unequal"
@@ -203,6 +207,21 @@ def rates(
     return {name: (counts[name] / spent[name], errors[name], counts[name]) for name in graders}
 
 
+def add_reported(
+    figures: dict[str, float | int | None], rows: list[Row], graders: dict[str, Grader], path: Path
+) -> None:
+    """What people reported against checkers: right, false equals and pairs, for us and for math-verify."""
+    found = {name: dev_accuracy(grade, path) for name, grade in graders.items()}
+    rows.append(("reported pairs right", *(f"{right:.1%}" for right, _, _ in found.values())))
+    rows.append(("  false equal", *(f"{false_equal}" for _, false_equal, _ in found.values())))
+    figures["reported_pairs"] = len(found["verifiers"][2])
+    for name, (right, false_equal, _) in found.items():
+        prefix = {"verifiers": "", "math-verify": "math_verify_"}.get(name.split(" ")[0])
+        if prefix is not None:
+            figures[f"{prefix}reported_right"] = right
+            figures[f"{prefix}reported_false_equals"] = false_equal
+
+
 def dev_accuracy(grade: Grader, path: Path) -> tuple[float, int, list[float]]:
     """(share right, false equals, microseconds per pair)."""
     right = false_equal = 0
@@ -255,7 +274,7 @@ def hostile_run(deadline: float = 0.5, memory: int = 512) -> dict[str, float]:
     marker.unlink(missing_ok=True)
     return {
         "count": float(len(answers)), "max_s": worst, "wrong": float(wrong), "wrong_after": float(wrong_after),
-        "executed": executed, "beat_gap_s": max(gaps, default=0.0), "peak_memory_mib": peak,
+        "executed": executed, "deadline_s": deadline, "beat_gap_s": max(gaps, default=0.0), "peak_memory_mib": peak,
     }  # fmt: skip
 
 
@@ -301,7 +320,7 @@ def main() -> int:
     graders = installed_graders()
     peer = next((name for name in graders if name.startswith("math-verify")), None)
     figures: dict[str, float | int | None] = {}
-    rows: list[tuple[str, ...]] = []
+    rows: list[Row] = []
     # What is loaded on first use, and the worker processes, are no part of any rate.
     for grade in graders.values():
         grade("\\sin(2x)", "2\\sin x\\cos x")
@@ -331,6 +350,10 @@ def main() -> int:
     rows.append(("  median / p99 µs", *middle))
     figures["dev_accuracy"], figures["dev_false_equal"] = dev["verifiers"][0], dev["verifiers"][1]
 
+    reported = given.data / "answer_pairs" / "reported.jsonl"
+    if reported.is_file():
+        add_reported(figures, rows, graders, reported)
+
     hostile = hostile_run()
     blank = ("",) * (len(graders) - 1)
     rows.append((f"hostile answers ({hostile['count']:.0f}), slowest s", f"{hostile['max_s']:.2f}", *blank))
@@ -339,6 +362,7 @@ def main() -> int:
     rows.append(("  code executed", f"{hostile['executed']:.0f}", *blank))
     rows.append(("  longest stall of another thread s", f"{hostile['beat_gap_s']:.2f}", *blank))
     rows.append(("  largest worker MiB", f"{hostile['peak_memory_mib']:.0f}", *blank))
+    figures["hostile_max_deadlines"] = hostile["max_s"] / hostile["deadline_s"]
     figures["hostile_max_s"], figures["hostile_executed"] = hostile["max_s"], int(hostile["executed"])
     figures["hostile_count"], figures["hostile_wrong"] = int(hostile["count"]), int(hostile["wrong"])
     figures["hostile_stall_s"], figures["hostile_peak_memory_mib"] = hostile["beat_gap_s"], hostile["peak_memory_mib"]
