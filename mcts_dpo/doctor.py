@@ -68,7 +68,7 @@ def _machine() -> Finding:
 
 
 def _packages() -> list[Finding]:
-    needed = ("torch", "transformers", "peft", "datasets", "numba", "sympy")
+    needed = ("torch", "transformers", "peft", "datasets", "numba", "sympy", "pint")
     core = Finding("ok", "installed", ", ".join(f"{name} {version(name)}" for name in needed))
     return [core, *(_extra(name, packages, purpose) for name, (packages, purpose) in EXTRAS.items())]
 

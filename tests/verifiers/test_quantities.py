@@ -6,6 +6,8 @@ import sys
 from fractions import Fraction
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from verifiers import Policy, verify
 from verifiers.exact import quantity
@@ -358,6 +360,156 @@ def test_numbers_alone_do_not_load_the_units_library() -> None:
 )  # fmt: skip
 def test_numbers_in_words(words: str, digits: str) -> None:
     assert in_digits(words) == digits
+
+
+ONES = [
+    "zero",
+    "one",
+    "two",
+    "three",
+    "four",
+    "five",
+    "six",
+    "seven",
+    "eight",
+    "nine",
+    "ten",
+    "eleven",
+    "twelve",
+    "thirteen",
+    "fourteen",
+    "fifteen",
+    "sixteen",
+    "seventeen",
+    "eighteen",
+    "nineteen",
+]
+TENS = ["twenty", "thirty", "forty", "fifty", "sixty", "seventy", "eighty", "ninety"]
+
+
+def spelled(n: int, joined: str) -> str:
+    """An independent speller: 1,234 is one thousand two hundred (and) thirty-four."""
+    if n < 20:
+        return ONES[n]
+    if n < 100:
+        return TENS[n // 10 - 2] + (f"-{ONES[n % 10]}" if n % 10 else "")
+    for size, name in ((10**9, "billion"), (10**6, "million"), (1000, "thousand"), (100, "hundred")):
+        if n >= size:
+            rest = n % size
+            joint = joined if rest and rest < 100 else " "
+            return f"{spelled(n // size, joined)} {name}" + (f"{joint}{spelled(rest, joined)}" if rest else "")
+    raise AssertionError(n)
+
+
+@given(st.integers(0, 10**12 - 1), st.sampled_from([" ", " and "]))
+@settings(max_examples=300, deadline=None)
+def test_every_number_is_read_in_words(n: int, joined: str) -> None:
+    words = spelled(n, joined)
+    assert verify(str(n), words)
+    assert verify(str(-n), f"minus {words}")
+    assert not verify(str(n + 1), words)
+
+
+@given(st.integers(1, 99), st.integers(2, 19))
+@settings(max_examples=100, deadline=None)
+def test_every_fraction_is_read_in_words(top: int, bottom: int) -> None:
+    names = [
+        "half",
+        "third",
+        "quarter",
+        *(
+            f"{name}th"
+            for name in [
+                "four",
+                "fif",
+                "six",
+                "seven",
+                "eigh",
+                "nin",
+                "ten",
+                "eleven",
+                "twelf",
+                "thirteen",
+                "fourteen",
+                "fifteen",
+                "sixteen",
+                "seventeen",
+                "eighteen",
+                "nineteen",
+            ]
+        ),
+    ]
+    name = names[bottom - 2] if bottom < 5 else names[bottom - 1]
+    plural = "halves" if name == "half" else f"{name}s"
+    words = f"{spelled(top, ' ')} {name if top == 1 else plural}"
+    assert verify(f"{top}/{bottom}", words), words
+    assert not verify(f"{top + 1}/{bottom}", words), words
+    assert not verify(str(top), words), words
+
+
+CHANGED = [
+    "squared",
+    "cubed",
+    "factorial",
+    "halves",
+    "thirds",
+    "dozen",
+    "hundred",
+    "thousand",
+    "million",
+    "below zero",
+    "negative",
+    "basis points",
+    "and a half",
+    "over 7",
+    "out of 1000",
+    "mod 7",
+    "repeating",
+    "doubled",
+    "万",
+    "次方",
+    "times 3",
+]
+COUNTED = [
+    "apples",
+    "red apples",
+    "dollars per day",
+    "people",
+    "cm",
+    "km/h",
+    "pieces of cake",
+    "years old",
+    "hours left",
+    "students in total",
+    "个",
+    "只鸡",
+    "元",
+    "square feet",
+    "books each",
+    "more cookies",
+]
+
+
+@given(st.integers(3, 10**6), st.sampled_from(CHANGED), st.sampled_from(COUNTED))
+@settings(max_examples=300, deadline=None)
+def test_a_word_that_changes_a_number_is_seen_and_what_was_counted_is_not(n: int, changed: str, counted: str) -> None:
+    assert not verify(str(n), f"{n} {changed}")
+    assert verify(str(n), f"{n} {counted}")
+    assert not verify(str(n), f"{n + 1} {counted}")
+
+
+@given(st.integers(1, 500), st.integers(1, 59))
+@settings(max_examples=100, deadline=None)
+def test_hours_and_minutes_are_one_quantity(hours: int, minutes: int) -> None:
+    for text in (
+        f"{hours} hours {minutes} minutes",
+        f"{hours}h{minutes}m",
+        f"{hours} hours and {minutes} min",
+        f"{hours}小时{minutes}分钟",
+    ):
+        assert verify(f"{hours * 60 + minutes} minutes", text), text
+        assert not verify(f"{hours * 60 + minutes + 1} minutes", text), text
+        assert not verify(str(hours), text), text
 
 
 def test_a_scaled_decimal_keeps_its_precision() -> None:
