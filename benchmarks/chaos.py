@@ -1,6 +1,6 @@
 """A run that is killed again and again must end as if nothing had happened.
 
-    python -m benchmarks.chaos --kills 30 --json FILE [--seed 0] [--out DIR]
+    python -m benchmarks.chaos --kills 30 --json FILE [--seed 0] [--schedule waves|events] [--out DIR]
 
 The built-in world in two small rounds: once undisturbed, then killed with SIGKILL and started again by the same
 command (`mcts-dpo run`) until all kills are spent; a run that ends before is followed by another from the beginning. A
@@ -32,7 +32,7 @@ import time
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from mcts_dpo.cli import main as command
 from mcts_dpo.config import RunConfig
@@ -75,8 +75,8 @@ class Stage:
         return (directory / self.place / "stages" / f"{self.name}.json").exists()
 
 
-def small_run(folder: Path) -> RunConfig:
-    """A half-taught policy and problems in `folder`, and a run of two rounds over them."""
+def small_run(folder: Path, schedule: Literal["waves", "events"] = "waves") -> RunConfig:
+    """A half-taught policy and problems in `folder`, and a run of two rounds over them, searched in this schedule."""
     warm_start(folder / "start", seed=0, settings=WarmStartSettings(demonstrations=1500, steps=500, events=(1,)))
     test = make_problems(24, seed=1, events=(1,))
     train = make_problems(40, seed=2, events=(1,), exclude={problem.question for problem in test})
@@ -89,7 +89,7 @@ def small_run(folder: Path) -> RunConfig:
             "problems_per_round": 20,
             "shard_size": 8,
             "train": demo.train.model_copy(update={"limit": 40}),
-            "search": demo.search.model_copy(update={"simulations": 4}),
+            "search": demo.search.model_copy(update={"simulations": 4, "schedule": schedule}),
             "preferences": demo.preferences.model_copy(update={"min_gap": 0.2}),
             "training": demo.training.model_copy(update={"checkpoint_updates": 2}),
         }
@@ -197,6 +197,7 @@ def chaos(config: RunConfig, folder: Path, *, kills: int, seed: int = 0) -> dict
         "seconds": round(time.monotonic() - began, 1),
         "runs": runs,
         "seed": seed,
+        "schedule": config.search.schedule,
         "stages": {stage.label: hits[stage.label] for stage in stages} | {AFTER: hits[AFTER]},
         "met": {what: met[what] for what in MET},
         "different": different,
@@ -270,12 +271,13 @@ def main() -> None:
     parser.add_argument("--kills", type=int, default=30, help="how often")
     parser.add_argument("--json", type=Path, help="write the results here")
     parser.add_argument("--seed", type=int, default=0, help="of the moments")
+    parser.add_argument("--schedule", choices=["waves", "events"], default="waves", help="of the search")
     parser.add_argument("--out", type=Path, help="folder for the runs (default: a temporary one, removed at the end)")
     arguments = parser.parse_args()
     with contextlib.ExitStack() as stack:
         folder = arguments.out or Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="chaos-")))
         folder.mkdir(parents=True, exist_ok=True)
-        results = chaos(small_run(folder), folder, kills=arguments.kills, seed=arguments.seed)
+        results = chaos(small_run(folder, arguments.schedule), folder, kills=arguments.kills, seed=arguments.seed)
     print(json.dumps(results, indent=2))
     if arguments.json:
         write_json(arguments.json, results)

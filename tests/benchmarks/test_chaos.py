@@ -4,15 +4,20 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
 from benchmarks.chaos import chaos, contents, half_files
 from tests.conftest import ToyWorld
 
 
+@pytest.mark.parametrize(("schedule", "kills"), [("waves", 4), ("events", 2)])
 def test_killed_runs_end_like_the_undisturbed_one_and_no_half_file_is_ever_seen(
-    toy_world: ToyWorld, tmp_path: Path
+    schedule: str, kills: int, toy_world: ToyWorld, tmp_path: Path
 ) -> None:
-    found = chaos(toy_world.config, tmp_path, kills=4, seed=5)
-    assert found["kills"] == sum(found["stages"].values()) == 4
+    search = toy_world.config.search.model_copy(update={"schedule": schedule})
+    found = chaos(toy_world.config.model_copy(update={"search": search}), tmp_path, kills=kills, seed=5)
+    assert found["schedule"] == schedule
+    assert found["kills"] == sum(found["stages"].values()) == kills
     assert found["identical"] == 1, found["different"]
     assert found["half_files"] == 0, found["half"]
 
