@@ -17,7 +17,7 @@ import shutil
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
@@ -311,7 +311,7 @@ class TableWriter:
         if self._writer is None:
             scratch = self._stack.enter_context(whole(self.path))
             options = {"compression": "zstd", "write_page_checksum": True}
-            self._writer = self._stack.enter_context(pq.ParquetWriter(scratch, table.schema, **options))
+            self._writer = self._stack.enter_context(pq.ParquetWriter(scratch, _sealed(table.schema), **options))
         while True:
             self._writer.write_table(table.slice(0, self.GROUP).combine_chunks())
             table = table.slice(self.GROUP)
@@ -325,7 +325,8 @@ def growing_table(path: Path, *, empty: bool = True) -> Iterator[TableWriter]:
     """Write one Parquet file part by part, whole or not at all: it appears when the block has succeeded.
 
     The bytes depend on the rows alone, not on the parts in which they came. Each page carries a checksum, by which
-    `read_table` (and other readers) notice damage. empty: whether a file without rows appears (if any part came).
+    `read_table` (and other readers) notice damage; so does its metadata (`read_schema`). empty: whether a file
+    without rows appears (if any part came).
     """
     with ExitStack() as stack:
         writer = TableWriter(path, stack)
@@ -339,18 +340,60 @@ def write_table(path: Path, table: pa.Table) -> None:
         writer.add(table)
 
 
-def read_batches(path: Path, columns: Sequence[str], rows: int = 4096) -> Iterator[pa.RecordBatch]:
-    """Some columns of one Parquet file, some rows at a time. Raises InputError as `read_table` does."""
+_SEAL = b"mcts_dpo.seal"
+"""In a table's metadata: the names of the other entries, and a checksum over them. Parquet has checksums for pages
+only."""
+
+
+def _seal(metadata: Mapping[bytes, bytes], names: Sequence[str]) -> bytes:
+    told = [(name, metadata.get(name.encode(), b"").hex()) for name in names]
+    return json.dumps([digest(told), *names]).encode()
+
+
+def _sealed(schema: pa.Schema) -> pa.Schema:
+    metadata = {key: value for key, value in (schema.metadata or {}).items() if key != _SEAL}
+    return schema.with_metadata(
+        {**metadata, _SEAL: _seal(metadata, sorted(key.decode() for key in metadata))} if metadata else None
+    )
+
+
+def _checked(schema: pa.Schema, path: Path) -> pa.Schema:
+    """The schema without its checksum. Raises InputError where that does not fit; a file need not have one."""
+    metadata = dict(schema.metadata or {})
+    seal = metadata.pop(_SEAL, None)
+    if seal is not None and seal != _seal(metadata, json.loads(seal)[1:]):
+        raise InputError(f"{path}: damaged: what it says of itself does not fit its checksum")
+    return schema.with_metadata(metadata or None)
+
+
+@contextmanager
+def _readable(path: Path) -> Iterator[None]:
+    """What goes wrong while a Parquet file is read becomes an InputError of one line."""
     try:
-        with pq.ParquetFile(path, page_checksum_verification=True) as file:
-            absent = [name for name in columns if name not in file.schema_arrow.names]
-            if absent:
-                raise InputError(f"{path}: the column {absent[0]!r} is missing")
-            yield from file.iter_batches(rows, columns=list(columns))
+        yield
+    except InputError:
+        raise
     except FileNotFoundError:
         raise InputError(f"{path}: no such file") from None
-    except (pa.ArrowInvalid, OSError) as error:
-        raise InputError(f"{path}: not a readable Parquet file ({str(error).splitlines()[0]})") from None
+    except (pa.ArrowException, OSError, ValueError) as error:
+        reason = next(iter(str(error).splitlines()), type(error).__name__)
+        raise InputError(f"{path}: not a readable Parquet file ({reason})") from None
+
+
+def read_schema(path: Path) -> pa.Schema:
+    """The columns of a Parquet file and what it says of itself. Raises InputError as `read_table` does."""
+    with _readable(path):
+        return _checked(pq.read_schema(path), path)
+
+
+def read_batches(path: Path, columns: Sequence[str], rows: int = 4096) -> Iterator[pa.RecordBatch]:
+    """Some columns of one Parquet file, some rows at a time. Raises InputError as `read_table` does."""
+    with _readable(path), pq.ParquetFile(path, page_checksum_verification=True) as file:
+        schema = _checked(file.schema_arrow, path)
+        absent = [name for name in columns if name not in schema.names]
+        if absent:
+            raise InputError(f"{path}: the column {absent[0]!r} is missing")
+        yield from file.iter_batches(rows, columns=list(columns))
 
 
 def read_table(path: Path, columns: Sequence[str] | None = None) -> pa.Table:
@@ -358,17 +401,14 @@ def read_table(path: Path, columns: Sequence[str] | None = None) -> pa.Table:
 
     Raises InputError naming the file when it is missing or not Parquet, or lacks one of `columns`.
     """
-    try:
+    with _readable(path):
         wanted = None if columns is None else list(columns)
+        whole_schema = read_schema(path)
         table = pq.read_table(path, columns=wanted, page_checksum_verification=True)
         absent = [name for name in columns or () if name not in table.column_names]
         if absent:
             raise InputError(f"{path}: the column {absent[0]!r} is missing")
-        return table
-    except FileNotFoundError:
-        raise InputError(f"{path}: no such file") from None
-    except (pa.ArrowInvalid, OSError) as error:
-        raise InputError(f"{path}: not a readable Parquet file ({str(error).splitlines()[0]})") from None
+        return table.replace_schema_metadata(whole_schema.metadata)
 
 
 _SETTLED = 2.0  # seconds after a change, in which another may leave the same time stamp

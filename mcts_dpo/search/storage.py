@@ -9,16 +9,16 @@ forest, and on what it is said to be made with, alone.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
-from mcts_dpo.files import InputError, read_table, write_table
+from mcts_dpo.files import InputError, read_schema, read_table, write_table
 from mcts_dpo.search.forest import FINISHES, NODE_FIELDS, Forest, TreeInfo
 
 FORMAT = 1
@@ -54,8 +54,27 @@ def to_table(forest: Forest) -> pa.Table:
     )
 
 
+@contextmanager
+def _as_written(where: str) -> Iterator[None]:
+    """A file that says something else than `to_table` writes is an InputError of one line."""
+    try:
+        yield
+    except InputError:
+        raise
+    except (ValueError, KeyError, TypeError, IndexError, OverflowError, pa.ArrowException) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise InputError(
+            f"{where}: a forest that is not as it was written ({type(error).__name__}: {reason})"
+        ) from None
+
+
 def from_table(table: pa.Table, where: str) -> Forest:
     """The forest that `to_table` was given. `where` names the source in errors (InputError)."""
+    with _as_written(where):
+        return _from_table(table, where)
+
+
+def _from_table(table: pa.Table, where: str) -> Forest:
     about = _about(table.schema, where)
     wanted = [name for name, _, _, _ in NODE_FIELDS if name != "offset"] + ["text", "answer", "tokens", "logprobs"]
     missing = [name for name in wanted if name not in table.column_names]
@@ -103,13 +122,14 @@ def save(forest: Forest, path: Path, made_with: Mapping[str, str] | None = None)
 
 def made_with(path: Path) -> dict[str, str]:
     """What `save` was told that the trees are made with; {} if nothing. Raises InputError if the file is no Parquet."""
-    found: dict[str, str] = json.loads((_schema(path).metadata or {}).get(_MADE_WITH, b"{}"))
+    found: dict[str, str] = json.loads((read_schema(path).metadata or {}).get(_MADE_WITH, b"{}"))
     return found
 
 
 def tree_infos(path: Path) -> list[TreeInfo]:
     """What is known of each tree of a file as a whole; its nodes are not read. Raises InputError as `load` does."""
-    return _infos(_about(_schema(path), str(path)))
+    with _as_written(str(path)):
+        return _infos(_about(read_schema(path), str(path)))
 
 
 def tree_sizes(path: Path) -> list[int]:
@@ -121,15 +141,8 @@ def tree_sizes(path: Path) -> list[int]:
 
 def settings_of(path: Path) -> dict[str, Any]:
     """How the trees of a file were searched. Raises InputError as `load` does."""
-    found: dict[str, Any] = _about(_schema(path), str(path))["settings"]
+    found: dict[str, Any] = _about(read_schema(path), str(path))["settings"]
     return found
-
-
-def _schema(path: Path) -> pa.Schema:
-    try:
-        return pq.read_schema(path)
-    except (pa.ArrowInvalid, OSError) as error:
-        raise InputError(f"{path}: not a readable Parquet file ({str(error).splitlines()[0]})") from None
 
 
 def load(path: Path) -> Forest:

@@ -49,10 +49,9 @@ def is_ours(path: Path) -> bool:
     if path.suffix.lower() != ".parquet" or not path.is_file():
         return False
     try:
-        schema = pq.read_schema(path)
-    except (pa.ArrowInvalid, OSError):
+        return IDS in pq.read_schema(path).names
+    except (pa.ArrowException, OSError, ValueError):
         return False
-    return IDS in schema.names
 
 
 def load_table(

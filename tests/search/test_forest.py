@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import random
 from pathlib import Path
 
 import numpy as np
@@ -178,3 +179,19 @@ def test_what_is_no_forest_is_told_in_one_line(tmp_path: Path) -> None:
     pq.write_table(newer, tmp_path / "newer.parquet")
     with pytest.raises(InputError, match=r"newer\.parquet: a forest of format 99; accepted: 1"):
         Forest.load(tmp_path / "newer.parquet")
+
+
+def test_a_bit_flipped_anywhere_is_noticed_or_changes_nothing(tmp_path: Path) -> None:
+    """Also in what a file says of itself, for which Parquet has no checksum."""
+    path = tmp_path / "forest.parquet"
+    forest = small_forest()
+    forest.save(path)
+    data, rng, told = path.read_bytes(), random.Random(0), []
+    for place in [*range(0, len(data), 97), *(rng.randrange(len(data) // 2, len(data)) for _ in range(300))]:
+        path.write_bytes(data[:place] + bytes([data[place] ^ 1 << rng.randrange(8)]) + data[place + 1 :])
+        try:
+            assert Forest.load(path) == forest, place
+        except InputError as error:
+            told.append(str(error))
+    assert len(told) > 200
+    assert not any("\n" in line for line in told)
