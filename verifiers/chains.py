@@ -99,6 +99,8 @@ def _rounded(constants: list[Node], agree: Agree) -> bool | None:
 def _is_constant(node: Node) -> bool:
     if isinstance(node, Measured):
         return _is_constant(node.value)
+    if isinstance(node, Seq) and node.kind in ("tuple", "bracket", "set"):
+        return all(map(_is_constant, node.items))
     return is_value(node) and not symbols(node) and not any(isinstance(part, Apply) for part in walk(node))
 
 

@@ -48,6 +48,7 @@ from verifiers.policy import Policy
 from verifiers.qualifiers import Qualified, qualified
 from verifiers.quantities import Decision, measured
 from verifiers.regions import Piece, Region, region
+from verifiers.rows import OTHERWISE
 from verifiers.spelling import same_letters
 from verifiers.tree import (
     Apply,
@@ -441,7 +442,8 @@ class Comparison:
 
     def same_case(self, p: Case, q: Case) -> bool:
         """Whether two cases have the same condition and the same value."""
-        if p.where is not None and q.where is not None:
+        named = symbols(p.condition) == symbols(q.condition) or OTHERWISE in (p.condition, q.condition)
+        if p.where is not None and q.where is not None and named:
             same = self.same_region(p.where, q.where).equal
         else:
             same = self.decide(p.condition, q.condition).equal

@@ -72,7 +72,7 @@ def renamed(x: Qualified, y: Qualified) -> Node | None:
     implied = implied_parameter(x.body) is not None and implied_parameter(y.body) is not None
     if not usual or not (declared or implied) or (len(left) > 1 and not (x.domains and y.domains)):
         return y.body
-    body = y.body
+    body: Node = y.body
     for before, after in zip(old, new, strict=True):
         if not _compatible(x.domains.get(after), y.domains.get(before)):
             return None

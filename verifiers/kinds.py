@@ -197,7 +197,8 @@ def expanded(node: Node) -> Node:
         return Seq(node.kind, tuple(items), node.joint)
     if isinstance(node, Relation) and is_assignment(node):
         right = expanded(node.args[-1])
-        return right
+        values = right.items if isinstance(right, Seq) and right.kind == "list" else (right,)
+        return Seq("list", tuple(Relation(("=",), (node.args[0], value)) for value in values), "or")
     plus = replaced(replaced(node, Const("pm"), Num(1)), Const("mp"), Num(-1))
     minus = replaced(replaced(node, Const("pm"), Num(-1)), Const("mp"), Num(1))
     return Seq("list", (plus, minus), "or")

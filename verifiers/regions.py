@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 
 from verifiers.canonical import canonical
+from verifiers.names import is_name
 from verifiers.numeric import real_value
 from verifiers.polynomials import UNIT, Unable, difference
 from verifiers.tree import (
@@ -93,7 +94,7 @@ def region(node: Node, loose: bool = False) -> Region | None:
         return _operation(node)
     if isinstance(node, Relation):
         if node.ops == ("in",):
-            return region(node.args[1], loose=True)
+            return region(node.args[1], loose=True) if is_name(node.args[0]) else None
         return _solved(node)
     return None
 
