@@ -20,7 +20,7 @@ import typer
 from mcts_dpo import viewing
 from mcts_dpo.console import err_console, live_progress, out_console, say, say_json
 from mcts_dpo.exits import run_app
-from mcts_dpo.files import InputError, write_json
+from mcts_dpo.files import InputError, require_encodable, write_json
 from mcts_dpo.integrations import commands as integrations
 from mcts_dpo.options import (
     ConfigOption,
@@ -434,6 +434,7 @@ def solve(
     from mcts_dpo.search import render_tree, solve_question
     from mcts_dpo.search.strategies.tree import settings_for_budget
 
+    require_encodable(question, "QUESTION")
     settings = stage_config(config, overrides)
     policy = policy_named(settings, model)
     search = settings.search

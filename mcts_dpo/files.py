@@ -260,6 +260,17 @@ def parse_json(text: str, where: str, *, whole: bool = False) -> Any:
         raise InputError(f"{where}: an integer of more than {most} digits (accepted: fewer, or text)") from None
 
 
+def require_encodable(value: Any, where: str) -> None:
+    """Raise InputError for JSON-like data with half of a surrogate pair in it, which no file and no tokenizer takes."""
+    try:
+        json.dumps(value, ensure_ascii=False, default=str, skipkeys=True).encode()
+    except UnicodeEncodeError as error:
+        half = error.object[error.start]
+        raise InputError(f"{where}: holds {half!a}, half of a character (accepted: text)") from None
+    except (ValueError, RecursionError):
+        raise InputError(f"{where}: nested too deep (accepted: some hundred levels)") from None
+
+
 def shown(value: Any, most: int = 60) -> str:
     """A value as JSON for a message: its beginning where it is long, nothing in it that cannot be printed."""
     try:
@@ -272,7 +283,9 @@ def shown(value: Any, most: int = 60) -> str:
 def read_json(path: Path) -> Any:
     """Read one JSON document. Raises InputError naming the file (and line) when it is missing or malformed."""
     try:
-        return parse_json(Path(path).read_text(encoding="utf-8"), str(path), whole=True)
+        found = parse_json(Path(path).read_text(encoding="utf-8"), str(path), whole=True)
+        require_encodable(found, str(path))
+        return found
     except FileNotFoundError:
         raise InputError(f"{path}: no such file") from None
     except UnicodeDecodeError:
@@ -444,10 +457,15 @@ def seed_from(*parts: Any) -> int:
 
 def read_json_lines(path: Path) -> list[Any]:
     """Read one JSON document per line. Raises InputError naming the file and the line."""
+    documents = []
     try:
         with Path(path).open(encoding="utf-8") as handle:
-            return [parse_json(line, f"{path}, line {number}") for number, line in enumerate(handle, 1) if line.strip()]
+            for number, line in enumerate(handle, 1):
+                if line.strip():
+                    documents.append(parse_json(line, f"{path}, line {number}"))
+                    require_encodable(documents[-1], f"{path}, line {number}")
     except FileNotFoundError:
         raise InputError(f"{path}: no such file") from None
     except UnicodeDecodeError:
         raise InputError(f"{path}: not UTF-8 text") from None
+    return documents

@@ -21,7 +21,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 from pydantic_core import ErrorDetails
 
-from mcts_dpo.files import InputError
+from mcts_dpo.files import InputError, require_encodable
 
 
 class Settings(BaseModel):
@@ -196,7 +196,13 @@ _Dumper.add_representer(str, _text)
 def _parse(text: str, where: str) -> Any:
     # A Loader of its own: yaml.safe_load would bring the scalars of version 1.1 back.
     try:
-        return yaml.load(text, Loader=_Loader)
+        data = yaml.load(text, Loader=_Loader)
+        require_encodable(data, where)
+        return data
+    except InputError:
+        raise
+    except RecursionError:
+        raise InputError(f"{where}: nested too deep (accepted: some hundred levels)") from None
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         line = f", line {mark.line + 1}" if mark else ""

@@ -183,6 +183,10 @@ def test_single_documents_are_as_careful(tmp_path: Path) -> None:
             read_json(tmp_path / "a.json")
         with pytest.raises(InputError, match=rf"a\.json, line 1: .*{message}"):
             read_json_lines(tmp_path / "a.json")
+    (tmp_path / "a.json").write_text('{"a": "\\udc00"}')
+    for read in (read_json, read_json_lines):
+        with pytest.raises(InputError, match=r"a\.json.*: holds '.udc00', half of a character"):
+            read(tmp_path / "a.json")
     (tmp_path / "a.json").write_bytes(b"\xff")
     for read in (read_json, read_json_lines):
         with pytest.raises(InputError, match=r"a\.json: not UTF-8 text"):

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from pydantic import Field, field_validator, model_validator
 
 from mcts_dpo.files import InputError
-from mcts_dpo.settings import Settings, difference, dump_settings, load_settings, nearest
+from mcts_dpo.settings import Settings, difference, dump_settings, load_settings, nearest, read_yaml
 
 
 class Example(Settings):
@@ -288,3 +288,12 @@ def test_difference_names_what_changed_and_only_that() -> None:
 def test_nearest() -> None:
     assert nearest("Childrn", ["depth", "children"]) == "children"
     assert nearest("qqq", ["depth", "children"]) is None
+
+
+@pytest.mark.parametrize("text", ['{a: "\\uD800"}', "a: " + "[" * 5000, "a: &x [*x]", "a: " + "9" * 5000])
+def test_yaml_that_no_setting_can_hold_is_one_line(tmp_path: Path, text: str) -> None:
+    (tmp_path / "a.yaml").write_text(text)
+    with pytest.raises(InputError, match=r"a\.yaml") as caught:
+        read_yaml(tmp_path / "a.yaml")
+    assert "\n" not in str(caught.value)
+    str(caught.value).encode()

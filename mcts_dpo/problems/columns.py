@@ -30,7 +30,7 @@ _COLUMNS: dict[Format, dict[Role, tuple[str, ...]]] = {
     },
     "columns": {
         "question": ("question",),
-        "answer": ("answer",),
+        "answer": ("answer", "answerKey"),
         "solution": ("solution",),
         "choices": ("choices",),
         "id": ("id",),
