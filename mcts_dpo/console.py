@@ -18,6 +18,7 @@ from rich.segment import Segment
 from rich.text import Text
 
 from mcts_dpo.files import standard_json
+from mcts_dpo.interrupts import check, guarded
 from mcts_dpo.progress import Progress, silent
 from verifiers.visible import visible, visible_json
 
@@ -70,6 +71,11 @@ def say_json_list(items: Iterable[Any]) -> None:
     typer.echo("\n]" if before == ",\n" else "[]")
 
 
+def _unseen(stage: str, done: int, total: int, **figures: float) -> None:
+    """Shows nothing either, but is a place where an interruption that a library dropped ends the command."""
+    check()
+
+
 @contextmanager
 def live_progress(console: Console) -> Iterator[Progress]:
     """A Progress that draws bars with elapsed time, ETA and running figures on `console` while the block runs.
@@ -78,7 +84,7 @@ def live_progress(console: Console) -> Iterator[Progress]:
     (total 0) gets a bar that moves back and forth until another stage reports.
     """
     if not console.is_terminal:
-        yield silent
+        yield _unseen if guarded() else silent
         return
     columns = (
         TextColumn("{task.description:<24}", markup=False),
@@ -94,6 +100,7 @@ def live_progress(console: Console) -> Iterator[Progress]:
         unknown: list[TaskID] = []
 
         def show(stage: str, done: int, total: int, **figures: float) -> None:
+            check()
             stage = visible(stage)
             while unknown:
                 bars.update(unknown.pop(), completed=1, total=1)

@@ -1,6 +1,6 @@
 """How a command ends: 0; 2 for input that its giver can mend; 75 where the same command may go on from what is on disk;
-1 for any other failure; 130 when interrupted (what was finished stays finished). All but 0 with one line on stderr.
-`--debug` before the command shows tracebacks.
+1 for any other failure; 130 when interrupted (what was finished stays finished; a second signal ends it at once). All
+but 0 with one line on stderr. `--debug` before the command shows tracebacks.
 
 In: the command line's app. Out: the process's exit code. Knows no command.
 """
@@ -18,6 +18,7 @@ import typer
 import typer.exceptions
 
 from mcts_dpo.files import InputError, RefusalError, RestartError
+from mcts_dpo.interrupts import guard
 from verifiers.visible import visible
 
 MENDABLE: dict[type[OSError], str] = {
@@ -34,7 +35,8 @@ def run_app(app: typer.Typer) -> NoReturn:
     """Run the command that the process was given; what it raises becomes a line and an exit code."""
     _speak_literally()
     try:
-        _run(app, "--debug" in sys.argv[1:])
+        with guard():
+            _run(app, "--debug" in sys.argv[1:])
     except Exception:  # --debug: the interpreter shows the traceback, by our hook (typer has put its own there)
         sys.excepthook = _show_traceback
         raise

@@ -9,7 +9,7 @@ ItemT = TypeVar("ItemT")
 
 
 class Progress(Protocol):
-    """Called by a stage after each unit of work; never raises, never slows the stage noticeably."""
+    """Called by a stage after each unit of work; raises only KeyboardInterrupt, never slows the stage noticeably."""
 
     def __call__(self, stage: str, done: int, total: int, **figures: float) -> None:
         """`stage` is a short label, `done` of `total` units are finished, `figures` are running means to show.

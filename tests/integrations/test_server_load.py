@@ -8,6 +8,7 @@ import random
 import signal
 import socket
 import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -156,6 +157,26 @@ def test_interrupted_it_refuses_what_cannot_end_in_time(toy_world: ToyWorld, tmp
             served.client().chat.completions.create(model="toy", messages=user("a"), **LONG)
         stopper.join()
         assert served.process.wait(600) == 130
+
+
+def test_told_twice_it_ends_at_once(toy_world: ToyWorld, tmp_path: Path) -> None:
+    with process(toy_world.policy, tmp_path, "--budget", "800", "--grace", "3000") as served:
+        assert served.process is not None
+
+        def stop() -> None:
+            served.wait_until('mcts_dpo_searches{state="active"}', 1)
+            assert served.process is not None
+            while served.process.poll() is None:
+                served.process.send_signal(signal.SIGINT)
+                time.sleep(0.5)
+
+        stopper = threading.Thread(target=stop)
+        stopper.start()
+        with pytest.raises(openai.APIConnectionError):
+            served.client().chat.completions.create(model="toy", messages=user("a"), **LONG)
+        stopper.join()
+        assert served.process.wait(600) == 130
+    assert "ended at once" in (tmp_path / "log").read_text()
 
 
 def test_bad_command_lines_are_one_line(

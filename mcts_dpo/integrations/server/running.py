@@ -1,7 +1,8 @@
 """From settings to a server that runs until it is told to stop.
 
 In: a model, settings. Out: an exit code. The socket is bound before the model is loaded, so that what cannot work is
-said at once. SIGTERM and SIGINT: no new requests, those that wait are refused, those under way may end.
+said at once. SIGTERM and SIGINT: no new requests, those that wait are refused, those under way may end; a second
+signal ends the process.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from mcts_dpo.integrations.server.dispatcher import Dispatcher
 from mcts_dpo.integrations.server.line import extra_places
 from mcts_dpo.integrations.server.protocol import CHOICES, CompletionRequest, Serving, completion_questions
 from mcts_dpo.integrations.server.settings import ServerSettings
+from mcts_dpo.interrupts import end_at_once, left_to_others
 from mcts_dpo.search.strategies.live import solver_for
 
 if TYPE_CHECKING:
@@ -53,7 +55,8 @@ def serve(
         # uvicorn raises the signals that it met again when it is done; by then they have had their effect.
         before = {one: signal.signal(one, lambda *_: None) for one in (signal.SIGTERM, signal.SIGINT)}
         try:
-            server.run([listening])
+            with left_to_others():
+                server.run([listening])
         finally:
             service.dispatcher.stop()
             for one, handler in before.items():
@@ -102,7 +105,7 @@ class _Server(uvicorn.Server):
                 ws="none",
             )
         )
-        self.interrupted = False
+        self.interrupted = self._told = False
         self._service = service
         self._grace = settings.grace
         self._patience = settings.read_timeout
@@ -115,6 +118,9 @@ class _Server(uvicorn.Server):
         self._ready()
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        if self._told:
+            end_at_once()
+        self._told = True
         self.interrupted |= sig == signal.SIGINT
         self._service.dispatcher.drain(self._grace)
         super().handle_exit(sig, frame)
