@@ -280,7 +280,7 @@ def _compare_kinds(a: Quantity, b: Quantity, policy: Policy) -> tuple[bool, str]
     if kinds == {"ratio", "time"} and not y.half_day:
         return _proportional(x.parts, y.parts), "a ratio that looks like a time of day"
     if kinds == {"number", "time"} and y.value % 60 == 0 and x.unit is NO_UNIT and policy.units != "required":
-        hours = (y.parts[0], y.parts[0] % 12) if y.half_day else (y.parts[0],)
+        hours = (y.parts[0], y.parts[0] - 12) if y.half_day and y.parts[0] > 12 else (y.parts[0],)
         return x.value in hours, "the hour of a time of day"
     if kinds == {"date", "number"} and policy.dates != "words" and y.numeral:
         read = as_date(y.numeral, policy.dates)

@@ -11,6 +11,7 @@ from fractions import Fraction
 from typing import NamedTuple
 
 from verifiers import chinese
+from verifiers.unit_table import known
 
 _ONES = (
     "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen"
@@ -93,11 +94,21 @@ def in_digits(text: str) -> str:
     if spelling is None:
         return text
     rest = text[reader.end :]
+    if _is_place(spelling, rest):
+        return text
     if "/" in spelling:
         rest = re.sub(r"^\s*(?:of\s+)?(?:an?|the)\b", "", rest)
     if spelling.startswith("-") and lead.group().strip():
         spelling = f"({spelling})"
     return f"{lead.group()}{spelling} {rest.lstrip()}".rstrip()
+
+
+def _is_place(spelling: str, rest: str) -> bool:
+    """Whether ``a third party`` is meant and not ``a third of a mile`` or ``a third cup``."""
+    word = re.match(r"\s+([A-Za-z]+)", rest)
+    if word is None or not re.fullmatch(r"-?1/(?!2$|4$)\d+", spelling):
+        return False
+    return word.group(1).lower() != "of" and known(word.group(1)) is None
 
 
 def list_in_digits(text: str) -> str:

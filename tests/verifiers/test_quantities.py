@@ -355,7 +355,7 @@ def test_numbers_alone_do_not_load_the_units_library() -> None:
         ("five million two hundred thousand and one", "5200001"), ("seventeen hundred and one", "1701"),
         ("three twenty-fifths", "3/25"), ("one twenty-fifth", "1/25"), ("minus three and a half", "-7/2"),
         ("one thousand, two hundred and thirty-four", "1234"), ("zero point zero five", "0.05"), ("a dozen eggs", "12 eggs"),
-        ("three four", "three four"), ("twenty-third", "twenty-third"), ("one-sided", "one-sided"), ("a circle", "a circle"),
+        ("a third party", "a third party"), ("a third of a mile", "1/3 mile"), ("three four", "three four"), ("twenty-third", "twenty-third"), ("one-sided", "one-sided"), ("a circle", "a circle"),
     ],
 )  # fmt: skip
 def test_numbers_in_words(words: str, digits: str) -> None:

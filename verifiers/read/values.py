@@ -151,6 +151,7 @@ _SENTENCE_WORDS = re.compile(
     re.IGNORECASE,
 )
 _BOLD = re.compile(r"\*\*([^*\n]{1,200})\*\*|(?<![_\w])__([^_\n]{1,200})__(?![_\w])")
+_SHARE_OF = re.compile(r"[\d.,]+\s?(?:\\?%|percent)\s+of\s+\W?\d")
 _SAID = re.compile(
     r"(yes|no|true|false)\b(?!\s?[\d/]|\s(?:solutions?|such|real|one|answer|roots?|value|integer|number))",
     re.IGNORECASE,
@@ -218,6 +219,8 @@ def value_in_prose(text: str) -> tuple[str, bool] | None:
     text = without_fillers(text)
     if not is_value(text):
         return None
+    if _SHARE_OF.match(text):
+        return trimmed(text), False
     if text[:1] in "*_" or "**" in text:
         bold = [first or second for first, second in _BOLD.findall(text)]
         bold = [undressed(one) for one in bold if is_value(one)]
