@@ -26,6 +26,7 @@ _HEADING = re.compile(
     r"|substitut\w*|first|second|third|next|finally|final|now)\b)",
     re.IGNORECASE,
 )
+_SAID = re.compile(r"(?:yes|no|true|false)(?:\s?[,;—–]|\s(?:because|since|as)\b)", re.IGNORECASE)
 _WORDS = re.compile(r"[^\W\d_]{2,}")
 _KNOWN_WORDS = re.compile(r"\W*(?:yes|no|true|false|none|infinity|undefined|[a-e])\W*", re.IGNORECASE)
 
@@ -55,6 +56,8 @@ def _stated(line: str, following: str) -> Phrase | None:
     if phrase.answer is None or phrase.question:
         return None
     words = _WORDS.findall(phrase.answer)
+    if _SAID.match(bare.strip()):
+        return phrase
     if words and not any(char.isdigit() for char in phrase.answer) and "\\" not in phrase.answer:
         only = not following.strip() or bool(_KNOWN_WORDS.fullmatch(phrase.answer))
         return phrase if only and (is_bare(bare) or quantity_span(bare.strip())) else None

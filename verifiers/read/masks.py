@@ -10,7 +10,8 @@ import re
 
 BLOCK = "\ue000"
 _TOKEN = re.compile(
-    r"\\\(|\\\)|\\\[|\\\]|\\begin\s{0,3}\{[a-z*]{1,20}\}|\\end\s{0,3}\{[a-z*]{1,20}\}|\\[A-Za-z]+|\\."
+    r"\\\(|\\\)|\\\[|\\\]|\\{1,2}begin\s{0,3}\{[a-z*]{1,20}\}|\\{1,2}end\s{0,3}\{[a-z*]{1,20}\}"
+    r"|\\{1,2}(?:angle|triangle|measuredangle)\s{0,2}[A-Z]{1,4}(?![a-z])|\\{1,4}[A-Za-z]+|\\.|\|[A-Z]{1,3}\|"
     r"|\$\$|\$|[{}()\[\]]|\n\s{0,20}\n",
     re.DOTALL,
 )
@@ -60,13 +61,13 @@ def formula_spans(text: str) -> list[tuple[int, int]]:
             if opened >= 0:
                 _add(spans, opened, end)
             opened = -1
-        elif token.startswith("\\begin"):
+        elif token.lstrip("\\").startswith("begin{"):
             environment = at if environment < 0 else environment
-        elif token.startswith("\\end"):
+        elif token.lstrip("\\").startswith("end{"):
             if environment >= 0:
                 _add(spans, environment, end)
             environment = -1
-        elif token[0] == "\\":
+        elif token[0] in "\\|":
             _add(spans, at, end)
         elif token in "([{":
             stack.append((token, at))

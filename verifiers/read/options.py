@@ -19,6 +19,7 @@ _LABELLED = re.compile(
     re.DOTALL,
 )
 _MAY_LABEL = re.compile(r"\A\s{0,3}(?:\$|\\\()?\s{0,3}\\(?:text|textbf|mathrm|mathbf|mbox|textrm)")
+_OPTION_IN_MATH = re.compile(r"\$\s?(?:\\(?:text|mathrm|textbf|mathbf)\s?\{)?[(（]?[A-Ja-j][)）.:}$][^$]{0,200}\$?\Z")
 _VALUE = re.compile(r"[\d\\$+-]|[^\W\d_]{2,}|[^\W\d_]\b")
 
 
@@ -42,6 +43,8 @@ def named_option(reference: str, answer: str) -> tuple[str, str]:
     """
     if len(answer) > 300 or len(reference) > 300:
         return reference, answer
+    if "$" in answer and _OPTION_IN_MATH.match(answer):
+        answer = answer.strip("$ ")
     if _MAY_LABEL.search(answer):
         answer = _plain(answer) if _LABELLED.fullmatch(_plain(answer)) else answer
     wanted = _LETTER.fullmatch(reference)

@@ -14,6 +14,7 @@ from functools import lru_cache
 from verifiers.read.dressing import undressed
 from verifiers.read.languages import ENGLISH, Language
 from verifiers.read.masks import BLOCK, masked
+from verifiers.read.notations import notation_span
 from verifiers.read.parts import lines_of_parts
 from verifiers.read.thoughts import lowered
 from verifiers.read.values import is_bare, is_value, trimmed, value_in_prose
@@ -25,6 +26,7 @@ _OPENING = re.compile(
     r"[\s:：*_>✅👉🎉~|=]{0,80}(?:(?:as follows|below|the following)\s?[:：]\s{0,8}|(?:given by"
     r"|equal to)\s)?[*_]{0,4}"
 )
+_BARS = re.compile(r"\|[^|\n]{1,30}\|\s?=")
 _ABBREVIATION = re.compile(r"(?:\b(?:i\.e|e\.g|a\.m|p\.m|vs|cf|approx|ca|dr|mr|mrs|ms|st|no|etc))\Z", re.IGNORECASE)
 _SENTENCE = re.compile(
     r"[.!?](?=[\"'”’»*_)\]`]{0,4}(?:\s|\Z|[A-Z<]))|[.](?=[\u3000-\uffff])|[。！？।॥؟]|\n|<(?=/?[a-z])|\.{3}|…"
@@ -76,7 +78,7 @@ def _boundaries(language: Language) -> re.Pattern[str]:
         rf"|(?P<or>\s{{0,8}}[,，]?\s{{0,8}}[(（]?(?:{ors})\s{{0,8}})"
         rf"|(?P<and>\s{{0,8}}[,，]?\s{{0,8}}(?:{ands})\s{{0,8}}|\s{{1,4}}&\s{{1,4}})"
         rf"|(?P<list>\s{{0,8}}[,;，；、](?=\s|[\u2e80-\uffff]|[*_\"”’]|{_LETTER}{_LETTER})[\"”’*_]{{0,3}}\s{{0,8}})"
-        rf"|(?P<stop>\s{{1,8}}(?:[-–—]{{1,3}}|/|\||=>|⇒|→)\s{{1,8}}(?={_LETTER}{_LETTER})"
+        rf"|(?P<stop>\s{{1,8}}(?:[-–—]{{1,3}}|/|\||=>|⇒|→)\s{{1,8}}(?=(?!\d){_LETTER}(?!\d){_LETTER})"
         rf"|\s{{0,8}}[—]\s{{0,8}}|[(（\[]|\s{{0,4}}[:：]\s{{1,8}}|[)）])"
     )
 
@@ -84,8 +86,10 @@ def _boundaries(language: Language) -> re.Pattern[str]:
 def first_phrase(text: str, language: Language = ENGLISH) -> Phrase:
     """The first complete answer phrase of a text that follows a mark."""
     window = text[:WINDOW].replace('\\"', ' "')
-    opening = _OPENING.match(window)
-    start = opening.end() if opening else 0
+    lead = len(window) - len(window.lstrip(" \n:*_"))
+    notation = notation_span(window[lead : lead + 600])
+    opening = None if notation or _BARS.match(window, lead) else _OPENING.match(window)
+    start = opening.end() if opening else lead
     parts = lines_of_parts(window[start:])
     if parts is not None:
         return Phrase(parts.answer, start + parts.end)
@@ -99,7 +103,7 @@ def first_phrase(text: str, language: Language = ENGLISH) -> Phrase:
     last = not _ASIDE.sub("", window[limit + 1 :]).strip(" *_\"'”)$`.").partition("\n\n")[0].strip()
     if _is_conditional(low[start:limit]):
         return Phrase(undressed(window[start:limit]), limit, dug=True, question=question, last=last)
-    span = quantity_span(window[start:limit])
+    span = notation or quantity_span(window[start:limit])
     clauses = _clauses(low, start, limit, language, start + span)
     for index, clause in enumerate(clauses):
         if clause.joint == "break":

@@ -1,0 +1,26 @@
+r"""Notations that brackets and words of a sentence would cut in two: ``]0;1[``, ``[0,1] union [2,3]``, ``\{2k : k\}``.
+
+In: the text behind a mark. Out: how much of it is one such notation. It does not know what it means.
+"""
+
+from __future__ import annotations
+
+import re
+
+_INSIDE = r"[^\[\]()\n$]{1,120}"
+_INTERVAL = rf"[\[\](](?=[^\[\]()\n$]{{0,120}}[;,]){_INSIDE}[\[\])]"
+_UNION = r"\s?(?:\\cup|∪|U|\\cap|∩|union)\s?"
+_INTERVALS = re.compile(rf"(?:[A-Za-z]\s?(?:\\in|∈)\s?)?({_INTERVAL})((?:{_UNION}{_INTERVAL}){{0,8}})")
+_REVERSED = re.compile(r"(?:\A|[^\w)\]])\][^\[\]]|[;,][^\[\]]{1,120}\[|union")
+_PIECE = r"(?:[^\\{}\n]|\\[^{}\n]|\{[^{}\n]{0,60}\})"
+_SET = re.compile(rf"\\{{1,2}}\{{{_PIECE}{{1,120}}?(?::|\||\\mid|\\vert){_PIECE}{{1,160}}?\\{{1,2}}\}}")
+
+
+def notation_span(text: str) -> int:
+    """The length of the notation at the start of ``text``; 0 where there is none."""
+    found = _SET.match(text)
+    if found is None:
+        found = _INTERVALS.match(text)
+        if found is None or _REVERSED.search(found.group()) is None:
+            return 0
+    return found.end() if re.match(r"[\s.,;*_!)]|\Z", text[found.end() :]) else 0
