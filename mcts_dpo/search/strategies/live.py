@@ -117,8 +117,9 @@ class Solver(Protocol):
 
 
 def _room(engine: Engine) -> int:
-    """Sequences that keep an engine busy, and no more, so that who comes does not find a queue of thousands."""
-    return 2 * int(getattr(getattr(engine, "settings", None), "slots", SLOTS))
+    """Sequences that keep an engine busy, and hardly more: who comes then finds no queue of thousands in it."""
+    slots = int(getattr(getattr(engine, "settings", None), "slots", SLOTS))
+    return slots + max(1, slots // 8)
 
 
 def _prepare(

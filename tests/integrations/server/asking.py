@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import socket
 import urllib.error
 import urllib.request
 from typing import Any
@@ -37,3 +38,15 @@ def answered(served: Served, **fields: Any) -> bool:
     status, body = ask(served, chat("Ann has 3 cups. She buys 2 more. How many cups does she have?", **fields))
     assert status == 200, body
     return bool(body["choices"][0]["message"]["content"])
+
+
+def connect(served: Served) -> socket.socket:
+    """A connection to the server."""
+    host, port = served.url.removeprefix("http://").rsplit(":", 1)
+    return socket.create_connection((host, int(port)), timeout=120)
+
+
+def head(path: str, length: int | None, host: str = "127.0.0.1") -> bytes:
+    """The headers of a request whose body has so many bytes (None: comes in chunks)."""
+    size = "Transfer-Encoding: chunked" if length is None else f"Content-Length: {length}"
+    return f"POST {path} HTTP/1.1\r\nHost: {host}\r\nContent-Type: application/json\r\n{size}\r\n\r\n".encode()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import threading
 from collections import Counter
 from contextlib import ExitStack, closing
@@ -18,11 +19,10 @@ from mcts_dpo.integrations.server.line import Line, extra_places
 from mcts_dpo.integrations.server.settings import ServerSettings
 from mcts_dpo.settings import load_settings
 from tests.conftest import ToyWorld
-from tests.integrations.server.asking import COMPLETIONS, answered, ask, chat
+from tests.integrations.server.asking import CHAT, COMPLETIONS, answered, ask, chat, connect, head
 from tests.integrations.serving import stage, thread
 
 pytestmark = pytest.mark.filterwarnings("ignore")
-HEAVY: dict[str, Any] = {"n": 128, "temperature": 2.0, "extra_body": {"budget": 4096}}
 acts = st.lists(
     st.tuples(st.sampled_from("atedx"), st.integers(0, 7), st.integers(1, 5), st.integers(1, 900)), max_size=60
 )
@@ -128,21 +128,14 @@ def engine(toy_world: ToyWorld) -> Engine:
     return load_engine(toy_world.policy, threads=1)
 
 
-def test_three_large_requests_starve_nobody(engine: Engine) -> None:
-    settings = ServerSettings(strategy="majority", budget=200, max_budget=4096)
-    with thread(engine, settings, stage()) as served, ExitStack() as open_:
-        client = served.client()
-        large = []
+def test_three_large_requests_starve_nobody(toy_world: ToyWorld) -> None:
+    settings = ServerSettings(strategy="majority", budget=200, max_budget=4096, queue=400)
+    large = json.dumps(chat("a", n=128, budget=4096, temperature=2.0)).encode()
+    with thread(load_engine(toy_world.policy, threads=1, slots=16), settings, stage()) as served, ExitStack() as open_:
         for _ in range(3):
-            try:
-                stream = client.chat.completions.create(
-                    model="toy", messages=[{"role": "user", "content": "a"}], stream=True, **HEAVY
-                )
-                large.append(open_.enter_context(closing(stream)))
-            except openai.RateLimitError:
-                continue  # it is told to come again: the rest of the queue is not for so many
-        assert len(large) >= 2
-        served.wait_until('mcts_dpo_searches{state="active"}', 100)
+            line = open_.enter_context(closing(connect(served)))
+            line.sendall(head(CHAT, len(large)) + large)
+        served.wait_until('mcts_dpo_searches{state="waiting"}', 250)
         found: list[bool] = []
         small = [threading.Thread(target=lambda: found.append(answered(served, budget=60))) for _ in range(6)]
         for one in small:
@@ -152,7 +145,7 @@ def test_three_large_requests_starve_nobody(engine: Engine) -> None:
         assert found == [True] * 6
         held = served.held()
         left = held['mcts_dpo_searches{state="active"}'] + held['mcts_dpo_searches{state="waiting"}']
-        assert left > 0, "the large ones are not done"
+        assert left > 250, "the large ones are not done"
 
 
 def test_a_client_that_has_nothing_here_finds_room_in_a_full_queue(engine: Engine) -> None:

@@ -19,7 +19,7 @@ from mcts_dpo.engines import Engine, load_engine
 from mcts_dpo.engines.text import StopStrings
 from mcts_dpo.integrations.server.settings import ServerSettings
 from tests.conftest import ToyWorld
-from tests.integrations.server.asking import CHAT, COMPLETIONS, answered, ask, chat, post
+from tests.integrations.server.asking import CHAT, COMPLETIONS, answered, ask, chat, connect, head, post
 from tests.integrations.serving import Served, process, stage, thread
 
 pytestmark = pytest.mark.filterwarnings("ignore")
@@ -162,16 +162,6 @@ def test_tables_of_stop_strings_are_few(engine: Engine) -> None:
     assert len(strings._tables) <= 64
     assert strings.table(("a b", "c")) is strings.table(("x b", "bc", "c")), "the last characters decide"
     assert np.array_equal(strings.table(("\n",)), first)
-
-
-def connect(served: Served) -> socket.socket:
-    host, port = served.url.removeprefix("http://").rsplit(":", 1)
-    return socket.create_connection((host, int(port)), timeout=120)
-
-
-def head(path: str, length: int | None, host: str = "127.0.0.1") -> bytes:
-    size = "Transfer-Encoding: chunked" if length is None else f"Content-Length: {length}"
-    return f"POST {path} HTTP/1.1\r\nHost: {host}\r\nContent-Type: application/json\r\n{size}\r\n\r\n".encode()
 
 
 UNFINISHED = {
