@@ -6,7 +6,7 @@ name of a data set on the hub, in the layout of GSM8K, MATH, MAWPS, ARC, or any 
 models, prompts or tokens.
 
 A reference answer is text: numbers as their shortest decimal, a list of one as its item, a list of several (and several
-boxes of one conclusion in a MATH solution) as one answer of several parts, "part, part". Null, NaN and an empty list
+boxes in a MATH solution) as one answer of several parts, "part, part". Null, NaN and an empty list
 are no answer. Anything else is refused by name.
 """
 

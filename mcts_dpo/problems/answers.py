@@ -6,6 +6,7 @@ import datetime
 import math
 import re
 from decimal import Decimal
+from itertools import pairwise
 from typing import Any
 
 from mcts_dpo.files import InputError, shown
@@ -71,17 +72,29 @@ _BOX = re.compile(r"\\(?:boxed|fbox)(?:\s*\{|\s+([^\s${}]+))")
 
 
 def boxed_answer(solution: str) -> str | None:
-    r"""The answer that a MATH solution has in its last \boxed{…}, with the other boxes of the same conclusion:
-    "1, 2" for "\boxed{1} and \boxed{2}". None without a box, or where the last never ends.
+    r"""The answer that a MATH solution has in its boxes, \boxed{…}: of several with different values one answer of
+    several parts, "1, 2", without those that are taken back ("no", "wait"). None without a box, or where the last
+    never ends.
     """
     last = last_boxed(solution)
     boxes = list(_BOX.finditer(solution))
     if last is None or len(boxes) < 2:
         return last
-    if all(verify(last, _content(solution, box) or "") for box in boxes[:-1]):
-        return last  # one value in several spellings
-    found = extract_answer(solution, "boxed") or last
-    return ", ".join(found.split(" \\text{ or } "))
+    taken_back = [
+        place
+        for place, (one, two) in enumerate(pairwise(boxes), 1)
+        if _RETRACTED.search(solution, one.end(), two.start())
+    ]
+    parts: list[str] = []
+    for box in reversed(boxes[taken_back[-1] if taken_back else 0 :]):  # of two spellings the last counts
+        content = _content(solution, box)
+        if content and not any(verify(known, content) for known in parts):
+            parts.insert(0, content)
+    found = ", ".join((extract_answer(solution, "boxed") or last).split(" \\text{ or } "))
+    return found if len(parts) > 1 and all(part in found for part in parts) else ", ".join(parts) or last
+
+
+_RETRACTED = re.compile(r"\b(?:no|not|wait|wrong|actually|instead|oops|mistake|incorrect|correction|should be)\b", re.I)
 
 
 def last_boxed(text: str) -> str | None:
