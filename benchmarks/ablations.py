@@ -43,8 +43,8 @@ from mcts_dpo.models import load_tokenizer
 from mcts_dpo.problems import load_problems
 from mcts_dpo.recipes import load_recipe, merged
 from mcts_dpo.rounds import run
-from mcts_dpo.search.strategies import Strategy
 from mcts_dpo.settings import load_settings
+from mcts_dpo.solve import Strategy
 from mcts_dpo.statistics import mean_t, pass_at_k
 from mcts_dpo.toy.demo import prepare
 from mcts_dpo.toy.policy import toy_prompt

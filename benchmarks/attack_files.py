@@ -126,7 +126,7 @@ def attack(seconds: float = 120.0, seed: int = 0) -> dict[str, float]:
     rng, begun, third = random.Random(seed), time.monotonic(), seconds / 3
     total: dict[str, float] = {"journals": 0, "shards": 0}
     with tempfile.TemporaryDirectory(prefix="attack-files-") as scratch:
-        for place, schedule in enumerate(("waves", "events")):
+        for place, schedule in enumerate(("synchronous", "asynchronous")):
             settings = JUDGED.model_copy(update={"schedule": schedule, "parallel_leaves": 1, "alive": 9})
             folder = Path(scratch) / schedule
             folder.mkdir()

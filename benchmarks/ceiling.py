@@ -24,7 +24,8 @@ from typing import Any
 
 import numpy as np
 
-from mcts_dpo.engines.base import Engine, Request, Usage, complete
+from benchmarks.driving import complete
+from mcts_dpo.engines.base import Engine, Request, Usage
 
 _TEXT = """The harbour wakes before the town does. At four the first boats are already out past the breakwater, and the
 ice lorries stand in a row with their engines running. By six there are crates on the quay, counted twice, once by the

@@ -1,6 +1,6 @@
 """A run that is killed again and again must end as if nothing had happened.
 
-    python -m benchmarks.chaos --kills 30 --json FILE [--seed 0] [--schedule waves|events] [--out DIR]
+    python -m benchmarks.chaos --kills 30 --json FILE [--seed 0] [--schedule synchronous|asynchronous] [--out DIR]
 
 The built-in world in two small rounds: once undisturbed, then killed with SIGKILL and started again by the same
 command (`mcts-dpo run`) until all kills are spent; a run that ends before is followed by another from the beginning. A
@@ -75,7 +75,7 @@ class Stage:
         return (directory / self.place / "stages" / f"{self.name}.json").exists()
 
 
-def small_run(folder: Path, schedule: Literal["waves", "events"] = "waves") -> RunConfig:
+def small_run(folder: Path, schedule: Literal["synchronous", "asynchronous"] = "synchronous") -> RunConfig:
     """A half-taught policy and problems in `folder`, and a run of two rounds over them, searched in this schedule."""
     warm_start(folder / "start", seed=0, settings=WarmStartSettings(demonstrations=1500, steps=500, events=(1,)))
     test = make_problems(24, seed=1, events=(1,))
@@ -271,7 +271,9 @@ def main() -> None:
     parser.add_argument("--kills", type=int, default=30, help="how often")
     parser.add_argument("--json", type=Path, help="write the results here")
     parser.add_argument("--seed", type=int, default=0, help="of the moments")
-    parser.add_argument("--schedule", choices=["waves", "events"], default="waves", help="of the search")
+    parser.add_argument(
+        "--schedule", choices=["synchronous", "asynchronous"], default="synchronous", help="of the search"
+    )
     parser.add_argument("--out", type=Path, help="folder for the runs (default: a temporary one, removed at the end)")
     arguments = parser.parse_args()
     with contextlib.ExitStack() as stack:

@@ -24,7 +24,8 @@ from typing import Any
 import torch
 
 from benchmarks.ceiling import passages
-from mcts_dpo.engines import EngineSettings, Request, complete, load_engine
+from benchmarks.driving import complete
+from mcts_dpo.engines import EngineSettings, Request, load_engine
 from mcts_dpo.engines.base import Engine
 from mcts_dpo.models import load_model, load_tokenizer
 

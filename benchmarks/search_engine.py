@@ -24,15 +24,15 @@ from mcts_dpo.files import write_json
 from mcts_dpo.problems import load_problems
 from mcts_dpo.prompts import self_evaluation
 from mcts_dpo.search import SearchSettings, SelfEvaluationSettings, search
-from mcts_dpo.search.desk import SearchClock
 from mcts_dpo.search.forest import Forest
+from mcts_dpo.search.runner import RunnerClock
 
 TOKENS = 48
 """Decoded by each sequence of a measurement of the ceiling."""
 
 SETTINGS = SearchSettings(
     expand="step",
-    schedule="events",
+    schedule="asynchronous",
     simulations=4,
     children=CHILDREN,
     temperature=TEMPERATURE,
@@ -53,7 +53,7 @@ def run(model: Path, problems: Path, count: int, slots: int, engine_name: str) -
     sizes = (1, max(1, slots // 4), slots)
     before = measure(engine, batch_sizes=sizes, repeats=2, **shape)
     engine.reset()
-    used, clock = engine.usage.copy(), SearchClock()
+    used, clock = engine.usage.copy(), RunnerClock()
     forest = search(items[:count], engine, prompt=PROMPT, settings=SETTINGS, clock=clock)
     now = engine.usage
     usage = Usage(

@@ -37,8 +37,8 @@ from mcts_dpo.config import StageConfig
 from mcts_dpo.engines import load_engine
 from mcts_dpo.files import write_json
 from mcts_dpo.problems import Problem
-from mcts_dpo.search.strategies import solve
 from mcts_dpo.settings import load_settings
+from mcts_dpo.solve import solve_problems
 from mcts_dpo.toy.policy import WarmStartSettings, toy_prompt, warm_start
 from mcts_dpo.toy.world import make_problems
 from tests.real_model import fetch
@@ -55,12 +55,12 @@ def direct(model: Path, config: Path, budget: int) -> None:
     """The process without a server: for each line, a file of questions, one line of what it took."""
     stage = load_settings(StageConfig, config)
     engine = load_engine(model, settings=stage.engine)
-    search = stage.search.model_copy(update={"schedule": "events", "alive": 2 * SLOTS})
+    search = stage.search.model_copy(update={"schedule": "asynchronous", "alive": 2 * SLOTS})
     for line in sys.stdin:
         questions = json.loads(Path(line.strip()).read_text())
         problems = [Problem(str(index), question) for index, question in enumerate(questions)]
         begun, before = time.process_time(), engine.usage.copy()
-        solve(problems, engine, [("mcts", budget)], prompt=stage.prompt, search=search)
+        solve_problems(problems, engine, [("mcts", budget)], prompt=stage.prompt, search=search)
         seconds = time.process_time() - begun
         sampled = engine.usage.sampled_tokens - before.sampled_tokens
         computed = sampled + engine.usage.prefill_tokens - before.prefill_tokens

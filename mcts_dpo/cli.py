@@ -183,7 +183,7 @@ def search(
     seed: Annotated[int | None, typer.Option(help="Of the samples; else search.seed.", min=0)] = None,
     as_json: JsonFlag = False,
 ) -> None:
-    """Grow one tree per problem. Here no tree waits for another unless search.schedule=waves is given."""
+    """Grow one tree per problem. Here no tree waits for another unless search.schedule=synchronous is given."""
     from mcts_dpo.search import policy_fingerprint, search_shards
     from mcts_dpo.search.storage import tree_infos
 
@@ -192,7 +192,7 @@ def search(
     policy = policy_named(settings, model)
     changes: dict[str, Any] = {} if seed is None else {"seed": seed}
     if "schedule" not in settings.search.model_fields_set:
-        changes["schedule"] = "events"
+        changes["schedule"] = "asynchronous"
     search_settings = settings.search.model_copy(update=changes)
     with live_progress(err_console) as progress:
         shards = search_shards(
@@ -431,24 +431,43 @@ def solve(
     as_json: JsonFlag = False,
 ) -> None:
     """Answer one question by search; print the answer, the chosen path and the tree."""
-    from mcts_dpo.search import render_tree, solve_question
-    from mcts_dpo.search.strategies.tree import settings_for_budget
+    from mcts_dpo.search import render_tree, tree_answer
+    from mcts_dpo.solve import solve_question
 
     require_encodable(question, "QUESTION")
     settings = stage_config(config, overrides)
     policy = policy_named(settings, model)
-    search = settings.search
-    if budget is not None:
-        search = settings_for_budget(search, budget, settings.evaluation.strategies)
     with live_progress(err_console) as progress:
         engine = engine_of(policy, settings, progress)
-        solution = solve_question(question, engine, prompt=settings.prompt, settings=search, progress=progress)
+        solution = solve_question(
+            question,
+            engine,
+            prompt=settings.prompt,
+            search=settings.search,
+            budget=budget,
+            settings=settings.evaluation.strategies,
+            progress=progress,
+        )
+    assert solution.forest is not None
+    info = solution.forest.trees[0]
     if as_json:
-        say_json(solution.as_dict())
+        say_json(
+            {
+                "answer": solution.answer,
+                "weight": solution.weight,
+                "solution": solution.text,
+                "steps": solution.steps,
+                "simulations": info.simulations,
+                "sampled_tokens": solution.tokens,
+                "nodes": len(solution.forest),
+                "status": info.status,
+                "undecided": solution.undecided,
+            }
+        )
         return
     out_console.labelled("Answer:", f" {solution.answer if solution.answer is not None else '(none found)'}")
     out_console.literal(solution.text)
-    out_console.print(render_tree(solution.forest, 0, highlight=solution.found.leaf))
+    out_console.print(render_tree(solution.forest, 0, highlight=tree_answer(solution.forest, 0).leaf))
 
 
 app.add_typer(viewing.app)

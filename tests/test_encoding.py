@@ -25,7 +25,7 @@ from mcts_dpo.problems import Problem
 from mcts_dpo.prompts import Example, PromptSettings, prompt_tokens, self_evaluation
 from mcts_dpo.search import SearchSettings, search
 from mcts_dpo.search.faithful import reference_steps
-from mcts_dpo.search.strategies import solve
+from mcts_dpo.solve import solve_problems
 from mcts_dpo.training.datasets import load_preferences
 from tests.engines.tiny import save_model
 from tests.integrations.serving import thread
@@ -366,7 +366,7 @@ def test_search(watched: Watched) -> None:
 @pytest.mark.parametrize("strategy", ["majority", "beam", "mcts"])
 def test_strategies(watched: Watched, strategy: str) -> None:
     watched[1].clear()
-    solve([ASKED], watched[0], [(strategy, 64)], prompt=PromptSettings(template=TEMPLATE), search=SEARCH)
+    solve_problems([ASKED], watched[0], [(strategy, 64)], prompt=PromptSettings(template=TEMPLATE), search=SEARCH)
     assert_text(watched)
 
 

@@ -271,9 +271,9 @@ def test_a_checkpoint_cut_short(
     assert fingerprints(directory) == fingerprints(undisturbed)
 
 
-@pytest.mark.parametrize("schedule", ["waves", "events"])
+@pytest.mark.parametrize("schedule", ["synchronous", "asynchronous"])
 def test_an_engine_that_dies(
-    schedule: Literal["waves", "events"],
+    schedule: Literal["synchronous", "asynchronous"],
     config: RunConfig,
     undisturbed: Path,
     tmp_path: Path,
@@ -281,17 +281,17 @@ def test_an_engine_that_dies(
 ) -> None:
     """In the middle of a shard, as if its server were gone: no tree fails of it, and the same command goes on."""
     from mcts_dpo.engines.base import Completion, Request
+    from mcts_dpo.engines.retry import EngineDiedError
     from mcts_dpo.engines.transformers import TransformersEngine
     from mcts_dpo.search import Forest
-    from mcts_dpo.search.lasting import EngineDiedError
 
     submit, poll = TransformersEngine.submit, TransformersEngine.poll
     served, lost = [0], list[int]()
     trees = tmp_path / "round-000" / "trees"
 
     def dying(engine: TransformersEngine, request: Request) -> None:
-        served[0] += schedule == "events" or (trees / "shard-0000.parquet").exists()
-        if served[0] > (10 if schedule == "waves" else 20):
+        served[0] += schedule == "asynchronous" or (trees / "shard-0000.parquet").exists()
+        if served[0] > (10 if schedule == "synchronous" else 20):
             lost.append(request.id)
         else:
             submit(engine, request)
@@ -312,14 +312,14 @@ def test_an_engine_that_dies(
         "mend the engine and give the same command again"
     )
     there = sorted(path.name for path in trees.iterdir())
-    if schedule == "waves":
+    if schedule == "synchronous":
         assert there == ["shard-0000.parquet", "shard-0001.journal"]
     else:
         assert there == ["shard-0000.journal", "shard-0001.journal"]
         assert sum((trees / name).stat().st_size for name in there) > 4_000, "what it gave is in there"
     run(changed, tmp_path)
     assert {tree.status for shard in trees.iterdir() for tree in Forest.load(shard).trees}.isdisjoint({"failed"})
-    if schedule == "waves":
+    if schedule == "synchronous":
         assert fingerprints(tmp_path) == fingerprints(undisturbed)
 
 

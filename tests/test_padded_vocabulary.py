@@ -15,10 +15,11 @@ import pytest
 from tokenizers import Tokenizer, decoders, models
 from transformers import AutoTokenizer, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
+from benchmarks.driving import complete
 from mcts_dpo.cli import main
 from mcts_dpo.config import StageConfig
 from mcts_dpo.decoding import decode, prefixes
-from mcts_dpo.engines import Engine, Request, complete, load_engine
+from mcts_dpo.engines import Engine, Request, load_engine
 from mcts_dpo.engines.text import StopStrings
 from mcts_dpo.integrations.server.settings import ServerSettings
 from mcts_dpo.problems import Problem, save_problems
@@ -76,7 +77,7 @@ def shown(tokenizer: PreTrainedTokenizerBase, tokens: list[int]) -> str:
 
 
 @pytest.mark.parametrize("expand", ["rollout", "step"])
-@pytest.mark.parametrize("schedule", ["waves", "events"])
+@pytest.mark.parametrize("schedule", ["synchronous", "asynchronous"])
 def test_search(command: Command, policy: Path, problems: Path, tmp_path: Path, expand: str, schedule: str) -> None:
     trees = tmp_path / "trees"
     more = (f"search.expand={expand}", f"search.schedule={schedule}", "search.self_evaluation.weight=0.5")

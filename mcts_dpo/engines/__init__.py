@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from mcts_dpo.engines.base import Completion, Engine, Finish, Occupancy, Request, Sample, Usage, complete
+from mcts_dpo.engines.base import Completion, Engine, Finish, Occupancy, Request, Sample, Usage
 from mcts_dpo.engines.settings import EngineSettings
 from mcts_dpo.settings import load_settings
 
@@ -18,7 +18,6 @@ __all__ = [
     "Request",
     "Sample",
     "Usage",
-    "complete",
     "load_engine",
 ]
 

@@ -7,7 +7,7 @@ what is stored, prefixed again, and trained on. An engine knows no problems, tre
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, Protocol
@@ -161,22 +161,3 @@ class Engine(Protocol):
     def reload(self, checkpoint: Path) -> None:
         """New weights of the same architecture from a Hugging Face directory. Only while nothing is under way."""
         ...
-
-
-def complete(
-    engine: Engine, requests: Sequence[Request], told: Callable[[list[Completion]], None] = lambda finished: None
-) -> list[Completion]:
-    """Submit all requests, wait for all, return the completions in the order of the requests.
-
-    told: called with completions as they come, in any order.
-    """
-    for request in requests:
-        engine.submit(request)
-    done: dict[int, Completion] = {}
-    while len(done) < len(requests):
-        finished = engine.poll()
-        if not finished:
-            raise RuntimeError(f"the engine lost {len(requests) - len(done)} of {len(requests)} requests")
-        done.update((completion.id, completion) for completion in finished)
-        told(finished)
-    return [done[request.id] for request in requests]

@@ -14,14 +14,16 @@ from typing import Any
 import pyarrow as pa
 from pydantic import Field
 
-from mcts_dpo.engines.base import Completion, Engine, Request, Sample, complete
+from mcts_dpo.engines.base import Completion, Engine, Request, Sample
+from mcts_dpo.engines.coroutine import Coroutine, call, gather
 from mcts_dpo.files import InputError, read_table, seed_from, write_table
 from mcts_dpo.problems import Problem
 from mcts_dpo.progress import Progress, silent
 from mcts_dpo.prompts import PromptSettings, prompt_tokens, self_evaluation
 from mcts_dpo.search.rewards import verdict
-from mcts_dpo.search.strategies import StrategySettings
+from mcts_dpo.search.runner import run
 from mcts_dpo.settings import Settings
+from mcts_dpo.solve.budgets import StrategySettings
 from mcts_dpo.statistics import (
     PairedComparison,
     area_under_roc,
@@ -205,90 +207,73 @@ def evaluate(
     sampled_before = engine.usage.sampled_tokens
     outcomes: list[Outcome] = []
 
-    def tell(greedy: Sequence[bool]) -> None:
-        """`greedy`: verdicts of the chunk under way."""
-        done = len(outcomes) + len(greedy)
+    def report(chunk: Sequence[bool]) -> None:
+        """chunk: the greedy verdicts of the chunk under way, as far as they are known."""
+        done = len(outcomes) + len(chunk)
         figures = {"tokens": float(engine.usage.sampled_tokens - sampled_before)}
         if done:
-            figures["accuracy"] = (sum(outcome.correct for outcome in outcomes) + sum(greedy)) / done
+            figures["accuracy"] = (sum(outcome.correct for outcome in outcomes) + sum(chunk)) / done
         progress("evaluate", done, len(problems), **figures)
 
-    tell(())
+    report(())
     for start in range(0, len(problems), settings.chunk):
+        verdicts: list[bool] = []
+
+        def heard(verdict: bool, verdicts: list[bool] = verdicts) -> None:
+            verdicts.append(verdict)
+            report(verdicts)
+
         chunk = problems[start : start + settings.chunk]
-        outcomes += _evaluate_chunk(chunk, engine, prompt, settings, ks, tell)
-        tell(())
+        measured = run([measure(one, engine, prompt, settings, ks, heard) for one in chunk], engine)
+        outcomes += [one for one in measured if isinstance(one, Outcome)]
+        report(())
     return Evaluation(tuple(outcomes), ks, engine.usage.sampled_tokens - sampled_before)
 
 
-def _evaluate_chunk(
-    chunk: Sequence[Problem],
+def measure(
+    problem: Problem,
     engine: Engine,
     prompt: PromptSettings,
     settings: EvaluationSettings,
     ks: tuple[int, ...],
-    tell: Callable[[Sequence[bool]], None],
-) -> list[Outcome]:
-    prefixes = [prompt_tokens(problem, engine.tokenizer, prompt) for problem in chunk]
-    greedy_requests = [
-        Request(2 * index, prefix, 1, settings.max_tokens, temperature=0.0, stop=prompt.stop)
-        for index, prefix in enumerate(prefixes)
-    ]
-    sample_requests = [
-        Request(
-            2 * index + 1,
-            prefix,
-            settings.samples,
-            settings.max_tokens,
-            settings.temperature,
-            settings.top_p,
-            prompt.stop,
-            seed_from("evaluate", settings.seed, problem.id),
-        )
-        for index, (problem, prefix) in enumerate(zip(chunk, prefixes, strict=True))
-        if settings.samples
-    ]
-    # A problem's two requests stand together, so that the engine computes their common prefix once.
-    requests = sorted([*greedy_requests, *sample_requests], key=lambda request: request.id)
-    judged: dict[int, tuple[str | None, Verdict]] = {}
+    on_verdict: Callable[[bool], None] = lambda _: None,
+) -> Coroutine[Outcome]:
+    """One problem: its greedy solution, its samples, and P(yes) of the greedy solution if it is asked for.
 
-    def hear(finished: Sequence[Completion]) -> None:
-        for completion in finished:
-            index, sampled = divmod(completion.id, 2)
-            if not sampled:
-                answer = extract_answer(prompt.prefill + _first(completion).text, prompt.answer_style)
-                judged[index] = answer, verdict(chunk[index], answer)
-        tell([bool(found) for _, found in judged.values()])
-
-    done = {completion.id: completion for completion in complete(engine, requests, hear)}
-    greedy = [done[2 * index] for index in range(len(chunk))]
-    sampled = [done.get(2 * index + 1) for index in range(len(chunk))]
-    confidences = _confidences(engine, prompt, prefixes, greedy) if settings.confidence else [None] * len(chunk)
-    return [
-        _outcome(problem, first, judged[index], more, confidence, prompt, ks)
-        for index, (problem, first, more, confidence) in enumerate(
-            zip(chunk, greedy, sampled, confidences, strict=True)
-        )
-    ]
+    on_verdict: called with the verdict on the greedy solution.
+    """
+    prefix = prompt_tokens(problem, engine.tokenizer, prompt)
+    greedy = Request(0, prefix, 1, settings.max_tokens, temperature=0.0, stop=prompt.stop)
+    seed = seed_from("evaluate", settings.seed, problem.id)
+    sampled = Request(
+        0, prefix, settings.samples, settings.max_tokens, settings.temperature, settings.top_p, prompt.stop, seed
+    )
+    # Both together, so that the engine computes their common prefix once.
+    back: list[Completion] = yield from gather([greedy, sampled] if settings.samples else [greedy])
+    answer = extract_answer(prompt.prefill + _first(back[0]).text, prompt.answer_style)
+    (judged,) = yield from call(_verdicts, [(problem, answer)])
+    on_verdict(bool(judged))
+    confidence = (yield from _confidence(engine, prompt, prefix, back[0])) if settings.confidence else None
+    more = back[1] if settings.samples else None
+    return _outcome(problem, back[0], (answer, judged), more, confidence, prompt, ks)
 
 
-def _confidences(
-    engine: Engine, prompt: PromptSettings, prefixes: Sequence[tuple[int, ...]], greedy: Sequence[Completion]
-) -> list[float | None]:
-    """P(yes) for each greedy solution, asked in context so that the engine's prefix cache is hit."""
+def _verdicts(items: Sequence[tuple[Problem, str | None]]) -> list[Verdict]:
+    return [verdict(problem, answer) for problem, answer in items]
+
+
+def _confidence(
+    engine: Engine, prompt: PromptSettings, prefix: tuple[int, ...], greedy: Completion
+) -> Coroutine[float | None]:
+    """P(yes) for the greedy solution, asked in context so that the engine's prefix cache is hit."""
+    if not greedy.samples:
+        return None
     suffix, choices = self_evaluation(engine.tokenizer, prompt)
-    asked = {}
-    for index, (prefix, completion) in enumerate(zip(prefixes, greedy, strict=True)):
-        if completion.samples:
-            tokens = _first(completion).tokens
-            # The question continues the same turn's text: its end, whichever token that is, is the suffix's to give.
-            tokens = tokens[:-1] if _first(completion).finish == "end" else tokens
-            asked[index] = Request(index, (*prefix, *tokens, *suffix), choices=choices)
-    answers = {completion.id: completion for completion in complete(engine, list(asked.values()))}
-    return [
-        answers[index].probabilities[0] if index in answers and answers[index].probabilities else None
-        for index in range(len(prefixes))
-    ]
+    sample = greedy.samples[0]
+    # The question continues the same turn's text: its end, whichever token that is, is the suffix's to give.
+    tokens = sample.tokens[:-1] if sample.finish == "end" else sample.tokens
+    (answer,) = yield from gather([Request(0, (*prefix, *tokens, *suffix), choices=choices)])
+    return answer.probabilities[0] if answer.probabilities else None
 
 
 def _outcome(

@@ -23,7 +23,7 @@ from mcts_dpo.progress import Progress, silent
 from mcts_dpo.prompts import PromptSettings
 from mcts_dpo.search.rewards import verdict
 from mcts_dpo.search.settings import SearchSettings
-from mcts_dpo.search.strategies import STRATEGIES, Attempt, Strategy, StrategySettings, solve, strategy_named
+from mcts_dpo.solve import STRATEGIES, Solution, Strategy, StrategySettings, solve_problems, strategy_named
 from mcts_dpo.statistics import Estimate, PairedComparison, bootstrap_mean, compare_paired, proportion
 
 BASELINE: Strategy = "majority"
@@ -40,7 +40,7 @@ class StrategyResult:
 
     strategy: Strategy
     budget: int
-    attempts: tuple[Attempt, ...]
+    attempts: tuple[Solution, ...]
     correct: tuple[bool, ...]
     undecided: tuple[bool, ...] = ()
 
@@ -221,8 +221,10 @@ def evaluate_strategies(
             done[strategy, budget] = _load_part(part, strategy, budget, made_with)
 
     def run(group: Sequence[tuple[Strategy, int]]) -> None:
-        attempts = solve(problems, engine, group, prompt=prompt, search=search, settings=settings, progress=progress)
-        for (strategy, budget), found in attempts.items():
+        solved = solve_problems(
+            problems, engine, group, prompt=prompt, search=search, settings=settings, progress=progress
+        )
+        for (strategy, budget), found in solved.items():
             each = [verdict(p, a.answer) for p, a in zip(problems, found, strict=True)]
             right, undecided = tuple(map(bool, each)), tuple(one.undecided for one in each)
             done[strategy, budget] = result = StrategyResult(strategy, budget, tuple(found), right, undecided)
@@ -260,20 +262,23 @@ _SCHEMA = pa.schema(
 )
 
 
+_STORED = ("answer", "text", "tokens", "solutions", "error")
+
+
 def _table(ids: Sequence[str], result: StrategyResult) -> pa.Table:
     undecided = result.undecided or (False,) * len(result.correct)
     rows = [
         {"strategy": result.strategy, "budget": result.budget, "problem_id": id_, "correct": right}
-        | {**asdict(attempt), "undecided": open_, "undecided_pairs": attempt.undecided}
+        | {name: getattr(attempt, name) for name in _STORED}
+        | {"undecided": open_, "undecided_pairs": attempt.undecided}
         for id_, attempt, right, open_ in zip(ids, result.attempts, result.correct, undecided, strict=True)
     ]
     return pa.Table.from_pylist(rows, schema=_SCHEMA)
 
 
 def _result(strategy: Strategy, budget: int, rows: Sequence[Mapping[str, Any]]) -> StrategyResult:
-    names = ("answer", "text", "tokens", "solutions", "error")
     attempts = tuple(
-        Attempt(**{name: row[name] for name in names}, undecided=row.get("undecided_pairs", 0)) for row in rows
+        Solution(**{name: row[name] for name in _STORED}, undecided=row.get("undecided_pairs", 0)) for row in rows
     )
     right, undecided = (tuple(bool(row.get(name)) for row in rows) for name in ("correct", "undecided"))
     return StrategyResult(strategy, budget, attempts, right, undecided)

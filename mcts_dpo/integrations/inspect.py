@@ -29,13 +29,14 @@ from inspect_ai.solver import Generate, Solver, TaskState, solver
 
 from mcts_dpo.engines import Engine, EngineSettings, load_engine
 from mcts_dpo.files import InputError
-from mcts_dpo.integrations.answering import Answered, Asked, Kind, SharedEngine, answer
+from mcts_dpo.integrations.answering import SharedEngine, answer
 from mcts_dpo.integrations.arguments import sections
 from mcts_dpo.integrations.inspect_engine import Calls, with_model
 from mcts_dpo.problems import Problem
 from mcts_dpo.prompts import PromptSettings
 from mcts_dpo.search import SearchSettings
 from mcts_dpo.settings import load_settings
+from mcts_dpo.solve import Asked, Solution, Strategy
 from verifiers import STYLES, extract_answer, verify, verify_choice
 
 METADATA = "mcts_dpo"
@@ -150,7 +151,7 @@ class Conversation:
 
 
 def _solver(
-    strategy: Kind,
+    strategy: Strategy,
     budget: int,
     policy: str | None,
     trees: str | None,
@@ -180,7 +181,7 @@ def _solver(
 
         def asked(engine: Engine) -> Asked:
             prompt = conversation.prompt(engine.tokenizer, parts["prompt"])
-            return Asked(problem, strategy, budget, prompt, search)
+            return Asked(problem, prompt, search, budget, strategy, explicit=True)
 
         if policy is not None:
             shared = shared_engine(policy, tuple(sorted(parts["engine"].items())))
@@ -199,7 +200,7 @@ def shared_engine(policy: str, settings: tuple[tuple[str, Any], ...]) -> SharedE
     return SharedEngine(lambda: load_engine(policy, **dict(settings)))
 
 
-async def _waited(shared: SharedEngine, how: Any) -> Answered:
+async def _waited(shared: SharedEngine, how: Any) -> Solution:
     ticket = shared.ask(how)
     try:
         # Its own limiter: hundreds of samples may wait at once.
@@ -209,12 +210,12 @@ async def _waited(shared: SharedEngine, how: Any) -> Answered:
         ticket.gone = True
 
 
-async def _with_inspect(model: Model, calls: Calls, find_out: bool, asked: Any) -> tuple[Answered, ModelUsage]:
+async def _with_inspect(model: Model, calls: Calls, find_out: bool, asked: Any) -> tuple[Solution, ModelUsage]:
     if find_out:
         provider = str(model).partition("/")[0]
         calls = Calls(calls.sampling, calls.logprobs, provider in CONTINUING, calls.cache, calls.judgement)
 
-    def work(engine: Any) -> tuple[Answered, ModelUsage]:
+    def work(engine: Any) -> tuple[Solution, ModelUsage]:
         found = answer(asked(engine), engine)
         spent = engine.usage
         total = spent.prompt_tokens + spent.sampled_tokens
@@ -226,11 +227,11 @@ async def _with_inspect(model: Model, calls: Calls, find_out: bool, asked: Any) 
 
 
 def _put(
-    state: TaskState, found: Answered, usage: ModelUsage | None, strategy: Kind, budget: int, trees: str | None
+    state: TaskState, found: Solution, usage: ModelUsage | None, strategy: Strategy, budget: int, trees: str | None
 ) -> TaskState:
     """The answer and the figures into the state; the tree into its file. Raises RuntimeError for a failed search."""
-    if found.attempt.error is not None:
-        raise RuntimeError(f"sample {state.sample_id}: {found.attempt.error}")
+    if found.error is not None:
+        raise RuntimeError(f"sample {state.sample_id}: {found.error}")
     figures = {"strategy": strategy, "budget": budget, **found.figures()}
     if found.forest is not None:
         folder = Path(trees) if trees else Path(os.environ.get("INSPECT_LOG_DIR", "logs")) / "mcts-trees"
@@ -238,12 +239,12 @@ def _put(
         found.forest.save(file)
         figures["tree"] = str(file)
     if usage is None:
-        usage = ModelUsage(output_tokens=found.attempt.tokens, total_tokens=found.attempt.tokens)
+        usage = ModelUsage(output_tokens=found.tokens, total_tokens=found.tokens)
     else:
         figures["model_tokens"] = {"input": usage.input_tokens, "output": usage.output_tokens}
     state.metadata[METADATA] = figures
-    state.messages.append(ChatMessageAssistant(content=found.attempt.text, source="generate"))
-    state.output = ModelOutput.from_content(str(state.model), found.attempt.text)
+    state.messages.append(ChatMessageAssistant(content=found.text, source="generate"))
+    state.output = ModelOutput.from_content(str(state.model), found.text)
     state.output.usage = usage
     return state
 

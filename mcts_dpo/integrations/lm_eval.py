@@ -28,8 +28,8 @@ from mcts_dpo.problems import Problem
 from mcts_dpo.progress import Progress, silent
 from mcts_dpo.prompts import PromptSettings
 from mcts_dpo.search.settings import SearchSettings
-from mcts_dpo.search.strategies import Attempt, solve, strategy_named
 from mcts_dpo.settings import load_settings
+from mcts_dpo.solve import Solution, solve_problems, strategy_named
 
 if TYPE_CHECKING:
     from lm_eval.api.instance import Instance
@@ -90,8 +90,8 @@ class SearchLM(TemplateLM):  # type: ignore[misc]
                 progress = silent if disable_tqdm else watched
                 contexts = [requests[index].args[0] for index in members]
                 found = self._solve(contexts, until, max_tokens, temperature, progress)
-            for index, attempt in zip(members, found, strict=True):
-                texts[index] = _cut(attempt.text, until)
+            for index, solution in zip(members, found, strict=True):
+                texts[index] = _cut(solution.text, until)
                 self.cache_hook.add_partial("generate_until", requests[index].args, texts[index])
         return texts
 
@@ -102,7 +102,7 @@ class SearchLM(TemplateLM):  # type: ignore[misc]
         max_tokens: int,
         temperature: float | None,
         progress: Progress,
-    ) -> list[Attempt]:
+    ) -> list[Solution]:
         bos = self.tokenizer.bos_token
         # The tokenizer writes its own mark before a text; the harness's chat templates have written it already.
         bare = [text.removeprefix(bos) if bos else text for text in contexts]
@@ -112,7 +112,7 @@ class SearchLM(TemplateLM):  # type: ignore[misc]
         )
         prompt = self.prompt.model_copy(update={"stop": until})
         wanted = (self.strategy, self.budget or max_tokens)
-        return solve(problems, self.engine, [wanted], prompt=prompt, search=search, progress=progress)[wanted]
+        return solve_problems(problems, self.engine, [wanted], prompt=prompt, search=search, progress=progress)[wanted]
 
     # --- log-likelihoods: the policy's own, whatever the strategy -----------------------------------------
 

@@ -4,9 +4,10 @@ pairs and figures by Ray tasks.
 In: the address of a Ray cluster. Out: `rounds.Workers`. Every machine must see the run directory and the policy
 under the same path (shared storage) and have this package installed. A shard is written there by the same rename as
 without Ray, and is there or not. Where a worker dies, Ray starts another, which takes the shard up again from the
-journal beside it. In waves (the default of a run) a shard's bytes depend on its problems alone, so that where it is
-searched changes nothing, as far as the machines compute alike (`engine.threads` set). The actors end with the round's
-search: training has the memory to itself. Training and evaluation stay where `mcts-dpo run` was started.
+journal beside it. With `schedule: synchronous` (the default of a run) a shard's bytes depend on its problems alone,
+so that where it is searched changes nothing, as far as the machines compute alike (`engine.threads` set). The actors
+end with the round's search: training has the memory to itself. Training and evaluation stay where `mcts-dpo run` was
+started.
 """
 
 from __future__ import annotations
@@ -22,13 +23,13 @@ from typing import Any
 from mcts_dpo.config import RunConfig
 from mcts_dpo.engines import EngineSettings, load_engine
 from mcts_dpo.engines.base import Engine
+from mcts_dpo.engines.retry import EngineDiedError
 from mcts_dpo.files import InputError
 from mcts_dpo.problems import Problem
 from mcts_dpo.progress import Progress
 from mcts_dpo.prompts import PromptSettings
 from mcts_dpo.rounds import Result, Workers
 from mcts_dpo.search import SearchSettings, policy_fingerprint
-from mcts_dpo.search.lasting import EngineDiedError
 from mcts_dpo.search.shards import Shard, missing_shards, search_some, shards_of
 
 RETRIES = 3

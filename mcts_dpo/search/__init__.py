@@ -4,15 +4,14 @@ Knows neither training nor run directories; runs without torch of its own.
 """
 
 from mcts_dpo.search.answers import TreeAnswer, tree_answer
-from mcts_dpo.search.desk import SearchClock
 from mcts_dpo.search.faithful import FaithfulSettings
 from mcts_dpo.search.forest import FINISHES, LENGTH, NONE, Forest, TreeInfo
 from mcts_dpo.search.journal import policy_fingerprint
 from mcts_dpo.search.mcts import search
 from mcts_dpo.search.render import render_text, render_tree
+from mcts_dpo.search.runner import RunnerClock
 from mcts_dpo.search.settings import GumbelSettings, SearchSettings, SelfEvaluationSettings
 from mcts_dpo.search.shards import search_shards
-from mcts_dpo.search.solving import SolvedQuestion, solve_question
 from mcts_dpo.search.statistics import counts_of_shard, search_statistics
 
 __all__ = [
@@ -22,10 +21,9 @@ __all__ = [
     "FaithfulSettings",
     "Forest",
     "GumbelSettings",
-    "SearchClock",
+    "RunnerClock",
     "SearchSettings",
     "SelfEvaluationSettings",
-    "SolvedQuestion",
     "TreeAnswer",
     "TreeInfo",
     "counts_of_shard",
@@ -35,6 +33,5 @@ __all__ = [
     "search",
     "search_shards",
     "search_statistics",
-    "solve_question",
     "tree_answer",
 ]

@@ -39,8 +39,8 @@ class TreeAnswer:
 def tree_answer(forest: Forest, tree: int, rule: Rule = "weighted") -> TreeAnswer:
     """The answer of one tree.
 
-    weighted:     finished solutions (see `heard`) are clustered by mathematical equality of their answers; a cluster
-                  weighs Σ visits × value (see `values`), the heaviest wins.
+    weighted:     finished solutions (see `voting_leaves`) are clustered by mathematical equality of their answers; a
+                  cluster weighs Σ visits × value (see `values`), the heaviest wins.
     majority:     the same with the samples drawn: maj@k.
     best_q:       from the root always to the child of highest Q (then of more visits).
     most_visited: from the root always to the child of most visits (then of higher Q).
@@ -48,7 +48,7 @@ def tree_answer(forest: Forest, tree: int, rule: Rule = "weighted") -> TreeAnswe
     log-probability per token (averaged over their solutions), then to the one found first. The solution returned for a
     cluster is that of highest value, then of most visits, then of highest mean log-probability.
     """
-    leaves = heard(forest, tree)
+    leaves = voting_leaves(forest, tree)
     if not leaves:
         return TreeAnswer(None, 0.0, -1, ())
     if rule in ("best_q", "most_visited"):
@@ -69,7 +69,7 @@ def tree_answer(forest: Forest, tree: int, rule: Rule = "weighted") -> TreeAnswe
     return TreeAnswer(forest.answers[leaf], weight(best), leaf, tuple(forest.path(leaf)), vote.undecided)
 
 
-def heard(forest: Forest, tree: int) -> list[int]:
+def voting_leaves(forest: Forest, tree: int) -> list[int]:
     """The ends of the solutions that have a say: those with an answer that go through the node to which the search has
     moved (`advance: step`; else all)."""
     answered = [int(node) for node in forest.nodes(tree) if forest.answers[node] is not None]

@@ -1,17 +1,16 @@
-"""An append-only log of a search: what the engine gave, as it came, so that a killed search loses none of it.
+"""An append-only log of a search: every result that a runner was given, as it came, so that a kill loses none of it.
 
-In: completions and settled simulations of one task (one shard). Out: the same again after a kill. Each record is
-length, checksum and payload. The checksum is the CRC-32 of all payloads up to this one, so a record that is damaged,
-repeated, missing, moved or from another journal does not fit, nor does anything after it. (In format 1, still read, it
-is the CRC-32 of the record alone.) A journal is checked when it is opened, and once more when it is replayed. From the
-first record that cannot be used on, the bytes are set aside in a file `*.journal.damaged`, and the log says so; what
-they told is asked for again. A last record that a kill cut short is dropped.
+In: results (completions of the engine, lists of a call's results) of the coroutines of one shard. Out: the same again
+after a kill, in the order of writing; runner.py hands them on as if they came now. Each record is length, checksum and
+payload. The checksum is the CRC-32 of all payloads up to this one, so a record that is damaged, repeated, missing,
+moved or from another journal does not fit, nor does anything after it. A journal is checked when it is opened, and
+once more when it is replayed. From the first record that cannot be used on, the bytes are set aside in a file
+`*.journal.damaged`, and the log says so; what they told is asked for again. A last record that a kill cut short is
+dropped.
 
-The first record says whose journal it is: settings, prompt, problems, tokenizer, policy. Two kinds follow: "samples"
-(tree, leaf, simulation, seed, tokens, log-probabilities, why each ended) the moment they arrive, and "settled"
-(outcomes as verified, answers of the self-evaluations) for all simulations backed up together. How a forest is rebuilt
-from them is in waves.py and events.py. Written through to the system with every record, to the disk with the first
-record that comes a second after the last time: a killed process loses nothing, a machine without power what came since.
+The first record says whose journal it is: settings, prompt, problems, tokenizer, policy. Written through to the system
+with every record, to the disk with the first record that comes a second after the last time: a killed process loses
+nothing, a machine without power what came since.
 """
 
 from __future__ import annotations
@@ -24,91 +23,26 @@ import struct
 import time
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from mcts_dpo.engines.base import Completion, Sample
+from mcts_dpo.engines.coroutine import Work
 from mcts_dpo.files import InputError, digest, file_digest, free_name, read_json, whole
 from mcts_dpo.problems import Problem
 from mcts_dpo.prompts import PromptSettings
-from mcts_dpo.search.rewards import Outcome
+from mcts_dpo.search.runner import Recorded, fingerprint
 from mcts_dpo.search.settings import SearchSettings
 
 logger = logging.getLogger(__name__)
 
-FORMAT = 2
-FORMATS = (1, 2)
-"""Those that are read; a journal is continued in its own."""
+FORMAT = 3
 _HEAD = struct.Struct("<II")  # bytes of the payload, checksum
 _KIND = b'{"kind":'  # how the text of every record begins; inside a text it would be escaped
 _SYNC = 1.0  # seconds
-
-
-@dataclass(frozen=True, slots=True)
-class Sampled:
-    """Samples that arrived: of which tree, leaf and simulation, drawn with which seed; or why there are none."""
-
-    tree: int
-    leaf: int
-    index: int
-    seed: int
-    samples: tuple[Sample, ...]
-    error: str | None
-
-
-@dataclass(frozen=True, slots=True)
-class Settled:
-    """A simulation that was backed up: verified outcomes of its new ends, answers to its questions, in order."""
-
-    tree: int
-    index: int
-    outcomes: list[Outcome]
-    answers: list[Completion]
-
-
-Entry = Sampled | list[Settled]
-
-
-@dataclass(slots=True)
-class Record:
-    """What a journal holds: entries in the order in which they were written, and the same by (tree, simulation)."""
-
-    entries: list[Entry] = field(default_factory=list)
-    sampled: dict[tuple[int, int], Sampled] = field(default_factory=dict)
-    settled: dict[tuple[int, int], Settled] = field(default_factory=dict)
-
-    def add(self, entry: Entry) -> None:
-        """Raises ValueError where a simulation is told of twice, or settled before its samples."""
-        if isinstance(entry, Sampled):
-            if (entry.tree, entry.index) in self.sampled:
-                raise ValueError(f"simulation {entry.index} of tree {entry.tree} is there twice")
-            self.sampled[entry.tree, entry.index] = entry
-        else:
-            for one in entry:
-                if (one.tree, one.index) not in self.sampled or (one.tree, one.index) in self.settled:
-                    raise ValueError(
-                        f"simulation {one.index} of tree {one.tree} is backed up twice, or before it began"
-                    )
-                self.settled[one.tree, one.index] = one
-        self.entries.append(entry)
-
-    def keep(self, count: int) -> None:
-        """Forget all entries but the first `count`."""
-        kept = self.entries[:count]
-        self.entries, self.sampled, self.settled = [], {}, {}
-        for entry in kept:
-            self.add(entry)
-
-
-class MisfitError(Exception):
-    """An entry of a journal tells of something that this search does not do. entry: which; the message says what."""
-
-    def __init__(self, entry: Entry, message: str) -> None:
-        super().__init__(message)
-        self.entry = entry
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,10 +124,9 @@ class Journal:
         except BlockingIOError:
             os.close(self._file)
             raise InputError(f"{path}: another process is searching this shard") from None
-        self.record = Record()
+        self.entries: list[Recorded] = []
         self._places: list[tuple[int, int]] = []  # of each entry: where it begins, the checksum before it
         self._checksum = 0
-        self._chained = True
         self._synced = time.monotonic()
         try:
             self._read(owner, keep)
@@ -201,31 +134,18 @@ class Journal:
             os.close(self._file)
             raise
 
-    def sampled(self, tree: int, leaf: int, index: int, seed: int, completion: Completion) -> None:
-        """Samples have arrived."""
-        samples = completion.samples
-        head = {
-            "kind": "samples",
-            "at": [tree, leaf, index],
-            "seed": seed,
-            "error": completion.error,
-            "samples": [[len(sample.tokens), sample.finish, sample.text] for sample in samples],
-        }
+    def record(self, coroutine: int, number: int, work: Work, result: Any) -> None:
+        """Write one result down (see `runner.ResultLog`)."""
+        head: dict[str, Any] = {"kind": "result", "at": [coroutine, number], "work": fingerprint(work)}
+        if not isinstance(result, Completion):
+            self._append(head | {"values": [_plain(value) for value in result]})
+            return
+        samples = result.samples
+        head |= {"error": result.error, "probabilities": list(result.probabilities)}
+        head["samples"] = [[len(sample.tokens), sample.finish, sample.text] for sample in samples]
         tokens = np.array([token for sample in samples for token in sample.tokens], "<i4")
         logprobs = np.array([value for sample in samples for value in sample.logprobs], "<f8")
         self._append(head, tokens.tobytes() + logprobs.tobytes())
-
-    def settled(self, simulations: Sequence[Settled]) -> None:
-        """Simulations are about to be backed up together."""
-        rows = [
-            [
-                [one.tree, one.index],
-                [[end.value, end.answer, end.verified] for end in one.outcomes],
-                [[list(answer.probabilities), answer.error] for answer in one.answers],
-            ]
-            for one in simulations
-        ]
-        self._append({"kind": "settled", "simulations": rows})
 
     def close(self) -> None:
         """Let go of the file; it stays."""
@@ -236,23 +156,18 @@ class Journal:
         self.path.unlink()
         self.close()
 
-    def set_aside_from(self, entry: Entry, why: str) -> None:
-        """This entry and all after it cannot be used: they leave the journal for a file beside it, and the log says so.
-
-        Raises ValueError if it is not an entry of this journal.
-        """
-        number = next((n for n, one in enumerate(self.record.entries) if one is entry), None)
-        if number is None:
-            raise ValueError("not an entry of this journal")
-        start, self._checksum = self._places[number]
+    def set_aside_from(self, position: int, why: str) -> None:
+        """The entry at `position` and all after it cannot be used: they leave the journal for a file beside it, and the
+        log says so."""
+        start, self._checksum = self._places[position]
         self._drop(self.path.read_bytes(), start, why)
-        del self._places[number:]
-        self.record.keep(number)
+        del self._places[position:]
+        del self.entries[position:]
 
     def _append(self, head: dict[str, Any], body: bytes = b"") -> None:
         text = json.dumps(head, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "surrogatepass")
         payload = struct.pack("<I", len(text)) + text + body
-        self._checksum = zlib.crc32(payload, self._checksum if self._chained else 0)
+        self._checksum = zlib.crc32(payload, self._checksum)
         data = _HEAD.pack(len(payload), self._checksum) + payload
         while data:
             data = data[os.write(self._file, data) :]
@@ -266,7 +181,6 @@ class Journal:
         if first is not None and first.head.get("kind") == "journal":
             self._check(first.head, owner)
             if keep:
-                self._chained = first.head["format"] > 1
                 self._checksum = first.checksum
                 self._read_entries(data, first.end)
                 return
@@ -277,11 +191,11 @@ class Journal:
 
     def _read_entries(self, data: bytes, start: int) -> None:
         while start < len(data):
-            stored = _stored(data, start, self._checksum if self._chained else 0)
+            stored = _stored(data, start, self._checksum)
             try:
                 if stored is None:
                     raise ValueError("it is damaged, or not where it was written")
-                self.record.add(_entry(stored))
+                self.entries.append(_recorded(stored))
             except (ValueError, KeyError, TypeError) as error:
                 self._drop(data, start, str(error))
                 return
@@ -303,9 +217,9 @@ class Journal:
         os.ftruncate(self._file, start)
 
     def _check(self, head: dict[str, Any], owner: dict[str, str]) -> None:
-        if head.get("format") not in FORMATS or not isinstance(head.get("owner"), dict):
-            accepted = " or ".join(map(str, FORMATS))
-            raise InputError(f"{self.path}: not a journal of format {accepted}; delete it to search its shard anew")
+        if head.get("format") != FORMAT or not isinstance(head.get("owner"), dict):
+            found = f"a journal of format {head.get('format')!r}"
+            raise InputError(f"{self.path}: {found} (accepted: {FORMAT}); delete it to search its shard anew")
         other = differing(head["owner"], owner)
         if other:
             raise InputError(
@@ -339,18 +253,17 @@ def _stored(data: bytes, start: int, before: int) -> _Stored | None:
     return _Stored(start, start + _HEAD.size + size, checksum, head, payload[4 + length :])
 
 
-def _entry(stored: _Stored) -> Entry:
+def _recorded(stored: _Stored) -> Recorded:
     """What a record tells. Raises ValueError, KeyError or TypeError where it is of no known kind or form."""
     head = stored.head
-    if head["kind"] == "samples":
-        tree, leaf, index = map(int, head["at"])
-        return Sampled(tree, leaf, index, int(head["seed"]), _samples(head["samples"], stored.body), head["error"])
-    if head["kind"] != "settled":
+    if head["kind"] != "result":
         raise ValueError(f"a record of the unknown kind {head['kind']!r}")
-    return [
-        Settled(int(tree), int(index), [Outcome(*end) for end in outcomes], [_answer(*answer) for answer in answers])
-        for (tree, index), outcomes, answers in head["simulations"]
-    ]
+    coroutine, number = map(int, head["at"])
+    result: Any = head.get("values")
+    if result is None:
+        samples = _samples(head["samples"], stored.body)
+        result = Completion(-1, samples, tuple(map(float, head["probabilities"])), head["error"])
+    return Recorded(coroutine, number, int(head["work"]), result)
 
 
 def _samples(about: list[list[Any]], body: bytes) -> tuple[Sample, ...]:
@@ -364,5 +277,6 @@ def _samples(about: list[list[Any]], body: bytes) -> tuple[Sample, ...]:
     return tuple(samples)
 
 
-def _answer(probabilities: list[float], error: str | None) -> Completion:
-    return Completion(-1, probabilities=tuple(probabilities), error=error)
+def _plain(value: Any) -> Any:
+    """A call's result as JSON has it: NumPy's numbers as Python's, of the same value."""
+    return value.item() if isinstance(value, np.generic) else value

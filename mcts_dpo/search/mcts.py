@@ -1,24 +1,59 @@
-"""Monte Carlo tree search over reasoning steps, many problems at once.
+"""Monte Carlo tree search over reasoning steps: each tree is a coroutine, and a runner drives many of them.
 
-In: problems, an engine, settings. Out: a `Forest`. What one simulation does is in simulation.py; when it is done is
-the schedule: waves.py, deterministic, or events.py, where no tree waits for another.
+In: problems, an engine, settings. Out: a `Forest`. One simulation has four acts, as in every description of the method:
+expand (samples from a selected leaf become nodes), verify (the ends of solutions), evaluate (rewards of the new nodes)
+and backup. Trees know nothing of each other, nor of when they are resumed: runner.py decides that.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Hashable, Sequence
+from dataclasses import astuple, dataclass
+from itertools import accumulate
+from typing import Any
 
-from mcts_dpo.engines.base import Engine
-from mcts_dpo.files import InputError
+import numpy as np
+
+from mcts_dpo.engines.base import Completion, Engine, Request, Sample
+from mcts_dpo.engines.coroutine import Concurrent, Coroutine, Work, call, gather
+from mcts_dpo.files import InputError, seed_from
 from mcts_dpo.problems import Problem
 from mcts_dpo.progress import Progress, silent
-from mcts_dpo.prompts import PromptSettings
-from mcts_dpo.search.desk import SearchClock
-from mcts_dpo.search.events import run_events
-from mcts_dpo.search.forest import Forest
+from mcts_dpo.prompts import PromptSettings, step_stops
+from mcts_dpo.search import kernels
+from mcts_dpo.search.expansion import Step, attach, attach_unsampled, step_texts, whole_solution
+from mcts_dpo.search.faithful import answer_end, confidence_value, outcome_value
+from mcts_dpo.search.forest import FINISHES, LENGTH, NONE, Forest
+from mcts_dpo.search.rewards import Outcome, ends_with_answer, outcome, probability_of_yes, with_noise
+from mcts_dpo.search.runner import ResultLog, Runner, RunnerClock, Schedule
 from mcts_dpo.search.settings import SearchSettings
-from mcts_dpo.search.simulation import Mode, Task, start
-from mcts_dpo.search.waves import run_waves
+from mcts_dpo.search.state import Mode, SearchState, TreeState, begin, end, fail, simulations_left, unspent_tokens
+from mcts_dpo.search.stopping import advance_or_end
+
+NO_TOKENS = "samples without a token were dropped"
+
+
+@dataclass(slots=True, eq=False)
+class Simulation:
+    """One simulation in flight.
+
+    index: which of the tree's; its samples are seeded from it. last: the sampled step is the last that may be.
+    reserved_tokens: see `TreeState`. new: nodes to judge. ends: for each sample its last node, one visit each.
+    expanded: its samples are in the forest.
+    """
+
+    leaf: int
+    index: int
+    last: bool
+    request: Request
+    reserved_tokens: int = 0
+    new: Sequence[int] = ()
+    ends: Sequence[int] = ()
+    expanded: bool = False
+
+
+# --- the search of many problems -------------------------------------------------------------------------
 
 
 def search(
@@ -29,26 +64,32 @@ def search(
     settings: SearchSettings,
     mode: Mode = "train",
     progress: Progress = silent,
-    clock: SearchClock | None = None,
+    clock: RunnerClock | None = None,
 ) -> Forest:
     """One tree per problem, in the order of `problems`.
 
     mode:  "train" verifies outcomes against the reference answers; "solve" takes them away first, so that nothing
            here can depend on them. A problem without a reference answer is searched as in "solve".
-    clock: to it is added where the time went.
+    clock: the time spent is added to it.
 
     A problem whose prompt leaves no room, or one of whose requests the engine refuses, ends as "failed" with the
     reason in its `TreeInfo`; the others go on. Raises InputError if two problems share an id (their samples would
-    be the same).
+    be the same), and EngineDiedError.
     """
     require_unique(problems)
-    task = start(problems, engine, prompt, settings, mode)
-    if settings.schedule == "waves":
-        run_waves(task, clock, lambda task: report(task, progress))
-        return task.forest
-    run_events([task], engine, settings, clock, told=lambda task: report(task, progress))
-    report(task, progress)
-    return task.forest.by_tree()
+    state = begin(problems, engine, prompt, settings, mode)
+    runner: Runner[None] = Runner(engine, settings.schedule, alive=settings.alive, clock=clock)
+    admit(runner, 0, state)
+    while runner.busy:
+        runner.step()
+        report(state, progress)
+    runner.close()
+    return state.forest.by_tree()
+
+
+def admit(runner: Runner[None], key: Hashable, state: SearchState, log: ResultLog | None = None) -> None:
+    """Let a runner grow the trees of a search, where its log left them if there is one."""
+    runner.admit(key, [grow_tree(state, tree, state.settings.schedule) for tree in state.trees], log)
 
 
 def require_unique(problems: Sequence[Problem]) -> None:
@@ -60,9 +101,375 @@ def require_unique(problems: Sequence[Problem]) -> None:
         seen.add(problem.id)
 
 
-def report(task: Task, progress: Progress) -> None:
+def report(state: SearchState, progress: Progress) -> None:
     """Progress in problems, by the simulations done; a tree that ended early counts as a whole one."""
-    tally = task.tally
-    done = tally.simulations // task.settings.simulations
-    solved = tally.solved / max(1, len(task.trees))
-    progress("search", done, len(task.trees), tokens=float(tally.tokens), solved=solved)
+    totals = state.totals
+    done = totals.simulations // state.settings.simulations
+    solved = totals.solved / max(1, len(state.trees))
+    progress("search", done, len(state.trees), tokens=float(totals.tokens), solved=solved)
+
+
+# --- one tree --------------------------------------------------------------------------------------------
+
+
+def grow_tree(state: SearchState, tree: TreeState, schedule: Schedule) -> Coroutine[None]:
+    """Search one tree until it ends. With several parallel leaves they move in step when the schedule is synchronous,
+    and each for itself when it is not.
+
+    Closed while something is out, it leaves a sound tree: samples that were not judged count without judgement, and the
+    tree's status is "cancelled".
+    """
+    together: Concurrent[None] = Concurrent()
+    new: list[Work] = []
+    try:
+        while True:
+            for leaves in _selected(state, tree, schedule == "synchronous"):
+                new += together.start(_simulate(state, tree, leaves))
+            if not together.running:
+                if tree.running:
+                    raise RuntimeError(f"tree {tree.index} is not done, and nothing is under way for it")
+                return
+            new = together.deliver((yield new))
+            if together.ended:
+                together.ended.clear()
+                advance_or_end(state, tree)
+    except GeneratorExit:
+        for simulation in together.running:
+            simulation.close()
+        if tree.running:
+            end(state, tree, "cancelled")
+        raise
+
+
+def _selected(state: SearchState, tree: TreeState, in_step: bool) -> list[list[int]]:
+    """Leaves to expand now, in groups that are backed up together; [] if there is nothing to do."""
+    if not tree.running or (in_step and tree.in_flight):
+        return []
+    wanted = min(state.settings.parallel_leaves - tree.in_flight, simulations_left(state, tree))
+    leaves = select(state, tree, wanted) if wanted > 0 else []
+    if not leaves and not tree.in_flight:
+        advance_or_end(state, tree)
+    return [leaves] if in_step and leaves else [[leaf] for leaf in leaves]
+
+
+def select(state: SearchState, tree: TreeState, wanted: int) -> list[int]:
+    """Up to so many leaves of a tree to expand, by the settings' rule; see `kernels.select`."""
+    settings = state.settings
+    gumbel = None
+    if settings.selection == "gumbel":
+        constants = settings.gumbel
+        gumbel = kernels.Gumbel(
+            seeds=np.array([tree.noise], np.int64),
+            considered=constants.considered,
+            simulations=settings.simulations - 1,  # one goes into the root itself
+            c_visit=constants.c_visit,
+            c_scale=constants.c_scale,
+        )
+    leaves = kernels.select(
+        state.forest,
+        np.array([tree.index], np.int64),
+        np.array([wanted], np.int64),
+        {"puct": kernels.PUCT, "uct": kernels.UCT, "gumbel": kernels.GUMBEL}[settings.selection],
+        settings.c_puct,
+        roots=np.array([tree.search_root], np.int64),
+        gumbel=gumbel,
+        root_twice=settings.faithful.root_twice,
+    )
+    return [leaf for leaf in leaves[0].tolist() if leaf != NONE]
+
+
+def _simulate(state: SearchState, tree: TreeState, leaves: Sequence[int]) -> Coroutine[None]:
+    """Simulations from selected leaves that are backed up together."""
+    simulations = [plan(state, tree, leaf) for leaf in leaves]
+    try:
+        completions: list[Completion] = yield from gather([one.request for one in simulations])
+        for simulation, completion in zip(simulations, completions, strict=True):
+            expand(state, tree, simulation, completion)
+        yield from verify(state, tree, [node for one in simulations for node in one.new])
+        judgements = yield from evaluate(state, tree, [node for one in simulations for node in one.new])
+    except GeneratorExit:
+        for simulation in simulations:
+            tree.reserved_tokens -= 0 if simulation.expanded else simulation.reserved_tokens
+        backup(state, tree, simulations, {})
+        raise
+    backup(state, tree, simulations, judgements)
+
+
+# --- expand ----------------------------------------------------------------------------------------------
+
+
+def plan(state: SearchState, tree: TreeState, leaf: int) -> Simulation:
+    """A simulation from a selected leaf, with the request for its samples."""
+    settings, forest = state.settings, state.forest
+    solution = forest.solution_tokens(leaf)
+    last = settings.expand == "rollout" or int(forest.depth[leaf]) + 1 >= settings.max_depth
+    # Merged steps may stand for shorter ones that were sampled, so a path can be a little longer than its samples.
+    room = max(1, tree.limit - len(solution))
+    n, size, reserved = settings.children, room if last else min(room, settings.max_step_tokens), 0
+    if settings.budget is not None and tree.info.mode == "solve":
+        n, size, reserved = _affordable(state, tree, leaf, n, size)
+    stop, visible = (state.prompt.stop, False) if last else step_stops(state.prompt)
+    request = Request(
+        id=-1,  # given when it is sent
+        prefix=(*tree.info.prompt_tokens, *solution),
+        n=n,
+        max_tokens=size,
+        temperature=settings.temperature,
+        top_p=settings.top_p,
+        stop=stop,
+        visible=visible,
+        seed=seed_from(settings.seed, tree.problem.id, tree.started),
+    )
+    simulation = Simulation(leaf, tree.started, last, request, reserved)
+    tree.started += 1
+    tree.in_flight += 1
+    tree.reserved_tokens += reserved
+    return simulation
+
+
+def _affordable(state: SearchState, tree: TreeState, leaf: int, n: int, size: int) -> tuple[int, int, int]:
+    """What a budget still pays of n samples of `size` tokens at most: (samples, tokens each, tokens reserved).
+
+    The samples share what is left, which simulations that may run beside this one share too. They are fewer where
+    there is too little left for samples as long as the longest so far. Each keeps back the questions it may cost.
+    """
+    settings = state.settings
+    questions = 1
+    if settings.expand == "rollout" and settings.self_evaluation.at == "all":
+        questions = settings.max_depth - int(state.forest.depth[leaf])
+    cost = questions * tree.question.cost if tree.question else 0
+    beside = settings.parallel_leaves if leaf != tree.info.root else 1  # the root is expanded alone
+    share = unspent_tokens(state, tree) // max(1, beside - tree.in_flight)
+    n = min(n, max(1, share // (max(1, tree.longest) + cost)))
+    size = max(1, min(size, share // n - cost))
+    return n, size, n * (size + cost)
+
+
+def expand(state: SearchState, tree: TreeState, simulation: Simulation, completion: Completion) -> None:
+    """Hang samples under their leaf. A refused request fails the tree and adds nothing, and so do samples none of which
+    has a token; if some have, the others are dropped and noted."""
+    forest, settings = state.forest, state.settings
+    tree.reserved_tokens -= simulation.reserved_tokens
+    simulation.expanded = True
+    samples = [sample for sample in completion.samples if sample.tokens]
+    if completion.error is not None or not samples:
+        fail(state, tree, completion.error or "the engine gave no sample that has a token")
+        return
+    if len(samples) < len(completion.samples) and NO_TOKENS not in tree.info.notes:
+        tree.info.notes.append(NO_TOKENS)
+    before = forest.solution_tokens(simulation.leaf)
+    steps = _steps(state, tree, simulation, samples, before)
+    simulation.new, simulation.ends = attach(forest, simulation.leaf, steps, settings.length_penalty)
+    simulation.new = [*simulation.new, *_add_reference(state, tree, simulation.leaf, before)]
+    # Their questions are paid now: other simulations may start before they are asked.
+    questions = tree.question.cost * len(_asked(state, simulation.new)) if tree.question else 0
+    tokens = sum(len(sample.tokens) for sample in samples) + questions
+    tree.longest = max(tree.longest, *(len(sample.tokens) for sample in samples))
+    tree.info.generated += tokens
+    tree.info.simulations += 1
+    state.totals.tokens += tokens
+    state.totals.simulations += tree.running and tree.info.simulations <= settings.simulations
+
+
+def _steps(
+    state: SearchState, tree: TreeState, simulation: Simulation, samples: Sequence[Sample], before: Sequence[int]
+) -> list[list[Step]]:
+    """Each sample as the steps that it becomes."""
+    settings = state.settings
+    if settings.expand == "step":
+        return [[_one_step(state, tree, simulation, sample, before)] for sample in samples]
+    room = settings.max_depth - int(state.forest.depth[simulation.leaf])
+    return [whole_solution(sample, before, state.engine.tokenizer, state.prompt, room) for sample in samples]
+
+
+def _one_step(
+    state: SearchState, tree: TreeState, simulation: Simulation, sample: Sample, before: Sequence[int]
+) -> Step:
+    """One sample of `expand: step`: a step, after the solution tokens `before`."""
+    (text,) = step_texts(before, sample.tokens, [len(sample.tokens)], state.engine.tokenizer)
+    finish: str = sample.finish
+    if finish == "stop" and not simulation.last:
+        full = len(before) + len(sample.tokens) >= tree.limit
+        finish = _step_finish(state.prompt, state.forest.solution_text(simulation.leaf), text, full)
+    return Step(sample.tokens, sample.logprobs, text, FINISHES.index(finish))
+
+
+def _step_finish(prompt: PromptSettings, before: str, added: str, full: bool) -> str:
+    """Why the solution ends with a step that met a stop string; "" if that was the end of the step only."""
+    if meets_stop(prompt, before, added):
+        return "stop"
+    if ends_with_answer(before, added, prompt):
+        return "answer"
+    return "length" if full else ""
+
+
+def meets_stop(prompt: PromptSettings, before: str, added: str) -> bool:
+    """Whether a stop string of whole solutions ends in `added`. It may begin in the text before: a solution that ends
+    with two line breaks does, where steps end with one."""
+    whole = before + added
+    return any(whole.find(stop, max(0, len(before) - len(stop) + 1)) >= 0 for stop in prompt.stop)
+
+
+def _add_reference(state: SearchState, tree: TreeState, leaf: int, before: Sequence[int]) -> list[int]:
+    """Where a leaf lies on the reference solution's path, what comes next there becomes a child. Returns new nodes."""
+    place = tree.reference.get(leaf)
+    if place is None or place >= len(tree.steps):
+        return []
+    settings, forest = state.settings, state.forest
+    room = settings.max_depth - int(forest.depth[leaf])
+    chain = tree.steps[place:]
+    if len(chain) > room:
+        chain = [*chain[: room - 1], tuple(token for step in chain[room - 1 :] for token in step)]
+    whole = len(chain)
+    if settings.expand == "step":
+        chain = chain[:1]
+    if sum(map(len, chain)) > tree.limit - len(before):
+        return []
+    ends = list(accumulate(map(len, chain)))
+    texts = step_texts(before, [token for step in chain for token in step], ends, state.engine.tokenizer)
+    last = FINISHES.index("end" if tree.steps[-1][-1] == answer_end(state.engine.tokenizer, state.prompt) else "answer")
+    steps = [
+        Step(tokens, (math.nan,) * len(tokens), text, last if turn == whole else 0)
+        for turn, (tokens, text) in enumerate(zip(chain, texts, strict=True), 1)
+    ]
+    new, nodes = attach_unsampled(forest, leaf, steps)
+    tree.reference.update((node, place + turn) for turn, node in enumerate(nodes, 1))
+    return new
+
+
+# --- verify ----------------------------------------------------------------------------------------------
+
+
+def verify(state: SearchState, tree: TreeState, new: Sequence[int]) -> Coroutine[None]:
+    """Verify the solutions that end in new nodes."""
+    forest = state.forest
+    ends = [node for node in new if forest.terminal[node]]
+    items = [
+        (state.prompt.prefill + forest.solution_text(node), bool(forest.finish[node] == LENGTH), tree.problem, state)
+        for node in ends
+    ]
+    found = yield from call(verified, items)
+    for node, row in zip(ends, found, strict=True):
+        result = Outcome(*row)
+        forest.outcome[node] = result.value
+        forest.answers[node] = result.answer
+        tree.info.unanswered += result.answer is None
+        tree.info.unverified += not result.verified
+        if result.value > 0 and not tree.solved:
+            tree.solved = True
+            state.totals.solved += 1
+
+
+def verified(items: Sequence[tuple[str, bool, Problem, SearchState]]) -> list[list[Any]]:
+    """The outcome of each solution (text, whether it was cut, problem, search), as a row that a journal can hold."""
+    return [list(astuple(_outcome(*item))) for item in items]
+
+
+def _outcome(text: str, cut: bool, problem: Problem, state: SearchState) -> Outcome:
+    found = outcome(text, cut, problem, state.prompt.answer_style)
+    return with_noise(found, text, problem, state.settings.noise, state.settings.seed)
+
+
+# --- evaluate --------------------------------------------------------------------------------------------
+
+
+def evaluate(state: SearchState, tree: TreeState, new: Sequence[int]) -> Coroutine[dict[int, list[float]]]:
+    """What is added to the outcomes of new nodes, in order: self-evaluation and value model, each times its weight."""
+    found: dict[int, list[float]] = {node: [] for node in new}
+    yield from _self_evaluation(state, tree, new, found)
+    yield from _value_model(state, tree, new, found)
+    return found
+
+
+def _self_evaluation(
+    state: SearchState, tree: TreeState, new: Sequence[int], found: dict[int, list[float]]
+) -> Coroutine[None]:
+    settings, forest = state.settings, state.forest
+    if tree.question is None:
+        return
+    asked = _asked(state, new)
+    answers: list[Completion] = yield from gather([_question(state, tree, node) for node in asked])
+    for node, answer in zip(asked, answers, strict=True):
+        if answer.error is not None:
+            fail(state, tree, answer.error)
+            continue
+        forest.confidence[node] = probability_of_yes(answer.probabilities)
+        judged = confidence_value(settings.faithful, float(forest.confidence[node]), int(forest.depth[node]))
+        found[node].append(settings.self_evaluation.weight * judged)
+
+
+def _asked(state: SearchState, new: Sequence[int]) -> list[int]:
+    """The new nodes that the policy is asked about."""
+    everywhere = state.settings.self_evaluation.at == "all"
+    return [node for node in new if everywhere or state.forest.terminal[node]]
+
+
+def _question(state: SearchState, tree: TreeState, node: int) -> Request:
+    """The self-evaluation of the solution up to a node."""
+    assert tree.question is not None
+    solution = state.forest.solution_tokens(node)
+    if FINISHES[state.forest.finish[node]] == "end":
+        solution.pop()  # the question closes the turn itself
+    prefix = (*tree.info.prompt_tokens, *solution, *tree.question.suffix)
+    return Request(id=-1, prefix=prefix, choices=tree.question.choices)
+
+
+def _value_model(
+    state: SearchState, tree: TreeState, new: Sequence[int], found: dict[int, list[float]]
+) -> Coroutine[None]:
+    settings, forest = state.settings.value_model, state.forest
+    if state.values is None or settings is None:
+        return
+    judged = [node for node in new if settings.at == "all" or forest.terminal[node]]
+    prompt = tree.info.prompt_tokens
+    prefixes = [(*prompt, *forest.solution_tokens(node)) for node in judged]
+    values = yield from call(state.values.confidences, prefixes)
+    for node, value in zip(judged, values, strict=True):
+        found[node].append(settings.weight * value)
+
+
+# --- backup ----------------------------------------------------------------------------------------------
+
+
+def backup(
+    state: SearchState, tree: TreeState, simulations: Sequence[Simulation], judgements: dict[int, list[float]]
+) -> None:
+    """Rewards of the new nodes from their outcomes and judgements, then priors, backup and release."""
+    forest, settings = state.forest, state.settings
+    tree.in_flight -= len(simulations)
+    for node in (node for simulation in simulations for node in simulation.new):
+        text = state.prompt.prefill + forest.solution_text(node) if forest.outcome[node] > 0 else ""
+        forest.reward[node] = outcome_value(settings.faithful, int(forest.outcome[node]), text, tree.problem)
+        for judgement in judgements.get(node, ()):
+            forest.reward[node] += judgement
+    # Every parent on the path of a sample, down from the leaf, has a child whose mass has grown.
+    touched = {int(forest.parent[node]) for one in simulations for node in {*_below(forest, one), *one.new}}
+    kernels.set_priors(forest, np.array(sorted(touched), np.int64), settings.prior == "normalised")
+    rule = kernels.PAPER if settings.backup == "paper" else kernels.MEAN
+    faithful = settings.faithful
+    unsampled = [node for one in simulations for node in one.new[::-1] if not forest.samples[node]]
+    if unsampled:
+        kernels.refresh(forest, np.array(unsampled), rule, settings.gamma, unvisited_as_one=faithful.unvisited_as_one)
+    kernels.back_up(
+        forest,
+        np.array([end for one in simulations for end in one.ends], np.int64),
+        rule,
+        settings.gamma,
+        root_twice=faithful.root_twice,
+        unvisited_as_one=faithful.unvisited_as_one,
+        leaves=np.array([one.leaf for one in simulations if one.ends], np.int64),
+    )
+    refused = [one.leaf for one in simulations if not one.ends]
+    if refused:
+        kernels.release(forest, np.array(refused, np.int64), expanded=False)
+
+
+def _below(forest: Forest, simulation: Simulation) -> set[int]:
+    """The nodes that the samples of a simulation run through, from below its leaf to their ends."""
+    found: set[int] = set()
+    for last in simulation.ends:
+        node = last
+        while node != simulation.leaf and node not in found:
+            found.add(node)
+            node = int(forest.parent[node])
+    return found

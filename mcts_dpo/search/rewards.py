@@ -121,7 +121,7 @@ def ends_with_answer(before: str, step: str, prompt: PromptSettings) -> bool:
 
 
 @dataclass(frozen=True, slots=True)
-class Question:
+class SelfEvaluationPrompt:
     """The self-evaluation of one problem: what is appended to the solution so far, and the answers yes and no."""
 
     suffix: tuple[int, ...]
@@ -138,15 +138,15 @@ class Question:
         return len(self.suffix) + self.cost
 
 
-def question(
+def self_evaluation_prompt(
     problem: Problem, tokenizer: PreTrainedTokenizerBase, prompt: PromptSettings, settings: SelfEvaluationSettings
-) -> Question | None:
+) -> SelfEvaluationPrompt | None:
     """The question to ask for this problem; None if self-evaluation has no weight."""
     if settings.weight == 0.0:
         return None
     hint = (problem.solution or problem.answer) if settings.hint else None
     suffix, (yes, no) = self_evaluation(tokenizer, prompt, hint)
-    return Question(tuple(suffix), (tuple(yes), tuple(no)))
+    return SelfEvaluationPrompt(tuple(suffix), (tuple(yes), tuple(no)))
 
 
 def value_model(settings: ValueRewardSettings | None, tokenizer: PreTrainedTokenizerBase) -> ValueModel | None:

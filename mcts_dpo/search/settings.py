@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from mcts_dpo.search.faithful import FaithfulSettings
 from mcts_dpo.settings import Settings
@@ -91,18 +91,17 @@ class SearchSettings(Settings):
     gamma:           γ, the discount of one step.
     backup:          "paper" (values recomputed from children) or "mean" (mean of the returns, as AlphaZero).
     value_model:     a trained head's judgement as a reward, beside the policy's own; null: none.
-    parallel_leaves: most leaves of one tree that are out at once, held apart by a virtual loss each. In waves always as
-                     many; with events only where fewer trees than `alive` are left.
-    schedule:        "waves": all trees move in step, so that the same search gives the same bytes on the same engine,
-                     whatever else it runs; "events": every tree moves the moment its own completion is back, keeping
-                     the engine busy. With one parallel leaf the trees are the same as far as the engine's own
-                     arithmetic is (other engines' last digits than those of the transformers engine on a CPU may
-                     depend on what they run together).
+    parallel_leaves: most leaves of one tree that are out at once, held apart by a virtual loss each.
+    schedule:        "synchronous": all trees move in step, so that the same search gives the same bytes on the same
+                     engine, whatever else it runs; "asynchronous": every tree moves the moment its own completion is
+                     back, which keeps the engine busy. With one parallel leaf the trees are the same as far as the
+                     engine's own arithmetic is (other engines' last digits than those of the transformers engine on a
+                     CPU may depend on what they run together).
     resume:          what a killed search over shards goes on from. "journal": all that the engine gave; what is left it
                      computes in other company than it would have, which changes nothing on the transformers engine on
                      a CPU, but can change last digits on others. "shard": whole shards alone, so that such an engine's
                      bytes, too, are those of an undisturbed search (as far as it repeats its own).
-    alive:           trees searched at a time with "events"; None: twice as many as the engine runs sequences.
+    alive:           trees searched at a time with "asynchronous"; None: twice as many as the engine runs sequences.
     faithful:        departures of the released MCTS-DPO code from its paper, all off.
     noise:           wrong answers accepted by luck, none.
     seed:            a problem's samples depend on it, on the problem's id and on the simulation's index alone.
@@ -129,12 +128,21 @@ class SearchSettings(Settings):
     self_evaluation: SelfEvaluationSettings = SelfEvaluationSettings()
     value_model: ValueRewardSettings | None = None
     parallel_leaves: int = Field(default=1, ge=1, le=1024)
-    schedule: Literal["waves", "events"] = "waves"
+    schedule: Literal["synchronous", "asynchronous"] = "synchronous"
     resume: Literal["journal", "shard"] = "journal"
     alive: int | None = Field(default=None, ge=1)
     faithful: FaithfulSettings = FaithfulSettings()
     noise: NoiseSettings = NoiseSettings()
     seed: int = Field(default=0, ge=0)
+
+    @field_validator("schedule", mode="before")
+    @classmethod
+    def _renamed(cls, value: object) -> object:
+        """The first edition's names are answered with today's."""
+        renamed = {"waves": "synchronous", "events": "asynchronous"}
+        if isinstance(value, str) and value in renamed:
+            raise ValueError(f"is called {renamed[value]!r} now")
+        return value
 
     @model_validator(mode="after")
     def _coherent(self) -> SearchSettings:

@@ -3,33 +3,30 @@
 In: problems and a way to get an engine. Out: `shard-0000.parquet` and so on in a folder. A shard that is there is not
 searched again, and refused if it is of another search; of one that is not, everything that the engine gave before the
 search was killed is taken from the journal beside it (journal.py), which goes when the shard is whole; unless `resume`
-says that it be searched anew. With `schedule: waves` the engine is emptied before each shard, so that a shard's bytes
-depend on its own problems alone; with `schedule: events` the trees of the next shard are begun while the last ones of a
-shard still run. Knows nothing of rounds or run directories.
+says that it be searched anew. With `schedule: synchronous` the engine is emptied before each shard, so that a shard's
+bytes depend on its own problems alone; with `schedule: asynchronous` the trees of the next shard are begun while the
+last ones of a shard still run. Knows nothing of rounds or run directories.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections import deque
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
 from mcts_dpo.engines.base import Engine
+from mcts_dpo.engines.retry import EngineDiedError
 from mcts_dpo.files import InputError
 from mcts_dpo.problems import Problem
-from mcts_dpo.progress import Progress, part_of, silent
+from mcts_dpo.progress import Progress, silent
 from mcts_dpo.prompts import PromptSettings
-from mcts_dpo.search.desk import SearchClock
-from mcts_dpo.search.events import run_events
-from mcts_dpo.search.journal import Journal, MisfitError, differing, identity
-from mcts_dpo.search.lasting import EngineDiedError
-from mcts_dpo.search.mcts import report, require_unique
+from mcts_dpo.search.journal import Journal, differing, identity
+from mcts_dpo.search.mcts import admit, require_unique
+from mcts_dpo.search.runner import Runner, RunnerClock
 from mcts_dpo.search.settings import SearchSettings
-from mcts_dpo.search.simulation import Task, start
+from mcts_dpo.search.state import SearchState, Totals, begin
 from mcts_dpo.search.storage import made_with, save
-from mcts_dpo.search.waves import run_waves
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +48,7 @@ def search_shards(
     settings: SearchSettings,
     policy: str = "",
     progress: Progress = silent,
-    clock: SearchClock | None = None,
+    clock: RunnerClock | None = None,
     trusting: bool = False,
 ) -> list[Path]:
     """Search all problems, `shard_size` at a time. Returns the shards' paths, in the order of the problems.
@@ -121,117 +118,95 @@ def search_some(
     settings: SearchSettings,
     policy: str = "",
     progress: Progress = silent,
-    clock: SearchClock | None = None,
+    clock: RunnerClock | None = None,
 ) -> None:
     """Search these shards, whose files are not there. total: problems of the whole search, for `progress`."""
-    owners = {shard.first: identity(settings, prompt, shard.problems, "train", policy) for shard in shards}
-
-    def begin(shard: Shard) -> Task:
-        task = start(shard.problems, engine, prompt, settings, "train")
-        owner = {**owners[shard.first], "tokenizer": task.forest.tokenizer}
-        task.journal = Journal(_journal(shard), owner, keep=settings.resume == "journal")
-        return task
-
-    def finish(task: Task, shard: Shard) -> None:
-        """The shard appears whole, then its journal goes."""
-        save(task.forest, shard.path, owners[shard.first])
-        if task.journal:
-            task.journal.remove()
-
-    if settings.schedule == "waves":
-        _in_waves(shards, begin, finish, total, progress, clock)
+    shards_search = _ShardsSearch(shards, engine, prompt, settings, policy, total, progress)
+    if settings.schedule == "synchronous":
+        for shard in shards:  # one after the other, so that a shard's bytes depend on its own problems alone
+            engine.reset()
+            shards_search.search([shard], clock)
     else:
         engine.reset()
-        _by_events(shards, begin, finish, total, progress, clock, settings, engine)
+        shards_search.search(shards, clock)
 
 
-def _in_waves(
-    missing: Sequence[Shard],
-    begin: Callable[[Shard], Task],
-    finish: Callable[[Task, Shard], None],
-    total: int,
-    progress: Progress,
-    clock: SearchClock | None,
-) -> None:
-    for shard in missing:
-        share = part_of(progress, before=shard.first, total=total)
-        finish(_in_step(partial(begin, shard), clock, partial(_report, share)), shard)
+@dataclass(slots=True)
+class _Opened:
+    """A shard that is being searched."""
+
+    shard: Shard
+    state: SearchState
+    journal: Journal
 
 
-def _in_step(begin: Callable[[], Task], clock: SearchClock | None, told: Callable[[Task], None]) -> Task:
-    """The task that `begin` makes, searched in waves. Where its journal tells of another search, what cannot be used is
-    set aside and the task is begun anew: with less of a journal each time."""
-    while True:
-        task = begin()
-        task.engine.reset()
-        with _held([task].copy):
-            try:
-                run_waves(task, clock, told)
-                return task
-            except MisfitError as error:
-                assert task.journal is not None
-                task.journal.set_aside_from(error.entry, str(error))
-                task.journal.close()
+class _ShardsSearch:
+    """The search of the missing shards. finished: problems of the whole search that are done."""
 
+    def __init__(
+        self,
+        shards: Sequence[Shard],
+        engine: Engine,
+        prompt: PromptSettings,
+        settings: SearchSettings,
+        policy: str,
+        total: int,
+        progress: Progress,
+    ) -> None:
+        self._engine, self._prompt, self._settings, self._policy = engine, prompt, settings, policy
+        self._total, self._progress = total, progress
+        self._finished = total - sum(len(shard.problems) for shard in shards)
+        self._totals = Totals()
+        self._open: dict[Hashable, _Opened] = {}
 
-def _report(progress: Progress, task: Task) -> None:
-    report(task, progress)
+    def search(self, shards: Sequence[Shard], clock: RunnerClock | None) -> None:
+        """Search these shards. The next one is opened when there is room for its first tree: so memory holds the
+        forests that are being searched and no others."""
+        runner: Runner[None] = Runner(self._engine, self._settings.schedule, alive=self._settings.alive, clock=clock)
+        waiting = deque(shards)
+        try:
+            while waiting or runner.busy:
+                while waiting and runner.has_room:
+                    self._admit(runner, waiting.popleft())
+                for ended in runner.step():
+                    self._finish(ended.key)
+                self._report()
+        except BaseException as error:
+            for opened in self._open.values():  # the journals stay, for the next attempt
+                opened.journal.close()
+            if isinstance(error, EngineDiedError):
+                raise EngineDiedError(
+                    f"{error}; finished shards and journals are kept; fix the engine and give the same command again"
+                ) from error
+            raise
+        finally:
+            runner.close()
 
+    def _admit(self, runner: Runner[None], shard: Shard) -> None:
+        state = begin(shard.problems, self._engine, self._prompt, self._settings, "train")
+        owner = {**self._owner(shard), "tokenizer": state.forest.tokenizer}
+        journal = Journal(_journal(shard), owner, keep=self._settings.resume == "journal")
+        self._open[shard.first] = _Opened(shard, state, journal)
+        admit(runner, shard.first, state, journal)
 
-@contextmanager
-def _held(tasks: Callable[[], Iterable[Task]]) -> Iterator[None]:
-    """Let go of the journals of `tasks` if the search does not end well: they stay, for the next attempt."""
-    try:
-        yield
-    except BaseException as error:
-        for task in tasks():
-            if task.journal:
-                task.journal.close()
-        if isinstance(error, EngineDiedError):
-            raise EngineDiedError(
-                f"{error}; finished shards and journals are kept; mend the engine and give the same command again"
-            ) from error
-        raise
+    def _finish(self, key: Hashable) -> None:
+        """The shard appears whole, then its journal goes."""
+        opened = self._open.pop(key)
+        save(opened.state.forest.by_tree(), opened.shard.path, self._owner(opened.shard))
+        opened.journal.remove()
+        self._finished += len(opened.shard.problems)
+        self._totals.tokens += opened.state.totals.tokens
+        self._totals.solved += opened.state.totals.solved
 
+    def _owner(self, shard: Shard) -> dict[str, str]:
+        return identity(self._settings, self._prompt, shard.problems, "train", self._policy)
 
-def _by_events(
-    missing: Sequence[Shard],
-    begin: Callable[[Shard], Task],
-    finish: Callable[[Task, Shard], None],
-    total: int,
-    progress: Progress,
-    clock: SearchClock | None,
-    settings: SearchSettings,
-    engine: Engine,
-) -> None:
-    opened: dict[int, tuple[Task, Shard]] = {}
-    finished = total - sum(len(shard.problems) for shard in missing)
-    tokens = solved = 0
-
-    def tasks() -> Iterator[Task]:
-        for shard in missing:
-            task = begin(shard)
-            opened[id(task)] = (task, shard)
-            yield task
-
-    def tell(_: Task) -> None:
-        tallies = [task.tally for task, _ in opened.values()]
-        done = finished + sum(tally.simulations for tally in tallies) // settings.simulations
-        right = solved + sum(tally.solved for tally in tallies)
-        spent = tokens + sum(tally.tokens for tally in tallies)
-        progress("search", done, total, tokens=float(spent), solved=right / max(1, total))
-
-    def done(task: Task) -> None:
-        nonlocal finished, tokens, solved
-        _, shard = opened.pop(id(task))
-        finished += len(shard.problems)
-        tokens += task.tally.tokens
-        solved += task.tally.solved
-        task.forest = task.forest.by_tree()
-        finish(task, shard)
-
-    with _held(lambda: [task for task, _ in opened.values()]):
-        run_events(tasks(), engine, settings, clock, done=done, told=tell)
+    def _report(self) -> None:
+        open_totals = [opened.state.totals for opened in self._open.values()]
+        done = self._finished + sum(one.simulations for one in open_totals) // self._settings.simulations
+        solved = self._totals.solved + sum(one.solved for one in open_totals)
+        tokens = self._totals.tokens + sum(one.tokens for one in open_totals)
+        self._progress("search", done, self._total, tokens=float(tokens), solved=solved / max(1, self._total))
 
 
 def _journal(shard: Shard) -> Path:

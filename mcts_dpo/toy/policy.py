@@ -20,7 +20,8 @@ from numpy.typing import NDArray
 from pydantic import Field
 from transformers import GenerationConfig, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from mcts_dpo.engines import Engine, EngineSettings, Request, complete
+from mcts_dpo.engines import Completion, Engine, EngineSettings, Request
+from mcts_dpo.engines.coroutine import gather
 from mcts_dpo.engines.transformers import TransformersEngine
 from mcts_dpo.evaluation import EvaluationSettings, evaluate
 from mcts_dpo.files import InputError, seed_from, whole
@@ -28,6 +29,7 @@ from mcts_dpo.models import quiet_transformers
 from mcts_dpo.problems import Problem
 from mcts_dpo.progress import Progress, silent
 from mcts_dpo.prompts import PromptSettings, prompt_tokens, self_evaluation
+from mcts_dpo.search.runner import run
 from mcts_dpo.settings import Settings
 from mcts_dpo.statistics import area_under_roc
 from mcts_dpo.toy.tokenizer import toy_tokenizer
@@ -171,11 +173,11 @@ def self_evaluation_auc(
     after its last token. 0.5 is guessing, 1 is perfect; None if all solutions were right, or all wrong.
     """
     prefixes = [prompt_tokens(problem, engine.tokenizer, prompt) for problem in problems]
-    drawn = complete(
+    drawn = _completed(
         engine,
         [
-            Request(i, prefix, samples, max_tokens, temperature, 1.0, prompt.stop, seed_from("auc", seed, problem.id))
-            for i, (problem, prefix) in enumerate(zip(problems, prefixes, strict=True))
+            Request(0, prefix, samples, max_tokens, temperature, 1.0, prompt.stop, seed_from("auc", seed, problem.id))
+            for problem, prefix in zip(problems, prefixes, strict=True)
         ],
     )
     suffix, choices = self_evaluation(engine.tokenizer, prompt)
@@ -184,9 +186,14 @@ def self_evaluation_auc(
     for problem, prefix, completion in zip(problems, prefixes, drawn, strict=True):
         for sample in completion.samples:
             tokens = [token for token in sample.tokens if token != engine.tokenizer.eos_token_id]
-            asked.append(Request(len(asked), (*prefix, *tokens, *suffix), choices=choices))
+            asked.append(Request(0, (*prefix, *tokens, *suffix), choices=choices))
             right.append(bool(verify(problem.answer or "", extract_answer(sample.text, prompt.answer_style))))
-    return area_under_roc([answer.probabilities[0] for answer in complete(engine, asked)], right)
+    return area_under_roc([answer.probabilities[0] for answer in _completed(engine, asked)], right)
+
+
+def _completed(engine: Engine, requests: Sequence[Request]) -> list[Completion]:
+    (found,) = run([gather(requests)], engine)
+    return found if isinstance(found, list) else []
 
 
 def _lessons(

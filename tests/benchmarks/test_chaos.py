@@ -10,7 +10,7 @@ from benchmarks.chaos import chaos, contents, half_files
 from tests.conftest import ToyWorld
 
 
-@pytest.mark.parametrize(("schedule", "kills"), [("waves", 4), ("events", 2)])
+@pytest.mark.parametrize(("schedule", "kills"), [("synchronous", 4), ("asynchronous", 2)])
 def test_killed_runs_end_like_the_undisturbed_one_and_no_half_file_is_ever_seen(
     schedule: str, kills: int, toy_world: ToyWorld, tmp_path: Path
 ) -> None:

@@ -10,7 +10,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from mcts_dpo.engines import Completion, Occupancy, Request, complete
+from benchmarks.driving import complete
+from mcts_dpo.engines import Completion, Occupancy, Request
 from mcts_dpo.engines.transformers import TransformersEngine
 from tests.engines.test_transformers import engine_for, random_requests
 from tests.engines.tiny import save_model

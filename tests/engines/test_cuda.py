@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from mcts_dpo.engines import Request, complete, load_engine
+from benchmarks.driving import complete
+from mcts_dpo.engines import Request, load_engine
 from tests.engines.tiny import plain_logprobs, plain_model
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")

@@ -22,7 +22,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from mcts_dpo.engines import Occupancy, Request, complete, load_engine
+from benchmarks.driving import complete
+from mcts_dpo.engines import Occupancy, Request, load_engine
 from mcts_dpo.engines.openai import OpenAIEngine
 from mcts_dpo.engines.transformers import TransformersEngine
 from mcts_dpo.files import InputError

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from mcts_dpo.engines import Request, complete, load_engine
+from benchmarks.driving import complete
+from mcts_dpo.engines import Request, load_engine
 from mcts_dpo.engines.transformers import TransformersEngine
 from tests.engines.tiny import plain_logprobs, plain_model
 

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 import torch
 
-from mcts_dpo.engines import Completion, EngineSettings, Request, complete, load_engine
+from benchmarks.driving import complete
+from mcts_dpo.engines import Completion, EngineSettings, Request, load_engine
 from mcts_dpo.engines.base import Occupancy
 from mcts_dpo.engines.batch import Batch
 from mcts_dpo.engines.transformers import TransformersEngine

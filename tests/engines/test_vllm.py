@@ -17,7 +17,8 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
-from mcts_dpo.engines import Completion, Occupancy, Request, complete, load_engine, vllm_core
+from benchmarks.driving import complete
+from mcts_dpo.engines import Completion, Occupancy, Request, load_engine, vllm_core
 from mcts_dpo.engines.sampling import sample_tokens
 from mcts_dpo.engines.transformers import TransformersEngine
 from mcts_dpo.engines.vllm import VllmEngine

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from mcts_dpo.engines.base import Request, complete
+from benchmarks.driving import complete
+from mcts_dpo.engines.base import Request
 from mcts_dpo.evaluation import Evaluation, EvaluationSettings, compare, evaluate
 from mcts_dpo.files import InputError, read_table, seed_from, write_table
 from mcts_dpo.problems import Problem

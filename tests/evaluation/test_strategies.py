@@ -16,7 +16,7 @@ from mcts_dpo.files import InputError, read_table, write_table
 from mcts_dpo.problems import Problem
 from mcts_dpo.report import plot_strategies
 from mcts_dpo.search import SearchSettings
-from mcts_dpo.search.strategies import STRATEGIES, Attempt
+from mcts_dpo.solve import STRATEGIES, Solution
 from mcts_dpo.statistics import compare_paired
 from tests.conftest import ToyWorld
 from tests.reference.engine import AutomatonEngine
@@ -28,7 +28,7 @@ SEARCH = SearchSettings(max_tokens=24, max_step_tokens=8, max_depth=5, temperatu
 
 
 def result(strategy: str, budget: int, correct: list[bool], tokens: int | None = None) -> StrategyResult:
-    attempts = tuple(Attempt("1", "1", tokens or budget, 1) for _ in correct)
+    attempts = tuple(Solution("1", "1", tokens=tokens or budget, solutions=1) for _ in correct)
     return StrategyResult(strategy, budget, attempts, tuple(correct))  # type: ignore[arg-type]
 
 

@@ -13,7 +13,7 @@ from mcts_dpo.engines import load_engine
 from mcts_dpo.files import InputError
 from mcts_dpo.problems import Problem
 from mcts_dpo.search import Forest, SearchSettings
-from mcts_dpo.search.strategies import solve
+from mcts_dpo.solve import solve_problems
 from mcts_dpo.toy.policy import toy_prompt
 from tests.conftest import CHAT, ToyWorld
 
@@ -58,7 +58,7 @@ def test_our_engine_answers_as_it_does_without_inspect(run: Any, toy_world: ToyW
 
     policy, budget = str(toy_world.policy), 200
     problems = [Problem(f"{p.id}-1", p.question) for p in toy_world.test[:12]]
-    own = solve(
+    own = solve_problems(
         problems,
         load_engine(policy),
         [("mcts", budget), ("majority", budget)],

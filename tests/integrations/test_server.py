@@ -15,8 +15,7 @@ from mcts_dpo.engines import Engine, load_engine
 from mcts_dpo.integrations.server.dispatcher import Answered, Begun, Decided, Job
 from mcts_dpo.integrations.server.settings import ServerSettings
 from mcts_dpo.problems import Problem
-from mcts_dpo.search.strategies import STRATEGIES, Strategy, StrategySettings
-from mcts_dpo.search.strategies.live import Question, Reply, solver_for
+from mcts_dpo.solve import STRATEGIES, Asked, OnlineSolver, Solution, Strategy
 from mcts_dpo.toy.policy import toy_prompt
 from tests.conftest import ToyWorld
 from tests.integrations.serving import LONG, Served, stage, thread
@@ -33,38 +32,38 @@ def user(text: str) -> list[Any]:
     return [{"role": "user", "content": text}]
 
 
-def direct(engine: Engine, strategy: Strategy, question: str, seed: int, budget: int = 200, **search: Any) -> Reply:
-    """The reply without any server."""
-    solver = solver_for(strategy, engine, StrategySettings(), 8)
+def direct(engine: Engine, strategy: Strategy, question: str, seed: int, budget: int = 200, **search: Any) -> Solution:
+    """The solution without any server."""
+    solver = OnlineSolver(engine, 8)
     settings = stage(**search).search.model_copy(update={"seed": seed})
-    solver.admit(0, Question(Problem("question", question), toy_prompt(), settings, budget))
+    solver.admit(0, Asked(Problem("question", question), toy_prompt(), settings, budget, strategy))
     found: list[Any] = []
     while solver.busy:
         found += solver.step()
-    ((_, reply),) = found
-    assert isinstance(reply, Reply)
-    return reply
+    ((_, solution),) = found
+    assert isinstance(solution, Solution)
+    return solution
 
 
 def test_chats_are_answered_by_search(server: Served, engine: Engine, toy_world: ToyWorld) -> None:
     client = server.client()
     for problem in toy_world.test[:4]:
         answer = client.chat.completions.create(model="toy", messages=user(problem.question), seed=5)
-        reply = direct(engine, "mcts", problem.question, 5)
+        solution = direct(engine, "mcts", problem.question, 5)
         (choice,) = answer.choices
-        assert choice.message.content == reply.text
+        assert choice.message.content == solution.text
         assert choice.message.role == "assistant"
         assert choice.finish_reason == "stop"
         assert answer.usage is not None
-        assert answer.usage.prompt_tokens == reply.prompt
+        assert answer.usage.prompt_tokens == solution.prompt_tokens
         assert answer.usage.completion_tokens == len(
-            engine.tokenizer(reply.text, add_special_tokens=False)["input_ids"]
+            engine.tokenizer(solution.text, add_special_tokens=False)["input_ids"]
         )
-        assert answer.usage.total_tokens == reply.prompt + reply.spent
+        assert answer.usage.total_tokens == solution.prompt_tokens + solution.tokens
         details = answer.usage.completion_tokens_details
         assert details is not None
-        assert details.reasoning_tokens == reply.spent - answer.usage.completion_tokens
-        assert details.model_extra == {"search_tokens": reply.spent, "expansions": reply.expansions}
+        assert details.reasoning_tokens == solution.tokens - answer.usage.completion_tokens
+        assert details.model_extra == {"search_tokens": solution.tokens, "expansions": solution.expansions}
 
 
 @pytest.mark.parametrize("strategy", STRATEGIES)
@@ -125,7 +124,7 @@ def test_moves_are_streamed_before_the_end(engine: Engine, toy_world: ToyWorld) 
         events: dict[str, list[Any]] = {question: [] for question in questions}
         for question in questions:
             settings = stage(**moving).search.model_copy(update={"seed": 2})
-            asked = Question(Problem("question", question), toy_prompt(), settings, 600)
+            asked = Asked(Problem("question", question), toy_prompt(), settings, 600)
             service.dispatcher.submit(Job([asked], events[question].append, stream=True))
         served.wait_until_idle()
     assert sum(isinstance(event, Decided) for told in events.values() for event in told) >= 3

@@ -10,7 +10,8 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, field
 
-from mcts_dpo.engines.base import Engine, Request, Sample, complete
+from benchmarks.driving import complete
+from mcts_dpo.engines.base import Engine, Request, Sample
 from mcts_dpo.files import seed_from
 from mcts_dpo.problems import Problem
 from mcts_dpo.prompts import PromptSettings, prompt_tokens, self_evaluation

@@ -3,7 +3,6 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from mcts_dpo.files import InputError
 from mcts_dpo.search import (
     FINISHES,
     LENGTH,
@@ -15,7 +14,6 @@ from mcts_dpo.search import (
     render_tree,
     search,
     search_statistics,
-    solve_question,
     tree_answer,
 )
 from mcts_dpo.search.answers import mean_logprob, values
@@ -92,34 +90,6 @@ def test_mean_logprob_is_per_token_of_the_whole_path() -> None:
     forest.add_tree("p", [1], "Q")
     step = forest.add_child(0, [1, 2, 3], [-1.0, -2.0, -3.0], "a\n")
     assert mean_logprob(forest, forest.add_child(step, [4], [-2.0], "b", END)) == pytest.approx(-8 / 4)
-
-
-def test_solving_a_question() -> None:
-    settings = SETTINGS.model_copy(update={"self_evaluation": SelfEvaluationSettings(weight=1.0)})
-    solved = solve_question("ab", AutomatonEngine(6), prompt=PROMPT, settings=settings)
-    assert solved.answer in {answer for answer in solved.forest.answers if answer}
-    assert solved.text == solved.forest.solution_text(solved.found.leaf)
-    told = solved.as_dict()
-    assert told["answer"] == solved.answer
-    assert "".join(told["steps"]) == told["solution"] == solved.text
-    assert told["sampled_tokens"] == solved.forest.trees[0].generated
-    assert solved.forest.trees[0].mode == "solve"
-    for rule in ("majority", "best_q", "most_visited"):
-        again = solve_question(PROBLEMS[0], AutomatonEngine(6), prompt=PROMPT, settings=settings, rule=rule)
-        assert again.answer is not None
-
-
-def test_a_question_without_any_answer_found() -> None:
-    settings = SETTINGS.model_copy(update={"max_tokens": 1})
-    solved = solve_question("ab", AutomatonEngine(6), prompt=PROMPT, settings=settings)
-    assert (solved.answer, solved.text, solved.as_dict()["steps"]) == (None, "", [])
-
-
-def test_a_question_that_cannot_be_searched_is_told_in_one_line() -> None:
-    with pytest.raises(InputError, match="question: is empty"):
-        solve_question(" \n", AutomatonEngine(), prompt=PROMPT, settings=SETTINGS)
-    with pytest.raises(InputError, match="leaves no room in a context of 20"):
-        solve_question("a" * 30, AutomatonEngine(context=20), prompt=PROMPT, settings=SETTINGS)
 
 
 def test_a_tree_as_text() -> None:

@@ -8,7 +8,7 @@ from mcts_dpo.preferences import PreferenceSettings, extract_pairs
 from mcts_dpo.prompts import PromptSettings
 from mcts_dpo.search import Forest, SearchSettings, search, tree_answer
 from mcts_dpo.search.forest import FINISHES
-from mcts_dpo.search.strategies import solve
+from mcts_dpo.solve import solve_problems
 from tests.search.default_paths import CASES, Case, engine
 from tests.search.support import assert_sound
 
@@ -25,7 +25,7 @@ def ends(forest: Forest) -> list[int]:
 
 @cases
 @pytest.mark.parametrize("expand", ["step", "rollout"])
-@pytest.mark.parametrize("schedule", ["waves", "events"])
+@pytest.mark.parametrize("schedule", ["synchronous", "asynchronous"])
 def test_search(case: Case, expand: str, schedule: str) -> None:
     settings = SETTINGS.model_copy(update={"expand": expand, "schedule": schedule})
     problems = [case.problem(), case.problem(reference=case.wrong)]
@@ -69,7 +69,9 @@ def test_pairs(case: Case, expand: str, select: str) -> None:
 @pytest.mark.parametrize("strategy", ["greedy", "majority", "best-of-n", "weighted", "beam", "dvts", "mcts"])
 def test_strategies(case: Case, strategy: str) -> None:
     search_settings = STEP if strategy == "mcts" else SETTINGS
-    found = solve([case.problem()], engine(case), [(strategy, 600)], prompt=PromptSettings(), search=search_settings)
+    found = solve_problems(
+        [case.problem()], engine(case), [(strategy, 600)], prompt=PromptSettings(), search=search_settings
+    )
     (attempt,) = found[strategy, 600]
     assert attempt.error is None
     assert attempt.answer == case.answer

@@ -195,7 +195,7 @@ def test_the_budget_ends_a_tree() -> None:
     assert any(tree.status == "budget" for tree in budgeted.trees)
 
 
-@pytest.mark.parametrize("schedule", ["waves", "events"])
+@pytest.mark.parametrize("schedule", ["synchronous", "asynchronous"])
 def test_solving_stays_within_its_budget_with_several_leaves_out(schedule: str) -> None:
     settings = STEPS.model_copy(
         update={
@@ -272,7 +272,7 @@ class MuteEngine(AutomatonEngine):
         return Sample((), "", (), "stop") if index in self._mute else super()._sample(request, index)
 
 
-@pytest.mark.parametrize("schedule", ["waves", "events"])
+@pytest.mark.parametrize("schedule", ["synchronous", "asynchronous"])
 def test_samples_without_a_token_are_dropped(schedule: str) -> None:
     settings = STEPS.model_copy(update={"schedule": schedule})
     forest = search(PROBLEMS, MuteEngine({1, 2}), prompt=PROMPT, settings=settings)

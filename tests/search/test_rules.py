@@ -14,16 +14,17 @@ from mcts_dpo.files import InputError
 from mcts_dpo.problems import Problem
 from mcts_dpo.prompts import PromptSettings
 from mcts_dpo.search import FaithfulSettings, Forest, SearchSettings, SelfEvaluationSettings, search
-from mcts_dpo.search.ending import end_if_done, is_decided
-from mcts_dpo.search.events import run_events
 from mcts_dpo.search.faithful import confidence_value, outcome_value, reference_steps
 from mcts_dpo.search.gumbel import considered_visits, gumbel_noise
 from mcts_dpo.search.invariants import violations
-from mcts_dpo.search.simulation import Task, start
+from mcts_dpo.search.mcts import admit
+from mcts_dpo.search.runner import Runner
+from mcts_dpo.search.state import begin
+from mcts_dpo.search.stopping import advance_or_end, is_decided
 from mcts_dpo.settings import load_settings
 from tests.reference.engine import TOKENIZER, AutomatonEngine
 from tests.search.support import PROBLEMS, PROMPT
-from tests.search.test_events import ShuffledEngine
+from tests.search.test_runner import ShuffledEngine
 
 WIDE = SearchSettings(simulations=24, children=4, max_tokens=40, max_step_tokens=10, max_depth=6, expand="step")
 
@@ -102,20 +103,20 @@ def test_a_decided_search_ends_early_with_the_choice_of_the_whole_one() -> None:
 
 def test_what_is_under_way_holds_decisions_and_moves_back() -> None:
     settings = WIDE.model_copy(update={"stop": "decided", "advance": "step"})
-    task = start(PROBLEMS[:1], AutomatonEngine(6), PROMPT, settings, "train")
-    tree, forest = task.trees[0], task.forest
+    state = begin(PROBLEMS[:1], AutomatonEngine(6), PROMPT, settings, "train")
+    tree, forest = state.trees[0], state.forest
     for visits in (6, 3):
         child = forest.add_child(0, [4], [-1.0], f"{visits}\n")
         forest.visits[child] = visits
     forest.expanded[0] = True
-    tree.started, tree.flying = WIDE.simulations, 1
-    assert not is_decided(task, tree), "the simulation under way may bring 4 visits"
-    end_if_done(task, tree)
-    assert (tree.resting, tree.info.moves) == (True, [])
-    tree.flying = 0
-    assert is_decided(task, tree)
-    end_if_done(task, tree)
-    assert (tree.resting, tree.info.moves) == (False, [1])
+    tree.started, tree.in_flight = WIDE.simulations, 1
+    assert not is_decided(state, tree), "the simulation under way may bring 4 visits"
+    advance_or_end(state, tree)
+    assert (tree.draining, tree.info.moves) == (True, [])
+    tree.in_flight = 0
+    assert is_decided(state, tree)
+    advance_or_end(state, tree)
+    assert (tree.draining, tree.info.moves) == (False, [1])
 
 
 def test_gumbel_keeps_to_the_root() -> None:
@@ -211,17 +212,19 @@ def test_the_invariants_notice_what_is_broken() -> None:
 @pytest.mark.parametrize("expand", ["step", "rollout"])
 def test_the_invariants_hold_at_any_moment(expand: str) -> None:
     judged = SelfEvaluationSettings(weight=0.5, at="all")
-    changes = {"expand": expand, "self_evaluation": judged, "parallel_leaves": 3, "alive": 9, "schedule": "events"}
+    changes = {"expand": expand, "self_evaluation": judged, "parallel_leaves": 3, "schedule": "asynchronous"}
     settings = WIDE.model_copy(update=changes)
     moments = in_flight = 0
 
-    def look(task: Task) -> None:
-        nonlocal moments, in_flight
-        moments += 1
-        in_flight += bool((task.forest.virtual > 0).any())
-        assert violations(task.forest, settings, finished=False) == []
-
     engine = ShuffledEngine(4)
-    run_events([start(PROBLEMS, engine, PROMPT, settings, "train")], engine, settings, told=look)
+    runner: Runner[None] = Runner(engine, alive=9)
+    state = begin(PROBLEMS, engine, PROMPT, settings, "train")
+    admit(runner, 0, state)
+    while runner.busy:
+        runner.step()
+        moments += 1
+        in_flight += bool((state.forest.virtual > 0).any())
+        assert violations(state.forest, settings, finished=False) == []
+    runner.close()
     assert moments > 20
     assert in_flight > 10

@@ -13,8 +13,9 @@ import torch
 from mcts_dpo.engines import load_engine
 from mcts_dpo.files import InputError
 from mcts_dpo.preferences import Pairs, Siblings, extract_pairs, extract_siblings
-from mcts_dpo.search import SearchSettings, search, solve_question
+from mcts_dpo.search import SearchSettings, search
 from mcts_dpo.search.settings import ValueRewardSettings
+from mcts_dpo.solve import solve_question
 from mcts_dpo.toy.world import make_problems
 from mcts_dpo.training import LoraSettings, TrainingSettings, train_value
 from mcts_dpo.training.value_model import ValueTask, value_lessons
@@ -121,8 +122,9 @@ def test_on_held_out_trees_it_ranks_better_than_chance_and_a_search_uses_it(
 
     reward = ValueRewardSettings(path=tmp_path / "value", weight=0.5)
     solving = SearchSettings(simulations=3, children=3, max_tokens=64, value_model=reward)
-    solved = solve_question(toy_world.test[0].question, engine, prompt=config.prompt, settings=solving)
+    solved = solve_question(toy_world.test[0].question, engine, prompt=config.prompt, search=solving)
     forest = solved.forest
+    assert forest is not None
     ends = [node for node in range(len(forest)) if forest.terminal[node]]
     expected = found.confidences([(*forest.trees[0].prompt_tokens, *forest.solution_tokens(node)) for node in ends])
     assert forest.reward[ends] - forest.outcome[ends] == pytest.approx(0.5 * expected, abs=1e-9)
@@ -130,7 +132,8 @@ def test_on_held_out_trees_it_ranks_better_than_chance_and_a_search_uses_it(
     inner = [node for node in range(len(forest)) if not forest.terminal[node]]
     assert not forest.reward[inner].any()
     everywhere = solving.model_copy(update={"value_model": reward.model_copy(update={"at": "all"})})
-    again = solve_question(toy_world.test[0].question, engine, prompt=config.prompt, settings=everywhere).forest
+    again = solve_question(toy_world.test[0].question, engine, prompt=config.prompt, search=everywhere).forest
+    assert again is not None
     steps = [node for node in range(len(again)) if again.parent[node] >= 0]
     assert all(again.reward[steps] - again.outcome[steps] > 0)
     # The same from lists of siblings.

@@ -48,7 +48,7 @@ from mcts_dpo.integrations.server.protocol import (
     shown,
 )
 from mcts_dpo.integrations.server.settings import ServerSettings
-from mcts_dpo.search.strategies.live import Question
+from mcts_dpo.solve import Asked
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -68,7 +68,7 @@ class _Asked:
     endpoint: str
     begun: float
     answer: Answer
-    questions: Sequence[Question]
+    questions: Sequence[Asked]
     events: AsyncIterator[Event]
 
     @property
@@ -141,7 +141,7 @@ class Service:
 
     def _understand(
         self, body: bytes, endpoint: str, tokenizer: PreTrainedTokenizerBase
-    ) -> tuple[ChatRequest | CompletionRequest, list[Question]]:
+    ) -> tuple[ChatRequest | CompletionRequest, list[Asked]]:
         """What a body asks. Takes long for a long one. Raises ApiError."""
         value = parse(body)
         said: ChatRequest | CompletionRequest
@@ -155,7 +155,7 @@ class Service:
         return said, prepared(questions, prepare, self.serving.context, field)
 
     async def _follow(
-        self, request: Request, questions: Sequence[Question], stream: bool, chat: bool
+        self, request: Request, questions: Sequence[Asked], stream: bool, chat: bool
     ) -> AsyncIterator[Event]:
         """Everything that happens to the questions until all are answered. However this ends, nothing of them stays.
 

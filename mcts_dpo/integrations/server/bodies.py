@@ -14,7 +14,7 @@ from typing import Any
 
 from mcts_dpo.integrations.server.dispatcher import Answered
 from mcts_dpo.integrations.server.stops import certain
-from mcts_dpo.search.strategies.live import split_text
+from mcts_dpo.solve.solution import split_text
 
 
 @dataclass(slots=True)
@@ -72,9 +72,9 @@ class Answer:
     def usage(self) -> dict[str, Any]:
         """What was spent, all choices together; a prompt counts once, however many answers it has."""
         done = self.done.values()
-        prompt = sum(answered.reply.prompt for answered in done if answered.index % self.repeats == 0)
+        prompt = sum(answered.solution.prompt_tokens for answered in done if answered.index % self.repeats == 0)
         returned = sum(answered.tokens for answered in done)
-        spent = sum(answered.reply.spent for answered in done)
+        spent = sum(answered.solution.tokens for answered in done)
         return {
             "prompt_tokens": prompt,
             "completion_tokens": returned,
@@ -82,7 +82,7 @@ class Answer:
             "completion_tokens_details": {
                 "reasoning_tokens": max(0, spent - returned),
                 "search_tokens": spent,
-                "expansions": sum(answered.reply.expansions for answered in done),
+                "expansions": sum(answered.solution.expansions for answered in done),
             },
         }
 
@@ -111,4 +111,4 @@ class Answer:
 
 def _finish(answered: Answered) -> str:
     """Cut by a limit, unless a stop string comes before where it was cut."""
-    return "length" if answered.reply.cut and answered.text == answered.reply.text else "stop"
+    return "length" if answered.solution.cut and answered.text == answered.solution.text else "stop"

@@ -1,8 +1,8 @@
 """The thread that owns the engine and every search in it. All other threads only leave it messages.
 
 In: jobs (the questions of one request), at any time, from any thread. Out: events, told from the engine's thread as
-things happen. Searches of all jobs run together in one `Solver`, about `concurrency` at a time; `queue` more wait (see
-`line`), and what comes beyond that is refused. Knows neither HTTP nor the OpenAI protocol.
+things happen. Searches of all jobs run together in one `OnlineSolver`, about `concurrency` at a time; `queue` more wait
+(see `line`), and what comes beyond that is refused. Knows neither HTTP nor the OpenAI protocol.
 """
 
 from __future__ import annotations
@@ -21,8 +21,9 @@ from mcts_dpo.engines.base import Engine, Occupancy
 from mcts_dpo.files import InputError
 from mcts_dpo.integrations.server.line import Line
 from mcts_dpo.integrations.server.stops import before_stop
-from mcts_dpo.search.desk import DIED
-from mcts_dpo.search.strategies.live import Prepared, Question, Reply, Solver
+from mcts_dpo.solve.online import DIED, Asked, OnlineSolver
+from mcts_dpo.solve.question import PromptTexts, tokenised
+from mcts_dpo.solve.solution import Solution
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -53,7 +54,7 @@ class Answered:
     policy's tokenizer."""
 
     index: int
-    reply: Reply
+    solution: Solution
     text: str
     tokens: int
 
@@ -86,7 +87,7 @@ class Job:
     client: who asks; places are shared between clients.
     """
 
-    questions: Sequence[Question]
+    questions: Sequence[Asked]
     told: Callable[[Event], None]
     stream: bool = False
     client: str = ""
@@ -100,7 +101,7 @@ Key = tuple[Job, int]
 class Dispatcher:
     """See the module. `start` before use; `stop` ends its thread. unit: tokens of a usual budget, see `Line`."""
 
-    def __init__(self, engine: Engine, solver: Solver, *, concurrency: int, queue_length: int, unit: int) -> None:
+    def __init__(self, engine: Engine, solver: OnlineSolver, *, concurrency: int, queue_length: int, unit: int) -> None:
         self.engine = engine
         self.concurrency = concurrency
         self.queue = queue_length
@@ -125,9 +126,9 @@ class Dispatcher:
         """Begin to serve."""
         self._thread.start()
 
-    def prepare(self, question: Question, tokenizer: PreTrainedTokenizerBase) -> Prepared:
-        """As `Solver.prepare`, from any thread."""
-        return self._solver.prepare(question, tokenizer)
+    def prepare(self, asked: Asked, tokenizer: PreTrainedTokenizerBase) -> PromptTexts:
+        """As `tokenised`, from any thread with a tokenizer of its own."""
+        return tokenised(asked.problem, asked.prompt, tokenizer, self.engine.context)
 
     def submit(self, job: Job) -> None:
         """Take a job. Raises Full, or Unavailable once the server stops or the engine has failed."""
@@ -228,8 +229,8 @@ class Dispatcher:
                 self._hear()
                 self._admit()
                 if self._solver.busy:
-                    for key, reply in self._solver.step(PATIENCE):
-                        self._answer(key, reply)  # type: ignore[arg-type]
+                    for key, solution in self._solver.step(PATIENCE):
+                        self._answer(key, solution)  # type: ignore[arg-type]
                     self._tell_decided()
                 if self._deadline is not None and time.monotonic() >= self._deadline:
                     self._refuse_all(503, "the server is stopping and could not finish in time")
@@ -289,28 +290,28 @@ class Dispatcher:
                 job.begun = time.monotonic()
                 _tell(job, Begun())
 
-    def _answer(self, key: Key, reply: Reply) -> None:
+    def _answer(self, key: Key, solution: Solution) -> None:
         job, index = key
         if not self._line.under_way(job, index):
             return  # another question of its job has ended in the same step, and the job with it
-        if reply.error is not None and reply.error.startswith(DIED):
+        if solution.error is not None and solution.error.startswith(DIED):
             # Whoever keeps the server running starts it anew, with a sound engine.
-            raise RuntimeError(reply.error)
+            raise RuntimeError(solution.error)
         self._line.end(job, index)
         self._deciding.discard(key)
         self._release(job, 1)
-        if reply.error is not None:
-            self._refuse(job, 500, reply.error)
+        if solution.error is not None:
+            self._refuse(job, 500, solution.error)
             return
         if job.begun is not None:
             self._seconds += 0.1 * (time.monotonic() - job.begun - self._seconds)
         try:
-            text = before_stop(reply.text, job.questions[index].prompt.stop)
+            text = before_stop(solution.text, job.questions[index].prompt.stop)
             tokens = self.engine.tokenizer(text, add_special_tokens=False)["input_ids"]
         except Exception as error:
             self._refuse(job, 500, f"the answer cannot be read: {_one_line(error)}")
             return
-        _tell(job, Answered(index, reply, text, len(tokens)))
+        _tell(job, Answered(index, solution, text, len(tokens)))
 
     def _tell_decided(self) -> None:
         for job, index in self._deciding:

@@ -1,6 +1,6 @@
 """OpenAI's requests as questions to a strategy: what is understood, what is ignored, what is refused.
 
-In: a request's JSON body. Out: `Question`s. What would change the answer and cannot be done is refused by name with
+In: a request's JSON body. Out: `Asked`s. What would change the answer and cannot be done is refused by name with
 status 400, as OpenAI does; what says nothing about the answer (`user`, `metadata`, …) is ignored. One field is ours:
 `budget`, generated tokens per answer. Knows neither engine nor HTTP.
 """
@@ -19,8 +19,9 @@ from mcts_dpo.files import InputError, seed_from
 from mcts_dpo.problems import Problem
 from mcts_dpo.prompts import Example, PromptSettings
 from mcts_dpo.search.settings import SearchSettings
-from mcts_dpo.search.strategies.live import Prepared, Question
 from mcts_dpo.settings import nearest
+from mcts_dpo.solve import Asked, Strategy, StrategySettings
+from mcts_dpo.solve.question import PromptTexts
 
 CHOICES = 128
 """Most answers to one request, as at OpenAI."""
@@ -97,9 +98,12 @@ class ApiError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Serving:
-    """What every request is answered with. search, prompt: of the stage; budget, most: tokens per answer, and the most
-    that a request may ask for; work: the most for all its answers. name: of the model. context: longest prompt and
-    answer, in tokens."""
+    """What every request is answered with.
+
+    search, prompt: of the stage. budget, most: tokens per answer, and the most that a request may ask for; work: the
+    most for all its answers. name: of the model. context: longest prompt and answer, in tokens. strategy, dials: what
+    answers with the budget.
+    """
 
     name: str
     search: SearchSettings
@@ -108,6 +112,8 @@ class Serving:
     most: int
     work: int
     context: int
+    strategy: Strategy = "mcts"
+    dials: StrategySettings | None = None
 
 
 class _Part(BaseModel):
@@ -216,23 +222,23 @@ def read(kind: type[RequestT], body: Any, serving: Serving) -> RequestT:
 
 
 def prepared(
-    questions: Sequence[Question], prepare: Callable[[Question], Prepared], context: int, field: str
-) -> list[Question]:
+    questions: Sequence[Asked], prepare: Callable[[Asked], PromptTexts], context: int, field: str
+) -> list[Asked]:
     """The questions with their texts as tokens, each text tokenised once.
 
     Raises ApiError for a text that `context` tokens cannot hold, before it is tokenised, and for whatever `prepare`
     raises.
     """
-    found: dict[str, Prepared] = {}
+    found: dict[str, PromptTexts] = {}
     for question in questions:
         text = question.problem.question
         if text not in found:
             _refuse_by_length(question, context)
             found[text] = _prepared(question, prepare, field)
-    return [replace(question, prepared=found[question.problem.question]) for question in questions]
+    return [replace(question, texts=found[question.problem.question]) for question in questions]
 
 
-def _refuse_by_length(question: Question, context: int) -> None:
+def _refuse_by_length(question: Asked, context: int) -> None:
     prompt = question.prompt
     texts = [question.problem.question, prompt.system or ""]
     texts += [text for example in prompt.examples for text in (example.question, example.solution)]
@@ -244,7 +250,7 @@ def _refuse_by_length(question: Question, context: int) -> None:
         raise ApiError(400, why, code="context_length_exceeded")
 
 
-def _prepared(question: Question, prepare: Callable[[Question], Prepared], field: str) -> Prepared:
+def _prepared(question: Asked, prepare: Callable[[Asked], PromptTexts], field: str) -> PromptTexts:
     try:
         return prepare(question)
     except InputError as error:
@@ -261,7 +267,7 @@ def _where(location: Sequence[int | str]) -> str:
     return ".".join(shown(str(part)) for part in location if part != "str" and not str(part).startswith("list["))
 
 
-def chat_questions(request: ChatRequest, serving: Serving) -> list[Question]:
+def chat_questions(request: ChatRequest, serving: Serving) -> list[Asked]:
     """The `n` questions of a chat: the last message is put as the prompt's template says, and so were the user's
     earlier ones; the system message, if there is one, takes the place of the server's own."""
     if len(request.messages) > MESSAGES:
@@ -274,7 +280,7 @@ def chat_questions(request: ChatRequest, serving: Serving) -> list[Question]:
     return _questions(request, serving, [question], serving.prompt.model_copy(update=changes), longest)
 
 
-def completion_questions(request: CompletionRequest, serving: Serving) -> list[Question]:
+def completion_questions(request: CompletionRequest, serving: Serving) -> list[Asked]:
     """The `n` questions of each prompt, one prompt after the other; prompts are continued as they are."""
     prompts = [request.prompt] if isinstance(request.prompt, str) else request.prompt
     if not prompts or not all(prompts):
@@ -290,7 +296,7 @@ def completion_questions(request: CompletionRequest, serving: Serving) -> list[Q
 
 def _questions(
     request: _Common, serving: Serving, texts: Sequence[str], prompt: PromptSettings, longest: int | None
-) -> list[Question]:
+) -> list[Asked]:
     prompt = prompt.model_copy(update={"stop": (*prompt.stop, *request.stops)})
     changes = {"temperature": request.temperature, "top_p": request.top_p, "max_tokens": longest}
     search = serving.search.model_copy(update={name: value for name, value in changes.items() if value is not None})
@@ -302,11 +308,13 @@ def _questions(
         raise ApiError(400, why, param="budget" if answers == 1 else "n")
     return [
         # The first answer is what `mcts-dpo solve` finds with this seed.
-        Question(
+        Asked(
             Problem("question", text),
             prompt,
             search.model_copy(update={"seed": seed_from(seed, choice) if choice else seed}),
             budget,
+            serving.strategy,
+            serving.dials,
         )
         for text in texts
         for choice in range(request.n)

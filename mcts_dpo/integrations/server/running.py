@@ -27,7 +27,8 @@ from mcts_dpo.integrations.server.line import extra_places
 from mcts_dpo.integrations.server.protocol import CHOICES, CompletionRequest, Serving, completion_questions
 from mcts_dpo.integrations.server.settings import ServerSettings
 from mcts_dpo.interrupts import end_at_once, left_to_others
-from mcts_dpo.search.strategies.live import solver_for
+from mcts_dpo.search.runner import slots_of
+from mcts_dpo.solve import OnlineSolver
 
 if TYPE_CHECKING:
     from mcts_dpo.config import StageConfig
@@ -74,19 +75,25 @@ def make_service(model: str, engine: Engine, settings: ServerSettings, stage: St
     """
     strategy, dials = settings.strategy, stage.evaluation.strategies
     alive = settings.concurrency or 2 * stage.engine.slots
-    solver = solver_for(strategy, engine, dials, alive + extra_places(alive))
+    solver = OnlineSolver(engine, alive + extra_places(alive), room=_room(engine))
     budget = settings.budget or stage.search.max_tokens
     dispatcher = Dispatcher(engine, solver, concurrency=alive, queue_length=settings.queue, unit=budget)
     name = settings.name or Path(model).name or model
     most = settings.max_budget or 4 * budget
     work = settings.max_work or CHOICES * most
-    serving = Serving(name, stage.search, stage.prompt, budget, most, work, engine.context)
+    serving = Serving(name, stage.search, stage.prompt, budget, most, work, engine.context, strategy, dials)
     # Settings that no question could be answered with are told now, and not to every client.
     (trial,) = completion_questions(CompletionRequest(model=name, prompt="1"), serving)
     solver.admit("trial", trial)
     solver.cancel("trial")
     about = [stage.model_dump(mode="json", include={"search", "prompt", "engine", "evaluation"}), strategy, budget]
     return Service(dispatcher, serving, f"mcts-dpo-{digest(model, *about)[:12]}", settings)
+
+
+def _room(engine: Engine) -> int:
+    """Sequences that keep an engine busy, and hardly more: a newcomer finds no queue of thousands in it."""
+    slots = slots_of(engine)
+    return slots + max(1, slots // 8)
 
 
 class _Server(uvicorn.Server):

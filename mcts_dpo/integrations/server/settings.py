@@ -7,8 +7,8 @@ from typing import Self
 
 from pydantic import Field, field_validator, model_validator
 
-from mcts_dpo.search.strategies.registry import Chosen
 from mcts_dpo.settings import Settings
+from mcts_dpo.solve.registry import Chosen
 
 
 class ServerSettings(Settings):

@@ -10,11 +10,11 @@ import pytest
 
 from mcts_dpo.engines import Engine, load_engine
 from mcts_dpo.engines.base import Completion, Request
+from mcts_dpo.engines.coroutine import Coroutine, completions
 from mcts_dpo.integrations.server.settings import ServerSettings
-from mcts_dpo.search.strategies import register_strategy
-from mcts_dpo.search.strategies.budget import Attempt, Task
-from mcts_dpo.search.strategies.dialogues import Dialogue
-from mcts_dpo.search.strategies.registry import REGISTERED
+from mcts_dpo.search import mcts
+from mcts_dpo.solve import Question, Solution, register_strategy, registry
+from mcts_dpo.solve.budgets import BudgetedSettings
 from tests.conftest import CHAT as TEMPLATE
 from tests.conftest import ToyWorld
 from tests.integrations.server.asking import CHAT, COMPLETIONS, answered, ask, chat, post
@@ -168,11 +168,12 @@ def test_a_request_that_the_engine_raises_at_fails_alone(engine: Engine, strateg
 
 
 def test_a_strategy_that_raises_fails_alone(engine: Engine) -> None:
-    def fragile(task: Task, budget: int) -> Dialogue[Attempt]:
-        (completion,) = yield [task.sample((), 1, budget, stop=task.prompt.stop)]
-        if task.problem.question == "boom":
+    def fragile(question: Question, settings: BudgetedSettings) -> Coroutine[Solution]:
+        request = question.sample((), 1, settings.budget, stop=question.prompt.stop)
+        (completion,) = yield from completions([request])
+        if question.problem.question == "boom":
             raise KeyError("in the middle")
-        return Attempt(None, completion.samples[0].text, 1, 1)
+        return Solution(text=completion.samples[0].text, tokens=1)
 
     register_strategy("fragile", fragile)
     try:
@@ -182,20 +183,18 @@ def test_a_strategy_that_raises_fails_alone(engine: Engine) -> None:
             assert "in the middle" in said["error"]["message"]
             assert answered(served)
     finally:
-        del REGISTERED["fragile"]
+        del registry._FUNCTIONS["fragile"]
 
 
 def test_the_tree_search_that_raises_fails_alone(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
-    from mcts_dpo.search import events
+    verify = mcts.verify
 
-    judge = events.judge
-
-    def fragile(task: Any, growth: Any, old: Any = None) -> Any:
-        if task.trees[0].problem.question == "boom":
+    def fragile(state: Any, tree: Any, new: Any) -> Any:
+        if tree.problem.question == "boom":
             raise KeyError("in the middle")
-        return judge(task, growth, old)
+        return verify(state, tree, new)
 
-    monkeypatch.setattr(events, "judge", fragile)
+    monkeypatch.setattr(mcts, "verify", fragile)
     with thread(engine, ServerSettings(budget=200), stage()) as served:
         status, said = ask(served, chat("boom", n=2), timeout=20)
         assert status == 500

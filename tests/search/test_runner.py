@@ -1,10 +1,11 @@
-"""The event-driven search: the trees of the waves, whatever the engine finishes first."""
+"""One runner, two schedules: the same trees, whatever the engine finishes first, dies of or is cancelled."""
 
 from __future__ import annotations
 
 import random
 import re
 from collections.abc import Container, Iterable, Sequence
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,15 +15,19 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from mcts_dpo.engines import load_engine
-from mcts_dpo.engines.base import Completion, Occupancy, Request
+from mcts_dpo.engines.base import Completion, Engine, Occupancy, Request
+from mcts_dpo.engines.retry import EngineDiedError, RetryingEngine
 from mcts_dpo.engines.settings import EngineSettings
 from mcts_dpo.engines.transformers import TransformersEngine
 from mcts_dpo.models import load_model, load_tokenizer
 from mcts_dpo.problems import Problem
 from mcts_dpo.prompts import prompt_tokens
-from mcts_dpo.search import Forest, SearchClock, SearchSettings, SelfEvaluationSettings, search
-from mcts_dpo.search.events import SLOTS, trees_alive
-from mcts_dpo.search.lasting import EngineDiedError, LastingEngine
+from mcts_dpo.search import Forest, RunnerClock, SearchSettings, SelfEvaluationSettings, search
+from mcts_dpo.search.invariants import violations
+from mcts_dpo.search.journal import Journal, identity
+from mcts_dpo.search.mcts import admit
+from mcts_dpo.search.runner import SLOTS, Runner, alive_by_default
+from mcts_dpo.search.state import SearchState, begin
 from tests.conftest import ToyWorld
 from tests.reference.engine import PIECES, AutomatonEngine
 from tests.search.support import PROBLEMS, PROMPT, assert_sound, every_rule
@@ -62,24 +67,23 @@ class ShuffledEngine(AutomatonEngine):
         return Occupancy(len(self._waiting) + len(self._under_way))
 
 
-def events(settings: SearchSettings, **changes: object) -> SearchSettings:
-    return settings.model_copy(update={"schedule": "events", **changes})
+def asynchronous(settings: SearchSettings, **changes: object) -> SearchSettings:
+    return settings.model_copy(update={"schedule": "asynchronous", **changes})
 
 
-def as_waves(forest: Forest, settings: SearchSettings) -> Forest:
-    """The forest as if it had been searched in waves: nothing but the settings that it notes may differ."""
-    ordered = forest.by_tree()
-    ordered.settings = {**forest.settings, "search": settings.model_dump(mode="json")}
-    return ordered
+def said_of(forest: Forest, settings: SearchSettings) -> Forest:
+    """The forest as if it had been searched with these settings: nothing but what it notes of them may differ."""
+    forest.settings = {**forest.settings, "search": settings.model_dump(mode="json")}
+    return forest
 
 
 @hypothesis_settings(max_examples=100, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
 @given(every_rule, st.integers(0, 1000), st.integers(0, 1000), st.integers(1, 9))
-def test_the_trees_are_those_of_the_waves(settings: SearchSettings, seed: int, order: int, alive: int) -> None:
+def test_both_schedules_grow_the_same_trees(settings: SearchSettings, seed: int, order: int, alive: int) -> None:
     settings = settings.model_copy(update={"parallel_leaves": 1})
-    waves = search(MANY, AutomatonEngine(seed), prompt=PROMPT, settings=settings)
-    found = search(MANY, ShuffledEngine(order, seed), prompt=PROMPT, settings=events(settings, alive=alive))
-    assert as_waves(found, settings) == as_waves(waves, settings)
+    expected = search(MANY, AutomatonEngine(seed), prompt=PROMPT, settings=settings)
+    found = search(MANY, ShuffledEngine(order, seed), prompt=PROMPT, settings=asynchronous(settings, alive=alive))
+    assert said_of(found, settings) == expected
 
 
 @hypothesis_settings(max_examples=60, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
@@ -87,7 +91,7 @@ def test_the_trees_are_those_of_the_waves(settings: SearchSettings, seed: int, o
 def test_with_several_leaves_out_every_forest_is_sound(
     settings: SearchSettings, seed: int, order: int, alive: int
 ) -> None:
-    settings = events(settings, alive=alive)
+    settings = asynchronous(settings, alive=alive)
     forest = search(PROBLEMS, ShuffledEngine(order, seed), prompt=PROMPT, settings=settings)
     assert_sound(forest, settings)
     assert {tree.status for tree in forest.trees} <= {"simulations", "budget", "exhausted", "decided", "advanced"}
@@ -96,7 +100,7 @@ def test_with_several_leaves_out_every_forest_is_sound(
 @pytest.mark.parametrize("settings", [WIDE, JUDGED, STEPS])
 def test_only_so_many_trees_are_alive_and_each_end_lets_the_next_in(settings: SearchSettings) -> None:
     engine = ShuffledEngine(1)
-    forest = search(MANY, engine, prompt=PROMPT, settings=events(settings, alive=3))
+    forest = search(MANY, engine, prompt=PROMPT, settings=asynchronous(settings, alive=3))
     roots = [tuple(tree.prompt_tokens) for tree in forest.trees]
     first: list[int] = []
     for request in engine.requests:
@@ -111,8 +115,8 @@ def test_only_so_many_trees_are_alive_and_each_end_lets_the_next_in(settings: Se
         assert max(engine.busy) == 3
 
 
-def test_few_trees_put_several_leaves_out() -> None:
-    settings = events(STEPS, alive=8, simulations=24, max_depth=8, max_tokens=60)
+def test_parallel_leaves_put_several_leaves_out() -> None:
+    settings = asynchronous(STEPS, alive=8, simulations=24, max_depth=8, max_tokens=60)
     alone, together = ShuffledEngine(2), ShuffledEngine(2)
     search(PROBLEMS[:1], alone, prompt=PROMPT, settings=settings)
     search(PROBLEMS[:1], together, prompt=PROMPT, settings=settings.model_copy(update={"parallel_leaves": 4}))
@@ -122,7 +126,7 @@ def test_few_trees_put_several_leaves_out() -> None:
 
 def test_the_bytes_say_nothing_of_the_order() -> None:
     forests = [
-        search(MANY, ShuffledEngine(order), prompt=PROMPT, settings=events(JUDGED, alive=4)) for order in range(4)
+        search(MANY, ShuffledEngine(order), prompt=PROMPT, settings=asynchronous(JUDGED, alive=4)) for order in range(4)
     ]
     assert all(forest == forests[0] for forest in forests)
     tree = forests[0].tree[len(MANY) :]
@@ -132,7 +136,7 @@ def test_the_bytes_say_nothing_of_the_order() -> None:
 def test_refused_and_roomless_problems_fail_and_the_others_go_on() -> None:
     problems = [Problem("long", "a" * 60, "1"), PROBLEMS[0], Problem("bad", "a;b", "1"), PROBLEMS[2]]
     engine = ShuffledEngine(3, context=50, refused=PIECES.index(";"))
-    forest = search(problems, engine, prompt=PROMPT, settings=events(WIDE, alive=2, parallel_leaves=2))
+    forest = search(problems, engine, prompt=PROMPT, settings=asynchronous(WIDE, alive=2, parallel_leaves=2))
     assert [tree.status == "failed" for tree in forest.trees] == [True, False, True, False]
     assert "leaves no room" in forest.trees[0].reason
     assert forest.trees[2].reason == f"refused: token {PIECES.index(';')}"
@@ -145,14 +149,14 @@ def test_an_engine_that_loses_a_request_is_an_error() -> None:
             if len(self.requests) < 3:
                 super().submit(request)
 
-    for settings in (WIDE, events(WIDE)):
+    for settings in (WIDE, asynchronous(WIDE)):
         with pytest.raises(RuntimeError, match="the engine lost"):
             search(PROBLEMS, Forgetful(6), prompt=PROMPT, settings=settings)
 
 
 def test_the_clock_tells_the_engine_from_the_rest() -> None:
-    for settings in (JUDGED, events(JUDGED)):
-        clock = SearchClock()
+    for settings in (JUDGED, asynchronous(JUDGED)):
+        clock = RunnerClock()
         search(PROBLEMS, AutomatonEngine(6), prompt=PROMPT, settings=settings, clock=clock)
         assert clock.engine > 0.0
         assert clock.other > 0.0
@@ -161,7 +165,7 @@ def test_the_clock_tells_the_engine_from_the_rest() -> None:
         before = clock.polls
         search(PROBLEMS, AutomatonEngine(6), prompt=PROMPT, settings=settings, clock=clock)
         assert clock.polls > before
-    assert SearchClock().bookkeeping_share == 0.0
+    assert RunnerClock().bookkeeping_share == 0.0
 
 
 class Dying(AutomatonEngine):
@@ -192,7 +196,7 @@ class Dying(AutomatonEngine):
         return done
 
 
-@pytest.mark.parametrize("schedule", ["waves", "events"])
+@pytest.mark.parametrize("schedule", ["synchronous", "asynchronous"])
 @pytest.mark.parametrize("where", ["poll", "submit", "answer"])
 def test_an_engine_that_dies_and_lives_again_changes_no_tree(schedule: str, where: str) -> None:
     """What was under way is sent again; a failure that lasts for one answer is none of the request's."""
@@ -227,7 +231,7 @@ class Poisoned(ShuffledEngine):
         return super().poll()
 
 
-@pytest.mark.parametrize("schedule", ["waves", "events"])
+@pytest.mark.parametrize("schedule", ["synchronous", "asynchronous"])
 @pytest.mark.parametrize("where", ["poll", "submit"])
 def test_a_problem_that_the_engine_dies_of_fails_and_the_rest_goes_on(schedule: str, where: str) -> None:
     settings = JUDGED.model_copy(update={"schedule": schedule, "alive": 4})
@@ -236,7 +240,7 @@ def test_a_problem_that_the_engine_dies_of_fails_and_the_rest_goes_on(schedule: 
     found = search(MANY, engine, prompt=PROMPT, settings=settings)
     clean = search(MANY, AutomatonEngine(6), prompt=PROMPT, settings=settings)
     assert found.trees[3].status == "failed"
-    assert found.trees[3].reason == "the engine died of it, twice and more (OSError: the device is gone)"
+    assert found.trees[3].reason == "the engine crashed on this request, twice or more (OSError: the device is gone)"
     assert 2 <= engine.died <= 4
     for index, tree in enumerate(found.trees):
         if index != 3:
@@ -267,18 +271,18 @@ class Refusing(AutomatonEngine):
 
 def test_whatever_happens_a_request_is_answered_once() -> None:
     """Refused, then sent again to an engine that dies of sending: neither lost nor answered twice."""
-    lasting = LastingEngine(Refusing())
+    retrying = RetryingEngine(Refusing())
     for number in range(4):
-        lasting.submit(Request(id=number, prefix=(3, 4), max_tokens=4, seed=number))
+        retrying.submit(Request(id=number, prefix=(3, 4), max_tokens=4, seed=number))
     answers: list[Completion] = []
     while len(answers) < 4:
-        answers += lasting.poll()
+        answers += retrying.poll()
     assert sorted(answer.id for answer in answers) == [0, 1, 2, 3]
     assert all(answer.error is None for answer in answers)
-    assert not any([lasting.under_way, lasting.suspects, lasting.held, lasting.fatal])
+    assert not any([retrying.in_flight, retrying.quarantined, retrying.held, retrying.fatal])
 
 
-@pytest.mark.parametrize("schedule", ["waves", "events"])
+@pytest.mark.parametrize("schedule", ["synchronous", "asynchronous"])
 @pytest.mark.parametrize("where", ["poll", "submit", "answer"])
 def test_an_engine_that_is_dead_ends_the_search(schedule: str, where: str) -> None:
     settings = JUDGED.model_copy(update={"schedule": schedule, "alive": 3, "simulations": 60})
@@ -288,7 +292,7 @@ def test_an_engine_that_is_dead_ends_the_search(schedule: str, where: str) -> No
     assert str(died.value) == f"the engine serves nothing any more ({reason})"
 
 
-@pytest.mark.parametrize("schedule", ["waves", "events"])
+@pytest.mark.parametrize("schedule", ["synchronous", "asynchronous"])
 def test_a_model_of_nan_fails_its_problems_and_not_the_search(schedule: str, toy_world: ToyWorld) -> None:
     """The engine lives: it says of every problem what is wrong with the model."""
     model = load_model(toy_world.policy, "float32")
@@ -302,6 +306,157 @@ def test_a_model_of_nan_fails_its_problems_and_not_the_search(schedule: str, toy
 
 def test_twice_as_many_trees_are_alive_as_the_engine_runs_sequences(toy_world: ToyWorld) -> None:
     engine = load_engine(str(toy_world.policy), settings=toy_world.config.engine.model_copy(update={"slots": 24}))
-    assert trees_alive(engine, SearchSettings()) == 48
-    assert trees_alive(engine, SearchSettings(alive=5)) == 5
-    assert trees_alive(AutomatonEngine(0), SearchSettings()) == 2 * SLOTS  # which does not say
+    assert alive_by_default(engine) == 48
+    assert alive_by_default(AutomatonEngine(0)) == 2 * SLOTS  # which does not say
+
+
+# --- groups that come and go -----------------------------------------------------------------------------
+
+ONE_BY_ONE = JUDGED.model_copy(update={"schedule": "asynchronous"})
+
+
+def grow(engine: Engine, state: SearchState, log: Journal | None = None) -> None:
+    """Grow the trees of a search to their end."""
+    runner: Runner[None] = Runner(engine, state.settings.schedule, alive=state.settings.alive)
+    admit(runner, 0, state, log)
+    while runner.busy:
+        runner.step()
+    runner.close()
+
+
+@hypothesis_settings(max_examples=80, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+@given(
+    every_rule,
+    st.integers(0, 1000),
+    st.integers(1, 6),
+    st.integers(1, 3),
+    st.sampled_from(["train", "solve"]),
+)
+def test_whatever_is_cancelled_the_rest_is_searched_as_if_it_had_been_alone(
+    settings: SearchSettings, seed: int, alive: int, leaves: int, mode: str
+) -> None:
+    settings = asynchronous(settings, parallel_leaves=leaves)
+    if mode == "solve":
+        settings = settings.model_copy(
+            update={"faithful": settings.faithful.model_copy(update={"reference_child": False})}
+        )
+    chance = random.Random(seed)
+    engine = ShuffledEngine(seed, 6)
+    runner: Runner[None] = Runner(engine, alive=alive)
+
+    def start(index: int) -> SearchState:
+        return begin(MANY[index : index + 2], engine, PROMPT, settings, mode)
+
+    waiting = list(range(0, len(MANY), 2)) * 2
+    ended: list[int] = []
+    cancelled: list[int] = []
+    admitted: list[tuple[int, SearchState]] = []
+    while waiting or runner.busy:
+        if waiting and (not runner.busy or chance.random() < 0.3):
+            admitted.append((waiting[0], start(waiting.pop(0))))
+            admit(runner, len(admitted) - 1, admitted[-1][1])
+        under_way = [key for key in range(len(admitted)) if key not in (*ended, *cancelled)]
+        if under_way and chance.random() < 0.1:
+            cancelled.append(chance.choice(under_way))
+            runner.cancel(cancelled[-1])
+            runner.cancel(cancelled[-1])  # a second time changes nothing
+        ended += [int(str(one.key)) for one in runner.step()]
+    runner.close()
+    assert engine.occupancy().requests == 0
+    assert len(ended) + len(cancelled) == len(admitted) == len(MANY)
+    for key in cancelled:
+        # What ends in the middle has had fewer visits than a whole search, but every value is what it should be.
+        state = admitted[key][1]
+        assert violations(state.forest, settings) == []
+        begun = [tree for tree in state.trees if tree.started]
+        assert not any(tree.running or tree.in_flight or tree.reserved_tokens for tree in begun)
+    for key, (index, state) in enumerate(admitted):
+        if key in ended and leaves == 1:
+            alone = start(index)
+            grow(engine, alone)
+            assert state.forest.by_tree() == alone.forest.by_tree()
+
+
+def test_what_is_cancelled_leaves_the_engine_at_once() -> None:
+    engine = ShuffledEngine(1)
+    runner: Runner[None] = Runner(engine, alive=100)
+    first, second = (begin(MANY[:4], engine, PROMPT, ONE_BY_ONE, "train") for _ in range(2))
+    admit(runner, 1, first)
+    admit(runner, 2, second)
+    while engine.occupancy().requests < 6:
+        runner.step()
+    both = engine.occupancy().requests
+    runner.cancel(1)
+    assert 0 < engine.occupancy().requests < both
+    assert {tree.info.status for tree in first.trees} == {"cancelled"}
+    runner.cancel(2)
+    assert engine.occupancy().requests == 0
+    assert not runner.busy
+    assert runner.step() == []
+
+
+def test_groups_beyond_what_may_be_alive_wait_and_can_be_cancelled_there() -> None:
+    engine = ShuffledEngine(1)
+    runner: Runner[None] = Runner(engine, alive=2)
+    states = [begin(MANY[:2], engine, PROMPT, ONE_BY_ONE, "train") for _ in range(3)]
+    assert runner.has_room
+    for key, state in enumerate(states):
+        admit(runner, key, state)
+    assert not runner.has_room
+    runner.step()
+    assert {tree.info.simulations + tree.in_flight for state in states[1:] for tree in state.trees} == {0}
+    runner.cancel(1)
+    ended: list[object] = []
+    while runner.busy:
+        ended += [one.key for one in runner.step()]
+    assert sorted(map(str, ended)) == ["0", "2"]
+    assert {tree.started for tree in states[1].trees} == {0}
+
+
+def test_a_cancelled_group_goes_on_from_its_journal(tmp_path: Path) -> None:
+    settings = asynchronous(JUDGED, alive=9)
+    engine = ShuffledEngine(5)
+
+    def opened() -> Journal:
+        return Journal(tmp_path / "journal", identity(settings, PROMPT, MANY, "train", ""))
+
+    runner: Runner[None] = Runner(engine, alive=9)
+    journal = opened()
+    admit(runner, 0, begin(MANY, engine, PROMPT, settings, "train"), journal)
+    for _ in range(20):
+        runner.step()
+    runner.cancel(0)
+    journal.close()
+    again, whole = (begin(MANY, engine, PROMPT, settings, "train") for _ in range(2))
+    asked, journal = len(engine.requests), opened()
+    grow(engine, again, journal)
+    some = len(engine.requests) - asked
+    journal.close()
+    grow(engine, whole)
+    assert again.forest.by_tree() == whole.forest.by_tree()
+    assert some < len(engine.requests) - asked - some
+
+
+def test_patience_is_no_loss_but_an_engine_that_loses_is_an_error() -> None:
+    class Slow(AutomatonEngine):
+        """Has nothing for the first few polls."""
+
+        polls = 0
+
+        def poll(self, patience: float | None = None) -> list:
+            self.polls += 1
+            return super().poll() if self.polls > 3 else []
+
+    class Forgetful(AutomatonEngine):
+        def submit(self, request: Request) -> None:
+            pass
+
+    runner: Runner[None] = Runner(Slow(6), alive=9)
+    admit(runner, 0, begin(MANY[:1], Slow(6), PROMPT, ONE_BY_ONE, "train"))
+    assert runner.step(patience=0.0) == []
+    while runner.busy:
+        runner.step(patience=0.0)
+    forgetful: Runner[None] = Runner(Forgetful(6), alive=9)
+    admit(forgetful, 0, begin(MANY[:1], Slow(6), PROMPT, ONE_BY_ONE, "train"))
+    with pytest.raises(RuntimeError, match="the engine lost"):
+        forgetful.step(patience=60.0)

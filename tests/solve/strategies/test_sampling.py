@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import pytest
 
-from mcts_dpo.engines.base import Request, complete
+from benchmarks.driving import complete
+from mcts_dpo.engines.base import Request
 from mcts_dpo.files import seed_from
 from mcts_dpo.prompts import prompt_tokens, self_evaluation
 from mcts_dpo.search import SearchSettings
-from mcts_dpo.search.strategies import solve
-from mcts_dpo.search.strategies.sampling import Solution, answer_from
+from mcts_dpo.solve import solve_problems
+from mcts_dpo.solve.strategies.sampling import answer_from
+from mcts_dpo.solve.vote import Sampled
 from tests.reference.engine import EOS, AutomatonEngine
 from tests.search.support import PROBLEMS, PROMPT
 from verifiers import extract_answer, verify
@@ -21,12 +23,12 @@ RULES = ("majority", "best-of-n", "weighted")
 @pytest.mark.parametrize("rule", RULES)
 def test_one_stream_for_all_budgets_is_what_each_budget_alone_would_have_drawn(rule: str) -> None:
     budgets = (1, 10, 24, 60, 61, 100, 250)
-    together = solve(
+    together = solve_problems(
         PROBLEMS, AutomatonEngine(3), [(r, b) for r in RULES for b in budgets], prompt=PROMPT, search=SETTINGS
     )
     for budget in budgets:
         engine = AutomatonEngine(3)
-        alone = solve(PROBLEMS, engine, [(rule, budget)], prompt=PROMPT, search=SETTINGS)[rule, budget]
+        alone = solve_problems(PROBLEMS, engine, [(rule, budget)], prompt=PROMPT, search=SETTINGS)[rule, budget]
         assert alone == together[rule, budget]
         assert all(attempt.tokens <= budget for attempt in alone)
         questions = sum(request.choices is not None for request in engine.requests)
@@ -56,7 +58,7 @@ def test_the_rules_by_hand() -> None:
             (judged,) = complete(engine, [Request(0, (*prefix, *said, *suffix), choices=choices)])
             answers.append((answer, judged.probabilities[0]))
     assert len(answers) > 5
-    found = solve(
+    found = solve_problems(
         [problem], AutomatonEngine(3), [("majority", budget), ("best-of-n", 10**4)], prompt=PROMPT, search=SETTINGS
     )
     # Equal is what the verifiers call equal; a text that says more than a number may equal that number.
@@ -69,11 +71,11 @@ def test_the_rules_by_hand() -> None:
 
 def test_votes_and_costs_on_a_given_stream() -> None:
     stream = [
-        Solution("a", "1/2", 10, 0.2),
-        Solution("b", "0.5", 10, 0.3),
-        Solution("c", None, 5),
-        Solution("d", "3", 10, 0.9),
-        Solution("e", "4", 10, 0.1),
+        Sampled("a", "1/2", 10, 0.2),
+        Sampled("b", "0.5", 10, 0.3),
+        Sampled("c", None, 5),
+        Sampled("d", "3", 10, 0.9),
+        Sampled("e", "4", 10, 0.1),
     ]
     assert answer_from(stream, "majority", 100, 2).answer == "1/2", "one half twice, however it is written"
     assert answer_from(stream, "best-of-n", 100, 2).answer == "3"
@@ -89,7 +91,7 @@ def test_votes_and_costs_on_a_given_stream() -> None:
 
 def test_greedy_is_the_policy_at_temperature_zero() -> None:
     engine = AutomatonEngine(5)
-    found = solve(PROBLEMS, engine, [("greedy", 9), ("greedy", 100)], prompt=PROMPT, search=SETTINGS)
+    found = solve_problems(PROBLEMS, engine, [("greedy", 9), ("greedy", 100)], prompt=PROMPT, search=SETTINGS)
     for problem, short, long in zip(PROBLEMS, found["greedy", 9], found["greedy", 100], strict=True):
         prefix = prompt_tokens(problem, engine.tokenizer, PROMPT)
         (sample,) = complete(engine, [Request(0, prefix, 1, 24, 0.0, stop=PROMPT.stop)])[0].samples

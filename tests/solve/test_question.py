@@ -10,14 +10,15 @@ import pytest
 import torch
 
 from mcts_dpo.engines import load_engine
-from mcts_dpo.engines.base import Request
+from mcts_dpo.engines.base import Request, Sample
+from mcts_dpo.engines.coroutine import Coroutine, completions
 from mcts_dpo.models import load_model, load_tokenizer, tokenizer_digest, weights_digest
 from mcts_dpo.search import SearchSettings
+from mcts_dpo.search.runner import run
 from mcts_dpo.search.settings import SelfEvaluationSettings, ValueRewardSettings
-from mcts_dpo.search.strategies import Strategy, StrategySettings, plan, solve
-from mcts_dpo.search.strategies.budget import judge, judgement_weights, make_task
-from mcts_dpo.search.strategies.dialogues import run_dialogues
-from mcts_dpo.search.strategies.tree import tree_settings
+from mcts_dpo.solve import Strategy, budget_to_settings, solve_problems
+from mcts_dpo.solve.budgets import judgement_weights
+from mcts_dpo.solve.question import Question, judgements, make_question
 from mcts_dpo.values import ValueModel, save
 from tests.conftest import ToyWorld
 
@@ -49,21 +50,21 @@ def test_a_judgement_is_the_weighted_mean_of_those_who_judge(
     toy_world: ToyWorld, value: Path, of_self: float, of_values: float
 ) -> None:
     engine = load_engine(str(toy_world.policy), settings=toy_world.config.engine)
-    task = make_task(toy_world.test[0], engine, toy_world.config.prompt, settings_of(value, of_self, of_values))
-    (drawn,) = run_dialogues([_draw(task)], engine)
+    question = make_question(toy_world.test[0], engine, toy_world.config.prompt, settings_of(value, of_self, of_values))
+    (drawn,) = run([_draw(question)], engine)
     solutions = [(sample.tokens, sample.finish == "end") for sample in drawn]
-    (found,) = run_dialogues([judge(task, solutions)], engine)
-    alone = make_task(toy_world.test[0], engine, toy_world.config.prompt, SearchSettings(max_tokens=64))
-    (asked,) = run_dialogues([judge(alone, solutions)], engine)
+    (found,) = run([judgements(question, solutions)], engine)
+    alone = make_question(toy_world.test[0], engine, toy_world.config.prompt, SearchSettings(max_tokens=64))
+    (asked,) = run([judgements(alone, solutions)], engine)
     model = ValueModel.load(value)
-    believed = model.confidences([(*task.prefix, *tokens) for tokens, _ in solutions])
+    believed = model.confidences([(*question.prefix, *tokens) for tokens, _ in solutions])
     assert np.ptp(asked) > 0, "the policy does not think the same of all"
     assert np.ptp(believed) > 0
     assert np.allclose(found, (of_self * np.array(asked) + of_values * believed) / (of_self + of_values), atol=1e-12)
 
 
-def _draw(task: Any) -> Any:
-    (completion,) = yield [task.sample((), 8, 64, "test", stop=task.prompt.stop)]
+def _draw(question: Question) -> Coroutine[tuple[Sample, ...]]:
+    (completion,) = yield from completions([question.sample((), 8, 64, "test", stop=question.prompt.stop)])
     return completion.samples
 
 
@@ -71,9 +72,9 @@ def test_without_weights_the_policy_judges() -> None:
     assert judgement_weights(SearchSettings()) == (1.0, 0.0)
     assert judgement_weights(settings_of(Path("value"), 0.0, 0.0)) == (1.0, 0.0)
     assert judgement_weights(settings_of(Path("value"), 0.0, 2.0)) == (0.0, 2.0)
-    follows = plan(BUDGET, StrategySettings(), SearchSettings())
-    assert tree_settings(SearchSettings(), BUDGET, follows).self_evaluation.weight == 1.0
-    assert tree_settings(settings_of(Path("value"), 0.0, 2.0), BUDGET, follows).self_evaluation.weight == 0.0
+    believed = settings_of(Path("value"), 0.0, 2.0)
+    assert budget_to_settings(BUDGET, SearchSettings()).search.self_evaluation.weight == 1.0
+    assert budget_to_settings(BUDGET, believed).search.self_evaluation.weight == 0.0
 
 
 @pytest.mark.parametrize("strategy", ["best-of-n", "weighted", "beam", "dvts", "mcts"])
@@ -94,7 +95,7 @@ def test_where_the_value_model_judges_alone_no_question_is_asked_or_paid(
     found = {}
     for name, search in (("values", settings_of(value, 0.0, 1.0)), ("policy", settings_of(value, 1.0, 0.0))):
         requests.clear()
-        (attempts,) = solve(problems, engine, [(strategy, BUDGET)], prompt=prompt, search=search).values()
+        (attempts,) = solve_problems(problems, engine, [(strategy, BUDGET)], prompt=prompt, search=search).values()
         questions = sum(request.choices is not None for request in requests)
         assert (questions == 0) == (name == "values")
         assert all(attempt.error is None and 0 < attempt.tokens <= BUDGET for attempt in attempts)

@@ -14,8 +14,16 @@ from mcts_dpo.engines.base import Request
 from mcts_dpo.files import InputError
 from mcts_dpo.problems import Problem
 from mcts_dpo.prompts import PromptSettings
-from mcts_dpo.search import SearchSettings
-from mcts_dpo.search.strategies import STRATEGIES, Strategy, StrategySettings, plan, solve, strategy_named
+from mcts_dpo.search import SearchSettings, SelfEvaluationSettings, tree_answer
+from mcts_dpo.solve import (
+    STRATEGIES,
+    Strategy,
+    StrategySettings,
+    budget_to_settings,
+    solve_problems,
+    solve_question,
+    strategy_named,
+)
 from tests.reference.engine import PIECES, AutomatonEngine
 from tests.search.support import PROBLEMS, PROMPT, prompts
 
@@ -39,7 +47,7 @@ searches = st.builds(
     temperature=st.sampled_from([0.0, 0.7, 1.3]),
     selection=st.sampled_from(["puct", "uct"]),
     parallel_leaves=st.integers(1, 4),
-    schedule=st.sampled_from(["waves", "events"]),
+    schedule=st.sampled_from(["synchronous", "asynchronous"]),
 )
 
 
@@ -54,7 +62,7 @@ def test_no_budget_is_exceeded_and_every_token_is_counted(
     model_seed: int,
 ) -> None:
     engine = AutomatonEngine(model_seed)
-    found = solve(PROBLEMS, engine, [(strategy, budget)], prompt=prompt, search=search, settings=settings)
+    found = solve_problems(PROBLEMS, engine, [(strategy, budget)], prompt=prompt, search=search, settings=settings)
     attempts = found[strategy, budget]
     questions = sum(request.choices is not None for request in engine.requests)
     assert sum(attempt.tokens for attempt in attempts) == engine.usage.sampled_tokens + questions
@@ -65,7 +73,7 @@ def test_no_budget_is_exceeded_and_every_token_is_counted(
 
 def asked(problems: Sequence[Problem]) -> list[Request]:
     engine = AutomatonEngine(3)
-    solve(problems, engine, ALL, prompt=PROMPT, search=SETTINGS)
+    solve_problems(problems, engine, ALL, prompt=PROMPT, search=SETTINGS)
     return engine.requests
 
 
@@ -75,7 +83,7 @@ def test_no_strategy_sees_the_reference_answer() -> None:
     withheld = [problem.without_answer() for problem in PROBLEMS]
     assert asked(PROBLEMS) == asked(hidden) == asked(withheld)
     results = [
-        solve(problems, AutomatonEngine(3), ALL, prompt=PROMPT, search=SETTINGS)
+        solve_problems(problems, AutomatonEngine(3), ALL, prompt=PROMPT, search=SETTINGS)
         for problems in (PROBLEMS, hidden, withheld)
     ]
     assert results[0] == results[1] == results[2]
@@ -83,16 +91,18 @@ def test_no_strategy_sees_the_reference_answer() -> None:
 
 @pytest.mark.parametrize("strategy", STRATEGIES)
 def test_a_problem_is_solved_alike_whatever_runs_beside_it(strategy: Strategy) -> None:
-    together = solve(PROBLEMS, AutomatonEngine(3), [(strategy, 90)], prompt=PROMPT, search=SETTINGS)[strategy, 90]
+    together = solve_problems(PROBLEMS, AutomatonEngine(3), [(strategy, 90)], prompt=PROMPT, search=SETTINGS)[
+        strategy, 90
+    ]
     for problem, attempt in zip(PROBLEMS, together, strict=True):
-        alone = solve([problem], AutomatonEngine(3), [(strategy, 90)], prompt=PROMPT, search=SETTINGS)
+        alone = solve_problems([problem], AutomatonEngine(3), [(strategy, 90)], prompt=PROMPT, search=SETTINGS)
         assert alone[strategy, 90] == [attempt]
 
 
 def test_a_refused_problem_is_told_and_the_others_go_on() -> None:
     engine = AutomatonEngine(3, refused=PIECES.index(";"))
     bad = [*PROBLEMS, Problem("refused", "a;b", "1"), Problem("long", "ab" * 3000, "1")]
-    found = solve(bad, engine, ALL, prompt=PROMPT.model_copy(update={"stop": ()}), search=SETTINGS)
+    found = solve_problems(bad, engine, ALL, prompt=PROMPT.model_copy(update={"stop": ()}), search=SETTINGS)
     for key, attempts in found.items():
         assert "refused" in (attempts[3].error or ""), key
         assert "leaves no room in a context of 4096" in (attempts[4].error or ""), key
@@ -103,20 +113,56 @@ def test_a_refused_problem_is_told_and_the_others_go_on() -> None:
 
 def test_what_follows_from_the_budget_and_what_is_set() -> None:
     search = SearchSettings(max_tokens=128)
-    plans = [plan(budget, StrategySettings(), search) for budget in (16, 256, 512, 1024, 2048)]
-    assert [(p.width, p.children) for p in plans] == [(1, 1), (4, 2), (8, 3), (16, 4), (32, 4)]
-    assert {p.depth for p in plans} == {search.max_depth}
-    assert plan(2048, StrategySettings(solution_tokens=256), search) == replace(
-        plan(512, StrategySettings(), search), simulations=2048
-    )
+    found = [budget_to_settings(budget, search) for budget in (16, 256, 512, 1024, 2048)]
+    assert [(one.width, one.search.children) for one in found] == [(1, 1), (4, 2), (8, 3), (16, 4), (32, 4)]
+    assert {one.search.max_depth for one in found} == {search.max_depth}
+    assert [one.search.simulations for one in found] == [16, 256, 512, 1024, 2048]
+    longer = budget_to_settings(2048, search, StrategySettings(solution_tokens=256))
+    assert (longer.width, longer.search.children) == (found[2].width, found[2].search.children)
     chosen = StrategySettings(width=6, children=3, depth=2, simulations=5)
-    assert plan(999, chosen, search) == plan(77, chosen, search)
+    set_ = budget_to_settings(999, search, chosen)
+    assert (set_.width, set_.search.children, set_.search.max_depth, set_.search.simulations) == (6, 3, 2, 5)
+
+
+def test_what_somebody_has_set_of_the_search_wins_where_it_is_asked_for() -> None:
+    own = SearchSettings(children=7, simulations=3, self_evaluation=SelfEvaluationSettings())
+    kept = budget_to_settings(500, own, explicit=True).search
+    assert (kept.children, kept.simulations, kept.self_evaluation.weight) == (7, 3, 0.0)
+    followed = budget_to_settings(500, own).search
+    assert (followed.children, followed.simulations, followed.self_evaluation.weight) == (2, 500, 1.0)
 
 
 def test_bad_input_is_named() -> None:
     with pytest.raises(InputError, match=r"strategy: 'majorty' is not one; did you mean 'majority'\?"):
         strategy_named("majorty")
     with pytest.raises(InputError, match=r"budget of beam: 0 is out of range"):
-        solve(PROBLEMS, AutomatonEngine(), [("beam", 0)], prompt=PROMPT, search=SETTINGS)
+        solve_problems(PROBLEMS, AutomatonEngine(), [("beam", 0)], prompt=PROMPT, search=SETTINGS)
     with pytest.raises(InputError, match=r"the id 'one' occurs twice"):
-        solve([PROBLEMS[0]] * 2, AutomatonEngine(), ALL, prompt=PROMPT, search=SETTINGS)
+        solve_problems([PROBLEMS[0]] * 2, AutomatonEngine(), ALL, prompt=PROMPT, search=SETTINGS)
+
+
+def test_solving_a_question() -> None:
+    judged = SETTINGS.model_copy(update={"self_evaluation": SelfEvaluationSettings(weight=1.0)})
+    solution = solve_question("ab", AutomatonEngine(6), prompt=PROMPT, search=judged)
+    assert solution.forest is not None
+    assert solution.answer in {answer for answer in solution.forest.answers if answer}
+    assert solution.text == solution.forest.solution_text(tree_answer(solution.forest, 0).leaf)
+    assert "".join(solution.steps) == solution.text
+    assert solution.tokens == solution.forest.trees[0].generated
+    assert solution.forest.trees[0].mode == "solve"
+    assert solve_question("ab", AutomatonEngine(6), prompt=PROMPT, search=judged, budget=90).tokens <= 90
+
+
+def test_a_question_without_any_answer_found() -> None:
+    cut = SETTINGS.model_copy(update={"max_tokens": 1})
+    solution = solve_question("ab", AutomatonEngine(6), prompt=PROMPT, search=cut)
+    assert solution.answer is None
+    assert solution.cut
+    assert "".join(solution.steps) == solution.text
+
+
+def test_a_question_that_cannot_be_searched_is_told_in_one_line() -> None:
+    with pytest.raises(InputError, match="question: is empty"):
+        solve_question(" \n", AutomatonEngine(), prompt=PROMPT, search=SETTINGS)
+    with pytest.raises(InputError, match=r"question: a prompt of .* leaves no room in a context of 20"):
+        solve_question("a" * 30, AutomatonEngine(context=20), prompt=PROMPT, search=SETTINGS)

@@ -6,12 +6,12 @@ from itertools import pairwise
 
 import pytest
 
-from mcts_dpo.engines.base import Request, complete
+from benchmarks.driving import complete
+from mcts_dpo.engines.base import Request
 from mcts_dpo.files import seed_from
 from mcts_dpo.prompts import prompt_tokens, self_evaluation
 from mcts_dpo.search import SearchSettings, search, tree_answer
-from mcts_dpo.search.strategies import StrategySettings, plan, solve
-from mcts_dpo.search.strategies.tree import tree_settings
+from mcts_dpo.solve import StrategySettings, budget_to_settings, solve_problems
 from tests.reference.engine import EOS, AutomatonEngine
 from tests.search.support import PROBLEMS, PROMPT
 from verifiers import states_answer
@@ -33,7 +33,7 @@ def belief(engine: AutomatonEngine, prefix: tuple[int, ...], solution: tuple[int
 def test_each_level_keeps_what_the_policy_believes_in_most(strategy: str, model_seed: int) -> None:
     engine, problem = AutomatonEngine(model_seed), PROBLEMS[0]
     chosen = StrategySettings(width=WIDTH, children=CHILDREN)
-    solve([problem], engine, [(strategy, 5000)], prompt=PLAIN, search=SETTINGS, settings=chosen)
+    solve_problems([problem], engine, [(strategy, 5000)], prompt=PLAIN, search=SETTINGS, settings=chosen)
     prefix = prompt_tokens(problem, engine.tokenizer, PLAIN)
     levels: list[list[Request]] = [[]]
     for request in engine.requests:
@@ -82,13 +82,15 @@ def test_each_level_keeps_what_the_policy_believes_in_most(strategy: str, model_
 def test_groups_of_dvts_do_not_compete() -> None:
     """With one child per prefix nothing is ever weeded out: both are the same independent samples."""
     settings = StrategySettings(width=4, children=1)
-    found = solve(PROBLEMS, AutomatonEngine(2), [("dvts", 400)], prompt=PLAIN, search=SETTINGS, settings=settings)
+    found = solve_problems(
+        PROBLEMS, AutomatonEngine(2), [("dvts", 400)], prompt=PLAIN, search=SETTINGS, settings=settings
+    )
     assert all(attempt.solutions >= 2 for attempt in found["dvts", 400])
 
 
 def test_mcts_is_the_tree_search_in_solve_mode_with_self_evaluation() -> None:
-    found = solve(PROBLEMS, AutomatonEngine(3), [("mcts", 200)], prompt=PROMPT, search=SETTINGS)["mcts", 200]
-    chosen = tree_settings(SETTINGS, 200, plan(200, StrategySettings(), SETTINGS))
+    found = solve_problems(PROBLEMS, AutomatonEngine(3), [("mcts", 200)], prompt=PROMPT, search=SETTINGS)["mcts", 200]
+    chosen = budget_to_settings(200, SETTINGS).search
     assert (chosen.budget, chosen.self_evaluation.weight) == (200, 1.0)
     forest = search(PROBLEMS, AutomatonEngine(3), prompt=PROMPT, settings=chosen, mode="solve")
     for tree, attempt in enumerate(found):

@@ -1,0 +1,483 @@
+"""The one driver of an engine: it runs coroutines side by side, submits what they ask for and hands results back.
+
+In: groups of coroutines (engines/coroutine.py), each with a key and perhaps a log; an engine. Out: what the coroutines
+return. There is one switch. Synchronous: nothing is resumed before all work of the round is back, and then in order; so
+the same coroutines give the same bytes on an engine that repeats itself. Asynchronous: a coroutine is resumed as soon
+as one of its results is back, and none waits for another. Knows neither trees nor problems.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+import zlib
+from collections import deque
+from collections.abc import Callable, Hashable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+from typing import Any, Generic, Literal, NamedTuple, Protocol, TypeVar
+
+import numpy as np
+
+from mcts_dpo.engines.base import Completion, Engine, Request
+from mcts_dpo.engines.coroutine import Call, Coroutine, RequestError, Returned, Work
+from mcts_dpo.engines.retry import RetryingEngine
+from mcts_dpo.search.shares import Shares
+
+ResultT = TypeVar("ResultT")
+Schedule = Literal["synchronous", "asynchronous"]
+
+_log = logging.getLogger(__name__)
+
+SLOTS = 32
+"""Sequences that an engine is taken to run together if it does not say."""
+CALL_THREADS = 4
+CALL_PATIENCE = 0.02
+"""Seconds that the engine is waited for while a `Call` is running in a thread."""
+
+
+@dataclass(slots=True)
+class RunnerClock:
+    """Where the time went: CPU seconds of this process, all its threads together.
+
+    engine: inside the engine's `submit` and `poll`. other: everything else. wall: seconds by the clock on the wall,
+    engine and everything else. polls: of the engine.
+    """
+
+    engine: float = 0.0
+    other: float = 0.0
+    wall: float = 0.0
+    polls: int = 0
+
+    @property
+    def bookkeeping_share(self) -> float:
+        """Share of the CPU time that was not the engine's; 0 before anything ran."""
+        total = self.engine + self.other
+        return self.other / total if total else 0.0
+
+
+class Recorded(NamedTuple):
+    """A result that was written down: of which coroutine, the number and the fingerprint of its work."""
+
+    coroutine: int
+    number: int
+    work: int
+    result: Any
+
+
+class ResultLog(Protocol):
+    """Where a group's results are written down as they come, and read from after a kill (see journal.py)."""
+
+    @property
+    def entries(self) -> Sequence[Recorded]:
+        """What was written before, in the order of writing."""
+        ...
+
+    def record(self, coroutine: int, number: int, work: Work, result: Any) -> None:
+        """Write one result down."""
+        ...
+
+    def set_aside_from(self, position: int, why: str) -> None:
+        """Forget the entry at `position` and all after it: they tell of work that these coroutines do not ask for."""
+        ...
+
+
+def fingerprint(work: Work) -> int:
+    """What tells work from other work, 32 bits."""
+    if isinstance(work, Request):
+        about: Any = [*(getattr(work, field) for field in work.__slots__ if field not in ("id", "prefix"))]
+        return zlib.crc32(np.asarray(work.prefix, "<i4").tobytes(), zlib.crc32(repr(about).encode()))
+    return zlib.crc32(f"{getattr(work.function, '__qualname__', '')} {len(work.items)}".encode())
+
+
+@dataclass(slots=True, eq=False)
+class Ended(Generic[ResultT]):
+    """A group whose last coroutine has returned. results: in order; a RequestError where a request was refused."""
+
+    key: Hashable
+    results: list[ResultT | RequestError]
+
+
+@dataclass(slots=True, eq=False)
+class _Member(Generic[ResultT]):
+    """One coroutine. number: work yielded so far. outstanding: work that is out, by its number. finished: results that
+    are back and not handed over yet."""
+
+    group: _Group[ResultT]
+    index: int
+    coroutine: Coroutine[ResultT]
+    number: int = 0
+    outstanding: dict[int, Work] = field(default_factory=dict)
+    finished: list[Returned] = field(default_factory=list)
+
+
+@dataclass(slots=True, eq=False)
+class _Group(Generic[ResultT]):
+    """Coroutines that were admitted together. left: how many have not returned."""
+
+    key: Hashable
+    log: ResultLog | None
+    results: list[Any]
+    share: Hashable = None
+    waiting: deque[_Member[ResultT]] = field(default_factory=deque)
+    alive: dict[int, _Member[ResultT]] = field(default_factory=dict)
+
+    @property
+    def over(self) -> bool:
+        return not self.waiting and not self.alive
+
+
+_Owner = tuple[_Member[Any], int]
+
+
+def _fits(work: Work, result: Any) -> bool:
+    """Whether a recorded result has the form of a result of this work."""
+    if isinstance(work, Call):
+        return isinstance(result, list) and len(result) == len(work.items)
+    if not isinstance(result, Completion):
+        return False
+    if result.error is not None:
+        return True
+    if work.choices is not None:
+        return len(result.probabilities) == len(work.choices)
+    return len(result.samples) == work.n
+
+
+class Runner(Generic[ResultT]):
+    """See the module.
+
+    alive: coroutines that are run at a time; further ones wait, first come, first served. None: all of them when
+    synchronous; else twice as many as the engine runs sequences, so that its queue holds work at any moment.
+    room: sequences that are in the engine at a time, about. What is asked beyond that waits here, and the share that
+    has had least goes next (`admit` says whose share a group is). None: all go in at once, first come, first served.
+    contain: a coroutine that raises ends alone, with a RequestError as its result; otherwise `step` raises.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        schedule: Schedule = "asynchronous",
+        *,
+        alive: int | None = None,
+        clock: RunnerClock | None = None,
+        contain: bool = False,
+        room: int | None = None,
+    ) -> None:
+        self._engine = RetryingEngine(engine)
+        self._contain = contain
+        self._shares = None if room is None else Shares(room)
+        self._synchronous = schedule == "synchronous"
+        self._alive = 1 << 60 if self._synchronous else alive or alive_by_default(engine)
+        self._groups: list[_Group[ResultT]] = []
+        self._crowd = 0  # coroutines being run
+        self._requests: dict[int, _Owner] = {}
+        self._next = 0
+        self._unsent: list[tuple[_Owner, Work]] = []
+        self._calls: dict[Future[list[Any]], list[tuple[_Owner, Call]]] = {}
+        self._threads: ThreadPoolExecutor | None = None
+        self._ended: list[Ended[ResultT]] = []
+        self._clock = clock if clock is not None else RunnerClock()
+        self._cpu, self._wall = time.process_time(), time.perf_counter()
+
+    # --- what callers use ----------------------------------------------------------------------------
+
+    @property
+    def busy(self) -> bool:
+        """Whether anything that was admitted has neither ended nor been cancelled."""
+        return bool(self._groups or self._ended)
+
+    @property
+    def has_room(self) -> bool:
+        """Whether a further coroutine would be run at once."""
+        return self._crowd + sum(len(group.waiting) for group in self._groups) < self._alive
+
+    def admit(
+        self,
+        key: Hashable,
+        coroutines: Sequence[Coroutine[ResultT]],
+        log: ResultLog | None = None,
+        share: Hashable = None,
+    ) -> None:
+        """Take coroutines up, where their log left them if it holds results. key: theirs, unique among those admitted.
+
+        What the log holds of other work than these coroutines ask for is set aside.
+        """
+        group: _Group[ResultT] = _Group(key, log, [None] * len(coroutines), share)
+        group.waiting.extend(_Member(group, index, one) for index, one in enumerate(coroutines))
+        self._groups.append(group)
+        if log is not None:
+            self._replay(group, log)
+        self._collect_ended()
+
+    def step(self, patience: float | None = None) -> list[Ended[ResultT]]:
+        """Start what may start, send what was asked for, wait for results once and hand them on.
+
+        Returns the groups that have ended. Waits for at least one result (if any is out), but no longer than `patience`
+        seconds and a step of the engine's (None: as long as it takes). Raises EngineDiedError.
+        """
+        self._start()
+        if not self._ended:
+            self._send()
+            for owner, result in self._collect(patience):
+                self._finish(owner, result)
+            self._resume()
+        self._collect_ended()
+        if self._groups and not self._ended and not (self._requests or self._calls or self._unsent) and self._crowd:
+            raise RuntimeError("coroutines wait, and nothing is out for them")
+        ended, self._ended = self._ended, []
+        return ended
+
+    def cancel(self, key: Hashable) -> None:
+        """Take a group out; what it has out is given up, in the engine too. An unknown key changes nothing."""
+        group = next((group for group in self._groups if group.key == key), None)
+        if group is None:
+            return
+        self._groups.remove(group)
+        ids = [one for one, (member, _) in self._requests.items() if member.group is group]
+        for one in ids:
+            del self._requests[one]
+        self._unsent = [(owner, work) for owner, work in self._unsent if owner[0].group is not group]
+        self._free(ids)
+        self._lap(engine=False)
+        with suppress(Exception):  # an engine that dies of it has nothing out either
+            self._engine.cancel(ids)
+        self._lap(engine=True)
+        self._crowd -= len(group.alive)
+        for member in (*group.alive.values(), *group.waiting):
+            member.outstanding.clear()  # a call in a thread may still come back
+            member.coroutine.close()
+
+    def close(self) -> None:
+        """Let the threads go and count the time up to now."""
+        self._lap(engine=False)
+        if self._threads is not None:
+            self._threads.shutdown(wait=False, cancel_futures=True)
+
+    # --- coroutines ----------------------------------------------------------------------------------
+
+    def _start(self) -> None:
+        for group in self._groups:
+            while group.waiting and self._crowd < self._alive:
+                self._begin(group.waiting.popleft())
+
+    def _begin(self, member: _Member[ResultT]) -> None:
+        member.group.alive[member.index] = member
+        self._crowd += 1
+        self._advance(member, None)
+
+    def _advance(self, member: _Member[ResultT], results: list[Returned] | None) -> None:
+        """Resume a coroutine; note what it asks for next, or how it has ended."""
+        try:
+            new = next(member.coroutine) if results is None else member.coroutine.send(results)
+            while not new and not member.outstanding:
+                new = member.coroutine.send([])
+        except StopIteration as stop:
+            self._over(member, stop.value)
+        except RequestError as error:
+            self._over(member, error)
+        except Exception as error:
+            if not self._contain:
+                raise
+            _log.warning("a search failed", exc_info=error)
+            self._over(member, RequestError(f"the search failed ({type(error).__name__}: {error})"))
+        else:
+            for work in new:
+                member.outstanding[member.number] = work
+                self._unsent.append(((member, member.number), work))
+                member.number += 1
+
+    def _over(self, member: _Member[ResultT], result: Any) -> None:
+        member.group.results[member.index] = result
+        del member.group.alive[member.index]
+        self._crowd -= 1
+        if member.outstanding:  # it gave up with work out: a refused request among several
+            self._forget(member)
+
+    def _forget(self, member: _Member[ResultT]) -> None:
+        ids = [one for one, (owner, _) in self._requests.items() if owner is member]
+        for one in ids:
+            del self._requests[one]
+        self._unsent = [(owner, work) for owner, work in self._unsent if owner[0] is not member]
+        self._free(ids)
+        with suppress(Exception):
+            self._engine.cancel(ids)
+
+    def _finish(self, owner: _Owner, result: Any) -> None:
+        """One result is back: it is written down, and handed on now (asynchronous) or at the end of the round."""
+        member, number = owner
+        work = member.outstanding.pop(number)
+        if member.group.log is not None:
+            member.group.log.record(member.index, number, work, result)
+        self._hand_on(member, Returned(work, result))
+
+    def _hand_on(self, member: _Member[ResultT], returned: Returned) -> None:
+        if self._synchronous:
+            member.finished.append(returned)
+        else:
+            self._advance(member, [returned])
+
+    def _resume(self) -> None:
+        """The end of a round (synchronous): when nothing is out any more, everyone goes on, in order."""
+        if not self._synchronous or self._requests or self._calls or self._unsent:
+            return
+        for group in self._groups:
+            self._resume_group(group)
+
+    def _resume_group(self, group: _Group[ResultT]) -> None:
+        for member in list(group.alive.values()):
+            if member.finished:
+                finished, member.finished = member.finished, []
+                self._advance(member, finished)
+
+    def _collect_ended(self) -> None:
+        over = [group for group in self._groups if group.over]
+        if over:
+            self._groups = [group for group in self._groups if not group.over]
+            self._ended += [Ended(group.key, group.results) for group in over]
+
+    # --- replay --------------------------------------------------------------------------------------
+
+    def _replay(self, group: _Group[ResultT], log: ResultLog) -> None:
+        """Hand on what the log holds, in its order, as if it came from the engine now. Nothing is sent meanwhile."""
+        if log.entries and self._synchronous:
+            while group.waiting:
+                self._begin(group.waiting.popleft())
+        for position, entry in enumerate(list(log.entries)):
+            waiting = next((one for one in group.waiting if one.index == entry.coroutine), None)
+            if waiting is not None:
+                group.waiting.remove(waiting)
+                self._begin(waiting)
+            member = group.alive.get(entry.coroutine)
+            work = member.outstanding.get(entry.number) if member is not None else None
+            if member is None or work is None or fingerprint(work) != entry.work or not _fits(work, entry.result):
+                log.set_aside_from(position, f"it holds a result that tree {entry.coroutine} does not ask for")
+                return
+            del member.outstanding[entry.number]
+            self._unsent = [(owner, one) for owner, one in self._unsent if one is not work]
+            self._hand_on(member, Returned(work, entry.result))
+            if self._synchronous and not any(one.outstanding for one in group.alive.values()):
+                self._resume_group(group)
+
+    # --- work ----------------------------------------------------------------------------------------
+
+    def _send(self) -> None:
+        unsent, self._unsent = self._unsent, []
+        calls: dict[Any, list[tuple[_Owner, Call]]] = {}
+        for owner, work in unsent:
+            if isinstance(work, Request):
+                self._submit(owner, work)
+            else:
+                calls.setdefault(work.function, []).append((owner, work))
+        for together in calls.values():
+            self._call(together)
+
+    def _submit(self, owner: _Owner, request: Request) -> None:
+        self._requests[self._next] = owner
+        numbered = replace(request, id=self._next)
+        self._next += 1
+        if self._shares is None:
+            self._put_in(numbered)
+        else:
+            self._shares.add(numbered, owner[0].group.share)
+
+    def _put_in(self, request: Request) -> None:
+        self._lap(engine=False)
+        self._engine.submit(request)
+        self._lap(engine=True)
+
+    def _call(self, together: list[tuple[_Owner, Call]]) -> None:
+        """Call a function once for all its pending items: here when synchronous, else in a thread."""
+        function = together[0][1].function
+        items = [item for _, call in together for item in call.items]
+        if self._synchronous:
+            future: Future[list[Any]] = Future()
+            future.set_result(list(function(items)))
+        else:
+            if self._threads is None:
+                self._threads = ThreadPoolExecutor(CALL_THREADS, "mcts-dpo-call")
+            future = self._threads.submit(lambda: list(function(items)))
+        self._calls[future] = together
+
+    def _collect(self, patience: float | None) -> list[tuple[_Owner, Any]]:
+        """Wait for at least one result, or for `patience` seconds."""
+        if not self._calls:
+            return self._poll(patience)
+        if not self._requests:
+            wait(self._calls, timeout=patience, return_when="FIRST_COMPLETED")
+            return list(self._called())
+        found = list(self._called())
+        limit = CALL_PATIENCE if patience is None else min(patience, CALL_PATIENCE)
+        return found + self._poll(0.0 if found else limit, may_be_empty=True)
+
+    def _called(self) -> Iterator[tuple[_Owner, Any]]:
+        for future in [future for future in self._calls if future.done()]:
+            together, results = self._calls.pop(future), iter(future.result())
+            for owner, call in together:
+                result = [next(results) for _ in call.items]
+                if owner[1] in owner[0].outstanding:  # else it was cancelled meanwhile
+                    yield owner, result
+
+    def _poll(self, patience: float | None, *, may_be_empty: bool = False) -> list[tuple[_Owner, Any]]:
+        if not self._requests:
+            return []
+        while self._shares is not None and (request := self._shares.take()) is not None:
+            self._put_in(request)
+        self._lap(engine=False)
+        begun = time.monotonic()
+        finished = self._engine.poll() if patience is None else self._engine.poll(patience)
+        self._lap(engine=True)
+        self._clock.polls += 1
+        gave_up = patience is not None and time.monotonic() - begun >= patience
+        if not finished and not gave_up and not may_be_empty:
+            raise RuntimeError(f"the engine lost {len(self._requests)} of {self._next} requests")
+        self._free([completion.id for completion in finished])
+        return [(self._requests.pop(completion.id), completion) for completion in finished]
+
+    def _free(self, ids: Sequence[int]) -> None:
+        if self._shares is not None:
+            self._shares.end(ids)
+
+    def _lap(self, *, engine: bool) -> None:
+        cpu, wall = time.process_time(), time.perf_counter()
+        if engine:
+            self._clock.engine += cpu - self._cpu
+        else:
+            self._clock.other += cpu - self._cpu
+        self._clock.wall += wall - self._wall
+        self._cpu, self._wall = cpu, wall
+
+
+def slots_of(engine: Engine) -> int:
+    """Sequences that an engine runs together."""
+    return int(getattr(getattr(engine, "settings", None), "slots", SLOTS))
+
+
+def alive_by_default(engine: Engine) -> int:
+    """Coroutines run at a time: twice as many as the engine runs sequences."""
+    return 2 * slots_of(engine)
+
+
+def run(
+    coroutines: Sequence[Coroutine[ResultT]],
+    engine: Engine,
+    schedule: Schedule = "asynchronous",
+    *,
+    clock: RunnerClock | None = None,
+    on_result: Callable[[int], None] = lambda _: None,
+) -> list[ResultT | RequestError]:
+    """Run all coroutines to their end. Results in order; a RequestError where a request was refused.
+
+    on_result: called with the number of coroutines that have ended, after each. Raises EngineDiedError.
+    """
+    runner: Runner[ResultT] = Runner(engine, schedule, clock=clock)
+    results: dict[int, ResultT | RequestError] = {}
+    for index, coroutine in enumerate(coroutines):
+        runner.admit(index, [coroutine])
+    while runner.busy:
+        for ended in runner.step():
+            assert isinstance(ended.key, int)
+            results[ended.key] = ended.results[0]
+            on_result(len(results))
+    runner.close()
+    return [results[index] for index in range(len(coroutines))]

@@ -1,0 +1,188 @@
+"""What a search knows beside its forest: the state of each tree, and what all trees of one search share.
+
+In: problems, an engine, settings. Out: a `SearchState`, its roots planted. Knows neither requests nor schedules.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Literal
+
+from mcts_dpo.engines.base import Engine
+from mcts_dpo.files import InputError, seed_from
+from mcts_dpo.problems import Problem
+from mcts_dpo.prompts import PromptSettings, prompt_tokens
+from mcts_dpo.search.faithful import reference_steps
+from mcts_dpo.search.forest import Forest, TreeInfo
+from mcts_dpo.search.rewards import SelfEvaluationPrompt, readable, self_evaluation_prompt, value_model
+from mcts_dpo.search.settings import SearchSettings
+
+if TYPE_CHECKING:
+    from mcts_dpo.values import ValueModel
+
+Mode = Literal["train", "solve"]
+Texts = tuple[tuple[int, ...], SelfEvaluationPrompt | None]
+"""A problem's prompt and its self-evaluation, as tokens."""
+
+NO_ROOM = "leaves no room"
+"""What is said of a prompt after which the engine's context has no place for a solution."""
+
+
+@dataclass(slots=True, eq=False)
+class TreeState:
+    """The state of one tree that is not in the forest.
+
+    index:    in the forest.
+    limit:    longest solution, in tokens (max_tokens, or less where the context is short).
+    question: the self-evaluation, None if none is asked.
+    started:  simulations started; each has an index, from which its samples are seeded.
+    in_flight: simulations started and not backed up.
+    longest:  tokens of the longest sample so far.
+    reserved_tokens: in mode "solve" with a budget: the most tokens that samples in flight may take, questions included.
+    solved:   a right solution has been found.
+    search_root: the node from which it is searched: the root, or where `advance: step` has come to. base: simulations
+              that had been started when it came there. draining: no further simulation starts before those in flight
+              are backed up.
+    noise:    seed of the root's Gumbel draws.
+    steps, reference: of the reference solution (with `faithful.reference_child`), and of each node on its path the
+              number of the step that comes next.
+    """
+
+    index: int
+    problem: Problem
+    info: TreeInfo
+    limit: int
+    question: SelfEvaluationPrompt | None
+    started: int = 0
+    in_flight: int = 0
+    longest: int = 0
+    reserved_tokens: int = 0
+    solved: bool = False
+    search_root: int = 0
+    base: int = 0
+    draining: bool = False
+    noise: int = 0
+    steps: list[tuple[int, ...]] = field(default_factory=list)
+    reference: dict[int, int] = field(default_factory=dict)
+
+    @property
+    def running(self) -> bool:
+        """Whether it is still being searched."""
+        return self.info.status == "running"
+
+    @property
+    def least_tokens(self) -> int:
+        """Tokens of a budget without which no simulation starts: one, and in mode "solve" a question about it."""
+        return 1 + (self.question.cost if self.question and self.info.mode == "solve" else 0)
+
+
+@dataclass(slots=True)
+class Totals:
+    """Of a search so far. simulations: done; a tree that ended early counts as a whole one. tokens: sampled."""
+
+    simulations: int = 0
+    tokens: int = 0
+    solved: int = 0
+
+
+@dataclass(slots=True)
+class SearchState:
+    """A search under way: the forest, the trees' states, and what they share. values: the value model, if it has
+    weight."""
+
+    forest: Forest
+    trees: list[TreeState]
+    engine: Engine
+    prompt: PromptSettings
+    settings: SearchSettings
+    totals: Totals = field(default_factory=Totals)
+    values: ValueModel | None = None
+
+
+def begin(
+    problems: Sequence[Problem],
+    engine: Engine,
+    prompt: PromptSettings,
+    settings: SearchSettings,
+    mode: Mode,
+    tokenizer: str | None = None,
+    texts: Sequence[Texts] | None = None,
+) -> SearchState:
+    """Plant a root for every problem. Mode "solve" takes the reference answers away first.
+
+    tokenizer: the digest of the engine's, if it is known: making one takes as long as many steps of a small model.
+    texts:     of each problem, if they have been tokenised; None: they are tokenised here.
+    """
+    from mcts_dpo.models import tokenizer_digest  # not before a model is there: it brings torch along
+
+    if mode == "solve" and settings.faithful.reference_child:
+        raise InputError(
+            "search.faithful.reference_child: true, but a solving search cannot see a reference; accepted: false"
+        )
+    about = {"search": settings.model_dump(mode="json"), "prompt": prompt.model_dump(mode="json")}
+    search = SearchState(Forest(about, tokenizer or tokenizer_digest(engine.tokenizer)), [], engine, prompt, settings)
+    search.values = value_model(settings.value_model, engine.tokenizer)
+    for number, problem in enumerate(problems):
+        shown = problem.without_answer() if mode == "solve" else problem
+        _plant(search, shown, mode, _texts(shown, search) if texts is None else texts[number])
+    return search
+
+
+def _texts(problem: Problem, search: SearchState) -> Texts:
+    tokens = tuple(prompt_tokens(problem, search.engine.tokenizer, search.prompt))
+    judge = search.settings.self_evaluation
+    return tokens, self_evaluation_prompt(problem, search.engine.tokenizer, search.prompt, judge)
+
+
+def _plant(search: SearchState, problem: Problem, mode: Mode, texts: Texts) -> None:
+    engine, prompt, settings, forest = search.engine, search.prompt, search.settings, search.forest
+    tokens, asked = texts
+    text = str(engine.tokenizer.decode(list(tokens), clean_up_tokenization_spaces=False))
+    index = forest.add_tree(problem.id, tokens, text, mode)
+    info = forest.trees[index]
+    room = engine.context - len(tokens) - (asked.room if asked else 0)
+    tree = TreeState(index, problem, info, min(settings.max_tokens, room), asked)
+    tree.search_root = info.root
+    tree.noise = seed_from(settings.seed, "gumbel", problem.id)
+    if settings.faithful.reference_child:
+        tree.steps = reference_steps(problem, engine.tokenizer, prompt)
+        tree.reference[info.root] = 0
+    search.trees.append(tree)
+    if mode == "train" and problem.answer is None:
+        info.notes.append("no reference answer: outcomes are not known")
+    elif problem.answer is not None and not readable(problem):
+        info.notes.append(f"the reference answer {problem.answer!r} cannot be parsed: outcomes are not known")
+    if room < 1:
+        fail(search, tree, f"a prompt of {len(tokens)} tokens {NO_ROOM} in a context of {engine.context}")
+    elif settings.budget is not None and settings.budget < tree.least_tokens:
+        end(search, tree, "budget")
+
+
+def fail(search: SearchState, tree: TreeState, reason: str) -> None:
+    """Give a tree up, for a reason of one line; what it has stays."""
+    if tree.running:
+        end(search, tree, "failed")
+    tree.info.status = "failed"
+    tree.info.reason = tree.info.reason or reason
+
+
+def end(search: SearchState, tree: TreeState, status: str) -> None:
+    """The search of a tree is over."""
+    search.totals.simulations += max(0, search.settings.simulations - tree.info.simulations)
+    tree.info.status = status
+
+
+def unspent_tokens(search: SearchState, tree: TreeState) -> int:
+    """Tokens of the budget that are neither spent nor reserved."""
+    return (search.settings.budget or 0) - tree.info.generated - tree.reserved_tokens
+
+
+def simulations_left(search: SearchState, tree: TreeState) -> int:
+    """Simulations that may still be started from where a tree is searched now: in mode "solve" as many as the budget
+    pays beside those in flight, each a token at least."""
+    if tree.draining or not tree.running:
+        return 0
+    left = search.settings.simulations - (tree.started - tree.base)
+    strict = search.settings.budget is not None and tree.info.mode == "solve"
+    return min(left, max(0, unspent_tokens(search, tree)) // tree.least_tokens) if strict else left

@@ -1,0 +1,84 @@
+"""From a budget of generated tokens to settings: the one place where a budget becomes widths and simulations."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import sqrt
+
+from pydantic import Field
+
+from mcts_dpo.search.settings import SearchSettings
+from mcts_dpo.settings import Settings
+
+
+class StrategySettings(Settings):
+    """The dials of strategies at equal budgets. All but the first follow from the budget where they are None.
+
+    How a solution is sampled (temperature, top_p, max_tokens, max_step_tokens, seed) is said by `SearchSettings`, the
+    same for every strategy.
+
+    solution_tokens: L, the length of a typical solution; None: half of `max_tokens`. A budget of B tokens is planned
+                     as n = B / L solutions; what is spent is counted, not planned.
+    width:           beam, dvts: N, the candidates of one level. None: n.
+    children:        beam, dvts: M, the candidates under one kept prefix; mcts: the samples of one expansion. None: √n,
+                     between 2 and 4; 1 where the budget is planned as one solution.
+    depth:           beam, dvts, mcts: steps in a solution, the last sampled to its end. None: `max_depth`.
+    simulations:     mcts: expansions. None: as many as the budget pays; with `advance: step`, where they are those of
+                     one move, `SearchSettings.simulations`.
+    """
+
+    solution_tokens: int | None = Field(default=None, ge=1)
+    width: int | None = Field(default=None, ge=1)
+    children: int | None = Field(default=None, ge=1)
+    depth: int | None = Field(default=None, ge=1)
+    simulations: int | None = Field(default=None, ge=1)
+
+
+@dataclass(frozen=True, slots=True)
+class BudgetedSettings:
+    """What one strategy does with one budget, nothing left open.
+
+    budget: generated tokens. width: candidates of one level (beam, dvts). search: how solutions are sampled, and of a
+    tree everything: its budget, simulations, children, depth, and the weight of self-evaluation.
+    """
+
+    budget: int
+    width: int
+    search: SearchSettings
+
+
+def budget_to_settings(
+    budget: int, search: SearchSettings, dials: StrategySettings | None = None, *, explicit: bool = False
+) -> BudgetedSettings:
+    """What follows from a budget of generated tokens (≥ 1) for what the dials leave open.
+
+    explicit: what somebody has set of the search's own settings (simulations, children, max_depth, self_evaluation)
+              wins over the dials and over what follows from the budget.
+    """
+    dials = dials or StrategySettings()
+    own = {name: getattr(search, name) for name in _OWN & search.model_fields_set} if explicit else {}
+    length = dials.solution_tokens or max(1, search.max_tokens // 2)
+    solutions = max(1, budget // length)
+    simulations = search.simulations if search.advance == "step" else budget
+    judged = search.self_evaluation
+    settings = search.model_copy(
+        update={
+            "budget": budget,
+            "simulations": dials.simulations or simulations,
+            "children": dials.children or (min(4, max(2, round(sqrt(solutions)))) if solutions > 1 else 1),
+            "max_depth": dials.depth or search.max_depth,
+            "self_evaluation": judged.model_copy(update={"weight": judgement_weights(search)[0]}),
+            **own,
+        }
+    )
+    return BudgetedSettings(budget, dials.width or solutions, settings)
+
+
+_OWN = {"simulations", "children", "max_depth", "self_evaluation"}
+
+
+def judgement_weights(search: SearchSettings) -> tuple[float, float]:
+    """Of self-evaluation and value model, as the search's own; where neither has any, the policy judges by itself."""
+    of_values = search.value_model.weight if search.value_model is not None else 0.0
+    of_self = search.self_evaluation.weight
+    return (of_self, of_values) if of_self + of_values > 0 else (1.0, 0.0)

@@ -1,0 +1,88 @@
+"""What a strategy's coroutine costs, counted as it goes, and the likeliest text where it finds no answer.
+
+In: a question and the coroutine of any strategy. Out: the same coroutine; its solution's costs are filled in, and a
+refused request becomes a solution with its error. Knows no strategy.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from mcts_dpo.decoding import decode
+from mcts_dpo.engines.base import Completion, Request, Sample
+from mcts_dpo.engines.coroutine import Coroutine, RequestError, Returned
+from mcts_dpo.solve.question import Question
+from mcts_dpo.solve.solution import Solution, split_text
+
+
+@dataclass(slots=True)
+class Meter:
+    """So far: tokens spent, prefixes sampled from, and the best draft without regard to answers (whether it is whole,
+    its length; its tokens)."""
+
+    tokens: int = 0
+    expansions: int = 0
+    rank: tuple[bool, int] = (False, 0)
+    draft: tuple[int, ...] = ()
+
+
+def metered(question: Question, coroutine: Coroutine[Solution]) -> Coroutine[Solution]:
+    """The coroutine, its costs counted."""
+    meter = Meter()
+    try:
+        solution = yield from _watched(question, coroutine, meter)
+    except RequestError as error:
+        solution = Solution(error=str(error))
+    solution = replace(
+        solution,
+        prompt_tokens=len(question.prefix),
+        tokens=solution.tokens or meter.tokens,
+        expansions=solution.expansions or meter.expansions,
+    )
+    return solution if solution.error else _with_text(question, solution, meter)
+
+
+def _watched(question: Question, coroutine: Coroutine[Solution], meter: Meter) -> Coroutine[Solution]:
+    try:
+        new = next(coroutine)
+        while True:
+            try:
+                returned = yield new
+            except GeneratorExit:
+                coroutine.close()
+                raise
+            for one in returned:
+                _note(question, one, meter)
+            new = coroutine.send(returned)
+    except StopIteration as stop:
+        solution: Solution = stop.value
+        return solution
+
+
+def _note(question: Question, returned: Returned, meter: Meter) -> None:
+    request, completion = returned
+    if not isinstance(request, Request) or not isinstance(completion, Completion):
+        return
+    if request.choices is not None:
+        meter.tokens += max(map(len, request.choices))
+        return
+    meter.expansions += 1
+    before = tuple(request.prefix[len(question.prefix) :])
+    last = request.stop == question.prompt.stop
+
+    def whole(sample: Sample) -> bool:
+        return len(sample.tokens) > 1 and (sample.finish == "end" or (sample.finish == "stop" and last))
+
+    for sample in completion.samples:
+        meter.tokens += len(sample.tokens)
+        # The first whole solution; before there is one, the longest beginning.
+        rank = (whole(sample), 0 if whole(sample) else len(before) + len(sample.tokens))
+        if rank > meter.rank:
+            meter.rank, meter.draft = rank, (*before, *sample.tokens)
+
+
+def _with_text(question: Question, solution: Solution, meter: Meter) -> Solution:
+    if solution.answer is None and not solution.text:
+        text = question.prompt.prefill + decode(question.tokenizer, meter.draft)
+        solution = replace(solution, text=text, cut=not meter.rank[0])
+    return solution if solution.steps else replace(solution, steps=split_text(solution.text, question.prompt.step_end))

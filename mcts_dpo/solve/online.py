@@ -1,0 +1,125 @@
+"""Questions answered as they come, all over one engine, each of which can be taken back: for servers and harnesses.
+
+In: questions with a strategy and a budget, whenever somebody has one. Out: a `Solution` to each, with the same draws as
+`solve_problems` would have made. Knows neither threads nor time nor who asks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from mcts_dpo.engines.base import Engine
+from mcts_dpo.engines.coroutine import RequestError
+from mcts_dpo.engines.retry import EngineDiedError
+from mcts_dpo.problems import Problem
+from mcts_dpo.prompts import PromptSettings
+from mcts_dpo.search.runner import Runner
+from mcts_dpo.search.settings import SearchSettings
+from mcts_dpo.solve.budgets import StrategySettings, budget_to_settings
+from mcts_dpo.solve.metering import metered
+from mcts_dpo.solve.question import PromptTexts, Question, make_question
+from mcts_dpo.solve.registry import Strategy, strategy_function
+from mcts_dpo.solve.solution import Solution
+from mcts_dpo.solve.strategies.mcts import mcts, steps_of
+
+if TYPE_CHECKING:
+    from mcts_dpo.search.state import SearchState
+
+DIED = "the engine died"
+"""How the error of a question begins whose engine died."""
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What somebody asks: a problem, how it is put and sampled, a strategy and its budget (generated tokens, ≥ 1).
+
+    dials, explicit: see `budget_to_settings`. texts: tokenised before; None: `OnlineSolver.admit` does it.
+    """
+
+    problem: Problem
+    prompt: PromptSettings
+    search: SearchSettings
+    budget: int
+    strategy: Strategy = "mcts"
+    dials: StrategySettings | None = None
+    explicit: bool = False
+    texts: PromptTexts | None = None
+
+
+class OnlineSolver:
+    """Strategies at work over one engine. A question is known by a key that is its asker's own.
+
+    alive: questions worked on at a time; further ones wait, first come, first served. None: twice as many as the engine
+    runs sequences. room: sequences in the engine at a time, shared evenly between all who ask; see `Runner`.
+    """
+
+    def __init__(self, engine: Engine, alive: int | None = None, *, room: int | None = None) -> None:
+        self._begin: Callable[[], Runner[Solution]] = lambda: Runner(engine, alive=alive, room=room, contain=True)
+        self._engine = engine
+        self._runner = self._begin()
+        self._questions: dict[Hashable, Question] = {}
+        self._trees: dict[Hashable, SearchState] = {}
+
+    @property
+    def busy(self) -> bool:
+        """Whether any question has been neither answered nor cancelled."""
+        return bool(self._questions)
+
+    def admit(self, key: Hashable, asked: Asked, share: Hashable = None) -> None:
+        """Take a question up. share: whoever asks. Raises InputError as `make_question` does."""
+        question = make_question(asked.problem, self._engine, asked.prompt, asked.search, asked.texts)
+        settings = budget_to_settings(asked.budget, asked.search, asked.dials, explicit=asked.explicit)
+        if asked.strategy == "mcts":
+            coroutine = mcts(question, settings, lambda state: self._trees.__setitem__(key, state))
+        else:
+            coroutine = strategy_function(asked.strategy)(question, settings)
+        self._questions[key] = question
+        self._runner.admit(key, [metered(question, coroutine)], share=share)
+
+    def step(self, patience: float | None = None) -> list[tuple[Hashable, Solution]]:
+        """Do what can be done and wait for the engine once, at most `patience` seconds (None: as long as it takes).
+
+        Returns what has been answered. If the engine died, every question is answered with an error that begins with
+        DIED; what is admitted afterwards is tried again.
+        """
+        try:
+            ended = self._runner.step(patience)
+        except EngineDiedError as error:
+            return self._died(str(error))
+        found = []
+        for one in ended:
+            result = one.results[0]
+            solution = Solution(error=str(result)) if isinstance(result, RequestError) else result
+            self._forget(one.key)
+            found.append((one.key, solution))
+        return found
+
+    def cancel(self, key: Hashable) -> None:
+        """Give a question up; everything that it holds is free. One that is not under way is left alone."""
+        self._runner.cancel(key)
+        self._forget(key)
+
+    def decided(self, key: Hashable) -> Sequence[str]:
+        """The first steps of the solution, as far as they cannot change any more: a tree's moves (`advance: step`)."""
+        state = self._trees.get(key)
+        return () if state is None else steps_of(state, state.forest, state.trees[0].info.moves)
+
+    def close(self) -> None:
+        """Let the runner's threads go."""
+        self._runner.close()
+
+    def _forget(self, key: Hashable) -> None:
+        self._questions.pop(key, None)
+        self._trees.pop(key, None)
+
+    def _died(self, reason: str) -> list[tuple[Hashable, Solution]]:
+        lost = [(key, Solution(error=f"{DIED}: {reason}")) for key in self._questions]
+        for key, _ in lost:
+            self._runner.cancel(key)
+        self._questions.clear()
+        self._trees.clear()
+        self._runner.close()
+        self._runner = self._begin()
+        return lost

@@ -1,0 +1,76 @@
+"""The strategies by name: those that are built in, and those that somebody has added."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Annotated, Literal, get_args
+
+from pydantic import AfterValidator
+
+from mcts_dpo.engines.coroutine import Coroutine
+from mcts_dpo.files import InputError
+from mcts_dpo.settings import nearest
+from mcts_dpo.solve.budgets import BudgetedSettings
+from mcts_dpo.solve.question import Question
+from mcts_dpo.solve.solution import Solution
+from mcts_dpo.solve.strategies.beam import beam
+from mcts_dpo.solve.strategies.best_of_n import best_of_n
+from mcts_dpo.solve.strategies.dvts import dvts
+from mcts_dpo.solve.strategies.greedy import greedy
+from mcts_dpo.solve.strategies.majority import majority
+from mcts_dpo.solve.strategies.mcts import mcts
+from mcts_dpo.solve.strategies.weighted import weighted
+
+BuiltIn = Literal["greedy", "majority", "best-of-n", "weighted", "beam", "dvts", "mcts"]
+Strategy = str
+"""One of STRATEGIES, or a registered name."""
+STRATEGIES: tuple[Strategy, ...] = get_args(BuiltIn)
+StrategyFunction = Callable[[Question, BudgetedSettings], Coroutine[Solution]]
+_FUNCTIONS: dict[Strategy, StrategyFunction] = {
+    "greedy": greedy,
+    "majority": majority,
+    "best-of-n": best_of_n,
+    "weighted": weighted,
+    "beam": beam,
+    "dvts": dvts,
+    "mcts": mcts,
+}
+
+
+def _registered(name: str) -> str:
+    if name not in _FUNCTIONS:
+        raise ValueError("is not a registered strategy")
+    return name
+
+
+Chosen = BuiltIn | Annotated[str, AfterValidator(_registered), "a registered strategy"]
+"""A strategy as settings hold it."""
+
+
+def strategy_named(name: str) -> Strategy:
+    """The strategy of this name. Raises InputError with the nearest name for any other."""
+    known = tuple(_FUNCTIONS)
+    if name in known:
+        return name
+    close = nearest(name, known)
+    hint = f"; did you mean {close!r}?" if close else ""
+    raise InputError(f"strategy: {name!r} is not one{hint} (accepted: {', '.join(known)})")
+
+
+def strategy_function(name: Strategy) -> StrategyFunction:
+    """The coroutine function of a strategy. Raises InputError for an unknown name."""
+    return _FUNCTIONS[strategy_named(name)]
+
+
+def register_strategy(name: str, function: StrategyFunction) -> None:
+    """Add a strategy, so that it can be named wherever one is.
+
+    function: of a `Question` and what its budget became (`BudgetedSettings`); a generator that asks for completions by
+              `yield from completions([question.sample(…), …])` and returns a `Solution`. Tokens that it does not count
+              are counted for it.
+
+    Raises ValueError for a name that is taken.
+    """
+    if name in _FUNCTIONS:
+        raise ValueError(f"the strategy {name!r} is there already")
+    _FUNCTIONS[name] = function

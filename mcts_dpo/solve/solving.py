@@ -1,0 +1,171 @@
+"""Strategies over many problems at once, at one or several budgets, and the answer to one question.
+
+In: problems (their reference answers are taken away first), an engine, strategies with budgets. Out: solutions. Knows
+nothing of whether an answer is right.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import TypeVar
+
+from mcts_dpo.engines.base import Engine
+from mcts_dpo.engines.coroutine import Coroutine, RequestError
+from mcts_dpo.files import InputError
+from mcts_dpo.problems import Problem
+from mcts_dpo.progress import Progress, part_of, silent
+from mcts_dpo.prompts import PromptSettings
+from mcts_dpo.search.mcts import require_unique
+from mcts_dpo.search.runner import run
+from mcts_dpo.search.settings import SearchSettings
+from mcts_dpo.search.state import NO_ROOM
+from mcts_dpo.solve.budgets import BudgetedSettings, StrategySettings, budget_to_settings
+from mcts_dpo.solve.metering import metered
+from mcts_dpo.solve.question import Question, make_question
+from mcts_dpo.solve.registry import Strategy, strategy_function
+from mcts_dpo.solve.solution import Solution
+from mcts_dpo.solve.strategies.sampling import JUDGED, answer_from, draw
+from mcts_dpo.solve.vote import RULES, Rule
+
+ResultT = TypeVar("ResultT")
+
+
+def solve_problems(
+    problems: Sequence[Problem],
+    engine: Engine,
+    wanted: Sequence[tuple[Strategy, int]],
+    *,
+    prompt: PromptSettings,
+    search: SearchSettings,
+    settings: StrategySettings | None = None,
+    progress: Progress = silent,
+) -> dict[tuple[Strategy, int], list[Solution]]:
+    """For each wanted (strategy, budget in generated tokens per problem) a solution per problem, in order.
+
+    Majority, best-of-n and weighted read one stream of samples, drawn once for the largest of their budgets (see
+    strategies/sampling.py); every other pair is run for itself. A problem that the engine refuses, or whose prompt
+    leaves no room, is a solution with its `error`; the others go on. Raises InputError for a budget below 1 and for two
+    problems of one id (their samples would be the same), and EngineDiedError.
+    """
+    for strategy, budget in wanted:
+        if budget < 1:
+            raise InputError(f"budget of {strategy}: {budget} is out of range (accepted: an integer ≥ 1)")
+    require_unique(problems)
+    questions = [_question(problem, engine, prompt, search) for problem in problems]
+    found: dict[tuple[Strategy, int], list[Solution]] = {}
+    streams = [(rule, budget) for strategy, budget in wanted for rule in RULES if rule == strategy]
+    if streams:
+        found |= _from_one_stream(questions, engine, streams, progress)
+    for strategy, budget in wanted:
+        if (strategy, budget) not in found:
+            budgeted = budget_to_settings(budget, search, settings)
+            told = _reporter(part_of(progress, prefix=f"{strategy} {budget}: "), len(questions), engine)
+            found[strategy, budget] = _each(questions, engine, strategy, budgeted, told)
+    return found
+
+
+def solve_question(
+    question: str | Problem,
+    engine: Engine,
+    *,
+    prompt: PromptSettings,
+    search: SearchSettings,
+    strategy: Strategy = "mcts",
+    budget: int | None = None,
+    settings: StrategySettings | None = None,
+    progress: Progress = silent,
+) -> Solution:
+    """Answer one question by a strategy, without any reference answer.
+
+    budget: generated tokens; what `search` and `settings` leave open follows from it. None: `search` is taken as it is.
+    Raises InputError if the question is empty, or cannot be served (it does not fit the context, the engine refuses
+    it), and EngineDiedError.
+    """
+    problem = Problem("question", question) if isinstance(question, str) else question
+    if not problem.question.strip():
+        raise InputError("question: is empty; accepted: a problem in words")
+    try:
+        asked = make_question(problem, engine, prompt, search)
+    except InputError as error:
+        raise InputError(f"question: {error}") from None
+    if budget is None:
+        budgeted = BudgetedSettings(search.budget or 1 << 40, 1, search)
+    else:
+        budgeted = budget_to_settings(budget, search, settings, explicit=True)
+    (solution,) = _each([asked], engine, strategy, budgeted, _reporter(progress, 1, engine))
+    if solution.error is not None:
+        raise InputError(f"question: {solution.error}")
+    return solution
+
+
+def _question(problem: Problem, engine: Engine, prompt: PromptSettings, search: SearchSettings) -> Question | str:
+    """The question, or why its prompt leaves no room for a solution."""
+    try:
+        return make_question(problem, engine, prompt, search)
+    except InputError as error:
+        if NO_ROOM not in str(error):
+            raise
+        return str(error)
+
+
+def solving(question: Question, strategy: Strategy, budgeted: BudgetedSettings) -> Coroutine[Solution]:
+    """The coroutine of a strategy over one question, its costs counted."""
+    return metered(question, strategy_function(strategy)(question, budgeted))
+
+
+def _each(
+    questions: Sequence[Question | str],
+    engine: Engine,
+    strategy: Strategy,
+    budgeted: BudgetedSettings,
+    on_result: Callable[[int], None],
+) -> list[Solution]:
+    found = _side_by_side(questions, engine, lambda one: solving(one, strategy, budgeted), on_result)
+    return [one if isinstance(one, Solution) else Solution(error=one) for one in found]
+
+
+def _side_by_side(
+    questions: Sequence[Question | str],
+    engine: Engine,
+    coroutine: Callable[[Question], Coroutine[ResultT]],
+    on_result: Callable[[int], None],
+) -> list[ResultT | str]:
+    """Run a coroutine per question. A question without room or with a refused request gets the reason instead."""
+    served = [question for question in questions if isinstance(question, Question)]
+    ended = iter(run([coroutine(question) for question in served], engine, on_result=on_result))
+    results = [question if isinstance(question, str) else next(ended) for question in questions]
+    return [str(result) if isinstance(result, RequestError) else result for result in results]
+
+
+def _reporter(progress: Progress, total: int, engine: Engine) -> Callable[[int], None]:
+    """Reports so many finished problems, with the tokens that the engine has sampled since now."""
+    before = engine.usage.sampled_tokens
+
+    def report(done: int) -> None:
+        progress("solve", done, total, tokens=float(engine.usage.sampled_tokens - before))
+
+    report(0)
+    return report
+
+
+def _from_one_stream(
+    questions: Sequence[Question | str], engine: Engine, wanted: Sequence[tuple[Rule, int]], progress: Progress
+) -> dict[tuple[Strategy, int], list[Solution]]:
+    """All rules that read the stream of samples, at all their budgets."""
+    plain = max((budget for rule, budget in wanted if rule not in JUDGED), default=0)
+    judged = max((budget for rule, budget in wanted if rule in JUDGED), default=0)
+    names = ", ".join(dict.fromkeys(rule for rule, _ in wanted))
+    told = part_of(progress, prefix=f"{names} {max(plain, judged)}: ")
+    streams = _side_by_side(
+        questions, engine, lambda one: draw(one, plain, judged), _reporter(told, len(questions), engine)
+    )
+    return {
+        (rule, budget): [
+            Solution(error=one if isinstance(one, str) else str(stream))
+            if isinstance(stream, str) or isinstance(one, str)
+            else replace(answer_from(stream, rule, budget, one.cost), prompt_tokens=len(one.prefix))
+            for one, stream in zip(questions, streams, strict=True)
+        ]
+        for rule, budget in wanted
+    }

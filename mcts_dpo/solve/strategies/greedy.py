@@ -1,0 +1,21 @@
+"""The one solution of temperature 0, within the budget."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from mcts_dpo.engines.coroutine import Coroutine, completions
+from mcts_dpo.solve.budgets import BudgetedSettings
+from mcts_dpo.solve.question import Question
+from mcts_dpo.solve.solution import Solution
+from mcts_dpo.solve.strategies.sampling import read
+from mcts_dpo.solve.vote import winner
+
+
+def greedy(question: Question, settings: BudgetedSettings) -> Coroutine[Solution]:
+    """See the module."""
+    size = min(question.limit, settings.budget)
+    request = question.sample((), 1, size, "greedy", stop=question.prompt.stop)
+    (completion,) = yield from completions([replace(request, temperature=0.0)])
+    solution = read(question, completion.samples[0])
+    return winner([solution], "majority", solution.tokens)

@@ -1,0 +1,84 @@
+"""The tree search as one strategy among others (Xie et al. 2024, arXiv 2405.00451): one tree, answered by its vote.
+
+No reference answer is known, so values come from the policy's self-evaluation and a value model; where `SearchSettings`
+gives neither a weight, self-evaluation gets weight 1.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import lru_cache
+from typing import TYPE_CHECKING
+
+from mcts_dpo.engines.coroutine import Coroutine
+from mcts_dpo.search.answers import mean_logprob, tree_answer, voting_leaves
+from mcts_dpo.search.forest import LENGTH, Forest
+from mcts_dpo.search.mcts import grow_tree
+from mcts_dpo.search.state import SearchState, begin
+from mcts_dpo.solve.budgets import BudgetedSettings
+from mcts_dpo.solve.question import Question
+from mcts_dpo.solve.solution import Solution
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+
+def mcts(
+    question: Question, settings: BudgetedSettings, on_start: Callable[[SearchState], None] = lambda _: None
+) -> Coroutine[Solution]:
+    """See the module. on_start: called with the search's state before it begins, for whoever watches it."""
+    digest = _digest(question.tokenizer)
+    judge = question.judge if settings.search.self_evaluation.weight else None
+    texts = [(question.prefix, judge)]
+    state = begin([question.problem], question.engine, question.prompt, settings.search, "solve", digest, texts)
+    on_start(state)
+    yield from grow_tree(state, state.trees[0], "asynchronous")
+    return tree_solution(state)
+
+
+@lru_cache(maxsize=8)
+def _digest(tokenizer: PreTrainedTokenizerBase) -> str:
+    from mcts_dpo.models import tokenizer_digest  # not before a model is there: it brings torch along
+
+    return tokenizer_digest(tokenizer)
+
+
+def tree_solution(state: SearchState) -> Solution:
+    """What the one tree of a finished search answers."""
+    forest = state.forest.by_tree()
+    info = forest.trees[0]
+    votes = int(forest.samples[voting_leaves(forest, 0)].sum())
+    if info.status == "failed":
+        return Solution(tokens=info.generated, solutions=votes, error=info.reason, forest=forest)
+    found = tree_answer(forest, 0)
+    leaf = found.leaf if found.leaf >= 0 else _likeliest(forest, info.moves[-1] if info.moves else info.root)
+    steps = steps_of(state, forest, forest.path(leaf)[1:])
+    return Solution(
+        answer=found.answer,
+        text="".join(steps),
+        steps=steps,
+        cut=not forest.terminal[leaf] or bool(forest.finish[leaf] == LENGTH),
+        tokens=info.generated,
+        expansions=info.simulations,
+        solutions=votes,
+        undecided=found.undecided,
+        weight=found.weight,
+        forest=forest,
+    )
+
+
+def steps_of(state: SearchState, forest: Forest, nodes: Sequence[int]) -> tuple[str, ...]:
+    """The texts of nodes below a root, the prompt's prefill in front of the first."""
+    texts = [forest.texts[node] for node in nodes]
+    return (state.prompt.prefill + texts[0], *texts[1:]) if texts else ()
+
+
+def _likeliest(forest: Forest, below: int) -> int:
+    """Where no solution states an answer: the end that speaks most for itself; a whole one before a cut one."""
+    nodes = [int(node) for node in forest.nodes(int(forest.tree[below])) if below in forest.path(int(node))]
+
+    def rank(node: int) -> tuple[bool, int, float]:
+        whole = bool(forest.terminal[node]) and forest.finish[node] != LENGTH
+        return whole, int(forest.visits[node] if whole else forest.depth[node]), mean_logprob(forest, node)
+
+    return max((node for node in nodes if forest.depth[node] > 0), key=rank, default=below)

@@ -1,0 +1,14 @@
+"""A vote of samples in which each counts as much as it is believed (Li et al. 2022, arXiv 2206.02336)."""
+
+from __future__ import annotations
+
+from mcts_dpo.engines.coroutine import Coroutine
+from mcts_dpo.solve.budgets import BudgetedSettings
+from mcts_dpo.solve.question import Question
+from mcts_dpo.solve.solution import Solution
+from mcts_dpo.solve.strategies.sampling import sampled
+
+
+def weighted(question: Question, settings: BudgetedSettings) -> Coroutine[Solution]:
+    """See the module."""
+    return sampled(question, "weighted", settings.budget)

@@ -1,0 +1,55 @@
+"""One answer from many finished solutions: by count, by belief, or by belief summed over equal answers.
+
+`majority` is self-consistency (Wang et al. 2022, arXiv 2203.11171); `best-of-n` takes the solution that is judged most
+likely right (Cobbe et al. 2021, arXiv 2110.14168, by a trained verifier); `weighted` is a vote in which each solution
+counts as much as it is believed (Li et al. 2022, arXiv 2206.02336, section 3.2). Knows no engine.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+from mcts_dpo.solve.solution import Solution
+from verifiers import grouped
+
+Rule = Literal["majority", "best-of-n", "weighted"]
+RULES: tuple[Rule, ...] = get_args(Rule)
+
+
+@dataclass(frozen=True, slots=True)
+class Sampled:
+    """One sampled solution. answer: None without one, or if it was cut. score: in [0, 1]; None if not judged. cut: by a
+    limit of tokens."""
+
+    text: str
+    answer: str | None
+    tokens: int
+    score: float | None = None
+    cut: bool = False
+
+
+def winner(solutions: Sequence[Sampled], rule: Rule, spent: int) -> Solution:
+    """The answer of sampled solutions. Ties go to what was found first. spent: tokens."""
+    answered = [solution for solution in solutions if solution.answer is not None]
+    if not answered:
+        # The first whole one; a cut one depends on the budget that cut it.
+        whole = next((one for one in solutions if not one.cut and one.tokens > 1), None)
+        return Solution(text=whole.text if whole else "", tokens=spent)
+    weights = [1.0 if rule == "majority" else _score(solution) for solution in answered]
+    undecided = 0
+    if rule == "best-of-n":
+        best = max(range(len(answered)), key=weights.__getitem__)
+    else:
+        vote = grouped([solution.answer for solution in answered])
+        best = max(vote.classes, key=lambda members: sum(weights[index] for index in members))[0]
+        undecided = vote.undecided
+    return Solution(
+        answered[best].answer, answered[best].text, tokens=spent, solutions=len(answered), undecided=undecided
+    )
+
+
+def _score(solution: Sampled) -> float:
+    assert solution.score is not None, "a solution within the budget has been judged"
+    return solution.score
