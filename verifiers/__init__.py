@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from verifiers.choice import verify_choice
 from verifiers.core import verify
 from verifiers.policy import DEFAULT_POLICY, Policy
-from verifiers.read import STYLES, extract_answer, states_answer
+from verifiers.read import STYLES, extract_answer, register_mark, register_thought, states_answer
 from verifiers.registry import get_verifier, register, verifier_names
 from verifiers.verdict import Verdict
 from verifiers.voting import Grouping, equivalence_classes, grouped
@@ -30,6 +30,8 @@ __all__ = [
     "get_verifier",
     "grouped",
     "register",
+    "register_mark",
+    "register_thought",
     "states_answer",
     "verifier_names",
     "verify",

@@ -28,6 +28,10 @@ _TICKS = re.compile(
     r"[✓✔✅☑🎉👉🟢■□∎]\ufe0f?|\\(?:checkmark|qed)(?![A-Za-z])|\(\s?✓\s?\)"
     r"|(?<=\S)\s{0,3}\\(?:blacksquare|square|Box|blacktriangle)\s{0,3}\Z"
 )
+_FORMATTING = re.compile(
+    r"</?(?:b|strong|i|em|u|span|font|mark|code|p|div|sub|center|big|br|h[1-6]|ul|ol|li)(?:\s[^<>]{0,120})?\s?/?>",
+    re.IGNORECASE,
+)
 _TAGS = re.compile(
     r"</?(?:b|strong|i|em|u|span|font|mark|code|p|div|sub|center|big|answer|final_answer|solution|box"
     r"|boxed|br|td)(?:\s[^<>]{0,120})?/?>",
@@ -46,6 +50,13 @@ _ALIGNED = re.compile(
 _EQUALS = re.compile(r"\s{0,3}(?:=|:|&=|\\implies|\\Rightarrow|\\therefore|∴|⇒)(?![=A-Za-z])\s{0,3}")
 _QUOTES = {'"': '"', "“": "”", "'": "'", "‘": "’", "`": "`", "«": "»", "„": "“", "「": "」", "『": "』", "【": "】"}
 _SIGNS = re.compile(r"[\\<✓✔✅☑🎉👉🟢■□∎]")
+
+
+def without_tags(text: str) -> str:
+    """A text without tags of HTML that only format it; a tag that ends a line or paragraph ends one."""
+    return _FORMATTING.sub(
+        lambda match: "\n" if match.group()[1:4].lower() in ("br>", "br/", "br ", "/p>") else "", text
+    )
 
 
 def undressed(text: str) -> str:

@@ -13,6 +13,7 @@ from collections.abc import Callable
 
 from verifiers.limits import MAX_TEXT
 from verifiers.read.boxes import boxes
+from verifiers.read.dressing import without_tags
 from verifiers.read.languages import LANGUAGES
 from verifiers.read.marks import own_pattern
 from verifiers.read.prose import concluded, last_number
@@ -52,7 +53,8 @@ def extract_answer(text: str | bytes | None, style: str = "math") -> str | None:
 
 def seen(text: str, before: str = "") -> str:
     """What of a text is read: its end, without thoughts, without marks of turns, without endless blanks."""
-    return turn_of(without_thoughts(_BLANKS.sub(_shortened, text[-MAX_TEXT:]), before[-MAX_TEXT:]))
+    visible = turn_of(without_thoughts(_BLANKS.sub(_shortened, text[-MAX_TEXT:]), before[-MAX_TEXT:]))
+    return without_tags(visible) if "</" in visible or "<br" in visible else visible
 
 
 def _shortened(match: re.Match[str]) -> str:

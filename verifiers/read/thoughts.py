@@ -52,7 +52,10 @@ def _marks() -> tuple[re.Pattern[str], dict[str, frozenset[str]], frozenset[str]
         ends.setdefault(opening, set()).add(closing)
     closings = frozenset(closing for _, closing in _PAIRS)
     longest_first = sorted({*ends, *closings}, key=len, reverse=True)
-    pattern = re.compile("|".join(map(re.escape, longest_first)))
+    tails: dict[str, list[str]] = {}
+    for mark in longest_first:
+        tails.setdefault(mark[0], []).append(re.escape(mark[1:]))
+    pattern = re.compile("|".join(f"{re.escape(head)}(?:{'|'.join(rest)})" for head, rest in tails.items()))
     return pattern, {opening: frozenset(all_ends) for opening, all_ends in ends.items()}, closings
 
 
