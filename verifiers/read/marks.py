@@ -18,7 +18,7 @@ MAX_MARKS = 24
 """Marks of one language that are looked at, from the last one backwards."""
 _OWN: list[str] = []
 _EDGE, _END = r"(?<![^\W_])", r"(?![^\W_]|[\u0900-\u0dff])"
-_STOPS = r"(?!(?:whether|if|that|which|who|when|not|because|since|and|but|so|we|you|i|then|where)\b)"
+_STOPS = r"(?!(?:whether|if|that|which|who|when|not|because|since|and|but|so|you|i|then|where|answers?|results?|solutions?)\b)"
 _BETWEEN = (
     rf"(?:,[^.,;:\n?!]{{1,30}},)?(?:[^\S\n]{{1,4}}{_STOPS}[^\W_]{{1,30}}(?:'s)?"
     rf"|[^\S\n]{{1,4}}\$[^$\n]{{1,40}}\$){{0,8}}?"

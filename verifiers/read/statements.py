@@ -104,7 +104,7 @@ def _holds(held: list[Statement], at: int, length: int) -> bool:
 
 
 def _tagged(start: int, end: int, content: str) -> Statement:
-    inner = stated(content) if content else None
+    inner = stated(content, ("box", "hash", "phrase")) if content else None
     if inner is not None and inner.answer is not None:
         answer: str | None = inner.answer
     elif is_bare(content):

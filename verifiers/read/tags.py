@@ -15,13 +15,10 @@ MAX_TAGS = 24
 def tags(text: str) -> list[tuple[int, int, str]]:
     """(start, end, content) of the answer tags of a text, in order."""
     found = []
-    for match in deque(_TAG.finditer(text), maxlen=MAX_TAGS) if "<" in text else ():
-        close = text.find("<", match.end())
-        closing = (
-            re.compile(rf"</\s?{re.escape(match[1])}\s?>", re.IGNORECASE).search(text, match.end())
-            if close >= 0
-            else None
-        )
-        end = closing.start() if closing else len(text)
+    opened = list(deque(_TAG.finditer(text), maxlen=MAX_TAGS)) if "<" in text else []
+    limits = [*(match.start() for match in opened[1:]), len(text)][: len(opened)]
+    for match, limit in zip(opened, limits, strict=True):
+        closing = re.compile(rf"</\s?{re.escape(match[1])}\s?>", re.IGNORECASE).search(text, match.end(), limit)
+        end = closing.start() if closing else limit
         found.append((match.start(), closing.end() if closing else end, text[match.end() : end].strip()))
     return found

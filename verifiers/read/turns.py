@@ -7,6 +7,9 @@ from __future__ import annotations
 
 import re
 
+from verifiers.read.masks import words_of
+from verifiers.read.thoughts import lowered
+
 _SPECIAL = re.compile(
     r"<[|｜][^<>|｜\n]{1,48}[|｜]?>|</?s>|<(?:eos|bos|pad|unk|end_of_turn|end_of_utterance|endoftext|eot|sep)>"
     r"|<start_of_turn>(?:user|model)?|\[/?INST\]|<\|im_(?:start|end)\|?|<end_of_sentence>|\[(?:EOS|BOS|UNK|PAD)\]"
@@ -24,6 +27,11 @@ _NEXT = re.compile(
     r"|\n[ \t]{0,4}#{1,4}[ \t]{0,3}(Instruction|Question|Input|Human|User|Problem|Exercise)\b[^\n]{0,20}(?=\n)"
     r"|\n\n(Problem|Question|Exercise)[ \t]{0,3}\d{0,3}\.?[ \t]{0,3}(?=\n)",
     re.IGNORECASE,
+)
+_ASKS = words_of(
+    "question problem exercise q: q*: q**: q1 q2 q3 human user instruction task example student input"
+    " 问题 题目 問題 pregunta"
+    " frage aufgabe вопрос задача domanda pergunta exercice swali คำถาม প্রশ্ন ప్రశ్న 문제 질문"
 )
 MAX_QUESTIONS = 64
 
@@ -64,6 +72,9 @@ def asked_parts(text: str) -> list[str]:
 
     Numbered questions of a text that begins with one (a problem taken apart) are no cuts.
     """
+    low = lowered(text)
+    if not any(map(low.__contains__, _ASKS)):
+        return [text]
     parts: list[str] = []
     at = 0
     known: set[str] = set()

@@ -115,7 +115,7 @@ def both_ways(reference: str, text: str) -> bool:
     return on_text
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=200, deadline=None)
 @given(NUMBERS, NUMBERS, st.sampled_from(MARKS), st.sampled_from(EXPLANATIONS))
 def test_a_number_in_an_explanation_never_changes_the_verdict(right: str, other: str, mark: str, why: str) -> None:
     if right == other:
@@ -125,7 +125,7 @@ def test_a_number_in_an_explanation_never_changes_the_verdict(right: str, other:
     assert not both_ways(other, text), text
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(NUMBERS, NUMBERS, st.sampled_from(OWN_WORDS))
 def test_in_the_explanations_of_other_languages_neither(right: str, other: str, words: tuple[str, str]) -> None:
     if right != other:
@@ -134,7 +134,7 @@ def test_in_the_explanations_of_other_languages_neither(right: str, other: str, 
         assert not both_ways(other, text), text
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=200, deadline=None)
 @given(NUMBERS, NUMBERS, st.sampled_from(MARKS), st.sampled_from(ELSEWHERE))
 def test_a_right_number_elsewhere_never_makes_a_wrong_answer_right(
     right: str, wrong: str, mark: str, place: str
@@ -168,7 +168,7 @@ RETRACTIONS = (
 )
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(NUMBERS, NUMBERS, st.sampled_from(RETRACTIONS))
 def test_what_is_taken_back_is_not_the_answer_and_what_replaces_it_is(first: str, later: str, taken_back: str) -> None:
     if first != later:
