@@ -18,7 +18,7 @@ MAX_MARKS = 24
 """Marks of one language that are looked at, from the last one backwards."""
 _OWN: list[str] = []
 _EDGE, _END = r"(?<![^\W_])", r"(?![^\W_]|[\u0900-\u0dff])"
-_STOPS = r"(?!(?:whether|if|that|which|who|when|not|because|since|and|but|so|you|i|then|where|answers?|results?|solutions?)\b)"
+_STOPS = r"(?!(?:whether|if|that|which|who|when|not|because|since|and|but|so|we|you|i|then|where)\b)"
 _BETWEEN = (
     rf"(?:,[^.,;:\n?!]{{1,30}},)?(?:[^\S\n]{{1,4}}{_STOPS}[^\W_]{{1,30}}(?:'s)?"
     rf"|[^\S\n]{{1,4}}\$[^$\n]{{1,40}}\$){{0,8}}?"
@@ -99,7 +99,7 @@ def _pattern(language: Language, weak: bool) -> re.Pattern[str]:
     nouns = "|".join(language.weak if weak else language.nouns)
     spaced = all(word.isascii() or word[0] < "\u0e00" or "\u0980" <= word[0] < "\u0d00" for word in language.keys)
     edge, end, gap = (_EDGE, _END, r"[^\S\n]{1,4}") if spaced else ("", "", r"[^\S\n]{0,4}")
-    between = _BETWEEN if spaced else ""
+    between = _BETWEEN.replace("(?!(?:", f"(?!(?:{nouns}|") if spaced else ""
     links = [_POINT, _FORMULA, _ABBREVIATED]
     if language.copulas:
         copulas = "|".join(sorted(language.copulas, key=len, reverse=True))

@@ -103,7 +103,8 @@ def concluded(text: str) -> str:
         return bare
     body = _STOP.split(bare, maxsplit=1)[0].strip() or bare
     sentence = last_sentence(body)
-    return (value_of_sentence(sentence) if sentence else None) or bare
+    value = value_of_sentence(sentence) if sentence else None
+    return bare if value is None or value == trimmed(bare) else value
 
 
 def _prefixed(text: str) -> str:
