@@ -16,7 +16,7 @@ MAX_HASHES = 24
 _HASHES = re.compile(r"(?:(?<=\n)|\A)[ \t>*]{0,8}#{4,8}(?!#)(?P<rest>[^\n]{0,2000})")
 _NEXT_LINE = re.compile(r"\s{0,200}([^\n]{1,2000})")
 _HEADING = re.compile(
-    r"\W{0,6}(?:\d{1,3}[.)]\s{1,3}(?=[^\W\d])|(?:step|part|case|section|chapter|phase|stage|example|exercise|problem"
+    r"\W{0,6}(?:\d{1,3}[.)]\s{1,3}(?=[^\W\d][^\n]*[^.\n]\Z)|(?:step|part|case|section|chapter|phase|stage|example|exercise|problem"
     r"|question|method|option|approach|task|lemma"
     r"|theorem|proof|definition|explanation|solution|answer|final answer|conclusion|summary|note"
     r"|notes|verification|verify|check|checking|calculations?"
