@@ -38,7 +38,7 @@ _CURRENCY = "|".join(map(re.escape, sorted({*CURRENCIES, "元"})))
 _MONEY = re.compile(rf"([+-]?)\s*({_CURRENCY})\s*")
 _INNER_MONEY = re.compile(rf"({_CURRENCY})\s*")
 _NO_TAIL = re.compile(r"[=<>+(]|\d\s*\D*\d|\\(?:frac|sqrt|pi)|(?<![a-z])(?:or|not|but|is)(?![a-z])")
-_TAIL_START = re.compile(r"\s*(?:\\?%|\^|\\|[€£¥₹₩₽$\'\"℃℉㎡¢‰]|-(?=[A-Za-z]{2})|[^\W\d_](?![A-Za-z]*\s*\())")
+_TAIL_START = re.compile(r"\s*(?:\\?%|\^|\\|[€£¥₹₩₽$\'\"℃℉¢‰]|-(?=[A-Za-z]{2})|[^\W\d_](?![A-Za-z]*\s*\())")
 _QUOTIENT = re.compile(r"\\frac\s*\{\s*([A-Za-z]{1,20})\s*\}\s*\{\s*([A-Za-z]{1,20})\s*\}")
 _LONE_LETTERS = "mghsLlNJWVt"
 _MAY_BE_WORDS = re.compile(r"[A-Za-z零〇一二两三四五六七八九十百千万亿半负負每マ]")

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from fractions import Fraction
 
-from verifiers.wording import ONES, ORDINALS, TENS, number_in_words
+from verifiers.wording import ORDINALS, TENS, number_in_words
 from verifiers.written import DECIMAL, Number, Quantity, bounded, plain_decimal, tight
 
 _BASED = re.compile(
@@ -241,6 +241,3 @@ def _based(text: str) -> Quantity | None:
         return Quantity(int(bounded(numeral), base), f"{numeral}_{base}", kind="based", numeral=numeral)
     except ValueError:
         return None
-
-
-__all__ = ["ONES", "as_date", "ratio", "special"]

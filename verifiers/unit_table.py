@@ -48,8 +48,8 @@ _NAMES: dict[str, str] = {  # pint's name: spellings; plurals in -s and -es are 
     "kilocalorie": "千卡 大卡", "atmosphere": "atm atmosphere", "kilowatt_hour": "kwh 千瓦时",
     "kelvin": "K kelvin 开尔文", "bushel": "bushel",
 }  # fmt: skip
-_PLACES = {  # spellings of units of measurement built from others: factor, dimensions
-    "acre": (Fraction(40468564224, 10**7), (("length", 2),)), "㎡": (Fraction(1), (("length", 2),)),
+_PLACES = {  # where pint has the surveyors' acre, slightly larger
+    "acre": (Fraction(40468564224, 10**7), (("length", 2),)),
 }  # fmt: skip
 _OWN: dict[str, dict[str, int | Fraction]] = {  # dimension of its own: (spellings, how many of the first one it is)
     "dollar": {"dollar usd USD buck dólar dolar долларов доллара 美元 ドル 달러": 1, "cent ¢": Fraction(1, 100)},

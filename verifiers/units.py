@@ -55,7 +55,7 @@ UPRIGHT = re.compile(
 )
 _POWER = re.compile(r"\s*\^\s*\{?\s*(-?\d)\s*\}?|([23])(?![\w.])")
 _LETTERS = r"[^\W\d_]"
-_TOKEN = re.compile(rf"(?P<word>{_LETTERS}(?:{_LETTERS}|['-](?={_LETTERS}))*\.?|[℃℉㎡¢])|(?P<mark>[/*()\-]|\s+|[{{}}])")
+_TOKEN = re.compile(rf"(?P<word>{_LETTERS}(?:{_LETTERS}|['-](?={_LETTERS}))*\.?|[℃℉¢])|(?P<mark>[/*()\-]|\s+|[{{}}])")
 _WORD = re.compile(rf"{_LETTERS}+")
 _CJK = re.compile(r"[\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af]+")
 _TEMPERATURE = re.compile(
