@@ -139,7 +139,7 @@ _FRACTIONS = re.compile(r"\\[dtc]frac(?![a-zA-Z])")
 _GROUPED = re.compile(r"(?<=\d)\s*(?:\{\s*,\s*\}|,\s*\\!)\s*(?=\d{3})")
 _THIN = re.compile(r"(?<=\d)\\[,;!](?=\s*\d{3}(?!\d))\s*")
 _BACKSLASHES = re.compile(r"\\+")
-_ESCAPED_TWICE = re.compile(r"\\\\+(?:[A-Za-z]{2}|[{}%$_&#]|[,!](?=\s*\d{3}))")
+_ESCAPED_TWICE = re.compile(r"(?<!\\)\\\\+(?:[A-Za-z]{2}|[{}%$_&#]|[,!](?=\s*\d{3}))")
 _ESCAPABLE = re.compile(r"[A-Za-z{}%$_&#,!]")
 
 
@@ -154,7 +154,7 @@ def undoubled(text: str) -> str:
             break
         rows, runs = "\\begin" in text, [len(run) for run in _BACKSLASHES.findall(text)]
         if any(run % 2 for run in runs):
-            return text if rows else re.sub(r"\\\\+(?=[A-Za-z]{2})", r"\\", text)
+            return text if rows else re.sub(r"(?<!\\)\\\\+(?=[A-Za-z]{2})", r"\\", text)
         text = _BACKSLASHES.sub(_halved_beside_rows if rows and max(runs) == 2 else _halved, text)
     return text
 

@@ -14,6 +14,7 @@ from verifiers.allowance import Spent, allowance
 from verifiers.core import cheap_verdict
 from verifiers.numeric import investigate
 from verifiers.parser import parse
+from verifiers.text import undoubled
 from verifiers.verdict import OUTCOMES
 
 ALL = hostile_answers()
@@ -90,6 +91,15 @@ def test_no_power_keeps_the_calling_process_whatever_its_base() -> None:
         verdict = cheap_verdict(reference, answer)
         assert time.process_time() - start < 1.0, answer
         assert verdict is None or not verdict, (answer, verdict)
+
+
+def test_a_run_of_backslashes_is_read_in_linear_time() -> None:
+    spent = []
+    for count in (4_000, 64_000):
+        start = time.process_time()
+        undoubled("\\" * count + " 5")
+        spent.append(time.process_time() - start)
+    assert spent[1] < 1.0, spent
 
 
 @pytest.mark.parametrize("base", ["0.99", "(\\sin 1)", "1.0000001", "2", "(\\cos 1+i\\sin 1)"])
