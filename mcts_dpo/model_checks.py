@@ -6,7 +6,7 @@ here it is refused. In: configurations, what a loader reports. Out: nothing, or 
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from mcts_dpo.files import InputError
@@ -34,11 +34,7 @@ def require_possible(config: Any, where: str) -> None:
     config: of transformers; of a model of several parts, its text part counts. where: the model, for the message.
     """
     text = config.get_text_config()
-    sizes = {name: value for name in _SIZES if isinstance(value := getattr(text, name, None), int | float)}
-    for name, value in sizes.items():
-        most = MOST_LAYERS if name == "num_hidden_layers" else 2**31 - 1
-        if isinstance(value, bool) or value != value or value != int(value) or not 1 <= value <= most:
-            raise InputError(f"{where}: config.json: {name}: {value} (accepted: an integer from 1 to {most})")
+    sizes = require_sizes({name: getattr(text, name, None) for name in _SIZES}, where)
     for name in _SMALL_TERMS:
         term = getattr(text, name, None)
         if isinstance(term, int | float) and not 0 <= term < 1:
@@ -53,6 +49,16 @@ def require_possible(config: Any, where: str) -> None:
     shared = sizes.get("num_key_value_heads")
     if heads and shared and heads % shared:
         raise InputError(f"{where}: config.json: num_key_value_heads: {shared} (accepted: a divisor of {heads})")
+
+
+def require_sizes(fields: Mapping[str, Any], where: str) -> dict[str, int]:
+    """The sizes among the fields of a configuration. Raises InputError, naming the field, for an impossible one."""
+    sizes = {name: value for name in _SIZES if isinstance(value := fields.get(name), int | float)}
+    for name, value in sizes.items():
+        most = MOST_LAYERS if name == "num_hidden_layers" else 2**31 - 1
+        if isinstance(value, bool) or value != value or not 1 <= value <= most or value != int(value):
+            raise InputError(f"{where}: config.json: {name}: {value} (accepted: an integer from 1 to {most})")
+    return {name: int(value) for name, value in sizes.items()}
 
 
 def require_complete(missing: Collection[str], where: str) -> None:

@@ -27,7 +27,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, Genera
 from transformers.utils import logging as transformers_logging
 
 from mcts_dpo.files import InputError, digest, read_json, shown, whole
-from mcts_dpo.model_checks import named, require_complete, require_possible, require_whole_adapter
+from mcts_dpo.model_checks import named, require_complete, require_possible, require_sizes, require_whole_adapter
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -315,6 +315,10 @@ def quiet_transformers() -> Iterator[None]:
 
 def _config(source: _Source, model: str | Path) -> Any:
     """A model's configuration. Raises InputError for one that no model can have."""
+    if source.kind == "directory":  # before transformers computes with them
+        raw = read_json(Path(source.name) / "config.json")
+        if isinstance(raw, dict):
+            require_sizes(raw, str(model))
     config = AutoConfig.from_pretrained(source.name, **source.options)
     require_possible(config, str(model))
     return config
