@@ -49,8 +49,9 @@ FUNCTIONS = {
     "Re": "re", "Im": "im", "arg": "arg", "binomial": "binomial", "factorial": "factorial", "arcosh": "acosh",
     "tg": "tan",
     "arsinh": "asinh", "artanh": "atanh", "cosec": "csc", "erf": "erf", "det": "det", "cis": "cis",
+    "Abs": "abs", "ceiling": "ceil",
 }  # fmt: skip
-_LETTER_LIST = re.compile(r"[A-Z](?:\s*(?:,\s*and|,|;|&|\band\b)\s*[A-Z])+")
+_LETTER_LIST = re.compile(r"\(?[A-Z]\)?(?:\s*(?:,\s*and|,|;|&|\band\b)\s*\(?[A-Z]\)?)+")
 _TEXT_FUNCTIONS = frozenset("cis gcd lcm sin cos tan log ln arcsin arccos arctan".split())  # noqa: SIM905
 _GREEK = (
     "alpha beta gamma delta epsilon varepsilon zeta eta theta vartheta iota kappa lambda mu nu xi rho sigma tau"

@@ -17,8 +17,11 @@ MAX_ARGUMENT = 24
 
 def respelled(text: str) -> str:
     """The answer in the spelling of the grammar; what is in it already stays as it is."""
-    text = with_plus_minus(text)
-    text = with_combinations(text)
+    text = with_combinations(with_plus_minus(text))
+    if "(" in text:
+        text = _RATIONAL.sub(r"\\frac{\1}{\2}", _MATRIX.sub(r"\1", text))
+    if "=" in text:
+        text = _LABEL.sub(_label, text)
     if "[" in text or "]" in text:
         text = with_round_brackets(text)
     if "\\" in text:
@@ -154,6 +157,13 @@ _UNIT_VECTOR = re.compile(
     rf"{_BOLD}\{{\s*{_BOLD}\{{\s*{_LETTER}\}}\s*\}}|{_BOLD}\{{\s*{_BOLD}{_LETTER}\}}|{_BOLD}\{{\s*{_LETTER}\}}"
     rf"|{_BOLD}\{{\s*\{{\s*{_LETTER}\}}\s*\}}|{_BOLD}{_LETTER}"
 )
+_RATIONAL = re.compile(r"(?<![A-Za-z\\])Rational\(\s*(-?\d{1,40})\s*,\s*(\d{1,40})\s*\)")
+_MATRIX = re.compile(r"(?<![A-Za-z\\])Matrix\((\[[^()]{1,400}\])\)")
+_LABEL = re.compile(
+    r"\A\s*((?:\\Pr|\\mathbb\s*\{?\s*[PE]\s*\}?|P(?=\s*\([^()=]{1,40}=)|n(?=\s*\([^()]{1,40}\\c[ua]p))\s*[(\[][^()\[\]]{1,60}[)\]]"
+    r"|\\lim\s*_?[^=<>]{1,80}|\\int(?![A-Za-z])[^=<>]{1,120}|[A-Z]\s*\\c[ua]p\s+[A-Z]"
+    r"|\\frac\s*\{\s*d[^{}]{0,8}\}\s*\{\s*d[^{}]{1,8}\}|[fgh]\s*\^\s*\{\s*-1\s*\}\s*\(\s*[a-z]\s*\))\s*=(?=\s*[^=\s])"
+)
 _SET_WORDS = re.compile(
     r"(?<=[\])}])\s*(?:\\text\s*\{\s*)?\b(union|intersect(?:ion|ed)?)\b\s*\}?\s*(?=[\[({\\])", re.IGNORECASE
 )
@@ -207,6 +217,12 @@ def _balanced(text: str) -> bool:
         if depth < 0:
             return False
     return depth == 0
+
+
+def _label(match: re.Match[str]) -> str:
+    """What is asked for, and has no value of its own in the grammar, as words: ``P(X=2)``, ``\\\\lim f(x)``."""
+    words = re.sub(r"[^A-Za-z0-9]+", " ", match.group(1)).strip()
+    return f"\\text{{{words}}} ="
 
 
 def _unit_vector(match: re.Match[str]) -> str:
