@@ -38,6 +38,8 @@ from tests.test_prompts import byte_level
 CHAT, COMPLETIONS = "/v1/chat/completions", "/v1/completions"
 MIB = 1 << 20
 SECTIONS = ("prompt.style=plain", "prompt.template='{question}'", "engine.threads=1", "search.max_tokens=8")
+# Remembered keys and values fill what they are given and then no more: here so little that this is no growth.
+SECTIONS += ("engine.memory=0.002", "engine.slots=16")
 TEXTS = (
     "a", "", " ", "\ud800", "\udfff\ud800", "\x00", "\u202e", "é" * 300, "<|im_end|>", "{{ 7*7 }}", "%s", "\n" * 50,
     "9" * 400,
