@@ -20,7 +20,7 @@ from verifiers.canonical import canonical
 from verifiers.core import cheap_verdict
 from verifiers.exact import quantity
 from verifiers.identity import identity_key
-from verifiers.limits import MAX_ANSWER, TooLarge, Unparsed
+from verifiers.limits import MAX_ANSWER, MAX_TEXT, TooLarge, Unparsed
 from verifiers.parser import parse
 from verifiers.policy import DEFAULT_POLICY, Policy
 from verifiers.polynomials import Unable
@@ -65,9 +65,9 @@ def equivalence_classes(
 ) -> list[list[int]]:
     """Group ``answers`` into classes of equal ones: lists of indices, in order of first appearance.
 
-    None and empty answers are in no class. Equality under a lenient policy is not transitive (``10%`` equals ``0.1``
-    and ``10``); an answer joins the first class whose first member it equals, and an identical answer always wins.
-    ``seconds``: of the whole vote (above 0); answers that could not be compared within it stay apart, and
+    None, empty answers and texts that state none are in no class. Equality under a lenient policy is not transitive
+    (``10%`` equals ``0.1`` and ``10``); an answer joins the first class whose first member it equals, and an identical
+    answer always wins. ``seconds``: of the whole vote (above 0); answers that could not be compared within it stay apart, and
     :func:`grouped` counts them. Raises ``TypeError`` for an element that is not text.
     """
     return grouped(answers, policy=policy, seconds=seconds).classes
@@ -86,7 +86,7 @@ def grouped(
     known: dict[object, int] = {}
     for index, raw in enumerate(answers):
         text = decoded(raw, f"answers[{index}]")
-        if text is None or not text.strip():
+        if text is None or not text.strip() or (len(text) <= MAX_TEXT and not conclusion(text)):
             continue
         key, form, value = _keys(text)
         place = known.get(key)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from verifiers import extract_answer, register_mark, register_thought, verify, verify_choice
+from verifiers import equivalence_classes, extract_answer, register_mark, register_thought, verify, verify_choice
 from verifiers.read import marks, thoughts
 
 ROWS = [json.loads(line) for line in (Path(__file__).parent / "cases.jsonl").read_text(encoding="utf-8").splitlines()]
@@ -45,6 +45,11 @@ def test_users_add_marks_and_thoughts(monkeypatch: pytest.MonkeyPatch) -> None:
         register_mark("::")
     with pytest.raises(ValueError, match="not blank"):
         register_thought("", "x")
+
+
+def test_texts_that_state_nothing_are_in_no_class() -> None:
+    silent = ["The answer is 5. No, that is wrong.", "<think>5", "\\boxed{"]
+    assert equivalence_classes([*silent, "5", "The answer is 5."]) == [[3, 4]]
 
 
 def test_an_option_with_its_text_in_a_sentence() -> None:
