@@ -67,8 +67,8 @@ def equivalence_classes(
 
     None, empty answers and texts that state none are in no class. Equality under a lenient policy is not transitive
     (``10%`` equals ``0.1`` and ``10``); an answer joins the first class whose first member it equals, and an identical
-    answer always wins. ``seconds``: of the whole vote (above 0); answers that could not be compared within it stay apart, and
-    :func:`grouped` counts them. Raises ``TypeError`` for an element that is not text.
+    answer always wins. ``seconds``: of the whole vote (above 0); answers that could not be compared
+    within it stay apart, and :func:`grouped` counts them. Raises ``TypeError`` for an element that is not text.
     """
     return grouped(answers, policy=policy, seconds=seconds).classes
 
