@@ -56,7 +56,7 @@ LANGUAGES: dict[str, Language] = {
             "unless | otherwise | whose | who | "
             "and (?:the|that|this|it|its|so|we|they|he|she|each|every|all|there|is|are|not|then|therefore"
             "|thus|hence|his|her|their|our|both) | "
-            "or equivalently"
+            "or equivalently | i meant?"
         ),
         ands="and",
         ors="or | maybe | perhaps | possibly | alternatively",

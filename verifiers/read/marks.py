@@ -131,6 +131,8 @@ def _of_language(low: str, language: Language) -> Iterator[Mark]:
             continue
         for match in deque(_pattern(language, weak).finditer(low), maxlen=MAX_MARKS):
             before = _clause_before(low, match.start())
+            if match.group().startswith(("option", "choice")) and "(" in match.group():
+                continue  # one of the options that are listed
             void = bool(_NOT_HERE.search(before) or _ELSEWHERE.search(before) or _ELSEWHERE.search(match.group()))
             copula = match.groupdict().get("copula") or ""
             hedged = bool(_HEDGE.search(before) or _HEDGE.search(match.group()) or _HEDGED_LINK.search(match.group()))

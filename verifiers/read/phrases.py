@@ -24,7 +24,7 @@ WINDOW = 2_000
 """Characters after a mark that are looked at."""
 _OPENING = re.compile(
     r"[\s:：*_>✅👉🎉~|=]{0,80}(?:(?:as follows|below|the following)\s?[:：]\s{0,8}|(?:given by"
-    r"|equal to)\s)?[*_]{0,4}"
+    r"|equal to)\s|\}\s{0,3}(?=[^}\s]))?[*_]{0,4}"
 )
 _BARS = re.compile(r"\|[^|\n]{1,30}\|\s?=")
 _ABBREVIATION = re.compile(r"(?:\b(?:i\.e|e\.g|a\.m|p\.m|vs|cf|approx|ca|dr|mr|mrs|ms|st|no|etc))\Z", re.IGNORECASE)
@@ -201,6 +201,8 @@ def _extended(window: str, low: str, answer: str, clauses: list[_Clause]) -> tup
         if not item:
             pending = clause.joint
             continue
+        if re.fullmatch(r"[A-J]", answer) and len(item) > 1:
+            break
         if not _is_item(item, numeric, clause.joint == "or" or pending == "or"):
             break
         pieces.append(window[at : clause.start] + window[clause.start : clause.end].rstrip())

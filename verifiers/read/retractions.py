@@ -30,7 +30,7 @@ _DENIED = re.compile(
     r"|\bi (?:miscalculated|misread|miscounted|misunderstood|forgot|mis-\w+|take (?:that|it) back"
     r"|retract)|\bscratch that|\bstrike that"
     rf"|{_START}(?:correction|erratum)\b|\boops\b|\bon second thoughts?\b|\blet me (?:correct|fix|redo"
-    rf"|recompute|recalculate|revise)\b|\bi meant\b"
+    rf"|recompute|recalculate|revise)\b|\bi meant?\b"
     r"|\b(?:or|but) rather\b|\bignore (?:that|this|the above)|\bdisregard\b|\bcrossed out\b"
     r"|\b(?:es|está) (?:incorrecto|mal|equivocad\w)|\b(?:c'est|est) (?:faux|incorrect)"
     r"|\b(?:das )?ist falsch|\bэто (?:неверно|неправильно)|\bè sbagliat|\bestá errad"

@@ -28,6 +28,7 @@ KINDS: dict[str, tuple[Kind, ...]] = {"boxed": ("box",), "gsm8k": ("hash",), "an
 _KEYS = tuple(dict.fromkeys(key for language in LANGUAGES.values() for key in language.keys))
 _ASCII_KEYS = tuple(key for key in _KEYS if key.isascii())
 _LETTER = re.compile(r"(?<![A-Za-z])\(?\b([A-Z])\b\)?(?!\w)")
+_STRUCK = re.compile(r"~~[^~\n]{1,200}~~")
 _BLANKS = re.compile(r"\s{200,}")
 
 
@@ -54,6 +55,7 @@ def extract_answer(text: str | bytes | None, style: str = "math") -> str | None:
 def seen(text: str, before: str = "") -> str:
     """What of a text is read: its end, without thoughts, without marks of turns, without endless blanks."""
     visible = turn_of(without_thoughts(_BLANKS.sub(_shortened, text[-MAX_TEXT:]), before[-MAX_TEXT:]))
+    visible = _STRUCK.sub(" ", visible) if "~~" in visible else visible
     return without_tags(visible) if "</" in visible or "<br" in visible else visible
 
 

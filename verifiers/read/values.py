@@ -372,4 +372,8 @@ def trimmed(text: str) -> str:
     text = (text[: tag.start()] if tag else text).rstrip().rstrip(".,;: \n")
     while text.endswith(".") and not text.endswith(".."):
         text = text[:-1].rstrip()
+    if text.endswith(("}", "$")) and (
+        text.count("}") > text.count("{") or (text.count("$") % 2 and "$" not in text[:-1])
+    ):
+        text = text[:-1].rstrip(" \"'}")
     return text + " " if text.endswith("\\") else text
