@@ -296,10 +296,10 @@ def test_an_engine_that_dies(
         else:
             submit(engine, request)
 
-    def silent(engine: TransformersEngine, **options: Any) -> list[Completion]:
+    def silent(engine: TransformersEngine, patience: float | None = None, **options: Any) -> list[Completion]:
         given = [Completion(id, error="cannot be reached, tried 6 times") for id in lost]
         lost.clear()
-        return given or poll(engine, **options)
+        return given or poll(engine, patience, **options)
 
     changed = config.model_copy(update={"search": config.search.model_copy(update={"schedule": schedule})})
     with monkeypatch.context() as patch:
@@ -309,7 +309,7 @@ def test_an_engine_that_dies(
             run(changed, tmp_path)
     assert str(died.value) == (
         "the engine serves nothing any more (cannot be reached, tried 6 times); finished shards and journals are kept; "
-        "mend the engine and give the same command again"
+        "fix the engine and give the same command again"
     )
     there = sorted(path.name for path in trees.iterdir())
     if schedule == "synchronous":

@@ -227,7 +227,8 @@ def evaluate_strategies(
         for (strategy, budget), found in solved.items():
             each = [verdict(p, a.answer) for p, a in zip(problems, found, strict=True)]
             right, undecided = tuple(map(bool, each)), tuple(one.undecided for one in each)
-            done[strategy, budget] = result = StrategyResult(strategy, budget, tuple(found), right, undecided)
+            kept = tuple(Solution(**{name: getattr(one, name) for name in (*_STORED, "undecided")}) for one in found)
+            done[strategy, budget] = result = StrategyResult(strategy, budget, kept, right, undecided)
             count = len(problems)
             progress(f"{strategy} {budget}: verified", count, count, accuracy=sum(right) / count)
             part = _part(folder, strategy, budget)
