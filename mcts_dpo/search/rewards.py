@@ -73,8 +73,8 @@ def verdict(problem: Problem, answer: str | None) -> Verdict:
 
     A verdict that was not reached (see `Verdict.undecided`) is tried once more, and is never kept for the next time.
     """
-    if answer is None:
-        return verify(problem.answer or "", None)
+    if answer is None or (problem.answer is None and not problem.verifier):
+        return verify(problem.answer or "", answer)  # at once, and nothing of it is kept: a server is asked for ever
     question = (problem.answer or "", answer, problem.choices, problem.verifier)
     try:
         return _decided(*question)

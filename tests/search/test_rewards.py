@@ -11,7 +11,7 @@ from mcts_dpo.problems import Problem
 from mcts_dpo.prompts import PromptSettings
 from mcts_dpo.search import SearchSettings, SelfEvaluationSettings
 from mcts_dpo.search.expansion import prior_mass, step_texts
-from mcts_dpo.search.rewards import Outcome, ends_with_answer, outcome, question, readable, with_noise
+from mcts_dpo.search.rewards import Outcome, ends_with_answer, outcome, readable, self_evaluation_prompt, with_noise
 from mcts_dpo.search.settings import NoiseSettings
 from mcts_dpo.settings import load_settings
 from tests.reference.engine import TOKENIZER
@@ -128,10 +128,12 @@ def test_only_explicit_marks_end_a_solution() -> None:
 
 def test_the_question_is_asked_only_with_weight_and_shows_the_hint_if_so_set() -> None:
     problem = Problem("p", "ab", "1", "b\nb")
-    assert question(problem, TOKENIZER, PROMPT, SelfEvaluationSettings()) is None
-    plain = question(problem, TOKENIZER, PROMPT, SelfEvaluationSettings(weight=1.0))
-    hinted = question(problem, TOKENIZER, PROMPT, SelfEvaluationSettings(weight=1.0, hint=True))
-    blind = question(problem.without_answer(), TOKENIZER, PROMPT, SelfEvaluationSettings(weight=1.0, hint=True))
+    assert self_evaluation_prompt(problem, TOKENIZER, PROMPT, SelfEvaluationSettings()) is None
+    plain = self_evaluation_prompt(problem, TOKENIZER, PROMPT, SelfEvaluationSettings(weight=1.0))
+    hinted = self_evaluation_prompt(problem, TOKENIZER, PROMPT, SelfEvaluationSettings(weight=1.0, hint=True))
+    blind = self_evaluation_prompt(
+        problem.without_answer(), TOKENIZER, PROMPT, SelfEvaluationSettings(weight=1.0, hint=True)
+    )
     assert plain is not None
     assert hinted is not None
     assert plain == blind
@@ -202,3 +204,13 @@ def test_noise_is_drawn_per_rollout_or_per_answer_at_its_rate() -> None:
     per_answer = NoiseSettings(per_answer=0.3)
     assert share(per_answer, ["a"]) == share(per_answer, texts) == pytest.approx(0.3, abs=0.1)
     assert share(per_answer, ["a"], "8") != 0
+
+
+def test_answers_without_a_reference_leave_nothing_behind() -> None:
+    from mcts_dpo.search.rewards import _decided, verdict
+
+    before = _decided.cache_info().currsize
+    for choices in ((), ("one", "two")):
+        problem = Problem("p", "What?", choices=choices)
+        assert all(verdict(problem, f"{number} apples").outcome == "unparsed" for number in range(50))
+    assert _decided.cache_info().currsize == before
