@@ -120,18 +120,19 @@ def test_a_text_that_cannot_fit_is_not_tokenised(engine: Engine, monkeypatch: py
         assert seen == [16 * 256, 1, 1], "each text once, however often it is asked"
 
 
-def test_texts_are_tokenised_neither_by_the_engine_s_thread_nor_the_event_loop_s(engine: Engine) -> None:
+def test_texts_are_tokenised_neither_by_the_engine_s_thread_nor_the_event_loop_s(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
     with thread(engine, ServerSettings(budget=200), stage()) as served:
         names: list[str] = []
-        solver = served.service.dispatcher._solver
-        prepare = solver.prepare
+        prepare = served.service.dispatcher.prepare
 
-        def watched(question: Any, tokenizer: Any) -> Any:
+        def watched(asked: Any, tokenizer: Any) -> Any:
             names.append(threading.current_thread().name)
             assert tokenizer is not engine.tokenizer
-            return prepare(question, tokenizer)
+            return prepare(asked, tokenizer)
 
-        solver.prepare = watched
+        monkeypatch.setattr(served.service.dispatcher, "prepare", watched)
         assert answered(served, n=3)
         assert len(names) == 1
         assert names[0].startswith("mcts-dpo-short")
