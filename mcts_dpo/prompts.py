@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from string import ascii_uppercase
 from typing import TYPE_CHECKING, Any, Literal
+from weakref import WeakKeyDictionary
 
 from pydantic import Field, field_validator
 
@@ -20,6 +21,7 @@ from mcts_dpo.problems import Problem
 from mcts_dpo.settings import Settings, nearest
 from mcts_dpo.templates import render_chat
 from verifiers import STYLES
+from verifiers.read.thoughts import without_thoughts
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -128,6 +130,36 @@ def prompt_tokens(problem: Problem, tokenizer: PreTrainedTokenizerBase, settings
     if not tokens:
         raise InputError(f"problem {problem.id}: its prompt has no tokens")
     return tokens
+
+
+_opened: WeakKeyDictionary[PreTrainedTokenizerBase, dict[Any, str]] = WeakKeyDictionary()
+
+
+def opened_thought(tokenizer: PreTrainedTokenizerBase, settings: PromptSettings) -> str:
+    """The mark of a thought that the prompt leaves open ("<think>" at the end of some chat templates); "" without one.
+
+    What a solution states is read behind it: the policy's own text holds only the mark that closes the thought.
+    """
+    known = _opened.setdefault(tokenizer, {})
+    arguments = tuple(sorted(settings.template_arguments.items()))
+    key = (settings.style, settings.template, getattr(tokenizer, "chat_template", None), arguments)
+    if key not in known:
+        tail = _after_question(tokenizer, settings)
+        suffixes = (tail[start:] for start in reversed(range(len(tail))))
+        known[key] = next((suffix for suffix in suffixes if not without_thoughts("x", suffix)), "")
+    return known[key]
+
+
+def _after_question(tokenizer: PreTrainedTokenizerBase, settings: PromptSettings) -> str:
+    """What the prompt holds behind the question, `prefill` left out; "" where the template hides the question."""
+    if settings.style == "plain":
+        return settings.template.rpartition("{question}")[2]
+    asked = "THE-USER-ASKED-THIS"
+    try:
+        rendered = _render(tokenizer, settings, [{"role": "user", "content": asked}])
+    except InputError:
+        return ""
+    return rendered.rpartition(asked)[2] if asked in rendered else ""
 
 
 def split_steps(tokens: Sequence[int], tokenizer: PreTrainedTokenizerBase, settings: PromptSettings) -> list[int]:

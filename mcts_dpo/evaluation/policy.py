@@ -19,7 +19,7 @@ from mcts_dpo.engines.coroutine import Coroutine, call, gather
 from mcts_dpo.files import InputError, read_table, seed_from, write_table
 from mcts_dpo.problems import Problem
 from mcts_dpo.progress import Progress, silent
-from mcts_dpo.prompts import PromptSettings, prompt_tokens, self_evaluation
+from mcts_dpo.prompts import PromptSettings, opened_thought, prompt_tokens, self_evaluation
 from mcts_dpo.search.rewards import verdict
 from mcts_dpo.search.runner import run
 from mcts_dpo.settings import Settings
@@ -250,12 +250,13 @@ def measure(
     )
     # Both together, so that the engine computes their common prefix once.
     back: list[Completion] = yield from gather([greedy, sampled] if settings.samples else [greedy])
-    answer = extract_answer(prompt.prefill + _first(back[0]).text, prompt.answer_style)
+    lead = opened_thought(engine.tokenizer, prompt) + prompt.prefill
+    answer = extract_answer(lead + _first(back[0]).text, prompt.answer_style)
     (judged,) = yield from call(_verdicts, [(problem, answer)])
     on_verdict(bool(judged))
     confidence = (yield from _confidence(engine, prompt, prefix, back[0])) if settings.confidence else None
     more = back[1] if settings.samples else None
-    return _outcome(problem, back[0], (answer, judged), more, confidence, prompt, ks)
+    return _outcome(problem, back[0], (answer, judged), more, confidence, lead, prompt.answer_style, ks)
 
 
 def _verdicts(items: Sequence[tuple[Problem, str | None]]) -> list[Verdict]:
@@ -282,14 +283,15 @@ def _outcome(
     judged: tuple[str | None, Verdict],
     sampled: Completion | None,
     confidence: float | None,
-    prompt: PromptSettings,
+    lead: str,
+    style: str,
     ks: tuple[int, ...],
 ) -> Outcome:
-    """judged: the greedy solution's answer and the verdict on it."""
+    """judged: the greedy solution's answer and the verdict on it. lead: what every solution is read behind."""
     first = _first(greedy)
     answer, found = judged
     samples = sampled.samples if sampled else ()
-    answers = tuple(extract_answer(prompt.prefill + sample.text, prompt.answer_style) for sample in samples)
+    answers = tuple(extract_answer(lead + sample.text, style) for sample in samples)
     each = [verdict(problem, given) for given in answers]
     verdicts = tuple(map(bool, each))
     vote = grouped(answers)

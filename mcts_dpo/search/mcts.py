@@ -20,7 +20,7 @@ from mcts_dpo.engines.coroutine import Concurrent, Coroutine, Work, call, gather
 from mcts_dpo.files import InputError, seed_from
 from mcts_dpo.problems import Problem
 from mcts_dpo.progress import Progress, silent
-from mcts_dpo.prompts import PromptSettings, step_stops
+from mcts_dpo.prompts import PromptSettings, opened_thought, step_stops
 from mcts_dpo.search import kernels
 from mcts_dpo.search.expansion import Step, attach, attach_unsampled, step_texts, whole_solution
 from mcts_dpo.search.faithful import answer_end, confidence_value, outcome_value
@@ -290,15 +290,19 @@ def _one_step(
     finish: str = sample.finish
     if finish == "stop" and not simulation.last:
         full = len(before) + len(sample.tokens) >= tree.limit
-        finish = _step_finish(state.prompt, state.forest.solution_text(simulation.leaf), text, full)
+        opened = opened_thought(state.engine.tokenizer, state.prompt)
+        finish = _step_finish(state.prompt, opened, state.forest.solution_text(simulation.leaf), text, full)
     return Step(sample.tokens, sample.logprobs, text, FINISHES.index(finish))
 
 
-def _step_finish(prompt: PromptSettings, before: str, added: str, full: bool) -> str:
-    """Why the solution ends with a step that met a stop string; "" if that was the end of the step only."""
+def _step_finish(prompt: PromptSettings, opened: str, before: str, added: str, full: bool) -> str:
+    """Why the solution ends with a step that met a stop string; "" if that was the end of the step only.
+
+    opened: see `opened_thought`.
+    """
     if meets_stop(prompt, before, added):
         return "stop"
-    if ends_with_answer(before, added, prompt):
+    if ends_with_answer(before, added, prompt, opened):
         return "answer"
     return "length" if full else ""
 
@@ -366,7 +370,8 @@ def verified(items: Sequence[tuple[str, bool, Problem, SearchState]]) -> list[li
 
 
 def _outcome(text: str, cut: bool, problem: Problem, state: SearchState) -> Outcome:
-    found = outcome(text, cut, problem, state.prompt.answer_style)
+    opened = opened_thought(state.engine.tokenizer, state.prompt)
+    found = outcome(opened + text, cut, problem, state.prompt.answer_style)
     return with_noise(found, text, problem, state.settings.noise, state.settings.seed)
 
 

@@ -112,12 +112,13 @@ def _asked(reference: str, answer: str, choices: tuple[str, ...], verifier: str)
     return verify_choice(reference, answer, options=choices) if choices else verify(reference, answer)
 
 
-def ends_with_answer(before: str, step: str, prompt: PromptSettings) -> bool:
+def ends_with_answer(before: str, step: str, prompt: PromptSettings, opened: str = "") -> bool:
     """Whether the solution may end with `step`, because it states an answer (see `verifiers.states_answer`).
 
-    before: the solution up to the step, without `prompt.prefill`. Tree search and beam search share this rule.
+    before: the solution up to the step, without `prompt.prefill`. opened: see `prompts.opened_thought`. Tree search and
+    beam search share this rule.
     """
-    return states_answer(step, prompt.answer_style, before=prompt.prefill + before)
+    return states_answer(step, prompt.answer_style, before=opened + prompt.prefill + before)
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,7 @@ from mcts_dpo.engines.base import Engine, Request
 from mcts_dpo.engines.coroutine import Coroutine, call, completions
 from mcts_dpo.files import InputError, seed_from
 from mcts_dpo.problems import Problem
-from mcts_dpo.prompts import PromptSettings, prompt_tokens
+from mcts_dpo.prompts import PromptSettings, opened_thought, prompt_tokens
 from mcts_dpo.search.rewards import SelfEvaluationPrompt, probability_of_yes, self_evaluation_prompt, value_model
 from mcts_dpo.search.settings import SearchSettings, SelfEvaluationSettings
 from mcts_dpo.search.state import NO_ROOM
@@ -49,6 +49,11 @@ class Question:
     def tokenizer(self) -> PreTrainedTokenizerBase:
         """The policy's."""
         return self.engine.tokenizer
+
+    @property
+    def opened(self) -> str:
+        """The mark of a thought that the prompt leaves open; it is read before every solution."""
+        return opened_thought(self.tokenizer, self.prompt)
 
     @property
     def cost(self) -> int:

@@ -19,15 +19,22 @@ from mcts_dpo.engines.text import StopStrings
 
 
 class ScriptedEngine:
-    """scripts: by question, the solutions in full. yes: what the policy thinks of its own reasoning."""
+    """scripts: by question, the solutions in full. yes: what the policy thinks of its own reasoning. opening: what the
+    chat template writes at the beginning of an answer."""
 
     def __init__(
-        self, tokenizer: PreTrainedTokenizerBase, scripts: Mapping[str, Sequence[str]], yes: float = 0.5
+        self,
+        tokenizer: PreTrainedTokenizerBase,
+        scripts: Mapping[str, Sequence[str]],
+        yes: float = 0.5,
+        *,
+        opening: str = "",
     ) -> None:
         self.tokenizer = tokenizer
         self.context = 4096
         self.usage = Usage()
         self._yes = yes
+        self._opened = f"assistant\n{opening}"
         self._scripts = {
             question: [
                 (*tokenizer(text, add_special_tokens=False)["input_ids"], tokenizer.eos_token_id) for text in texts
@@ -73,7 +80,7 @@ class ScriptedEngine:
         """What may come after a prefix: the rest of each solution of its question that it holds the beginning of."""
         up_to = prefixes(self.tokenizer, prefix)
         question = next(one for one in self._scripts if one in up_to(len(prefix)))
-        opened = (start for start in range(len(prefix) + 1) if up_to(start).endswith("assistant\n"))
+        opened = (start for start in range(len(prefix) + 1) if up_to(start).endswith(self._opened))
         said = prefix[next(opened) :]
         found = [script[len(said) :] for script in self._scripts[question] if script[: len(said)] == said]
         return list(dict.fromkeys(found))

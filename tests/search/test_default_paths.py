@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import pytest
 
+from mcts_dpo.evaluation import EvaluationSettings, evaluate
 from mcts_dpo.preferences import PreferenceSettings, extract_pairs
-from mcts_dpo.prompts import PromptSettings
+from mcts_dpo.prompts import PromptSettings, opened_thought
 from mcts_dpo.search import Forest, SearchSettings, search, tree_answer
 from mcts_dpo.search.forest import FINISHES
 from mcts_dpo.solve import solve_problems
+from tests.reference.scripted import ScriptedEngine
 from tests.search.default_paths import CASES, Case, engine
 from tests.search.support import assert_sound
+from tests.test_prompts import CHATML, byte_level
 
 SETTINGS = SearchSettings(simulations=8, children=3, max_tokens=400, max_step_tokens=80, max_depth=12, temperature=1.0)
 STEP = SETTINGS.model_copy(update={"expand": "step"})
@@ -103,3 +106,25 @@ def test_what_states_nothing_is_no_answer(text: str, expand: str) -> None:
     (end,) = ends(forest)
     assert (forest.answers[end], int(forest.outcome[end])) == (None, -1)
     assert FINISHES[forest.finish[end]] == "end"
+
+
+OPEN = CHATML.replace("<|im_start|>assistant\n{% if", "<|im_start|>assistant\n<think>\n{% if")
+INSIDE = Case("opened", ("Perhaps \\boxed{7}.", "The answer is 7.", "No.", "</think>", "The answer is 5."), "5", "7")
+
+
+@pytest.mark.parametrize("expand", ["step", "rollout"])
+def test_a_thought_that_the_prompt_opens(expand: str) -> None:
+    """Inside it no step ends the solution, and one that never leaves it states nothing."""
+    tokenizer, prompt = byte_level(OPEN), PromptSettings()
+    assert opened_thought(tokenizer, prompt).strip() == "<think>"
+    settings = SETTINGS.model_copy(update={"expand": expand})
+    policy = ScriptedEngine(tokenizer, {INSIDE.question: (INSIDE.text, *INSIDE.lines[:1])}, opening="<think>\n")
+    forest = search([INSIDE.problem()], policy, prompt=prompt, settings=settings)
+    found = {forest.solution_text(node): (forest.answers[node], int(forest.outcome[node])) for node in ends(forest)}
+    assert found == {INSIDE.text: ("5", 1), INSIDE.lines[0]: (None, -1)}
+    for strategy in ("beam", "majority"):
+        solved = solve_problems([INSIDE.problem()], policy, [(strategy, 600)], prompt=prompt, search=settings)
+        assert solved[strategy, 600][0].answer == "5"
+    measured = EvaluationSettings(samples=2, max_tokens=400)
+    (outcome,) = evaluate([INSIDE.problem()], policy, prompt=prompt, settings=measured).outcomes
+    assert outcome.sample_answers == ("5", None)

@@ -132,7 +132,9 @@ def _candidates(
 
 def _ends(question: Question, before: str, added: str) -> bool:
     """Whether a step that met a stop string ends the solution, and not the step alone."""
-    return meets_stop(question.prompt, before, added) or ends_with_answer(before, added, question.prompt)
+    return meets_stop(question.prompt, before, added) or ends_with_answer(
+        before, added, question.prompt, question.opened
+    )
 
 
 def _merged(candidates: Sequence[Candidate], apart: bool) -> list[Candidate]:
@@ -146,7 +148,7 @@ def _merged(candidates: Sequence[Candidate], apart: bool) -> list[Candidate]:
 
 def _solution(question: Question, candidate: Candidate, score: float) -> Sampled:
     text = question.prompt.prefill + candidate.prefix.text
-    answer = outcome(text, candidate.cut, question.problem, question.prompt.answer_style).answer
+    answer = outcome(question.opened + text, candidate.cut, question.problem, question.prompt.answer_style).answer
     return Sampled(text, answer, len(candidate.prefix.tokens), score)
 
 

@@ -65,7 +65,7 @@ def read(question: Question, sample: Sample) -> Sampled:
     """A sampled solution and the answer that it states."""
     text = question.prompt.prefill + sample.text
     cut = sample.finish == "length"
-    answer = outcome(text, cut, question.problem, question.prompt.answer_style).answer
+    answer = outcome(question.opened + text, cut, question.problem, question.prompt.answer_style).answer
     return Sampled(text, answer, len(sample.tokens), cut=cut)
 
 
