@@ -24,6 +24,7 @@ from mcts_dpo.engines.base import Completion, Engine, Request
 
 _HEALTH_CHECK = -1  # the number of the request that any living engine serves
 _CRASHES = 3  # of the engine that a request may have been there at before it is looked at alone
+_WANT_OF_MEMORY = ("out of memory", "allocate memory", "not enough memory", "bad_alloc")
 _log = logging.getLogger(__name__)
 
 
@@ -35,6 +36,7 @@ class EngineDiedError(RuntimeError):
 class RetryingEngine:
     """An engine whose failures cost only the request that caused them. Ids of requests are ≥ 0.
 
+    memory_is_fatal: want of memory is raised at once, for whoever can say what to change; else it is a crash.
     in_flight:    sent to the engine and not back.
     held:         back with an error; they wait for a health check.
     retried:      ids of requests that were sent a second time.
@@ -45,6 +47,7 @@ class RetryingEngine:
     """
 
     engine: Engine
+    memory_is_fatal: bool = True
     in_flight: dict[int, Request] = field(default_factory=dict)
     held: list[tuple[Request, Completion]] = field(default_factory=list)
     retried: set[int] = field(default_factory=set)
@@ -91,9 +94,14 @@ class RetryingEngine:
         for one in gone:
             self.in_flight.pop(one, None)
             self.seen_crashes.pop(one, None)
+        self.retried -= gone
         self.engine.cancel(gone)
         if self.trial in gone:
             self._next()
+        if self.in_flight.keys() == {_HEALTH_CHECK} and not (self.held or self.quarantined):
+            self.engine.cancel([_HEALTH_CHECK])  # it was made for requests that are gone
+            self.in_flight.clear()
+            self.trial = None
 
     def _sorted(self, finished: Sequence[Completion]) -> list[Completion]:
         """What may be passed on of what came back."""
@@ -118,6 +126,7 @@ class RetryingEngine:
                 self.held.append((request, completion))
         if self.held and self.trial is None and _HEALTH_CHECK not in self.in_flight:
             self._send(self._health_check())
+        self.retried.difference_update(completion.id for completion in given)
         return given
 
     def _health_check(self) -> Request:
@@ -151,7 +160,7 @@ class RetryingEngine:
         """After a death: send again what was under way."""
         if isinstance(error, EngineDiedError):
             raise error
-        if isinstance(error, MemoryError) or "memory" in str(error).lower():
+        if self.memory_is_fatal and _wants_memory(error):
             raise error  # it would come back; whoever runs the search can say what to change
         said = next(iter(str(error).splitlines()), "")
         reason = f"{type(error).__name__}{': ' if said else ''}{said}"
@@ -189,3 +198,7 @@ class RetryingEngine:
         self.quarantined.clear()
         self.trial = None
         raise EngineDiedError(f"the engine serves nothing any more ({reason})") from error
+
+
+def _wants_memory(error: Exception) -> bool:
+    return isinstance(error, MemoryError) or any(said in str(error).lower() for said in _WANT_OF_MEMORY)

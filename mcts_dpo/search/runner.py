@@ -131,6 +131,28 @@ class _Group(Generic[ResultT]):
 _Owner = tuple[_Member[Any], int]
 
 
+@dataclass(frozen=True, slots=True)
+class _Raised:
+    """What the function of a call raised, in place of the call's result."""
+
+    error: Exception
+
+
+def _results_of(calls: Sequence[Call]) -> list[list[Any] | _Raised]:
+    """The results of calls of one function, called once for all. Where that raises, each call is tried alone."""
+    items = [item for call in calls for item in call.items]
+    try:
+        results = list(calls[0].function(items))
+        if len(results) != len(items):
+            raise RuntimeError(f"{len(results)} results for {len(items)} items")
+    except Exception as error:
+        if len(calls) == 1:
+            return [_Raised(error)]
+        return [one for call in calls for one in _results_of([call])]
+    given = iter(results)
+    return [[next(given) for _ in call.items] for call in calls]
+
+
 def _fits(work: Work, result: Any) -> bool:
     """Whether a recorded result has the form of a result of this work."""
     if isinstance(work, Call):
@@ -151,7 +173,8 @@ class Runner(Generic[ResultT]):
     synchronous; else twice as many as the engine runs sequences, so that its queue holds work at any moment.
     room: sequences that are in the engine at a time, about. What is asked beyond that waits here, and the share that
     has had least goes next (`admit` says whose share a group is). None: all go in at once, first come, first served.
-    contain: a coroutine that raises ends alone, with a RequestError as its result; otherwise `step` raises.
+    contain: a coroutine that raises, or whose call does, ends alone, with a RequestError as its result; otherwise
+    `step` raises. Want of memory is then a crash of the engine like any other.
     """
 
     def __init__(
@@ -164,7 +187,7 @@ class Runner(Generic[ResultT]):
         contain: bool = False,
         room: int | None = None,
     ) -> None:
-        self._engine = RetryingEngine(engine)
+        self._engine = RetryingEngine(engine, memory_is_fatal=not contain)
         self._contain = contain
         self._shares = None if room is None else Shares(room)
         self._synchronous = schedule == "synchronous"
@@ -174,7 +197,7 @@ class Runner(Generic[ResultT]):
         self._requests: dict[int, _Owner] = {}
         self._next = 0
         self._unsent: list[tuple[_Owner, Work]] = []
-        self._calls: dict[Future[list[Any]], list[tuple[_Owner, Call]]] = {}
+        self._calls: dict[Future[list[list[Any] | _Raised]], list[tuple[_Owner, Call]]] = {}
         self._threads: ThreadPoolExecutor | None = None
         self._ended: list[Ended[ResultT]] = []
         self._clock = clock if clock is not None else RunnerClock()
@@ -246,13 +269,21 @@ class Runner(Generic[ResultT]):
         self._crowd -= len(group.alive)
         for member in (*group.alive.values(), *group.waiting):
             member.outstanding.clear()  # a call in a thread may still come back
-            member.coroutine.close()
+            self._close(member)
 
     def close(self) -> None:
         """Let the threads go and count the time up to now."""
         self._lap(engine=False)
         if self._threads is not None:
             self._threads.shutdown(wait=False, cancel_futures=True)
+
+    def _close(self, member: _Member[ResultT]) -> None:
+        try:
+            member.coroutine.close()
+        except Exception as error:
+            if not self._contain:
+                raise
+            _log.warning("a search failed as it was given up", exc_info=error)
 
     # --- coroutines ----------------------------------------------------------------------------------
 
@@ -267,9 +298,14 @@ class Runner(Generic[ResultT]):
         self._advance(member, None)
 
     def _advance(self, member: _Member[ResultT], results: list[Returned] | None) -> None:
-        """Resume a coroutine; note what it asks for next, or how it has ended."""
+        """Resume a coroutine; see `_run`."""
+        coroutine = member.coroutine
+        self._run(member, lambda: next(coroutine) if results is None else coroutine.send(results))
+
+    def _run(self, member: _Member[ResultT], resume: Callable[[], Sequence[Work]]) -> None:
+        """Let a coroutine go on; note what it asks for next, or how it has ended."""
         try:
-            new = next(member.coroutine) if results is None else member.coroutine.send(results)
+            new = resume()
             while not new and not member.outstanding:
                 new = member.coroutine.send([])
         except StopIteration as stop:
@@ -291,7 +327,9 @@ class Runner(Generic[ResultT]):
         member.group.results[member.index] = result
         del member.group.alive[member.index]
         self._crowd -= 1
+        member.finished.clear()
         if member.outstanding:  # it gave up with work out: a refused request among several
+            member.outstanding.clear()
             self._forget(member)
 
     def _forget(self, member: _Member[ResultT]) -> None:
@@ -306,7 +344,13 @@ class Runner(Generic[ResultT]):
     def _finish(self, owner: _Owner, result: Any) -> None:
         """One result is back: it is written down, and handed on now (asynchronous) or at the end of the round."""
         member, number = owner
-        work = member.outstanding.pop(number)
+        work = member.outstanding.pop(number, None)
+        if work is None:  # another result, of the same poll, has ended the coroutine
+            return
+        if isinstance(result, _Raised):
+            error = result.error
+            self._run(member, lambda: member.coroutine.throw(error))
+            return
         if member.group.log is not None:
             member.group.log.record(member.index, number, work, result)
         self._hand_on(member, Returned(work, result))
@@ -388,15 +432,14 @@ class Runner(Generic[ResultT]):
 
     def _call(self, together: list[tuple[_Owner, Call]]) -> None:
         """Call a function once for all its pending items: here when synchronous, else in a thread."""
-        function = together[0][1].function
-        items = [item for _, call in together for item in call.items]
+        calls = [call for _, call in together]
         if self._synchronous:
-            future: Future[list[Any]] = Future()
-            future.set_result(list(function(items)))
+            future: Future[list[list[Any] | _Raised]] = Future()
+            future.set_result(_results_of(calls))
         else:
             if self._threads is None:
                 self._threads = ThreadPoolExecutor(CALL_THREADS, "mcts-dpo-call")
-            future = self._threads.submit(lambda: list(function(items)))
+            future = self._threads.submit(_results_of, calls)
         self._calls[future] = together
 
     def _collect(self, patience: float | None) -> list[tuple[_Owner, Any]]:
@@ -412,9 +455,8 @@ class Runner(Generic[ResultT]):
 
     def _called(self) -> Iterator[tuple[_Owner, Any]]:
         for future in [future for future in self._calls if future.done()]:
-            together, results = self._calls.pop(future), iter(future.result())
-            for owner, call in together:
-                result = [next(results) for _ in call.items]
+            together = self._calls.pop(future)
+            for (owner, _), result in zip(together, future.result(), strict=True):
                 if owner[1] in owner[0].outstanding:  # else it was cancelled meanwhile
                     yield owner, result
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import re
+import threading
 from collections.abc import Container, Iterable, Sequence
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from hypothesis import strategies as st
 
 from mcts_dpo.engines import load_engine
 from mcts_dpo.engines.base import Completion, Engine, Occupancy, Request
+from mcts_dpo.engines.coroutine import Call, Coroutine, RequestError, Returned, Work, call, completions
 from mcts_dpo.engines.retry import EngineDiedError, RetryingEngine
 from mcts_dpo.engines.settings import EngineSettings
 from mcts_dpo.engines.transformers import TransformersEngine
@@ -26,7 +28,7 @@ from mcts_dpo.search import Forest, RunnerClock, SearchSettings, SelfEvaluationS
 from mcts_dpo.search.invariants import violations
 from mcts_dpo.search.journal import Journal, identity
 from mcts_dpo.search.mcts import admit
-from mcts_dpo.search.runner import SLOTS, Runner, alive_by_default
+from mcts_dpo.search.runner import SLOTS, Runner, Schedule, alive_by_default
 from mcts_dpo.search.state import SearchState, begin
 from tests.conftest import ToyWorld
 from tests.reference.engine import PIECES, AutomatonEngine
@@ -460,3 +462,171 @@ def test_patience_is_no_loss_but_an_engine_that_loses_is_an_error() -> None:
     admit(forgetful, 0, begin(MANY[:1], Slow(6), PROMPT, ONE_BY_ONE, "train"))
     with pytest.raises(RuntimeError, match="the engine lost"):
         forgetful.step(patience=60.0)
+
+
+# --- coroutines that raise -------------------------------------------------------------------------------
+
+
+def halves(items: Sequence[int]) -> list[int]:
+    """Half of each; raises for all of them when one is odd."""
+    for item in items:
+        if item % 2:
+            raise ValueError(f"{item} is odd")
+    return [item // 2 for item in items]
+
+
+def calling(item: int) -> Coroutine[int]:
+    """One completion, then a call."""
+    yield from completions([Request(id=-1, prefix=(3, 4), max_tokens=4, seed=item)])
+    found: list[int] = yield from call(halves, [item])
+    return found[0]
+
+
+def results_of(runner: Runner[int]) -> dict[object, object]:
+    found: dict[object, object] = {}
+    while runner.busy:
+        found.update({one.key: one.results[0] for one in runner.step(60.0)})
+    return found
+
+
+@pytest.mark.parametrize("schedule", ["synchronous", "asynchronous"])
+def test_a_call_that_raises_ends_the_coroutine_that_made_it_and_no_other(schedule: Schedule) -> None:
+    """What is pending of one function is called together, so that all share the exception of one."""
+    engine = AutomatonEngine(6)
+    runner: Runner[int] = Runner(engine, schedule, contain=True)
+    for item in range(8):
+        runner.admit(item, [calling(item)])
+    found = results_of(runner)
+    runner.close()
+    assert [found[item] for item in range(0, 8, 2)] == [0, 1, 2, 3]
+    for item in range(1, 8, 2):
+        assert isinstance(found[item], RequestError)
+        assert str(found[item]) == f"the search failed (ValueError: {item} is odd)"
+
+
+@pytest.mark.parametrize("schedule", ["synchronous", "asynchronous"])
+def test_where_nothing_is_contained_a_call_that_raises_ends_the_run(schedule: Schedule) -> None:
+    runner: Runner[int] = Runner(AutomatonEngine(6), schedule)
+    runner.admit(0, [calling(1)])
+    with pytest.raises(ValueError, match="1 is odd"):
+        results_of(runner)
+    runner.close()
+
+
+def test_a_call_that_raises_after_its_coroutine_was_cancelled_is_nobodys() -> None:
+    go = threading.Event()
+
+    def late(items: Sequence[int]) -> list[int]:
+        assert go.wait(600.0)
+        raise ValueError("too late")
+
+    def waits() -> Coroutine[int]:
+        found: list[int] = yield from call(late, [1])
+        return found[0]
+
+    runner: Runner[int] = Runner(AutomatonEngine(6), contain=True)
+    runner.admit("gone", [waits()])
+    runner.step(0.0)
+    runner.cancel("gone")
+    go.set()
+    runner.admit("stays", [calling(4)])
+    assert results_of(runner) == {"stays": 2}
+    runner.close()
+
+
+def gives_up(first: Sequence[Work]) -> Coroutine[int]:
+    """Raises as soon as one of several results is back."""
+    returned: list[Returned] = yield first
+    raise KeyError(f"{len(returned)} of {len(first)}")
+
+
+def test_a_coroutine_that_raises_with_work_out_leaves_nothing_and_harms_none() -> None:
+    """Whether its other results come in the same poll, in a later one or from a thread."""
+    for order in range(20):
+        engine = ShuffledEngine(order)
+        runner: Runner[int] = Runner(engine, contain=True)
+        requests = [Request(id=-1, prefix=(3, 4), max_tokens=4, seed=seed) for seed in range(6)]
+        runner.admit("raises", [gives_up([*requests, Call(halves, [2])])])
+        runner.admit("lives", [calling(4)])
+        found = results_of(runner)
+        assert found["lives"] == 2
+        assert str(found["raises"]) == "the search failed (KeyError: '1 of 7')"
+        assert engine.occupancy().requests == 0
+        runner.close()
+
+
+def test_a_coroutine_that_raises_as_it_is_cancelled_harms_none() -> None:
+    def stubborn() -> Coroutine[int]:
+        try:
+            yield from completions([Request(id=-1, prefix=(3, 4), max_tokens=4)])
+        finally:
+            raise ValueError("will not close")
+
+    runner: Runner[int] = Runner(AutomatonEngine(6), contain=True)
+    runner.admit("stubborn", [stubborn()])
+    runner.admit("lives", [calling(4)])
+    runner.cancel("stubborn")  # not begun: nothing to close
+    runner.admit("stubborn", [stubborn()])
+    runner._start()
+    runner.cancel("stubborn")
+    assert results_of(runner) == {"lives": 2}
+    runner.close()
+
+
+class Short(ShuffledEngine):
+    """Wants more memory than there is, or says something of memory, whenever it is to run the poisoned request."""
+
+    def __init__(self, where: str, error: Exception) -> None:
+        super().__init__(3)
+        self.where, self.error = where, error
+
+    def submit(self, request: Request) -> None:
+        if self.where == "submit" and request.seed == 1:
+            raise self.error
+        super().submit(request)
+
+    def poll(self, patience: float | None = None) -> list[Completion]:
+        if any(request.seed == 1 for request in self._waiting):
+            self._waiting.clear()
+            self._under_way.clear()
+            raise self.error
+        return super().poll(patience)
+
+
+@pytest.mark.parametrize("where", ["submit", "poll"])
+def test_a_request_that_the_memory_does_not_suffice_for_fails_alone(where: str) -> None:
+    runner: Runner[int] = Runner(Short(where, MemoryError("no room")), contain=True)
+    for item in (1, 2, 4):
+        runner.admit(item, [calling(item)])
+    found = results_of(runner)
+    assert (found[2], found[4]) == (1, 2)
+    assert str(found[1]) == "the engine crashed on this request, twice or more (MemoryError: no room)"
+    alone: Runner[int] = Runner(Short(where, MemoryError("no room")))
+    alone.admit(0, [calling(1)])
+    with pytest.raises(MemoryError):  # a search says so at once
+        results_of(alone)
+
+
+@pytest.mark.parametrize("where", ["submit", "poll"])
+def test_an_exception_that_only_speaks_of_memory_is_a_crash(where: str) -> None:
+    runner: Runner[int] = Runner(Short(where, KeyError("memory of the poet")))
+    for item in (1, 2):
+        runner.admit(item, [calling(item)])
+    found = results_of(runner)
+    assert found[2] == 1
+    assert "KeyError: 'memory of the poet'" in str(found[1])
+
+
+def test_a_health_check_goes_with_the_requests_that_it_was_made_for() -> None:
+    class Erring(AutomatonEngine):
+        def poll(self, patience: float | None = None) -> list[Completion]:
+            return [Completion(one.id, error="busy") for one in super().poll(patience)]
+
+    engine = Erring(6)
+    retrying = RetryingEngine(engine)
+    retrying.submit(Request(id=0, prefix=(3, 4), max_tokens=4))
+    retrying._sorted(engine.poll())
+    assert engine.occupancy().requests == 1, "the health check"
+    retrying.cancel([0])
+    assert engine.occupancy().requests == 0
+    assert not any([retrying.in_flight, retrying.held, retrying.retried])

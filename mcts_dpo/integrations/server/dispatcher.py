@@ -314,8 +314,12 @@ class Dispatcher:
         _tell(job, Answered(index, solution, text, len(tokens)))
 
     def _tell_decided(self) -> None:
-        for job, index in self._deciding:
-            steps = self._solver.decided((job, index))
+        for job, index in list(self._deciding):
+            try:
+                steps = self._solver.decided((job, index))
+            except Exception as error:  # as in `_answer`: it is this request's own
+                self._refuse(job, 500, f"the answer cannot be read: {_one_line(error)}")
+                continue
             if len(steps) > job.steps.get(index, 0):
                 job.steps[index] = len(steps)
                 _tell(job, Decided(index, tuple(steps)))
