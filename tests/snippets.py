@@ -127,7 +127,7 @@ def openai_snippet(bin_: Path, folder: Path, model: Path, problems: Sequence[Pro
         printed = succeeded(f"{bin_ / 'python'} client.py", bin_, folder)
     finally:
         server.terminate()
-        server.communicate(timeout=60)
+        server.communicate(timeout=600)
     assert "total_tokens" in printed, printed
     assert server.returncode == 0
 

@@ -28,7 +28,7 @@ from verifiers.policy import DEFAULT_POLICY, Policy
 from verifiers.verdict import Verdict
 from verifiers.worker import receive, send
 
-START_SECONDS = 30.0
+START_SECONDS = 120.0
 AGAIN = 0.4
 """Share of the deadline that a question has at least when it is asked again because its worker died."""
 LATEST = 1.4

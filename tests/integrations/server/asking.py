@@ -13,7 +13,7 @@ from tests.integrations.serving import Served
 CHAT, COMPLETIONS = "/v1/chat/completions", "/v1/completions"
 
 
-def post(served: Served, path: str, body: bytes, timeout: float = 60.0, **headers: str) -> tuple[int, dict[str, Any]]:
+def post(served: Served, path: str, body: bytes, timeout: float = 600.0, **headers: str) -> tuple[int, dict[str, Any]]:
     """Status and JSON body of the answer."""
     given = {"Content-Type": "application/json"} | {name.replace("_", "-"): value for name, value in headers.items()}
     request = urllib.request.Request(served.url + path, body, given, method="POST")
@@ -43,7 +43,7 @@ def answered(served: Served, **fields: Any) -> bool:
 def connect(served: Served) -> socket.socket:
     """A connection to the server."""
     host, port = served.url.removeprefix("http://").rsplit(":", 1)
-    return socket.create_connection((host, int(port)), timeout=120)
+    return socket.create_connection((host, int(port)), timeout=600)
 
 
 def head(path: str, length: int | None, host: str = "127.0.0.1") -> bytes:

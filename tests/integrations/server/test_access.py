@@ -28,7 +28,7 @@ def engine(toy_world: ToyWorld) -> Engine:
 def status(served: Served, path: str, **headers: str) -> int:
     request = urllib.request.Request(served.url + path, headers=headers)
     try:
-        with urllib.request.urlopen(request, timeout=30) as answer:
+        with urllib.request.urlopen(request, timeout=600) as answer:
             return int(answer.status)
     except urllib.error.HTTPError as error:
         return error.code
@@ -68,7 +68,7 @@ def test_without_a_key_what_a_page_may_send_to_strangers_is_refused(server: Serv
     # What a browser asks before it sends JSON to strangers is not answered with leave.
     request = urllib.request.Request(server.url + CHAT, method="OPTIONS", headers={"Origin": "https://evil.example"})
     with pytest.raises(urllib.error.HTTPError) as caught:
-        urllib.request.urlopen(request, timeout=30)
+        urllib.request.urlopen(request, timeout=600)
     assert not [name for name in caught.value.headers if name.lower().startswith("access-control")]
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import socket
 import threading
 import time
@@ -60,7 +59,7 @@ class Pulse:
 
     def __exit__(self, *_: object) -> None:
         self._over.set()
-        self._thread.join(60)
+        self._thread.join(600)
 
 
 LONG: dict[str, bytes] = {
@@ -81,8 +80,9 @@ def test_a_long_body_blocks_nobody(roomy: Served, kind: str) -> None:
     assert status == 400
     assert said["error"]["code"] == "context_length_exceeded" or said["error"]["param"]
     assert pulse.asked > 0
-    # A second where the machine is idle; on a busy one everybody waits for a turn.
-    assert pulse.longest < max(1.0, os.getloadavg()[0])
+    # A second where the machine is idle (`benchmarks.attack` measures that); on a busy one everybody waits for a turn.
+    # What was tokenised in the engine's thread took 40 s and more.
+    assert pulse.longest < 15.0
 
 
 def test_a_body_beyond_the_limit_is_refused_before_it_is_read(engine: Engine) -> None:
@@ -222,7 +222,7 @@ def test_told_to_stop_it_does_not_wait_for_what_has_not_arrived(toy_world: ToyWo
         assert served.process is not None
         served.process.terminate()
         # It takes what ending an interpreter takes; ten minutes if it waited for any of these.
-        assert served.process.wait(120) == 0
+        assert served.process.wait(300) == 0
         for line in lines:
             line.close()
     assert (tmp_path / "log").read_text() == ""
@@ -239,5 +239,5 @@ def test_told_to_stop_it_does_not_wait_for_who_does_not_read(toy_world: ToyWorld
         served.wait_until('mcts_dpo_searches{state="active"}', 1)
         assert served.process is not None
         served.process.terminate()
-        assert served.process.wait(120) == 0
+        assert served.process.wait(300) == 0
     assert "Traceback" not in (tmp_path / "log").read_text()

@@ -10,7 +10,7 @@ import pytest
 
 from mcts_dpo.engines import Engine, load_engine
 from mcts_dpo.engines.base import Completion, Request
-from mcts_dpo.engines.coroutine import Coroutine, completions
+from mcts_dpo.engines.coroutine import Coroutine, call, completions
 from mcts_dpo.integrations.server.settings import ServerSettings
 from mcts_dpo.search import mcts
 from mcts_dpo.solve import Question, Solution, register_strategy, registry
@@ -48,7 +48,7 @@ HALVES: list[tuple[str, dict[str, Any], str]] = [
 def test_half_of_a_surrogate_pair_is_refused_with_its_field(
     server: Served, path: str, body: dict[str, Any], field: str, stream: bool
 ) -> None:
-    status, said = ask(server, body | {"stream": stream}, path, timeout=20)
+    status, said = ask(server, body | {"stream": stream}, path, timeout=600)
     assert status == 400
     assert said["error"]["param"] == field
     assert field in said["error"]["message"]
@@ -85,7 +85,7 @@ ODD: list[tuple[bytes, str, str]] = [
 
 @pytest.mark.parametrize(("body", "field", "message"), ODD, ids=[str(row[0])[:60] for row in ODD])
 def test_what_is_no_request_is_refused_with_its_field(server: Served, body: bytes, field: str, message: str) -> None:
-    status, said = post(server, COMPLETIONS, body, timeout=20)
+    status, said = post(server, COMPLETIONS, body, timeout=600)
     assert status == 400
     assert said["error"]["param"] == field
     assert message in said["error"]["message"]
@@ -127,11 +127,11 @@ def test_a_chat_template_that_raises_refuses_its_request_alone(picky: Served, wo
     for one in others:
         one.start()
     for stream in (False, True):
-        status, said = ask(picky, chat(word, stream=stream, n=3), timeout=20)
+        status, said = ask(picky, chat(word, stream=stream, n=3), timeout=600)
         assert status == 400
         assert said["error"]["param"] == "messages"
     for one in others:
-        one.join(60)
+        one.join(600)
     assert found == [True] * 3
     assert answered(picky)
     picky.wait_until_idle()
@@ -160,11 +160,42 @@ def test_a_request_that_the_engine_raises_at_fails_alone(engine: Engine, strateg
     (token,) = engine.tokenizer("Z", add_special_tokens=False)["input_ids"]
     refusing: Any = Refusing(engine, token)
     with thread(refusing, ServerSettings(strategy=strategy, budget=200), stage()) as served:
-        status, said = ask(served, chat("Z", n=2), timeout=20)
+        status, said = ask(served, chat("Z", n=2), timeout=600)
         assert status == 500
         assert "ZeroDivisionError: of this request" in said["error"]["message"]
         assert answered(served)
         served.wait_until_idle()
+
+
+def test_a_value_model_that_raises_fails_its_request_alone(engine: Engine) -> None:
+    """It is asked in a thread, of the searches of several requests together."""
+
+    def values(prefixes: Sequence[str]) -> list[float]:
+        return [1 / len(prefix.removeprefix("boom")) for prefix in prefixes]
+
+    def judged(question: Question, settings: BudgetedSettings) -> Coroutine[Solution]:
+        request = question.sample((), 1, settings.budget, stop=question.prompt.stop)
+        (completion,) = yield from completions([request])
+        yield from call(values, [question.problem.question])
+        return Solution(text=completion.samples[0].text, tokens=1)
+
+    register_strategy("judged", judged)
+    try:
+        with thread(engine, ServerSettings(strategy="judged", budget=50), stage()) as served:
+            found: list[bool] = []
+            others = [threading.Thread(target=lambda: found.append(answered(served, n=8))) for _ in range(3)]
+            for one in others:
+                one.start()
+            status, said = ask(served, chat("boom", n=8), timeout=600)
+            assert status == 500
+            assert "ZeroDivisionError" in said["error"]["message"]
+            for one in others:
+                one.join(600)
+            assert found == [True] * 3
+            assert answered(served)
+            served.wait_until_idle()
+    finally:
+        del registry._FUNCTIONS["judged"]
 
 
 def test_a_strategy_that_raises_fails_alone(engine: Engine) -> None:
@@ -178,7 +209,7 @@ def test_a_strategy_that_raises_fails_alone(engine: Engine) -> None:
     register_strategy("fragile", fragile)
     try:
         with thread(engine, ServerSettings(strategy="fragile", budget=50), stage()) as served:
-            status, said = ask(served, chat("boom"), timeout=20)
+            status, said = ask(served, chat("boom"), timeout=600)
             assert status == 500
             assert "in the middle" in said["error"]["message"]
             assert answered(served)
@@ -196,7 +227,7 @@ def test_the_tree_search_that_raises_fails_alone(engine: Engine, monkeypatch: py
 
     monkeypatch.setattr(mcts, "verify", fragile)
     with thread(engine, ServerSettings(budget=200), stage()) as served:
-        status, said = ask(served, chat("boom", n=2), timeout=20)
+        status, said = ask(served, chat("boom", n=2), timeout=600)
         assert status == 500
         assert "in the middle" in said["error"]["message"]
         assert answered(served)
