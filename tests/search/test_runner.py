@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from mcts_dpo.engines import load_engine
 from mcts_dpo.engines.base import Completion, Engine, Occupancy, Request
-from mcts_dpo.engines.coroutine import Call, Coroutine, RequestError, Returned, Work, call, completions
+from mcts_dpo.engines.coroutine import Call, Coroutine, RequestError, Returned, Work, call, completions, side_by_side
 from mcts_dpo.engines.retry import EngineDiedError, RetryingEngine
 from mcts_dpo.engines.settings import EngineSettings
 from mcts_dpo.engines.transformers import TransformersEngine
@@ -630,3 +630,85 @@ def test_a_health_check_goes_with_the_requests_that_it_was_made_for() -> None:
     retrying.cancel([0])
     assert engine.occupancy().requests == 0
     assert not any([retrying.in_flight, retrying.held, retrying.retried])
+
+
+class Storm(ShuffledEngine):
+    """Crashes at random, answers with errors at random, and always crashes of the requests with seed 13."""
+
+    def __init__(self, seed: int) -> None:
+        super().__init__(seed)
+        self._chance = random.Random(seed)
+
+    def submit(self, request: Request) -> None:
+        if request.seed == 13 and self._chance.random() < 0.5:
+            raise KeyError("at the door")
+        super().submit(request)
+
+    def poll(self, patience: float | None = None) -> list[Completion]:
+        if any(request.seed == 13 for request in self._waiting):
+            self._waiting.clear()
+            self._under_way.clear()
+            raise MemoryError("of one request")
+        done = super().poll(patience)
+        return [
+            Completion(one.id, error="not now") if one.id >= 0 and self._chance.random() < 0.1 else one for one in done
+        ]
+
+
+def stormy(chance: random.Random, depth: int) -> Coroutine[int]:
+    """Asks for requests and calls, some side by side, some of which raise; may raise itself, also when it is closed."""
+    try:
+        for _ in range(chance.randint(0, 3)):
+            seeds = [chance.choice([1, 2, 3, 13 if chance.random() < 0.2 else 4]) for _ in range(chance.randint(1, 3))]
+            work: list[Work] = [Request(id=-1, prefix=(3, 4), max_tokens=3, seed=seed) for seed in seeds]
+            work += [Call(halves, [chance.choice([2, 4, 3])]) for _ in range(chance.randint(0, 2))]
+            out = len(work)
+            returned = yield work
+            while (out := out - len(returned)) > 0:
+                if chance.random() < 0.1:
+                    raise ZeroDivisionError("in the middle")
+                returned = yield []
+            if depth and chance.random() < 0.3:
+                yield from side_by_side([stormy(chance, depth - 1) for _ in range(3)])
+    finally:
+        if chance.random() < 0.05:
+            raise LookupError("at the end")
+    return 1
+
+
+@hypothesis_settings(max_examples=150, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+@given(st.integers(0, 10**6), st.sampled_from(["synchronous", "asynchronous"]), st.integers(1, 6), st.booleans())
+def test_whatever_raises_every_group_ends_once_and_nothing_is_left(
+    seed: int, schedule: Schedule, alive: int, shared: bool
+) -> None:
+    chance, engine = random.Random(seed), Storm(seed)
+    runner: Runner[int] = Runner(engine, schedule, alive=alive, contain=True, room=3 if shared else None)
+    ended: list[int] = []
+    gone: list[int] = []
+    admitted = 0
+    while admitted < 12 or runner.busy:
+        if admitted < 12 and (not runner.busy or chance.random() < 0.4):
+            count = chance.randint(1, 3)
+            runner.admit(
+                admitted, [stormy(random.Random(seed + admitted), 1) for _ in range(count)], share=admitted % 3
+            )
+            admitted += 1
+        if chance.random() < 0.1:
+            key = chance.randrange(admitted)
+            if key not in (*ended, *gone):
+                runner.cancel(key)
+                gone.append(key)
+        for one in runner.step(60.0):
+            assert isinstance(one.key, int)
+            assert all(result == 1 or isinstance(result, RequestError) for result in one.results)
+            ended.append(one.key)
+    runner.close()
+    assert sorted([*ended, *gone]) == list(range(12))
+    assert engine.occupancy().requests == 0
+    assert (runner._crowd, runner._requests, runner._unsent) == (0, {}, [])
+    assert runner._shares is None or (runner._shares._inside, runner._shares._waiting, runner._shares._taken) == (
+        {},
+        {},
+        0,
+    )
+    assert not any([runner._engine.in_flight, runner._engine.held, runner._engine.quarantined, runner._engine.retried])
