@@ -51,7 +51,7 @@ LANGUAGES: dict[str, Language] = {
             "because | since | (?<!many )(?<!much )as(?! (?:many|much|long|large|old|far|well)) | so "
             "| which | where | given | based on | according to | obtained | but | yet | "
             r"although | though | whereas | while | hence | thus | therefore | by | that is | i\.e\. | e\.g\. | ie | "
-            "meaning | namely | not | rather than | instead of | using | from | after | with | due to | "
+            "meaning | namely | not | rather than | instead of | using | from | after | with(?! remainder) | due to | "
             "assuming | in other words | considering | then | making | leaving | for | when | if | "
             "unless | otherwise | whose | who | "
             "and (?:the|that|this|it|its|so|we|they|he|she|each|every|all|there|is|are|not|then|therefore"

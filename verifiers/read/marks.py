@@ -25,7 +25,7 @@ _BETWEEN = (
 )
 _DECOR = r"(?:[*_\"”'’»]|\](?![^\[\]\n]{1,60}[;,][^\[\]\n]{1,60}[\[\]])){0,4}"
 _POINT = (
-    rf"{_DECOR}(?:\s?[(（][^()（）\n]{{1,40}}[)）])?{_DECOR}[^\S\n]{{0,4}}(?:[:：=→⇒】]|[-–—]{{1,2}}>|[–—]"
+    rf"{_DECOR}(?:\s?[(（][^()（）\n]{{1,40}}[)）])?{_DECOR}[^\S\n]{{0,4}}(?:[:：→⇒】]|=>?|[-–—]{{1,2}}>|[–—]"
     rf"|[^\S\n]-{{1,2}}[^\S\n]){_DECOR}"
 )
 _FORMULA = r"[*_]{0,3}[^\S\n]{0,4}(?=\$|\\\(|\\\[)"
@@ -37,8 +37,13 @@ _NOT_HERE = re.compile(
     r"\b(?:if|whether|suppose|assume|assuming|assumes|unless|since|because|once|until|wrong|incorrect"
     r"|false|naive|tempting"
     r"|intermediate|previous|initial|partial|to|could|can|before|would be if|not the|not an"
-    r"|no)\s+(?:that\s+)?(?:the|our|my|an?)?"
-    r"\s?(?:final|correct|right)?\s?\Z|\b(?:if|whether|suppose|assume|unless|since|because)\b[^.,;:!?\n]*\Z"
+    r"|no|not true|not the case|doubt|denies|deny|not (?:think|believe|say)"
+    r"|(?:do|does|did|would|could|can)n['’]t (?:think|believe|say)"
+    r"|(?:nobody|no one|people|everyone|someone|students?|others|many|most|some|one|you|they|he|she)\s(?:\w+\s)?"
+    r"(?:think|believe|guess|say|assume|expect|claim|suppose)s?"
+    r"|i (?:first|initially|originally|wrongly|mistakenly) (?:thought|believed|assumed|guessed|wrote|said)"
+    r"|at first (?:(?:glance|sight),? )?it (?:seems|seemed|looks|looked|appears|appeared))\s+(?:that\s+)?"
+    r"(?:the|our|my|an?)?\s?(?:final|correct|right)?\s?\Z|\b(?:if|whether|suppose|assume|unless|since|because)\b[^.,;:!?\n]*\Z"
 )
 _HEDGE = re.compile(
     r"\b(?:maybe|perhaps|possibly|probably|presumably|likely|guess|guessing|might|unsure"

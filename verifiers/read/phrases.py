@@ -23,13 +23,13 @@ from verifiers.spans import quantity_span
 WINDOW = 2_000
 """Characters after a mark that are looked at."""
 _OPENING = re.compile(
-    r"[\s:：*_>✅👉🎉~|=]{0,80}(?:(?:as follows|below|the following)\s?[:：]\s{0,8}|(?:given by"
-    r"|equal to)\s|\}\s{0,3}(?=[^}\s]))?[*_]{0,4}"
+    r"(?:[\s:：*_✅👉🎉~|=]|(?<=[\n=])>|(?<=\n )>){0,80}"
+    r"(?:(?:as follows|below|the following)\s?[:：]\s{0,8}|(?:given by|equal to)\s|\}\s{0,3}(?=[^}\s]))?[*_]{0,4}"
 )
 _BARS = re.compile(r"\|[^|\n]{1,30}\|\s?=")
 _ABBREVIATION = re.compile(r"(?:\b(?:i\.e|e\.g|a\.m|p\.m|vs|cf|approx|ca|dr|mr|mrs|ms|st|no|etc))\Z", re.IGNORECASE)
 _SENTENCE = re.compile(
-    r"[.!?](?=[\"'”’»*_)\]`]{0,4}(?:\s|\Z|[A-Z<]))|[.](?=[\u3000-\uffff])|[。！？।॥؟]|\n|<(?=/?[a-z])|\.{3}|…"
+    r"[.!?](?!\s?[=+/^])(?=[\"'”’»*_)\]`]{0,4}(?:\s|\Z|[A-Z<]))|[.](?=[\u3000-\uffff])|[。！？।॥؟]|\n|<(?=/?[a-z])|\.{3}|…"
 )
 _ASIDE = re.compile(r"I hope it is correct|\n\s{0,10}\[?Note\b.*", re.DOTALL)
 _CORRECTED = re.compile(r"not\s+[^,;.]{1,40}?,?\s+(?:but|it is|it's|rather)\s+(?:rather\s+)?")
@@ -78,7 +78,8 @@ def _boundaries(language: Language) -> re.Pattern[str]:
         rf"|(?P<or>\s{{0,8}}[,，]?\s{{0,8}}[(（]?(?:{ors})\s{{0,8}})"
         rf"|(?P<and>\s{{0,8}}[,，]?\s{{0,8}}(?:{ands})\s{{0,8}}|\s{{1,4}}&\s{{1,4}})"
         rf"|(?P<list>\s{{0,8}}[,;，；、](?=\s|[\u2e80-\uffff]|[*_\"”’]|{_LETTER}{_LETTER})[\"”’*_]{{0,3}}\s{{0,8}})"
-        rf"|(?P<stop>\s{{1,8}}(?:[-–—]{{1,3}}|/|\||=>|⇒|→)\s{{1,8}}(?=(?!\d){_LETTER}(?!\d){_LETTER})"
+        rf"|(?P<stop>\s{{1,8}}(?:[-–—]{{1,3}}|/|\||=>|⇒|→)\s{{1,8}}"
+        rf"(?=(?!\d){_LETTER}(?!\d){_LETTER}|an? {_LETTER}{_LETTER})"
         rf"|\s{{0,8}}[—]\s{{0,8}}|[(（\[]|\s{{0,4}}[:：]\s{{1,8}}|[)）])"
     )
 
@@ -115,6 +116,9 @@ def first_phrase(text: str, language: Language = ENGLISH) -> Phrase:
         if found is not None:
             answer, dug = found
             end = clause.end
+            named = _named_value(window, low, answer, clauses[index : index + 3], language)
+            if named is not None:
+                return Phrase(*named, dug, question, last)
             if window[: clause.end].rstrip(" *_\"”’'`").endswith(answer) or not dug:
                 answer, end = _extended(window, low, answer, clauses[index:])
             other = _ALTERNATIVE.match(low, limit + 1) if end >= limit - 2 else None
@@ -139,8 +143,8 @@ def _sentence_end(low: str, start: int) -> tuple[int, str]:
 
 
 _ALTERNATIVE = re.compile(
-    r"[\s*_]{0,8}(?:or\b|alternatively\b|maybe\b|perhaps\b|possibly\b)[\s,]{0,3}(?:(?:maybe|perhaps"
-    r"|possibly|else|it is|it could be|even)\s){0,2}"
+    r"[\s*_.…]{0,8}(?:or\b|alternatively\b|maybe\b|perhaps\b|possibly\b)[\s,]{0,3}(?:(?:maybe|perhaps"
+    r"|possibly|else|is it|it is|it could be|even)\s){0,2}"
 )
 _SKIPPED = re.compile(
     r"[\s,;:，；、(]*(?:so|then|thus|hence|therefore|donc|also|entonces|pues|quindi|portanto|então|dus"
@@ -155,13 +159,14 @@ def _is_option(low: str, start: int, at: int) -> bool:
     )
 
 
-_CONDITION = re.compile(r"\b(if|when|unless|otherwise|for|if not)\b")
+_CONDITION = re.compile(r"\b(if|when|unless|otherwise|for|if not|in case|in the (?=\w+ (?:case|one)\b))")
+_ELSE = re.compile(r"\b(?:if|when|for)\b[^\n]*,\s?(?:or )?else\b")
 
 
 def _is_conditional(low: str) -> bool:
     """Whether a sentence gives several values under several conditions: none of them alone is the answer."""
     conditions = _CONDITION.findall(low)
-    return "otherwise" in conditions or any(conditions.count(one) > 1 for one in conditions)
+    return "otherwise" in conditions or bool(_ELSE.search(low)) or any(conditions.count(one) > 1 for one in conditions)
 
 
 def _clauses(low: str, start: int, limit: int, language: Language, held: int) -> list[_Clause]:
@@ -215,9 +220,35 @@ def _is_numeric(answer: str) -> bool:
     return bool(_VALUE_SIGN.match(masked(answer)) or re.search(r"\d", answer)) and answer.lower() not in ("a", "i")
 
 
+_NAME = re.compile(
+    r"the (?:[^\W\d_]{2,}\s){0,3}(?:sum|total|number|product|difference|amount|quotient|average|mean|value|square|cube"
+    r"|root|probability|area|volume|length|remainder|ratio)\b",
+    re.IGNORECASE,
+)
+_THAT_IS = re.compile(r"[\s,(—–-]*(?:which|that is|namely|i\.e\.|:)?[\s,]*")
+
+
+def _named_value(
+    window: str, low: str, answer: str, clauses: list[_Clause], language: Language
+) -> tuple[str, int] | None:
+    """The value, and its end, of a quantity that is only named before it: "the sum of 4 and 5, which is 9"."""
+    if len(clauses) > 2 and clauses[1].joint == "and":
+        clauses = clauses[1:]
+    if len(clauses) < 2 or not _NAME.match(answer) or not _THAT_IS.fullmatch(low, clauses[0].end, clauses[1].start):
+        return None
+    said = re.sub(r"\A(?:is|are|equals)\s", "", window[clauses[1].start : clauses[1].end].strip())
+    if not _is_item(said, True, False) or not re.search(r"\d", said):
+        return None
+    value = _value_of(said, language)
+    return None if value is None else (value[0], clauses[1].end)
+
+
+_REMARK = re.compile(r"(?:i mean|rather|(?:an?|our|one)\s[^\W\d_]{2,})\b", re.IGNORECASE)
+
+
 def _is_item(item: str, numeric: bool, alternative: bool) -> bool:
     """Whether a clause is one more value of a list that began with a number or formula, or with words."""
-    if not is_bare(item) or not is_value(item):
+    if not is_bare(item) or not is_value(item) or _REMARK.match(item):
         return False
     if alternative:
         return len(item.split()) <= 4

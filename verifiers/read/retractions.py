@@ -25,11 +25,11 @@ _DENIED = re.compile(
     r"|not it|off|too (?:big|small|large|high|low))\b"
     r"|\b(?:that|this|it|answer)\s(?:isn't|is not|can't be|cannot be|can not be"
     r"|wasn't)\s(?:\w+\s)?(?:right|correct|true|it|possible)\b"
-    r"|\bi(?:'ve| have)?\s(?:just\s)?(?:made|make)\s(?:an?|some)\s(?:\w+\s)?(?:mistake|error|slip)"
+    r"|\b(?:i|we)(?:'ve| have)?\s(?:just\s)?(?:made|make)\s(?:an?|some)\s(?:\w+\s)?(?:mistake|error|slip)"
     r"|\bi was (?:wrong|mistaken)|\bmy (?:mistake|error|bad)\b"
-    r"|\bi (?:miscalculated|misread|miscounted|misunderstood|forgot|mis-\w+|take (?:that|it) back"
+    r"|\b(?:i|we) (?:miscalculated|misread|miscounted|misunderstood|forgot|mis-\w+|take (?:that|it) back"
     r"|retract)|\bscratch that|\bstrike that"
-    rf"|{_START}(?:correction|erratum)\b|\boops\b|\bon second thoughts?\b|\blet me (?:correct|fix|redo"
+    rf"|{_START}(?:correction|erratum|edit)\b|\boops\b|\bon second thoughts?\b|\blet me (?:correct|fix|redo"
     rf"|recompute|recalculate|revise)\b|\bi meant?\b"
     r"|\b(?:or|but) rather\b|\bignore (?:that|this|the above)|\bdisregard\b|\bcrossed out\b"
     r"|\b(?:es|está) (?:incorrecto|mal|equivocad\w)|\b(?:c'est|est) (?:faux|incorrect)"
@@ -38,7 +38,10 @@ _DENIED = re.compile(
 )
 _DOUBTED = re.compile(
     rf"{_START}(?:wait|actually|hmm+|sorry|rather|make (?:it|that)|well actually|in fact, no|instead|hold on|espera"
-    rf"|attends|moment mal|warte)\b|等等|等一下"
+    rf"|attends|moment mal|warte|(?:my )?apologies|i apologi[sz]e)\b"
+    r"|\b(?:but|however)\b[^.!?\n]{1,80}\bso,?\s(?:it(?:'s| is| becomes| must be| should be)\s"
+    r"|the (?:correct |right |true |real |actual |final )?answer (?:is|becomes|must be|should be)\s|(?=[-−$]?\d))"
+    r"|等等|等一下"
 )
 _INSTEAD = re.compile(
     r"(?:\b(?:it|that|this|the (?:right |correct |true |real |actual |final |proper )?(?:answer|value"
@@ -106,6 +109,8 @@ def _last_denial(low: str, answer: str) -> int | None:
         sentence = re.search(r"[.!?\n;](?=\s|\Z)", low[match.end() :])
         asked = sentence is not None and sentence.group() == "?"
         replies = before.endswith("?") and re.match(r"\W*(?:\w+\W+){0,2}no\b", match.group())
+        if answer.lower() in ("no", "false") and re.search(r"\bnot\b|n't", match.group()):
+            continue  # "no, it is not possible" says the same once more
         if not asked and not replies and "not wrong" not in match.group() and not _negated(low, match):
             last = match.end()
     if last is not None and _CONFIRMED.search(low[last:]) and not _INSTEAD.search(low[last:]):

@@ -25,9 +25,16 @@ _NEXT = re.compile(
     r"|Aufgabe|Вопрос|Задача|Domanda|Pergunta|Exercice|Swali|คำถาม|প্রশ্ন|ప్రశ్న|문제|질문)"
     r"[ \t]{0,3}(?:#?\d{1,3})?[*_ \t]{0,4}[:：][*_]{0,2}"
     r"|\n[ \t]{0,4}#{1,4}[ \t]{0,3}(Instruction|Question|Input|Human|User|Problem|Exercise)\b[^\n]{0,20}(?=\n)"
-    r"|\n\n(Problem|Question|Exercise)[ \t]{0,3}\d{0,3}\.?[ \t]{0,3}(?=\n)",
+    r"|\n\n(Problem|Question|Exercise)[ \t]{0,3}(?:\d{0,3}\.?[ \t]{0,3}(?=\n)|\d{1,3}[.)][ \t])",
     re.IGNORECASE,
 )
+_PARAGRAPH = re.compile(r"\n\n(?=[A-Z\d])")
+_OWN_WORDS = re.compile(r"\b(?:i|we|our|us|let|check|wait|but|step|case|part)\b")
+_STORY = re.compile(
+    r"(?:(?P<number>\d{1,2}[.)])\s)?(?P<facts>[^?\n]{3,900}[.]\s)?[^?\n]{0,300}\b(?:how|what|which|find|when|who)\b"
+    r"[^?\n]{2,300}\?[ \t]{0,3}(?:\n|\Z|(?=the answer))"
+)
+_STATED = re.compile(r"answer|####|boxed")
 _ASKS = words_of(
     "question problem exercise q: q*: q**: q1 q2 q3 human user instruction task example student input"
     " 问题 题目 問題 pregunta"
@@ -73,6 +80,9 @@ def asked_parts(text: str) -> list[str]:
     Numbered questions of a text that begins with one (a problem taken apart) are no cuts.
     """
     low = lowered(text)
+    story = _next_story(text, low)
+    if story is not None:
+        text, low = text[:story], low[:story]
     if not any(map(low.__contains__, _ASKS)):
         return [text]
     parts: list[str] = []
@@ -91,3 +101,18 @@ def asked_parts(text: str) -> list[str]:
             break
     parts.append(text[at:])
     return parts
+
+
+def _next_story(text: str, low: str) -> int | None:
+    """Where a made-up word problem begins without a heading: a paragraph after an answer that is all facts and a
+    question."""
+    mark = _STATED.search(low) if "?" in low else None
+    if mark is None:
+        return None
+    for match, _ in zip(_PARAGRAPH.finditer(text, mark.end()), range(MAX_QUESTIONS), strict=False):
+        story = _STORY.match(low, match.end())
+        if story is None or not (story["number"] or story["facts"]) or _OWN_WORDS.search(story.group()):
+            continue
+        if re.search(r"\d", story.group()):
+            return match.start()
+    return None

@@ -13,7 +13,7 @@ from verifiers.read.masks import BLOCK, formula_spans, masked, words_of
 _FILLERS = re.compile(
     r"(?:that\s|therefore|thus|hence|so\s|then\s|simply|just\s|exactly|precisely|clearly|obviously"
     r"|approximately|about\s|around\s"
-    r"|roughly|nearly|equal to|equals\s|equal|given by|found to be|indeed|also\s|now\s|in fact"
+    r"|roughly|equal to|equals\s|equal|given by|found to be|indeed|also\s|now\s|in fact"
     r"|of course|actually|only\s|definitely"
     r"|certainly|surely|still\s|always\s|as follows|the following|indeed|finally|ultimately|again"
     r"|once again|it is|it's"
@@ -151,7 +151,19 @@ _SENTENCE_WORDS = re.compile(
     re.IGNORECASE,
 )
 _BOLD = re.compile(r"\*\*([^*\n]{1,200})\*\*|(?<![_\w])__([^_\n]{1,200})__(?![_\w])")
-_SHARE_OF = re.compile(r"[\d.,]+\s?(?:\\?%|percent)\s+of\s+\W?\d")
+_OPERATION = re.compile(
+    r"[\d.,]+\s?(?:\\?%|percent)\s+of\s+\W?\d"
+    r"|(?:(?:the|an?|one|two|three|\w{4,6}teen)[\s-])?(?:(?:positive|negative|principal|natural|common|absolute|additive"
+    r"|multiplicative|arithmetic|geometric|square|cube|cubic|fourth|fifth|\w+th)\s)*"
+    r"(?:squares?|cubes?|(?<=\s)roots?|roots? (?=of)|half|halves|thirds?|quarters?|fourths?|fifths?|sixths?|sevenths?"
+    r"|eighths?|ninths?|tenths?|reciprocal|factorial|negative|opposite|inverse|value|log|logarithm|sine|cosine|tangent"
+    r"|difference|sum|product|quotient|ratio|average|mean|remainder|double|triple|complement|power)"
+    r"\s(?:of|between|from)\s[^\w\s]{0,3}\d[^=]*\Z"
+    r"|[-−$]?[\d.,/]+\s(?:\w+\s)?(?:(?:more|less|fewer|greater|larger|smaller|bigger|higher|lower) than"
+    r"|added to|subtracted from|taken from|away from|short of)\s\W{0,3}\d",
+    re.IGNORECASE,
+)
+_LINKED = re.compile(r"\b(?:is|are|was|equals|gives|makes|yields)\b|=", re.IGNORECASE)
 _SAID = re.compile(
     r"(yes|no|true|false)\b(?!\s?[\d/]|\s(?:solutions?|such|real|one|answer|roots?|value|integer|number))",
     re.IGNORECASE,
@@ -219,7 +231,7 @@ def value_in_prose(text: str) -> tuple[str, bool] | None:
     text = without_fillers(text)
     if not is_value(text):
         return None
-    if _SHARE_OF.match(text):
+    if _OPERATION.match(text) and not _LINKED.search(text):
         return trimmed(text), False
     if text[:1] in "*_" or "**" in text:
         bold = [first or second for first, second in _BOLD.findall(text)]
