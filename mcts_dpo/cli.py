@@ -287,7 +287,7 @@ def train(
     value: Annotated[bool, typer.Option("--value", help="Train a value model on the policy's trunk instead.")] = False,
     as_json: JsonFlag = False,
 ) -> None:
-    """Train a policy (settings: training.objective=step_dpo|rft|…; README says which table each learns from).
+    """Train a policy (settings: training.objective=step_dpo|rft|…; docs/training.md says which table each learns from).
 
     While it trains, OUT.unfinished/ holds the live log and the checkpoint from which the same command goes on when it
     was killed; then OUT and OUT.training.jsonl appear. Under torchrun all processes train one policy together.

@@ -7,6 +7,9 @@ from pathlib import Path
 
 from tests.conftest import ROOT
 
+PAGES = ("README.md", *sorted(f"docs/{page.name}" for page in (ROOT / "docs").glob("*.md")))
+"""The README and the pages of docs."""
+
 
 def blocks(document: str, *languages: str) -> list[tuple[str, str]]:
     """(language, text) of each fenced block of these languages in a document of the repository."""

@@ -1,4 +1,4 @@
-"""The README's snippets for harnesses, run as printed in an environment: by the tests, and in fresh ones by hand.
+"""The documents' snippets for harnesses, run as printed in an environment: by the tests, and in fresh ones by hand.
 
     python -m tests.snippets            a fresh environment for each extra, which gets nothing else (minutes, downloads)
     python -m tests.snippets inspect    only this one
@@ -21,7 +21,7 @@ from pathlib import Path
 
 from mcts_dpo.problems import Problem
 from tests.conftest import CHAT, ROOT
-from tests.documents import blocks, commands, write_named
+from tests.documents import PAGES, blocks, commands, write_named
 
 OFFLINE = {"HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1", "OMP_NUM_THREADS": "1", "INSPECT_DISPLAY": "plain"}
 
@@ -41,9 +41,9 @@ def shell(line: str, bin_: Path, folder: Path, **environment: str) -> subprocess
     )
 
 
-def readme_lines(*starts: str) -> list[str]:
-    """The commands of the README that start with one of these."""
-    lines = [line for _, body in blocks("README.md", "sh") for line in commands(body)]
+def printed_lines(*starts: str) -> list[str]:
+    """The commands of the README and the docs that start with one of these, each once."""
+    lines = dict.fromkeys(line for page in PAGES for _, body in blocks(page, "sh") for line in commands(body))
     return [line for line in lines if line.startswith(starts)]
 
 
@@ -59,9 +59,9 @@ def inspect_snippet(bin_: Path, folder: Path, model: Path, problems: Sequence[Pr
     """`inspect eval` in both modes; Inspect's own model is the tiny policy under its provider `hf`."""
     rows = [{"id": p.id, "question": p.question, "answer": p.answer} for p in problems[:1]]
     (folder / "test.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    written = [write_named(folder, body) for _, body in blocks("README.md", "python")]
+    written = [write_named(folder, body) for _, body in blocks("docs/harnesses.md", "python")]
     assert [file.name for file in written if file] == ["gsm8k.py"]
-    lines = readme_lines("inspect eval")
+    lines = printed_lines("inspect eval")
     assert len(lines) == 2
     for line in lines:
         printed = succeeded(
@@ -83,7 +83,7 @@ def lm_eval_snippet(bin_: Path, folder: Path, model: Path, problems: Sequence[Pr
         "---\nconfigs:\n- config_name: main\n  data_files:\n"
         "  - {split: train, path: train.jsonl}\n  - {split: test, path: test.jsonl}\n---\n"
     )
-    (line,) = readme_lines("mcts-dpo lm-eval")
+    (line,) = printed_lines("mcts-dpo lm-eval")
     printed = succeeded(line.replace("MODEL", str(model)), bin_, folder)
     assert "gsm8k" in printed
     assert "flexible-extract" in printed
@@ -93,11 +93,11 @@ def trl_snippet(bin_: Path, folder: Path, model: Path, problems: Sequence[Proble
     """Pairs written for TRL, and `trl dpo` on them; without a network the upload ends in one line."""
     rows = [{"id": p.id, "question": p.question, "answer": p.answer} for p in problems]
     (folder / "train.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    (search,) = (line for line in readme_lines("mcts-dpo search") if "-o trees" in line)
+    (search,) = printed_lines("mcts-dpo search -m MODEL -p train.jsonl -o trees")
     succeeded(search.replace("MODEL", str(model)), bin_, folder)
-    written, upload = readme_lines("mcts-dpo pairs trees -o preferences", "mcts-dpo pairs trees -o data --license")
+    written, upload = printed_lines("mcts-dpo pairs trees -o preferences", "mcts-dpo pairs trees -o data --license")
     succeeded(written, bin_, folder)
-    (line,) = readme_lines("trl dpo")
+    (line,) = printed_lines("trl dpo")
     printed = succeeded(line.replace("MODEL", str(model)), bin_, folder)
     assert "Training completed" in printed
     assert (folder / "policy" / "model.safetensors").exists()
@@ -108,11 +108,11 @@ def trl_snippet(bin_: Path, folder: Path, model: Path, problems: Sequence[Proble
 
 def openai_snippet(bin_: Path, folder: Path, model: Path, problems: Sequence[Problem]) -> None:
     """`mcts-dpo serve`, and the Python snippet against it; the port is a free one."""
-    line = next(line for line in readme_lines("mcts-dpo serve -m MODEL"))
+    line = next(line for line in printed_lines("mcts-dpo serve -m MODEL"))
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    (snippet,) = (body for _, body in blocks("README.md", "python") if "from openai import OpenAI" in body)
+    (snippet,) = (body for _, body in blocks("docs/server.md", "python") if "from openai import OpenAI" in body)
     assert ":8000/v1" in snippet
     snippet = snippet.replace(":8000/v1", f":{port}/v1").replace('"MODEL"', repr(model.name))
     (folder / "client.py").write_text(snippet)
@@ -171,7 +171,7 @@ def main(names: Sequence[str]) -> None:
         for name in names or list(SNIPPETS):
             (folder / name).mkdir()
             fresh(name, folder / name, folder / "policy", problems)
-            print(f"{name}: the README's snippet ran in a fresh environment with {', '.join(SNIPPETS[name][0])}")
+            print(f"{name}: the printed snippet ran in a fresh environment with {', '.join(SNIPPETS[name][0])}")
 
 
 if __name__ == "__main__":

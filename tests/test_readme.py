@@ -1,4 +1,4 @@
-"""What the README promises: its Python example runs, its commands exist, and the wheel works away from the checkout."""
+"""What the README and the docs promise: the example runs, commands exist, the wheel works outside the checkout."""
 
 from __future__ import annotations
 
@@ -13,9 +13,11 @@ import yaml
 from mcts_dpo.config import RunConfig
 from mcts_dpo.settings import load_settings
 from tests.conftest import ROOT, ToyWorld
+from tests.documents import PAGES
 from tests.snippets import SNIPPETS
 
-README = (ROOT / "README.md").read_text(encoding="utf-8")
+README = "\n".join((ROOT / page).read_text(encoding="utf-8") for page in PAGES)
+"""The README and the pages of docs, as one text."""
 
 
 def blocks(language: str) -> list[str]:
@@ -53,6 +55,10 @@ def test_every_command_in_the_readme_exists() -> None:
     script = Path(sys.executable).parent / "mcts-dpo"
     known = subprocess.run([script, "--help"], capture_output=True, text=True, check=True).stdout
     assert all(command in known for command in commands)
+
+
+def test_the_readme_is_short() -> None:
+    assert (ROOT / "README.md").stat().st_size <= 10_000
 
 
 def test_make_targets_of_the_readme_exist() -> None:

@@ -1,4 +1,4 @@
-"""What the README prints about the server works as printed (another port, and the tiny policy under the name MODEL)."""
+"""What the docs print about the server works as printed (another port, and the tiny policy under the name MODEL)."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ pytestmark = pytest.mark.filterwarnings("ignore")
 
 
 def test_the_readmes_server_and_client(toy_world: ToyWorld, tmp_path: Path) -> None:
-    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    readme = (ROOT / "docs" / "server.md").read_text(encoding="utf-8")
     section = readme[readme.index("**As an OpenAI-compatible server**") :]
     shell, snippet = re.findall(r"```(?:sh|python)\n(.*?)```", section, re.DOTALL)[:2]
     printed = shlex.split(shell, comments=True)
