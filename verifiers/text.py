@@ -135,7 +135,7 @@ _SPACES = re.compile(
 _SIZES = re.compile(
     r"\\(?:left|right|bigl|bigr|Bigl|Bigr|biggl|biggr|Biggl|Biggr|big|Big|bigg|Bigg|middle)(?![a-zA-Z])\s*\.?(?=\s*[\\()\[\]|/{}.]|\s*$)"
 )
-_FRACTIONS = re.compile(r"\\[dtc]frac(?![a-zA-Z])")
+_FRACTIONS = re.compile(r"\\(?:[dtcsx]|nice)frac(?![a-zA-Z])")
 _GROUPED = re.compile(r"(?<=\d)\s*(?:\{\s*,\s*\}|,\s*\\!)\s*(?=\d{3})")
 _THIN = re.compile(r"(?<=\d)\\[,;!](?=\s*\d{3}(?!\d))\s*")
 _BACKSLASHES = re.compile(r"\\+")

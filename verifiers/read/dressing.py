@@ -18,7 +18,7 @@ _NAME = re.compile(r"\{[^{}\\]{0,60}\}\s{0,3}")
 _SIZES = re.compile(
     r"\\(?:tiny|scriptsize|footnotesize|small|normalsize|large|Large|LARGE|huge|Huge|displaystyle"
     r"|bfseries|itshape|centering"
-    r"|mathstrut|strut|quad|qquad|hspace\{[^{}]{0,20}\}|phantom\{[^{}]{0,40}\})(?![A-Za-z])\s{0,3}"
+    r"|mathstrut|strut|quad|qquad|hspace\{[^{}]{0,20}\}|[vh]?phantom\{[^{}]{0,40}\})(?![A-Za-z])\s{0,3}"
 )
 _WRAPPED = re.compile(
     r"\\(?:mathbf|boldsymbol|bm|underline|underbrace|ensuremath|mathit|emph|mbox|hbox|uline|pmb|mathcal)\s{0,3}"
@@ -43,6 +43,7 @@ _ANNOUNCED = re.compile(
     r"(?:is(?![A-Za-z])|are(?![A-Za-z])|[:=]|is\s?:)\s{0,3}(?P<rest>[^{}]{0,200}\})?\s{0,3}",
     re.IGNORECASE,
 )
+_REMARK = re.compile(r"(?<=\S)\s{0,3}\\(?:text|mbox|textrm)\s?\{\s?\((?:since|because|as)\b[^(){}]{2,80}\)\s?\}\Z")
 _ALIGNED = re.compile(
     r"\A\\begin\{(?:aligned|align\*?|gathered|equation\*?"
     r"|split)\}([^&\\]{1,300})\\end\{[a-z]{1,12}\*?\}\Z"
@@ -67,6 +68,7 @@ def undressed(text: str) -> str:
         bare = _SIZES.sub("", _WRAPPED.sub("", bare)) if "\\" in bare else bare
         bare = _ALIGNED.sub(r"\1", bare)
         bare = _uncoloured(bare) if _COLOURED.search(bare) else bare
+    bare = _REMARK.sub("", bare) if ")" in bare else bare
     for _ in range(4):
         before = bare
         bare = _unquoted(bare.strip())

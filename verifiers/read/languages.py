@@ -40,7 +40,7 @@ def _language(bare: bool = False, **words: str) -> Language:
 LANGUAGES: dict[str, Language] = {
     "English": _language(
         keys="ans | option | choice | final | result | solution",
-        nouns=r"answers? | ans\.? | option | choice | final",
+        nouns=r"answers? | ans\.? | option | choice",
         copulas=(
             "is | are | was | were | equals? | equal to | comes out (?:to be|to|as) | turns out to be | "
             "works out to(?: be)? | "
@@ -52,6 +52,7 @@ LANGUAGES: dict[str, Language] = {
             "| which | where | given | based on | according to | obtained | but | yet | "
             r"although | though | whereas | while | hence | thus | therefore | by | that is | i\.e\. | e\.g\. | ie | "
             "meaning | namely | not | rather than | instead of | using | from | after | with(?! remainder) | due to | "
+            "once | provided | including | via | thanks to | under the (?:condition|assumption) | "
             "assuming | in other words | considering | then | making | leaving | for | when | if | "
             "unless | otherwise | whose | who | "
             "and (?:the|that|this|it|its|so|we|they|he|she|each|every|all|there|is|are|not|then|therefore"
@@ -60,7 +61,7 @@ LANGUAGES: dict[str, Language] = {
         ),
         ands="and",
         ors="or | maybe | perhaps | possibly | alternatively",
-        weak="results? | solutions?",
+        weak="results? | solutions? | final",
     ),
     "Chinese": _language(
         keys="答 | 选 | 選 | 结果",

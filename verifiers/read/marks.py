@@ -54,6 +54,10 @@ _ELSEWHERE = re.compile(
     r"\b(?:for example|e\.g\.|for instance|examples?|hint|the format|previous|sub-?problem|analog\w+"
     r"|check|checking|verify|verifying)\b"
 )
+_OF_A_PART = re.compile(
+    r"\b(?:to|for|of) (?:the )?(?:first|second|third|next|previous|other|last|sub-?\w+)\s(?:part|step|question|problem"
+    r"|half|box|case|one)\b"
+)
 _HEDGED_LINK = re.compile(r"\b(?:could|might|may|can|would)\b")
 _MODAL = re.compile(r"\b(?:must|should|has to|have to|ought to|shall|need|will|would|can only)\b")
 
@@ -141,6 +145,7 @@ def _of_language(low: str, language: Language) -> Iterator[Mark]:
             void = bool(_NOT_HERE.search(before) or _ELSEWHERE.search(before) or _ELSEWHERE.search(match.group()))
             copula = match.groupdict().get("copula") or ""
             hedged = bool(_HEDGE.search(before) or _HEDGE.search(match.group()) or _HEDGED_LINK.search(match.group()))
+            hedged = hedged or bool(_OF_A_PART.search(match.group()) or _HEDGE.match(low, match.end()))
             yield Mark(
                 match.start(),
                 match.end(),

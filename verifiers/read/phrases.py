@@ -228,6 +228,11 @@ _NAME = re.compile(
 _THAT_IS = re.compile(r"[\s,(—–-]*(?:which|that is|namely|i\.e\.|:)?[\s,]*")
 
 
+def is_only_named(answer: str) -> bool:
+    """Whether an answer names a quantity without its value: "the sum of all parts"."""
+    return bool(_NAME.match(answer)) and not re.search(r"\d|[$\\]", answer)
+
+
 def _named_value(
     window: str, low: str, answer: str, clauses: list[_Clause], language: Language
 ) -> tuple[str, int] | None:

@@ -37,6 +37,9 @@ _LEADING = re.compile(
     r"|we find(?: that)?|we obtain|this gives|∴|因此|所以|故|因此，|したがって|よって)[\s,:，：]{1,4})+",
     re.IGNORECASE,
 )
+_LEADING_CHINESE = re.compile(
+    r"(?:(?!不|没|非)[\u4e00-\u9fff，]){0,14}(?:[一总]?共有?|还?剩下?|还?有|需要|得到?|等于|为|是)\s?(?=[-$\\\d])"
+)
 _REASON = re.compile(
     r"\s{0,8}[,;(—–-]?\s{0,4}\b(?:because|since|which|given that"
     r"|(?<!many )(?<!much )(?<!long )as(?! (?:many|much|long|large|old|tall|far|big|well)\b)|due to"
@@ -109,7 +112,7 @@ def concluded(text: str) -> str:
 
 def _prefixed(text: str) -> str:
     """A short answer without "Therefore," or "answer:" before it."""
-    match = _LEADING.match(text)
+    match = _LEADING_CHINESE.match(text) or _LEADING.match(text)
     return text[match.end() :].rstrip(" .") if match and match.end() < len(text) else text
 
 

@@ -18,7 +18,7 @@ from verifiers.read.dressing import undressed
 from verifiers.read.hashes import hashes
 from verifiers.read.marks import Mark, marks
 from verifiers.read.parts import joined_parts
-from verifiers.read.phrases import first_phrase
+from verifiers.read.phrases import first_phrase, is_only_named
 from verifiers.read.postfix import postfix_marks
 from verifiers.read.retractions import retraction
 from verifiers.read.tags import tags
@@ -146,7 +146,12 @@ def _phrase_at(text: str, mark: Mark, held: list[Statement]) -> Statement | None
         is_property(answer) or (mark.modal and not _DIGIT.search(answer) and not is_single(answer))
     )
     firm = not (mark.weak or mark.hedged or prop or mark.void)
-    wordy = answer is None or is_quality(answer) or (mark.colon and (phrase.dug or _is_wordy(answer)))
+    wordy = (
+        answer is None
+        or is_quality(answer)
+        or is_only_named(answer)
+        or (mark.colon and (phrase.dug or _is_wordy(answer)))
+    )
     return Statement("phrase", answer, mark.start, mark.end + phrase.end, firm, firm and not wordy)
 
 
@@ -192,13 +197,24 @@ def _content(text: str, group: list[Box]) -> str | None:
 
 
 def _label(text: str, box: Box) -> str | None:
-    match = _LABEL.search(text[max(0, box.start - 420) : box.start])
+    match = _last_label(text, box)
     return match.group("label") if match else None
+
+
+def _last_label(text: str, box: Box) -> re.Match[str] | None:
+    """The last label in the line before a box: of "(a): 1. (b): " it is (b)."""
+    before = text[max(0, box.start - 420) : box.start]
+    line, found = before.rfind("\n") + 1, None
+    match = _LABEL.search(before)
+    while match is not None:
+        found = match
+        match = _LABEL.search(before, max(match.end(2), match.end(1), line) + 1)
+    return found
 
 
 def _item(text: str, box: Box) -> str | None:
     """The label or bullet of the list item that a box stands in."""
-    match = _LABEL.search(text[max(0, box.start - 420) : box.start])
+    match = _last_label(text, box)
     return (match.group("label") or "-").lower() if match else None
 
 

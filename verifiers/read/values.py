@@ -160,8 +160,11 @@ _OPERATION = re.compile(
     r"|difference|sum|product|quotient|ratio|average|mean|remainder|double|triple|complement|power)"
     r"\s(?:of|between|from)\s[^\w\s]{0,3}\d[^=]*\Z"
     r"|[-−$]?[\d.,/]+\s(?:\w+\s)?(?:(?:more|less|fewer|greater|larger|smaller|bigger|higher|lower) than"
-    r"|added to|subtracted from|taken from|away from|short of)\s\W{0,3}\d",
+    r"|with remainder|added to|subtracted from|taken from|away from|short of)\s\W{0,3}\d",
     re.IGNORECASE,
+)
+_WHERE_FOUND = re.compile(
+    r"(?:found|obtained|computed|calculated|determined|derived|shown)\s(?:in|by|from|using|at)\b", re.IGNORECASE
 )
 _LINKED = re.compile(r"\b(?:is|are|was|equals|gives|makes|yields)\b|=", re.IGNORECASE)
 _SAID = re.compile(
@@ -230,6 +233,8 @@ def value_in_prose(text: str) -> tuple[str, bool] | None:
         return text[: said.end()], False
     text = without_fillers(text)
     if not is_value(text):
+        return None
+    if _WHERE_FOUND.match(text) and not _LINKED.search(text):
         return None
     if _OPERATION.match(text) and not _LINKED.search(text):
         return trimmed(text), False

@@ -69,6 +69,12 @@ EXPLANATIONS = (
     ", but {} would be too large.",
     ", leaving {} for the rest.",
     ", of which {} are red.",
+    " once {} are removed.",
+    ", a number above {}.",
+    " provided that $x = {}$.",
+    ". The final step is {}.",
+    ". The number of steps is {}.",
+    ".\n\nConfidence: {}%",
 )
 OWN_WORDS = (
     ("La respuesta es {}", " porque un lado es {}."),
@@ -103,6 +109,9 @@ ELSEWHERE = (
     "The answer is not {}.\n",
     "First \\boxed{{{}}}. Wait, that is wrong.\n",
     "The answer must be less than {}.\n",
+    "Most people think the answer is {}.\n",
+    "I first thought the answer is {}, but no.\n",
+    "It is not true that the answer is {}.\n",
 )
 
 
@@ -165,6 +174,10 @@ RETRACTIONS = (
     ". Oops, I meant {}.",
     ". Scratch that, the answer is {}.",
     ". That can't be right. So it is {}.",
+    ". However, we forgot one, so the total is {}.",
+    ", but we must add one, so it is {}.",
+    " (edit: {}).",
+    ", or rather {}.",
 )
 
 
