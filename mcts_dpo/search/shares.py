@@ -2,7 +2,8 @@
 
 In: requests, each of a share (somebody who waits for an answer); which of them have ended. Out: requests in the order
 in which they are to be submitted, so that about `room` sequences are in the engine. What a request takes is counted as
-the most tokens that it may sample (start-time fair queueing: Goyal, Vin and Cheng 1996). Knows no engine.
+the most tokens that it may sample (weighted fair queueing: Demers, Keshav and Shenker 1989). A share may be a tuple:
+(client, job) shares evenly between clients, and what each gets between that client's jobs. Knows no engine.
 """
 
 from __future__ import annotations
@@ -13,39 +14,46 @@ from dataclasses import dataclass, field
 
 from mcts_dpo.engines.base import Request
 
+Part = tuple[Hashable, ...]
+
 
 @dataclass(slots=True)
 class Shares:
-    """room: sequences in the engine at a time, ≥ 1; a request of several is let in when there is room for one."""
+    """room: sequences in the engine at a time, ≥ 1; a request of several is let in when there is room for one.
+
+    _had: of each part that waits, or has lately, the tokens that it has had. _now: of each whole (the empty tuple: of
+    all), what a part would have had that always waited: one that comes now begins there.
+    """
 
     room: int
-    _waiting: dict[Hashable, deque[Request]] = field(default_factory=dict)
-    _had: dict[Hashable, float] = field(default_factory=dict)
+    _waiting: dict[Part, deque[Request]] = field(default_factory=dict)
+    _had: dict[Part, float] = field(default_factory=dict)
+    _now: dict[Part, float] = field(default_factory=dict)
     _inside: dict[int, int] = field(default_factory=dict)
     _taken: int = 0
-    _now: float = 0.0
 
     def add(self, request: Request, share: Hashable) -> None:
         """A request waits from here on."""
-        if share not in self._waiting:
-            self._waiting[share] = deque()
-            self._had[share] = max(self._now, self._had.get(share, 0.0))
-        self._waiting[share].append(request)
+        path = share if isinstance(share, tuple) else (share,)
+        if path not in self._waiting:
+            self._waiting[path] = deque()
+            for part in _parts(path):
+                self._had[part] = max(self._now.get(part[:-1], 0.0), self._had.get(part, 0.0))
+        self._waiting[path].append(request)
 
     def take(self) -> Request | None:
         """The request to submit next; None if there is none, or no room."""
         if self._taken >= self.room or not self._waiting:
             return None
-        share = min(self._waiting, key=self._had.__getitem__)
-        request = self._waiting[share].popleft()
-        self._now = self._had[share]
-        sequences = 1 if request.choices is not None else request.n
-        self._had[share] += 1 if request.choices is not None else request.n * request.max_tokens
-        self._inside[request.id] = sequences
-        self._taken += sequences
-        if not self._waiting[share]:
-            del self._waiting[share]
-            self._had = {one: had for one, had in self._had.items() if one in self._waiting or had > self._now}
+        path = min(self._waiting, key=lambda path: [self._had[part] for part in _parts(path)])
+        request = self._waiting[path].popleft()
+        for part in _parts(path):
+            self._count(part, 1 if request.choices is not None else request.n * request.max_tokens)
+        self._inside[request.id] = 1 if request.choices is not None else request.n
+        self._taken += self._inside[request.id]
+        if not self._waiting[path]:
+            del self._waiting[path]
+            self._forget()
         return request
 
     def end(self, ids: Sequence[int]) -> None:
@@ -54,7 +62,28 @@ class Shares:
         self._taken -= sum(self._inside.pop(one, 0) for one in ids)
         if outside:
             kept = {
-                share: deque(request for request in line if request.id not in outside)
-                for share, line in self._waiting.items()
+                path: deque(request for request in line if request.id not in outside)
+                for path, line in self._waiting.items()
             }
-            self._waiting = {share: line for share, line in kept.items() if line}
+            self._waiting = {path: line for path, line in kept.items() if line}
+            self._forget()
+
+    def _count(self, part: Part, tokens: int) -> None:
+        """A part has had so many tokens more; each of those that wait beside it should have had its part of them."""
+        whole = part[:-1]
+        beside = {path[: len(part)] for path in self._waiting if path[: len(whole)] == whole}
+        self._had[part] += tokens
+        self._now[whole] = self._now.get(whole, 0.0) + tokens / len(beside)
+
+    def _forget(self) -> None:
+        """Drop what is known of parts that do not wait, unless others wait that have had less."""
+        waiting: set[Part] = {part for path in self._waiting for part in ((), *_parts(path))}
+        self._now = {whole: now for whole, now in self._now.items() if whole in waiting}
+        self._had = {
+            part: had for part, had in self._had.items() if part in waiting or had > self._now.get(part[:-1], had)
+        }
+
+
+def _parts(path: Part) -> list[Part]:
+    """What a share is a part of, the largest first, and itself."""
+    return [path[:length] for length in range(1, len(path) + 1)]

@@ -68,7 +68,7 @@ class OnlineSolver:
         return bool(self._questions)
 
     def admit(self, key: Hashable, asked: Asked, share: Hashable = None) -> None:
-        """Take a question up. share: whoever asks. Raises InputError as `make_question` does."""
+        """Take a question up. share: whoever asks (see `Shares`). Raises InputError as `make_question` does."""
         question = make_question(asked.problem, self._engine, asked.prompt, asked.search, asked.texts)
         settings = budget_to_settings(asked.budget, asked.search, asked.dials, explicit=asked.explicit)
         if asked.strategy == "mcts":

@@ -276,7 +276,7 @@ class Dispatcher:
         while (key := self._line.take()) is not None:
             job, index = key
             try:
-                self._solver.admit((job, index), job.questions[index], job)
+                self._solver.admit((job, index), job.questions[index], (job.client, job))
             except Exception as error:  # whatever it is, it is this request's own
                 known = isinstance(error, InputError)
                 self._refuse(

@@ -141,7 +141,7 @@ def test_three_large_requests_starve_nobody(toy_world: ToyWorld) -> None:
         for one in small:
             one.start()
         for one in small:
-            one.join(120)
+            one.join(600)
         assert found == [True] * 6
         held = served.held()
         left = held['mcts_dpo_searches{state="active"}'] + held['mcts_dpo_searches{state="waiting"}']
