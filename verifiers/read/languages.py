@@ -59,7 +59,7 @@ LANGUAGES: dict[str, Language] = {
             "|thus|hence|his|her|their|our|both) | "
             "or equivalently | i meant?"
         ),
-        ands="and",
+        ands="and also | as well as | and",
         ors="or | maybe | perhaps | possibly | alternatively",
         weak="results? | solutions? | final",
     ),

@@ -17,6 +17,7 @@ _LABEL = re.compile(
     r"|(?:(?<=\n)|\A)[ \t]{0,4}(?P<d>\d{1,2})\.[ \t]{1,3}(?=[-$\\*\dA-Za-z])",
     re.IGNORECASE,
 )
+_BULLETS = re.compile(r"(?:\s{0,4}[-*•]\s{1,3}[^\s][^\n]{0,80}(?:\n|\Z)){2,12}")
 _ROMAN = ("i", "ii", "iii", "iv", "v", "vi", "vii", "viii", "ix", "x")
 _MAX_PARTS = 12
 
@@ -72,6 +73,9 @@ def _order(labels: list[str]) -> list[int] | None:
 def lines_of_parts(text: str) -> Parts | None:
     """Labelled parts on one line, or one to a line, at the beginning of a text."""
     paragraph = text.split("\n\n", 1)[0]
+    if _BULLETS.fullmatch(paragraph):
+        values = [_part(re.sub(r"\A\s*[-*•]\s", "", line)) for line in paragraph.splitlines() if line.strip()]
+        return Parts(", ".join(values), len(paragraph)) if all(values) else None
     if not _LABEL.match(paragraph):
         return None
     answer = labelled_parts(paragraph)

@@ -29,7 +29,7 @@ _OPENING = re.compile(
 _BARS = re.compile(r"\|[^|\n]{1,30}\|\s?=")
 _ABBREVIATION = re.compile(r"(?:\b(?:i\.e|e\.g|a\.m|p\.m|vs|cf|approx|ca|dr|mr|mrs|ms|st|no|etc))\Z", re.IGNORECASE)
 _SENTENCE = re.compile(
-    r"[.!?](?!\s?[=+/^])(?=[\"'”’»*_)\]`]{0,4}(?:\s|\Z|[A-Z<]))|[.](?=[\u3000-\uffff])|[。！？।॥؟]|\n|<(?=/?[a-z])|\.{3}|…"
+    r"[.!?](?!\s?[=+/^])(?=[\"'”’»*_)\]`]{0,4}(?:\s|\Z|[A-Z<]))|[.](?=[\u3000-\uffff])|[。！？।॥؟]|\n|<(?=/?[a-z])|(?:\.{3}|…)(?!\s?\d)"
 )
 _ASIDE = re.compile(r"I hope it is correct|\n\s{0,10}\[?Note\b.*", re.DOTALL)
 _CORRECTED = re.compile(r"not\s+[^,;.]{1,40}?,?\s+(?:but|it is|it's|rather)\s+(?:rather\s+)?")
@@ -160,7 +160,10 @@ def _is_option(low: str, start: int, at: int) -> bool:
 
 
 _CONDITION = re.compile(r"\b(if|when|unless|otherwise|for|if not|in case|in the (?=\w+ (?:case|one)\b))")
-_ELSE = re.compile(r"\b(?:if|when|for)\b[^\n]*,\s?(?:or )?else\b")
+_ELSE = re.compile(
+    r"\b(?:if|when|for)\b[^\n]*,\s?(?:or )?else\b|\belse[\s:]{1,3}\W?\d|\bunless\b[^\n]*\b(?:then|in which case)\b"
+    rf"|\([^()\n]{{1,40}}\)\s?,?\s?or\s\W{{0,2}}[\d{BLOCK}]"
+)
 
 
 def _is_conditional(low: str) -> bool:

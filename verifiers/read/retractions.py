@@ -22,7 +22,7 @@ _DENIED = re.compile(
     r"|\b(?:that|this|it|which|answer|above|result|calculation|i|value|number|one)(?:\s(?:is|was"
     r"|looks|seems|must be|can't be|cannot be)|'s|(?<=that)s)\s"
     r"(?:\w+\s){0,2}?(?:wrong|incorrect|a mistake|an error|mistaken|not right|not correct|not true"
-    r"|not it|off|too (?:big|small|large|high|low))\b"
+    r"|not it|off|too (?:big|small|large|high|low))\b(?!\s(?:to|that)\s)"
     r"|\b(?:that|this|it|answer)\s(?:isn't|is not|can't be|cannot be|can not be"
     r"|wasn't)\s(?:\w+\s)?(?:right|correct|true|it|possible)\b"
     r"|\b(?:i|we)(?:'ve| have)?\s(?:just\s)?(?:made|make)\s(?:an?|some)\s(?:\w+\s)?(?:mistake|error|slip)"
@@ -59,6 +59,7 @@ _DIRECT = re.compile(
     r"[\s,.:;!*_—–-]{0,8}(?:(?:so|thus|hence|therefore|then|rather|actually|wait|sorry|it is|it's"
     r"|make it|es|c'est|es ist|это)[\s,:]{1,3}){0,3}"
 )
+_REMARK_ON = re.compile(r"[\s*_$\"']*\d[\d.,]*\$?\s+(?:would|was|were|has|have|had|cannot|could|does|do|did)\b")
 _CONFIRMED = re.compile(
     r"\b(?:is|was|looks|seems|'s)\s(?:\w+\s)?(?:right|correct|fine|ok|okay|true|consistent|valid)\b"
     r"|\b(?:yes|yep|correct|confirmed|indeed|matches|checks out|still holds|stands)\b"
@@ -121,7 +122,7 @@ def _last_denial(low: str, answer: str) -> int | None:
 def _negated(low: str, match: re.Match[str]) -> bool:
     """ "there is no mistake", "if that is wrong", "we see that it is not wrong"."""
     before = low[max(0, match.start() - 24) : match.start()]
-    return bool(re.search(r"\b(?:if|unless|whether|were|nothing|never|suppose|assume|why)\s(?:\w+\s)?\Z", before))
+    return bool(re.search(r"\b(?:if|unless|whether|were|had|nothing|never|suppose|assume|why)\s(?:\w+\s)?\Z", before))
 
 
 def _instead(window: str, low: str, at: int, strict: bool) -> str | None:
@@ -141,8 +142,10 @@ def _instead(window: str, low: str, at: int, strict: bool) -> str | None:
 
 def _short(window: str, start: int, answer: str) -> bool:
     """Whether a value stands where a replacement would: a number or formula, or one word, directly."""
-    return bool(re.match(r"[\s*_$\"'(]*[-−+$€£\d\\]", window[start:])) and not re.match(
-        r"\d+\s+(?:of|is|are)\b", answer
+    return (
+        bool(re.match(r"[\s*_$\"'(]*[-−+$€£\d\\]", window[start:]))
+        and not re.match(r"\d+\s+(?:of|is|are)\b", answer)
+        and not _REMARK_ON.match(window[start:])
     )
 
 

@@ -176,12 +176,21 @@ def _echoes_prompt(answer: str) -> bool:
 def _conclusions(text: str, found: list[Box]) -> list[Statement]:
     """The boxes, those of one conclusion together."""
     grouped: list[list[Box]] = []
-    for box in found:
+    for box in _affirmed(text, found):
         if grouped and box.content and grouped[-1][-1].content and _same_conclusion(text, grouped[-1][-1], box):
             grouped[-1].append(box)
         else:
             grouped.append([box])
     return [Statement("box", _content(text, group), group[0].start, group[-1].end) for group in grouped]
+
+
+_DENYING = re.compile(r"\b(?:not|instead of|rather than|than)\s(?:the\s)?[$\\(\[{\s]*\Z", re.IGNORECASE)
+
+
+def _affirmed(text: str, found: list[Box]) -> list[Box]:
+    """The boxes but for those that are denied where another one stands: "12, not 5"."""
+    kept = [box for box in found if not _DENYING.search(text[max(0, box.start - 40) : box.start])]
+    return kept or found
 
 
 def _content(text: str, group: list[Box]) -> str | None:
