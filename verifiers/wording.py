@@ -49,6 +49,7 @@ _MINUS = re.compile(r"^\s*(?:minus|negative)\s+(?=[\d.(\\]|[a-z](?![a-z]))", re.
 _LAST_OPERAND = re.compile(r"((?:\bover|\bof|\bby|\bplus|\bminus|\btimes)\s+)([a-z][a-z\s-]*)$", re.IGNORECASE)
 _BASE = r"(?<![A-Za-z])(\d[\d.]*|[A-Za-z]|\([^()]{1,80}\))"
 _SIDE = r"(\d[\d.]*|[A-Za-z]|\\?pi)"
+_LEFT, _RIGHT = r"(?:(?<=[\d)}])|(?<=\b[a-z]))\s{1,4}", r"\s{1,4}(?=[\d(\\]|[a-z](?![a-z]))"
 _OPERATIONS = [
     (re.compile(rf"{_BASE}\s*-?\s*squared(?![A-Za-z])", re.IGNORECASE), r"\1^{2}"),
     (re.compile(rf"{_BASE}\s*-?\s*cubed(?![A-Za-z])", re.IGNORECASE), r"\1^{3}"),
@@ -60,6 +61,12 @@ _OPERATIONS = [
         re.compile(rf"(?<![A-Za-z]){_SIDE}\s+(?:over|divided\s+by)\s+{_SIDE}(?![A-Za-z\d])", re.IGNORECASE),
         r"\\frac{\1}{\2}",
     ),
+    (re.compile(r"(?<![\d.])(\d+)/(\d+)\s+of\s+(?=\d)", re.IGNORECASE), r"\\frac{\1}{\2} \\times "),
+    (re.compile(r"(\d[\d.]*)\s*(?:\\?%|percent)\s+of\s+(?=\d)", re.IGNORECASE), r"\\frac{\1}{100} \\times "),
+    (re.compile(rf"{_LEFT}(?:times|multiplied by){_RIGHT}", re.IGNORECASE), r" \\times "),
+    (re.compile(rf"{_LEFT}plus{_RIGHT}", re.IGNORECASE), " + "),
+    (re.compile(rf"{_LEFT}minus{_RIGHT}", re.IGNORECASE), " - "),
+    (re.compile(rf"{_LEFT}equals{_RIGHT}", re.IGNORECASE), " = "),
 ]
 _ORDINAL_WORD = "|".join(sorted(ORDINALS, key=len, reverse=True))
 _TO_THE = re.compile(

@@ -50,7 +50,8 @@ LANGUAGES: dict[str, Language] = {
         reasons=(
             "because | since | (?<!many )(?<!much )as(?! (?:many|much|long|large|old|far|well)) | so "
             "| which | where | given | based on | according to | obtained | but | yet | "
-            r"although | though | whereas | while | hence | thus | therefore | by | that is | i\.e\. | e\.g\. | ie | "
+            r"although | though | whereas | while | hence | thus | therefore | "
+            r"(?<!divided )(?<!multiplied )by | that is | i\.e\. | e\.g\. | ie | "
             "meaning | namely | not | rather than | instead of | using | from | after | with(?! remainder) | due to | "
             "once | provided | including | via | thanks to | under the (?:condition|assumption) | "
             "assuming | in other words | considering | then | making | leaving | for | when | if | "

@@ -242,7 +242,9 @@ def _named_value(
     """The value, and its end, of a quantity that is only named before it: "the sum of 4 and 5, which is 9"."""
     if len(clauses) > 2 and clauses[1].joint == "and":
         clauses = clauses[1:]
-    if len(clauses) < 2 or not _NAME.match(answer) or not _THAT_IS.fullmatch(low, clauses[0].end, clauses[1].start):
+    whole = window[clauses[0].start : clauses[0].end].strip()
+    named = _NAME.match(answer) or (_NAME.match(whole) and not re.search(r"[\d$\\]", answer))
+    if len(clauses) < 2 or not named or not _THAT_IS.fullmatch(low, clauses[0].end, clauses[1].start):
         return None
     said = re.sub(r"\A(?:is|are|equals)\s", "", window[clauses[1].start : clauses[1].end].strip())
     if not _is_item(said, True, False) or not re.search(r"\d", said):

@@ -329,7 +329,8 @@ def _alternates(tail: str) -> bool:
     return bool(
         re.fullmatch(r"(?:[^\W\d_]{1,12}\.?\s(?:and\s)?)?[-+]?[\d.,/]+(?:\s?[^\W\d_]{1,12}){0,2}\.?\s?", tail)
         or re.match(
-            r"(?:hundred|thousand|million|billion|dozen|and|out of|to|by|per|over|times|plus|minus|mod|choose|or)\b",
+            r"(?:hundred|thousand|million|billion|dozen|and|out of|to|by|per|over|times|plus|minus|mod|choose|or"
+            r"|divided by|multiplied by|equals)\b",
             tail,
         )
         or "=" in tail
