@@ -35,6 +35,7 @@ from inspect_ai.model import (
 )
 
 from mcts_dpo.engines.base import Completion, Occupancy, Request, Sample, Usage
+from mcts_dpo.engines.retry import EngineDiedError
 from mcts_dpo.files import InputError, seed_from
 
 ResultT = TypeVar("ResultT")
@@ -123,8 +124,8 @@ class Calls:
     judgement: int = 16
 
 
-class Closed(Exception):
-    """The sample that was being solved is over: limit, error or cancellation."""
+class Closed(EngineDiedError):
+    """The sample that was being solved is over: limit, error or cancellation. Nothing of it is to be tried again."""
 
 
 class InspectEngine:
@@ -153,7 +154,7 @@ class InspectEngine:
             except queue.Empty:
                 break
             if completion is None:
-                raise Closed
+                raise Closed("the sample is over")
             if completion.id in self._under_way:
                 self._under_way.discard(completion.id)
                 found.append(completion)

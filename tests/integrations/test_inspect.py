@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import threading
 from pathlib import Path
 from typing import Any
 
+import anyio
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -12,8 +14,9 @@ from hypothesis import strategies as st
 from mcts_dpo.engines import load_engine
 from mcts_dpo.files import InputError
 from mcts_dpo.problems import Problem
+from mcts_dpo.prompts import PromptSettings
 from mcts_dpo.search import Forest, SearchSettings
-from mcts_dpo.solve import solve_problems
+from mcts_dpo.solve import Asked, solve_problems
 from mcts_dpo.toy.policy import toy_prompt
 from tests.conftest import CHAT, ToyWorld
 
@@ -216,3 +219,51 @@ def test_messages_survive_the_prompt(said: list[tuple[str, str]]) -> None:
     text = tokenizer.apply_chat_template([{"role": role, "content": content} for role, content in said])
     assert tokenizer.decode(tokenizer(text)["input_ids"]) == text
     assert [(message.role, message.text) for message in turns(text)] == said
+
+
+class Model:
+    """A model of which nothing comes: it fails, or it never answers."""
+
+    def __init__(self, fails: bool) -> None:
+        self.fails, self.calls = fails, 0
+
+    async def generate(self, *_: Any, **__: Any) -> Any:
+        self.calls += 1
+        if self.fails:
+            raise TimeoutError("the sample is over")
+        await anyio.sleep(3600)
+
+
+def solved(model: Model, over: threading.Event) -> Any:
+    """A majority of four samples asked of a model; `over` is set when the search's thread has ended."""
+    from mcts_dpo.integrations.answering import answer
+    from mcts_dpo.integrations.inspect_engine import Calls, with_model
+
+    asked = Asked(Problem("1", "a"), PromptSettings(style="chat"), SearchSettings(max_tokens=8), 40, "majority")
+
+    def work(engine: Any) -> Any:
+        try:
+            return answer(asked, engine)
+        finally:
+            over.set()
+
+    return with_model(model, Calls(), work)  # type: ignore[arg-type]
+
+
+def test_a_failed_sample_is_not_asked_again() -> None:
+    model, over = Model(fails=True), threading.Event()
+    with pytest.raises(TimeoutError, match="the sample is over"):
+        anyio.run(solved, model, over)
+    assert over.wait(600)
+    assert 1 <= model.calls <= 5, "those that were under way when the first failed"
+
+
+def test_a_cancelled_sample_leaves_no_thread_behind() -> None:
+    model, over = Model(fails=False), threading.Event()
+
+    async def cancelled() -> bool:
+        with anyio.move_on_after(0.5):
+            await solved(model, over)
+        return await anyio.to_thread.run_sync(over.wait, 60.0)  # the loop still runs, as Inspect's does
+
+    assert anyio.run(cancelled), "the search still waits for its model"
