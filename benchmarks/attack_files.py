@@ -24,14 +24,14 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
-from mcts_dpo.engines.base import Completion, Sample
+from mcts_dpo.engines.base import Completion, Request, Sample
+from mcts_dpo.engines.coroutine import Call
 from mcts_dpo.files import InputError, write_json
 from mcts_dpo.search import Forest, SearchSettings
-from mcts_dpo.search.journal import Journal, Settled
-from mcts_dpo.search.rewards import Outcome
+from mcts_dpo.search.journal import Journal
 from tests.reference.engine import AutomatonEngine
-from tests.search.test_events import ShuffledEngine
 from tests.search.test_journal import JUDGED, MUTATIONS, DyingEngine, Killed, mutated, shards
+from tests.search.test_runner import ShuffledEngine
 
 LIMIT = 60.0
 """Seconds that one attempt has; it takes about a tenth of one."""
@@ -83,8 +83,8 @@ def killed_search(folder: Path, settings: SearchSettings) -> tuple[list[Forest],
     with suppress(Killed):
         shards(DyingEngine(0, SEED, 200), folder / "killed", settings)
     other = Journal(folder / "other", {})
-    other.sampled(0, 0, 0, 1, Completion(0, samples=(Sample((4,), "a", (-1.0,), "end"),)))
-    other.settled([Settled(0, 0, [Outcome(1, "1", True)], [])])
+    other.record(0, 0, Request(0, (4,)), Completion(0, samples=(Sample((4,), "a", (-1.0,), "end"),)))
+    other.record(0, 1, Call(len, ["b"]), [[1, "1", True]])
     other.close()
     return whole, (folder / "other").read_bytes()
 
