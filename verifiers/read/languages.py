@@ -62,7 +62,7 @@ LANGUAGES: dict[str, Language] = {
         ),
         ands="and also | as well as | and",
         ors="or | maybe | perhaps | possibly | alternatively",
-        weak="results? | solutions? | final",
+        weak="results? | solutions? | final (?:value|total|count|number|price|cost) | final",
     ),
     "Chinese": _language(
         keys="答 | 选 | 選 | 结果",
