@@ -282,7 +282,7 @@ def mutated(data: bytes, other: bytes, how: str, rng: random.Random) -> bytes:
         following = rng.randrange(1, count)
         records[one], records[following] = records[following], records[one]
     elif how == "drop":
-        del records[one]
+        del records[rng.randrange(1, count - 1)]  # without its last, a journal is what an earlier kill leaves
     elif how == "begin":
         del records[0]
     elif how == "splice":
