@@ -253,7 +253,7 @@ def test_bad_input_is_one_line_and_leaves_nothing(policy: Path, tmp_path: Path) 
         train(policy, long, out, settings)
     with pytest.raises(InputError, match="no such model"):
         train(tmp_path / "nowhere", pairs_of(rows, digest), out, settings)
-    with pytest.raises(InputError, match=r"training\.lora\.targets: \('q_prj',\) .*q_proj"):
+    with pytest.raises(InputError, match=r"training\.lora\.targets: 'q_prj': .*q_proj"):
         train(policy, pairs_of(rows, digest), out, TrainingSettings(lora=LoraSettings(targets=("q_prj",))))
     with pytest.raises(InputError, match=r"training\.lr: 1e\+30: the gradient of update \d+ is not finite"):
         train(policy, pairs_of(rows, digest), out, TrainingSettings(lr=1e30, epochs=30))

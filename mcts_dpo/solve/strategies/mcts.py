@@ -26,12 +26,19 @@ if TYPE_CHECKING:
 def mcts(
     question: Question, settings: BudgetedSettings, on_start: Callable[[SearchState], None] = lambda _: None
 ) -> Coroutine[Solution]:
-    """See the module. on_start: called with the search's state before it begins, for whoever watches it."""
+    """See the module. on_start: called with the search's state before it begins, for whoever watches it.
+
+    Not a generator itself: what cannot be searched is refused when it is asked for, with InputError.
+    """
     digest = _digest(question.tokenizer)
     judge = question.judge if settings.search.self_evaluation.weight else None
     texts = [(question.prefix, judge)]
     state = begin([question.problem], question.engine, question.prompt, settings.search, "solve", digest, texts)
     on_start(state)
+    return _grown(state)
+
+
+def _grown(state: SearchState) -> Coroutine[Solution]:
     yield from grow_tree(state, state.trees[0], "asynchronous")
     return tree_solution(state)
 
