@@ -34,7 +34,7 @@ def shell(line: str, bin_: Path, folder: Path, **environment: str) -> subprocess
         line,
         shell=True,
         cwd=folder,
-        env=clean | OFFLINE | {"PATH": path} | environment,
+        env=clean | OFFLINE | {"PATH": path, "HF_DATASETS_CACHE": str(folder / ".datasets")} | environment,
         capture_output=True,
         text=True,
         timeout=900,

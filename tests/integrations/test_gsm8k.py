@@ -69,6 +69,7 @@ def test_where_the_readings_part(text: str, reference: str, strict: bool, flexib
 def test_the_same_texts_and_no_unexplained_verdict(
     smollm2: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    import datasets
     from lm_eval.tasks import TaskManager
 
     import mcts_dpo.integrations.lm_eval  # noqa: F401  registers the model
@@ -84,6 +85,8 @@ def test_the_same_texts_and_no_unexplained_verdict(
         "  - {split: train, path: train.jsonl}\n  - {split: test, path: test.jsonl}\n---\n"
     )
     monkeypatch.chdir(tmp_path)
+    # Its own cache: the library tells data sets of one relative path apart by little, and other tests use the same.
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
     result: Any = lm_eval.simple_evaluate(
         model="mcts-dpo",
         model_args={"pretrained": str(smollm2), "engine_dtype": "float32"},
