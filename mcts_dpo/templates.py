@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import ctypes
 import threading
+import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -38,11 +39,13 @@ def render_chat(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Mapping[s
 @contextmanager
 def _limited() -> Iterator[None]:
     """Raise EndlessTemplateError in this thread if the block takes longer than `LIMIT`. A call into C ends first."""
-    lock, over, thread = threading.Lock(), False, ctypes.c_ulong(threading.get_ident())
+    lock, over, fired, thread = threading.Lock(), False, False, ctypes.c_ulong(threading.get_ident())
 
     def interrupt() -> None:
+        nonlocal fired
         with lock:
             if not over:
+                fired = True
                 ctypes.pythonapi.PyThreadState_SetAsyncExc(thread, ctypes.py_object(EndlessTemplateError))
 
     timer = threading.Timer(LIMIT, interrupt)
@@ -50,8 +53,20 @@ def _limited() -> Iterator[None]:
     timer.start()
     try:
         yield
+    except EndlessTemplateError:
+        fired = False  # it has arrived
+        raise
     finally:
         with lock:
             over = True
-            ctypes.pythonapi.PyThreadState_SetAsyncExc(thread, None)  # one that came in the last moment
         timer.cancel()
+        if fired:
+            _absorb()
+
+
+def _absorb() -> None:
+    """Let an exception arrive that was fired in the last moment. It cannot be taken back: CPython 3.11 then spins
+    wherever a tracer (coverage, a debugger) is at work."""
+    with suppress(EndlessTemplateError):
+        for _ in range(100):
+            time.sleep(0.001)

@@ -198,7 +198,7 @@ def _root(base: Form, exponent: Fraction, real_root: bool) -> Form:
     return mul(result, _integer_power(base, whole)) if whole else result
 
 
-@lru_cache(maxsize=4096)
+@lru_cache(maxsize=1024)
 def _factored(value: Fraction) -> tuple[tuple[int, int, bool], ...]:
     """(prime, exponent, surely prime) of a positive rational; what trial division leaves is kept whole."""
     found: dict[tuple[int, bool], int] = {}

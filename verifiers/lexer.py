@@ -69,7 +69,7 @@ _ORDINARY = frozenset(
 _JOINTS = {"and": "and", "or": "or", "and/or": "or", ",": ",", "y": "y", "or else": "or", ", and": "and", "&": "and"}
 
 
-@lru_cache(maxsize=4096)
+@lru_cache(maxsize=1024)
 def pieces(word: str) -> tuple[tuple[str, str], ...]:
     """A run of letters as (kind, value) pieces: functions, constants, Greek names and single letters, or one text."""
     if word in FUNCTIONS:

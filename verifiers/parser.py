@@ -60,7 +60,7 @@ _POINT = re.compile(r"([A-Z]'?)\s?(\((?=[^()]*,).+\))")
 """A point with its name, like ``P(5,2)``, which may also be a permutation."""
 
 
-@lru_cache(maxsize=8192)
+@lru_cache(maxsize=1024)
 def parse(raw: str) -> tuple[Node, ...]:
     """All readings of an answer, the most natural first; at least one.
 
