@@ -28,7 +28,7 @@ LINES: tuple[tuple[str, str], ...] = (
     ("train -c {config} -d {out}/data/pairs.parquet -o {out}/policy training.max_updates=2", "load policy, train"),
     ("eval -c {config}", "load model, evaluate"),
     ("eval -c {config} --strategy majority,mcts --budget 64", "load model, majority 64: solve, mcts 64: verified"),
-    ("solve {question} -c {config} --budget 64", "load model, search"),
+    ("solve {question} -c {config} --budget 64", "load model, solve"),
     ("run -c {config} -o {out}/run rounds=1 problems_per_round=8", "start, evaluate, round 1: search, round 1: train"),
     ("report {out}/run", "plots, figures, trees"),
     ("tree {out}/run", "read trees"),

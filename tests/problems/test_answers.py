@@ -120,7 +120,7 @@ def test_a_decimal_is_the_number(value: float) -> None:
         (r"Hence $x=\boxed{1}$ or $x=\boxed{5}$.", "1, 5"),
         (r"It is $\boxed{1\frac{1}{2}}$ or $\boxed{\frac{3}{2}}$.", r"\frac{3}{2}"),
         (r"It is \boxed{1}, no, \boxed{2}.", "2"),
-        (r"(a) The first is $\boxed{3}$. (b) The second is $\boxed{4}$.", "3, 4"),
+        (r"(a) The first is $\boxed{3}$. (b) The second is $\boxed{4}$.", "(3, 4)"),
         (r"$a = \boxed{5} \quad b = \boxed{6}$", "5, 6"),
         (r"We have \boxed{4}. Wait, that is wrong. It is \boxed{7} and \boxed{8}.", "7, 8"),
         (r"So \boxed{5}. Therefore the answer is \boxed{5}.", "5"),

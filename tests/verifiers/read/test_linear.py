@@ -1,5 +1,6 @@
 """Reading takes time in proportion to the text: 200,000 characters of any class in less than 0.2 s of CPU time."""
 
+import sys
 import time
 
 import pytest
@@ -8,7 +9,7 @@ from verifiers import extract_answer, states_answer
 from verifiers.read import conclusion
 
 LENGTH = 200_000
-BOUND = 0.2
+BOUND = 0.2 if sys.gettrace() is None else 2.0  # seconds; under coverage every line of Python is traced
 CLASSES = (
     " ", "\n", "\t", " \n", "\u3000", "a", "a ", "é", "İ", "1", "1 ", "1,", "1, ", "1/", "1 / ", ".", ". ", "...",
     "…", "?", "!", "$", "$ ", "$$", "\\", "\\\\", "\\(", "\\[", "\\boxed", "\\boxed{", "\\boxed{1}", "\\boxed{1} ",
