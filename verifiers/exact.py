@@ -68,7 +68,8 @@ def _from_quick(match: re.Match[str]) -> Quantity:
     dollar, sign, inner_dollar, whole, fraction, bare, tail = match.groups()
     whole = (whole or "").replace(",", "")
     decimals = fraction if bare is None else bare
-    unit = DOLLAR if (dollar == "\\$" or inner_dollar == "\\$") else PERCENT if tail and tail[-1] == "%" else NO_UNIT
+    money = "\\$" in (dollar, inner_dollar) or _has_lone_dollar(match.string)
+    unit = PERCENT if tail and tail[-1] == "%" else DOLLAR if money else NO_UNIT
     return decimal(whole, decimals, sign == "-", unit)
 
 
@@ -149,13 +150,20 @@ def _measured_number(text: str, raw: str) -> Quantity | None:
         return None
     if negative:
         value, spelling = -value, f"-{spelling}"
+    if unit is NO_UNIT and tail is NO_UNIT and _has_lone_dollar(raw):
+        unit = DOLLAR
     unit = unit if tail is NO_UNIT else tail
     return Quantity(value, spelling, decimals, digits, unit, numeral=text[:end] if "/" in text[:end] else "")
 
 
 def _is_money(raw: str) -> bool:
     """Whether a lone dollar sign or the name of a currency makes ``5k`` an amount of money."""
-    return (raw.lstrip(" -+").startswith("$") and raw.count("$") == 1) or _MONEY_WORD.search(raw) is not None
+    return _has_lone_dollar(raw) or _MONEY_WORD.search(raw) is not None
+
+
+def _has_lone_dollar(raw: str) -> bool:
+    """Whether a text begins with the only dollar sign in it, which then is money and no mark of mathematics."""
+    return raw.count("$") == 1 and raw.lstrip(" -+").startswith("$")
 
 
 def _scaled(spelling: str, power: int | None, factor: Fraction) -> str:

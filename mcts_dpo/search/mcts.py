@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Hashable, Sequence
+from contextlib import closing
 from dataclasses import astuple, dataclass
 from itertools import accumulate
 from typing import Any
@@ -78,12 +79,11 @@ def search(
     """
     require_unique(problems)
     state = begin(problems, engine, prompt, settings, mode)
-    runner: Runner[None] = Runner(engine, settings.schedule, alive=settings.alive, clock=clock)
-    admit(runner, 0, state)
-    while runner.busy:
-        runner.step()
-        report(state, progress)
-    runner.close()
+    with closing(Runner[None](engine, settings.schedule, alive=settings.alive, clock=clock)) as runner:
+        admit(runner, 0, state)
+        while runner.busy:
+            runner.step()
+            report(state, progress)
     return state.forest.by_tree()
 
 

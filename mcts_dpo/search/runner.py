@@ -14,7 +14,7 @@ import zlib
 from collections import deque
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
-from contextlib import suppress
+from contextlib import closing, suppress
 from dataclasses import dataclass, field, replace
 from typing import Any, Generic, Literal, NamedTuple, Protocol, TypeVar
 
@@ -114,7 +114,7 @@ class _Member(Generic[ResultT]):
 
 @dataclass(slots=True, eq=False)
 class _Group(Generic[ResultT]):
-    """Coroutines that were admitted together. left: how many have not returned."""
+    """Coroutines that were admitted together. waiting: not begun. alive: begun and not ended, by index."""
 
     key: Hashable
     log: ResultLog | None
@@ -398,7 +398,6 @@ class Runner(Generic[ResultT]):
                 log.set_aside_from(position, f"it holds a result that tree {entry.coroutine} does not ask for")
                 return
             del member.outstanding[entry.number]
-            self._unsent = [(owner, one) for owner, one in self._unsent if one is not work]
             self._hand_on(member, Returned(work, entry.result))
             if self._synchronous and not any(one.outstanding for one in group.alive.values()):
                 self._resume_group(group)
@@ -409,6 +408,8 @@ class Runner(Generic[ResultT]):
         unsent, self._unsent = self._unsent, []
         calls: dict[Any, list[tuple[_Owner, Call]]] = {}
         for owner, work in unsent:
+            if owner[1] not in owner[0].outstanding:  # its result came from the log
+                continue
             if isinstance(work, Request):
                 self._submit(owner, work)
             else:
@@ -512,14 +513,13 @@ def run(
 
     on_result: called with the number of coroutines that have ended, after each. Raises EngineDiedError.
     """
-    runner: Runner[ResultT] = Runner(engine, schedule, clock=clock)
     results: dict[int, ResultT | RequestError] = {}
-    for index, coroutine in enumerate(coroutines):
-        runner.admit(index, [coroutine])
-    while runner.busy:
-        for ended in runner.step():
-            assert isinstance(ended.key, int)
-            results[ended.key] = ended.results[0]
-            on_result(len(results))
-    runner.close()
+    with closing(Runner[ResultT](engine, schedule, clock=clock)) as runner:
+        for index, coroutine in enumerate(coroutines):
+            runner.admit(index, [coroutine])
+        while runner.busy:
+            for ended in runner.step():
+                assert isinstance(ended.key, int)
+                results[ended.key] = ended.results[0]
+                on_result(len(results))
     return [results[index] for index in range(len(coroutines))]

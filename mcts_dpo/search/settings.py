@@ -97,10 +97,10 @@ class SearchSettings(Settings):
                      back, which keeps the engine busy. With one parallel leaf the trees are the same as far as the
                      engine's own arithmetic is (other engines' last digits than those of the transformers engine on a
                      CPU may depend on what they run together).
-    resume:          what a killed search over shards goes on from. "journal": all that the engine gave; what is left it
-                     computes in other company than it would have, which changes nothing on the transformers engine on
-                     a CPU, but can change last digits on others. "shard": whole shards alone, so that such an engine's
-                     bytes, too, are those of an undisturbed search (as far as it repeats its own).
+    resume:          what a killed search over shards continues from. "journal": everything that the engine gave. The
+                     rest is computed in batches of other sequences, which changes nothing on the transformers engine
+                     on a CPU, but can change last digits on other engines. "shard": finished shards only, for the same
+                     output as an undisturbed search on those engines, too (as far as they repeat themselves).
     alive:           trees searched at a time with "asynchronous"; None: twice as many as the engine runs sequences.
     faithful:        departures of the released MCTS-DPO code from its paper, all off.
     noise:           wrong answers accepted by luck, none.

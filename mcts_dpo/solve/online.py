@@ -19,7 +19,7 @@ from mcts_dpo.search.runner import Runner
 from mcts_dpo.search.settings import SearchSettings
 from mcts_dpo.solve.budgets import StrategySettings, budget_to_settings
 from mcts_dpo.solve.metering import metered
-from mcts_dpo.solve.question import PromptTexts, Question, make_question
+from mcts_dpo.solve.question import PromptTexts, make_question
 from mcts_dpo.solve.registry import Strategy, strategy_function
 from mcts_dpo.solve.solution import Solution
 from mcts_dpo.solve.strategies.mcts import mcts, steps_of
@@ -59,13 +59,13 @@ class OnlineSolver:
         self._begin: Callable[[], Runner[Solution]] = lambda: Runner(engine, alive=alive, room=room, contain=True)
         self._engine = engine
         self._runner = self._begin()
-        self._questions: dict[Hashable, Question] = {}
+        self._keys: dict[Hashable, None] = {}  # in the order of admission
         self._trees: dict[Hashable, SearchState] = {}
 
     @property
     def busy(self) -> bool:
         """Whether any question has been neither answered nor cancelled."""
-        return bool(self._questions)
+        return bool(self._keys)
 
     def admit(self, key: Hashable, asked: Asked, share: Hashable = None) -> None:
         """Take a question up. share: whoever asks (see `Shares`). Raises InputError as `make_question` does."""
@@ -75,7 +75,7 @@ class OnlineSolver:
             coroutine = mcts(question, settings, lambda state: self._trees.__setitem__(key, state))
         else:
             coroutine = strategy_function(asked.strategy)(question, settings)
-        self._questions[key] = question
+        self._keys[key] = None
         self._runner.admit(key, [metered(question, coroutine)], share=share)
 
     def step(self, patience: float | None = None) -> list[tuple[Hashable, Solution]]:
@@ -111,14 +111,14 @@ class OnlineSolver:
         self._runner.close()
 
     def _forget(self, key: Hashable) -> None:
-        self._questions.pop(key, None)
+        self._keys.pop(key, None)
         self._trees.pop(key, None)
 
     def _died(self, reason: str) -> list[tuple[Hashable, Solution]]:
-        lost = [(key, Solution(error=f"{DIED}: {reason}")) for key in self._questions]
+        lost = [(key, Solution(error=f"{DIED}: {reason}")) for key in self._keys]
         for key, _ in lost:
             self._runner.cancel(key)
-        self._questions.clear()
+        self._keys.clear()
         self._trees.clear()
         self._runner.close()
         self._runner = self._begin()

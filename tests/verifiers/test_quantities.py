@@ -16,6 +16,7 @@ from verifiers.units import NO_UNIT, parse_unit
 from verifiers.wording import in_digits
 
 EQUAL = [
+    ("$3", "300 cents"), ("$3", "3"), ("$3$", "3"), ("$1,200", "1200"), ("$5 apples", "5"),
     ("5 squared", "25"), ("5 cubed", "125"), ("5 factorial", "120"), ("x squared", "x^2"), ("2 hundred", "200"), ("1 dozen", "12"),
     ("two dozen", "24"), ("3\\text{ dozen}", "36"), ("1.2 \\text{ billion}", "1200000000"), ("1.5\\,\\text{million}", "1500000"),
     ("\\frac12\\text{ million}", "500000"), ("half a million", "500000"), ("5 hundred thousand", "500000"), ("12 halves", "6"),
@@ -161,6 +162,7 @@ EQUAL = [
     ('42', '"42"'), ("1:1:\\sqrt2", "2:2:2\\sqrt2"), ("3.5", "3,5 m"), ("1,5", "1,5"), ("2 602", "2602"), ("x:y:z", "2x:2y:2z"),
 ]  # fmt: skip
 DIFFERENT = [
+    ("$3", "3 cents"), ("3 cents", "$3"), ("-$3", "-3 cents"),
     ("5", "5 squared"), ("5", "5 cubed"), ("5", "5 factorial"), ("12", "12 negative"), ("12", "12 halves"), ("12", "12 dozen"),
     ("1.2", "1.2 \\text{ billion}"), ("5", "5\\text{ million}"), ("100", "100 basis points"), ("33", "33a"), ("33", "33 a"), ("5", "5 below zero"),
     ("5", "minus five"), ("5", "negative 5"), ("1", "1 dozen"), ("5", "5 hundred"), ("5", "5 thirds"), ("5", "5 tenths"), ("3", "3 quarters"),
