@@ -95,19 +95,19 @@ class RetryingEngine:
             self.in_flight.pop(one, None)
             self.seen_crashes.pop(one, None)
         self.retried -= gone
-        self.engine.cancel(gone)
-        if self.trial in gone:
-            self._next()
-        if self.in_flight.keys() == {_HEALTH_CHECK} and not (self.held or self.quarantined):
-            self.engine.cancel([_HEALTH_CHECK])  # it was made for requests that are gone
-            self.in_flight.clear()
-            self.trial = None
+        try:
+            self.engine.cancel(gone)
+        finally:
+            if self.trial in gone:
+                self._next()
+            self._check_health()
 
     def _sorted(self, finished: Sequence[Completion]) -> list[Completion]:
         """What may be passed on of what came back."""
         given, self.fatal = self.fatal, []
-        for completion in finished:
-            request = self.in_flight.pop(completion.id)
+        # All are taken out before any is sent: the engine may die of sending, and then these are not to be sent again.
+        arrived = [(self.in_flight.pop(completion.id), completion) for completion in finished]
+        for request, completion in arrived:
             self.seen_crashes.pop(completion.id, None)
             alive = completion.error is None or completion.final
             if alive:
@@ -124,10 +124,18 @@ class RetryingEngine:
                 given.append(completion)
             else:
                 self.held.append((request, completion))
-        if self.held and self.trial is None and _HEALTH_CHECK not in self.in_flight:
-            self._send(self._health_check())
+        self._check_health()
         self.retried.difference_update(completion.id for completion in given)
         return given
+
+    def _check_health(self) -> None:
+        """See to it that what is held waits for a health check, and that none is under way for nobody."""
+        if self.held and self.trial is None and _HEALTH_CHECK not in self.in_flight:
+            self._send(self._health_check())
+        if self.in_flight.keys() == {_HEALTH_CHECK} and not (self.held or self.quarantined):
+            self.in_flight.clear()
+            self.trial = None
+            self.engine.cancel([_HEALTH_CHECK])
 
     def _health_check(self) -> Request:
         end = getattr(self.engine.tokenizer, "eos_token_id", None)

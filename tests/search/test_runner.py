@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from hypothesis import HealthCheck, given
+from hypothesis import HealthCheck, example, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
@@ -671,13 +671,16 @@ def stormy(chance: random.Random, depth: int) -> Coroutine[int]:
             if depth and chance.random() < 0.3:
                 yield from side_by_side([stormy(chance, depth - 1) for _ in range(3)])
     finally:
-        if chance.random() < 0.05:
+        if depth and chance.random() < 0.05:
             raise LookupError("at the end")
     return 1
 
 
 @hypothesis_settings(max_examples=150, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
 @given(st.integers(0, 10**6), st.sampled_from(["synchronous", "asynchronous"]), st.integers(1, 6), st.booleans())
+@example(208550, "synchronous", 2, False)
+@example(608867, "synchronous", 4, False)
+@example(34763, "asynchronous", 1, True)
 def test_whatever_raises_every_group_ends_once_and_nothing_is_left(
     seed: int, schedule: Schedule, alive: int, shared: bool
 ) -> None:
