@@ -61,8 +61,9 @@ def tree(
     from mcts_dpo.search import render_tree
 
     if as_json:
-        found = find_trees(source, problem, round_)
-        say_json_list({"file": where, **tree_object(forest, index, [])} for where, forest, index in found)
+        with live_progress(err_console) as progress:
+            found = find_trees(source, problem, round_, progress)
+            say_json_list({"file": where, **tree_object(forest, index, [])} for where, forest, index in found)
         return
     if problem is None:
         for where, info, nodes in list_trees(source, round_):
