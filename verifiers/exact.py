@@ -17,7 +17,7 @@ from verifiers.scales import scale_at
 from verifiers.specials import as_date, special
 from verifiers.text import plain, tidy
 from verifiers.unit_table import AMBIGUOUS
-from verifiers.units import CURRENCIES, DEGREE, DOLLAR, NO_UNIT, PERCENT, UPRIGHT, Unit, parse_unit
+from verifiers.units import BARE_DOLLAR, CURRENCIES, DEGREE, DOLLAR, NO_UNIT, PERCENT, UPRIGHT, Unit, parse_unit
 from verifiers.verdict import Verdict
 from verifiers.wording import in_digits, list_in_digits
 from verifiers.written import Number, Quantity, decimal, number_at, tight
@@ -68,8 +68,8 @@ def _from_quick(match: re.Match[str]) -> Quantity:
     dollar, sign, inner_dollar, whole, fraction, bare, tail = match.groups()
     whole = (whole or "").replace(",", "")
     decimals = fraction if bare is None else bare
-    money = "\\$" in (dollar, inner_dollar) or _has_lone_dollar(match.string)
-    unit = PERCENT if tail and tail[-1] == "%" else DOLLAR if money else NO_UNIT
+    money = DOLLAR if "\\$" in (dollar, inner_dollar) else BARE_DOLLAR if _has_lone_dollar(match.string) else NO_UNIT
+    unit = PERCENT if tail and tail[-1] == "%" else money
     return decimal(whole, decimals, sign == "-", unit)
 
 
@@ -151,7 +151,7 @@ def _measured_number(text: str, raw: str) -> Quantity | None:
     if negative:
         value, spelling = -value, f"-{spelling}"
     if unit is NO_UNIT and tail is NO_UNIT and _has_lone_dollar(raw):
-        unit = DOLLAR
+        unit = BARE_DOLLAR
     unit = unit if tail is NO_UNIT else tail
     return Quantity(value, spelling, decimals, digits, unit, numeral=text[:end] if "/" in text[:end] else "")
 
@@ -324,14 +324,14 @@ def _compare_units(a: Quantity, b: Quantity, policy: Policy) -> tuple[bool, str]
             return True, "the same quantity in other units"
         return False, "different quantities"
     if NO_UNIT in (a.unit, b.unit):
-        if policy.units == "required" and DOLLAR not in (a.unit, b.unit):
+        if policy.units == "required" and DOLLAR.dims not in (a.unit.dims, b.unit.dims):
             return False, "a unit is missing"
         if DEGREE in (a.unit, b.unit) and policy.angles == "radians":
             return False, "degrees against a bare number"
         if same(a.value, b.value) or (a.parts or b.parts) == (b.value if a.parts else a.value,):
-            return True, "the same number, unit left out"
+            return True, "the same number" if BARE_DOLLAR in (a.unit, b.unit) else "the same number, unit left out"
         return False, "different numbers"
-    return False, f"different units: {a.unit.name} and {b.unit.name}"
+    return False, f"different units: {a.unit.name or '$'} and {b.unit.name or '$'}"
 
 
 def _in_money(a: Quantity, b: Quantity) -> Quantity:

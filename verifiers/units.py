@@ -33,6 +33,8 @@ NO_UNIT = Unit("", ())
 PERCENT = Unit("%", (("%", 1),))
 DEGREE = Unit("°", (("degree", 1),))
 DOLLAR = Unit("$", (("dollar", 1),))
+BARE_DOLLAR = Unit("", DOLLAR.dims)
+"""A lone ``$`` before a number: money, but it may be a stray mark of mathematics, so no answer is shown with it."""
 
 _RAISED = {"square": 2, "sq": 2, "cubic": 3, "cu": 3, "平方": 2, "立方": 3}
 _RAISING = {"squared": 2, "cubed": 3, "square": 2, "cube": 3}

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import importlib.util
+import time
 from pathlib import Path
 
 import pytest
@@ -27,6 +28,8 @@ def test_tensorboard_shows_every_update_once_also_after_a_resume(tmp_path: Path)
     board = tmp_path / "board"
     broken = settings.model_copy(update={"evaluate_every": 1})
     for last in (3, 5):  # before the first checkpoint, and after it
+        # TensorBoard sorts event files by a name that begins with the second; within a second "10" is before "9".
+        time.sleep(1.0)
 
         def fail(update: int, model: object, last: int = last) -> dict[str, float]:
             if update == last:
@@ -35,6 +38,7 @@ def test_tensorboard_shows_every_update_once_also_after_a_resume(tmp_path: Path)
 
         with pytest.raises(RuntimeError, match="an evaluation that fails"):
             train(policy, table, tmp_path / "out", broken, board=board, evaluate=fail)
+    time.sleep(1.0)
     summary = train(policy, table, tmp_path / "out", settings, board=board)
     updates, losses = zip(*scalars(board, "train/loss"), strict=True)
     assert updates == tuple(range(1, 9))
