@@ -65,7 +65,7 @@ cuda:
 	$(PYTHON) -m venv .venv-cuda
 	.venv-cuda/bin/python -m pip install --quiet -e ".[test]" vllm==0.32.0
 	.venv-cuda/bin/python -m tests.real_model .cache/models/smollm2
-	.venv-cuda/bin/python -m pytest -rs tests/training/test_cuda.py tests/engines/test_cuda.py tests/engines/test_vllm.py
+	.venv-cuda/bin/python -m pytest -rs tests/training/test_cuda.py tests/engines/test_cuda.py tests/engines/vllm/test_engine.py
 
 clean:
 	rm -rf $(VENV) .venv-cuda .cache build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .coverage*

@@ -34,18 +34,19 @@ from numpy.typing import NDArray
 from benchmarks.losses import greedy, sampled
 from benchmarks.selftraining import share_start
 from benchmarks.suites import ALL_IN_ONE, SUITES, Arm, Suite
-from mcts_dpo.config import RunConfig
+from mcts_dpo.common.errors import InputError
+from mcts_dpo.common.files import digest, read_json, read_json_lines, whole, write_json
+from mcts_dpo.common.settings import load_settings
+from mcts_dpo.common.statistics import mean_t, pass_at_k
+from mcts_dpo.data import load_problems
 from mcts_dpo.engines import load_engine
 from mcts_dpo.evaluation import Evaluation, evaluate
 from mcts_dpo.evaluation.strategies import StrategyComparison, evaluate_strategies
-from mcts_dpo.files import InputError, digest, read_json, read_json_lines, whole, write_json
-from mcts_dpo.models import load_tokenizer
-from mcts_dpo.problems import load_problems
-from mcts_dpo.recipes import load_recipe, merged
-from mcts_dpo.rounds import run
-from mcts_dpo.settings import load_settings
+from mcts_dpo.models.loading import load_tokenizer
+from mcts_dpo.pipeline.config import RunConfig
+from mcts_dpo.pipeline.recipes import load_recipe, merged
+from mcts_dpo.pipeline.rounds import run
 from mcts_dpo.solve import Strategy
-from mcts_dpo.statistics import mean_t, pass_at_k
 from mcts_dpo.toy.demo import prepare
 from mcts_dpo.toy.policy import toy_prompt
 

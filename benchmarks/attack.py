@@ -16,7 +16,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from mcts_dpo.files import write_json
+from mcts_dpo.common.files import write_json
 
 PARTS = tuple(sorted(path.stem.removeprefix("attack_") for path in Path(__file__).parent.glob("attack_*.py")))
 QUICK = 20.0

@@ -24,9 +24,10 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
+from mcts_dpo.common.errors import InputError
+from mcts_dpo.common.files import write_json
 from mcts_dpo.engines.base import Completion, Request, Sample
 from mcts_dpo.engines.coroutine import Call
-from mcts_dpo.files import InputError, write_json
 from mcts_dpo.search import Forest, SearchSettings
 from mcts_dpo.search.journal import Journal
 from tests.reference.engine import AutomatonEngine

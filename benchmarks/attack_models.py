@@ -32,14 +32,16 @@ from typing import Any
 import torch
 from safetensors.torch import load_file, save_file
 
-from mcts_dpo.cli import main as command
-from mcts_dpo.files import write_json
-from mcts_dpo.problems import Problem, save_problems
+from mcts_dpo.cli.app import main as command
+from mcts_dpo.common.files import write_json
+from mcts_dpo.data import Problem, save_problems
 from tests.engines.tiny import save_model
-from tests.test_prompts import byte_level
+from tests.models.test_prompts import byte_level
 
 children = multiprocessing.get_context("forkserver")
-children.set_forkserver_preload(["mcts_dpo.cli", "mcts_dpo.search", "mcts_dpo.engines.transformers", "transformers"])
+children.set_forkserver_preload(
+    ["mcts_dpo.cli.app", "mcts_dpo.search", "mcts_dpo.engines.transformers.engine", "transformers"]
+)
 
 LIMIT = 60.0
 """Seconds that one model has."""

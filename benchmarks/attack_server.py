@@ -31,9 +31,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from mcts_dpo.files import write_json
+from mcts_dpo.common.files import write_json
 from tests.engines.tiny import save_model
-from tests.test_prompts import byte_level
+from tests.models.test_prompts import byte_level
 
 CHAT, COMPLETIONS = "/v1/chat/completions", "/v1/completions"
 MIB = 1 << 20

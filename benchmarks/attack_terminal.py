@@ -23,11 +23,11 @@ import tempfile
 import time
 from pathlib import Path
 
-from mcts_dpo.files import write_json
-from mcts_dpo.problems import Problem, save_problems
+from mcts_dpo.common.files import write_json
+from mcts_dpo.data import Problem, save_problems
 from mcts_dpo.search import Forest
 from tests.engines.tiny import save_model
-from tests.test_prompts import byte_level
+from tests.models.test_prompts import byte_level
 
 ROOT = Path(__file__).parents[1]
 LIMIT = 240.0  # a busy machine takes half a minute to import what a search needs

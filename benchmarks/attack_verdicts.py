@@ -17,7 +17,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from mcts_dpo.files import write_json
+from mcts_dpo.common.files import write_json
 from tests.verifiers.hostile import CANARY, hostile_answers
 from verifiers import STYLES, VerifierPool, extract_answer
 

@@ -34,11 +34,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from mcts_dpo.cli import main as command
-from mcts_dpo.config import RunConfig
-from mcts_dpo.files import write_json
-from mcts_dpo.problems import save_problems
-from mcts_dpo.settings import dump_settings
+from mcts_dpo.cli.app import main as command
+from mcts_dpo.common.files import write_json
+from mcts_dpo.common.settings import dump_settings
+from mcts_dpo.data import save_problems
+from mcts_dpo.pipeline.config import RunConfig
 from mcts_dpo.toy.demo import demo_config
 from mcts_dpo.toy.policy import WarmStartSettings, warm_start
 from mcts_dpo.toy.world import make_problems
@@ -46,7 +46,7 @@ from mcts_dpo.toy.world import make_problems
 # Attempts are forked from a process that has imported everything: what is killed is the run, not the interpreter's
 # start. Nothing of an attempt but its files reaches the next.
 children = multiprocessing.get_context("forkserver")
-children.set_forkserver_preload(["mcts_dpo.cli", "mcts_dpo.rounds", "mcts_dpo.report", "transformers"])
+children.set_forkserver_preload(["mcts_dpo.cli.app", "mcts_dpo.pipeline.rounds", "mcts_dpo.report", "transformers"])
 
 AHEAD = 3
 """Stages among which the next kill is drawn: the first of those that are not finished and were not aimed at."""

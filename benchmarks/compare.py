@@ -13,9 +13,9 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from mcts_dpo.common.errors import InputError
+from mcts_dpo.common.statistics import proportion
 from mcts_dpo.evaluation import Evaluation, compare
-from mcts_dpo.files import InputError
-from mcts_dpo.statistics import proportion
 from verifiers import extract_answer
 
 COLUMNS = (

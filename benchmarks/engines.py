@@ -27,7 +27,7 @@ from benchmarks.ceiling import passages
 from benchmarks.driving import complete
 from mcts_dpo.engines import EngineSettings, Request, load_engine
 from mcts_dpo.engines.base import Engine
-from mcts_dpo.models import load_model, load_tokenizer
+from mcts_dpo.models.loading import load_model, load_tokenizer
 
 Prompts = Sequence[tuple[int, ...]]
 Row = dict[str, dict[str, float]] | str  # by batch size; or why there is none

@@ -32,18 +32,19 @@ import numpy as np
 import torch
 from transformers import AutoModelForCausalLM
 
-from mcts_dpo.config import RunConfig
+from mcts_dpo.common.errors import InputError
+from mcts_dpo.common.files import read_json, seed_from, whole, write_json
+from mcts_dpo.common.statistics import Floats, bootstrap_mean, mean_t
+from mcts_dpo.data import Problem, load_problems
 from mcts_dpo.engines import load_engine
 from mcts_dpo.evaluation import Evaluation, evaluate
-from mcts_dpo.files import InputError, read_json, seed_from, whole, write_json
+from mcts_dpo.pipeline.config import RunConfig
 from mcts_dpo.preferences import Pairs, extract_pairs, extract_siblings, extract_solutions
-from mcts_dpo.problems import Problem, load_problems
-from mcts_dpo.search import Forest, search
-from mcts_dpo.statistics import Floats, bootstrap_mean, mean_t
+from mcts_dpo.search import Forest, search_problems
 from mcts_dpo.toy.demo import demo_config, prepare
 from mcts_dpo.training import TrainingSettings, table_of, train
-from mcts_dpo.training.batches import forward_passes, make_batch
-from mcts_dpo.training.lessons import load_lessons
+from mcts_dpo.training.data.batches import forward_passes, make_batch
+from mcts_dpo.training.data.collate import load_lessons
 from mcts_dpo.training.logprobs import score
 from mcts_dpo.training.objectives import beta_of, preference_weight
 from mcts_dpo.training.settings import Objective
@@ -93,7 +94,7 @@ def grow(folder: Path, config: RunConfig, test: Sequence[Problem], seed: int) ->
     problems = load_problems(config.train)
     engine = load_engine(config.model, settings=config.engine)
     settings = config.search.model_copy(update={"seed": seed_from("search", seed)})
-    forest: Forest = search(problems, engine, prompt=config.prompt, settings=settings)
+    forest: Forest = search_problems(problems, engine, prompt=config.prompt, settings=settings)
     with whole(folder / "shared") as scratch:
         scratch.mkdir()
         forest.save(scratch / "trees.parquet")

@@ -17,7 +17,8 @@ import time
 from pathlib import Path
 from typing import Any
 
-from mcts_dpo.files import InputError, write_json
+from mcts_dpo.common.errors import InputError
+from mcts_dpo.common.files import write_json
 from mcts_dpo.report import load_run, write_html
 from mcts_dpo.search import Forest
 from tests.browser import opened

@@ -28,12 +28,12 @@ from typing import Any
 import numpy as np
 import typer
 
-from mcts_dpo.cli import app
-from mcts_dpo.config import RunConfig
-from mcts_dpo.files import read_json, write_json
-from mcts_dpo.problems import ProblemSettings
+from mcts_dpo.cli.app import app
+from mcts_dpo.common.files import read_json, write_json
+from mcts_dpo.common.settings import dump_settings
+from mcts_dpo.data import ProblemSettings
+from mcts_dpo.pipeline.config import RunConfig
 from mcts_dpo.search import FINISHES, Forest
-from mcts_dpo.settings import dump_settings
 
 NODES = 60
 SHARD = 100

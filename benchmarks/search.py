@@ -22,7 +22,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from mcts_dpo.files import read_json, write_json
+from mcts_dpo.common.files import read_json, write_json
 
 BARS = {
     "ceiling_share": 0.95,

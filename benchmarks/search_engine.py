@@ -18,14 +18,14 @@ import numpy as np
 
 from benchmarks.ceiling import Ceiling, measure
 from benchmarks.search_peers import CHILDREN, DEPTH, PROMPT, STEP_TOKENS, TEMPERATURE
+from mcts_dpo.common.files import write_json
+from mcts_dpo.data import load_problems
 from mcts_dpo.engines import load_engine
 from mcts_dpo.engines.base import Usage
-from mcts_dpo.files import write_json
-from mcts_dpo.problems import load_problems
-from mcts_dpo.prompts import self_evaluation
-from mcts_dpo.search import SearchSettings, SelfEvaluationSettings, search
-from mcts_dpo.search.forest import Forest
+from mcts_dpo.models.prompts import self_evaluation
+from mcts_dpo.search import SearchSettings, SelfEvaluationSettings, search_problems
 from mcts_dpo.search.runner import RunnerClock
+from mcts_dpo.search.tree import Forest
 
 TOKENS = 48
 """Decoded by each sequence of a measurement of the ceiling."""
@@ -47,14 +47,16 @@ def run(model: Path, problems: Path, count: int, slots: int, engine_name: str) -
     """Search `count` problems; figures of time and tokens."""
     items = load_problems(problems, limit=count + 8)
     engine = load_engine(model, kind=engine_name, slots=slots, threads=1)
-    warm = search(items[count:], engine, prompt=PROMPT, settings=SETTINGS.model_copy(update={"simulations": 2}))
+    warm = search_problems(
+        items[count:], engine, prompt=PROMPT, settings=SETTINGS.model_copy(update={"simulations": 2})
+    )
     suffix = len(self_evaluation(engine.tokenizer, PROMPT)[0])
     shape = {"prefix": max(32, mean_context(warm) - TOKENS // 2), "tokens": TOKENS, "question": suffix}
     sizes = (1, max(1, slots // 4), slots)
     before = measure(engine, batch_sizes=sizes, repeats=2, **shape)
     engine.reset()
     used, clock = engine.usage.copy(), RunnerClock()
-    forest = search(items[:count], engine, prompt=PROMPT, settings=SETTINGS, clock=clock)
+    forest = search_problems(items[:count], engine, prompt=PROMPT, settings=SETTINGS, clock=clock)
     now = engine.usage
     usage = Usage(
         now.prompt_tokens - used.prompt_tokens,

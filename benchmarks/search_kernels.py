@@ -26,9 +26,9 @@ from typing import Any
 
 import numpy as np
 
-from mcts_dpo.files import write_json
+from mcts_dpo.common.files import write_json
 from mcts_dpo.search import Forest, kernels
-from mcts_dpo.search.forest import NODE_FIELDS, TreeInfo, bytes_per_node
+from mcts_dpo.search.tree import NODE_FIELDS, TreeInfo, bytes_per_node
 
 CHILDREN, EXPANSIONS = 7, 73
 NODES = 1 + CHILDREN * EXPANSIONS

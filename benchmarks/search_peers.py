@@ -23,10 +23,10 @@ import time
 from pathlib import Path
 from typing import Any
 
-from mcts_dpo.files import write_json
-from mcts_dpo.models import load_model, load_tokenizer
-from mcts_dpo.problems import load_problems
-from mcts_dpo.prompts import PromptSettings, prompt_tokens, self_evaluation
+from mcts_dpo.common.files import write_json
+from mcts_dpo.data import load_problems
+from mcts_dpo.models.loading import load_model, load_tokenizer
+from mcts_dpo.models.prompts import PromptSettings, prompt_tokens, self_evaluation
 
 PROMPT = PromptSettings()
 CHILDREN, STEP_TOKENS, DEPTH = 3, 64, 8

@@ -23,13 +23,13 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from mcts_dpo.config import RunConfig
+from mcts_dpo.common.files import whole, write_json
+from mcts_dpo.common.settings import dump_settings
+from mcts_dpo.common.statistics import mean_t
 from mcts_dpo.evaluation import Evaluation, compare
-from mcts_dpo.files import whole, write_json
+from mcts_dpo.pipeline.config import RunConfig
+from mcts_dpo.pipeline.rounds import run
 from mcts_dpo.report import load_run
-from mcts_dpo.rounds import run
-from mcts_dpo.settings import dump_settings
-from mcts_dpo.statistics import mean_t
 from mcts_dpo.toy.demo import ROUNDS, TEST_PROBLEMS, Objective, demo_config, prepare
 
 ARMS: tuple[Objective, ...] = get_args(Objective)

@@ -33,11 +33,11 @@ from typing import Any
 import httpx
 import yaml
 
-from mcts_dpo.config import StageConfig
+from mcts_dpo.common.files import write_json
+from mcts_dpo.common.settings import load_settings
+from mcts_dpo.data import Problem
 from mcts_dpo.engines import load_engine
-from mcts_dpo.files import write_json
-from mcts_dpo.problems import Problem
-from mcts_dpo.settings import load_settings
+from mcts_dpo.pipeline.config import StageConfig
 from mcts_dpo.solve import solve_problems
 from mcts_dpo.toy.policy import WarmStartSettings, toy_prompt, warm_start
 from mcts_dpo.toy.world import make_problems

@@ -29,9 +29,9 @@ from tokenizers import Tokenizer, models
 from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 from transformers.models.llama.modeling_llama import LlamaRMSNorm
 
-from mcts_dpo.training.batches import sequences
-from mcts_dpo.training.lessons import Lessons
-from mcts_dpo.training.packing import make_trie
+from mcts_dpo.training.data.batches import sequences
+from mcts_dpo.training.data.collate import Lessons
+from mcts_dpo.training.data.packing import make_trie
 from mcts_dpo.training.settings import TrainingSettings
 from mcts_dpo.training.tasks import PolicyTask
 

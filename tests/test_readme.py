@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from mcts_dpo.config import RunConfig
-from mcts_dpo.settings import load_settings
+from mcts_dpo.common.settings import load_settings
+from mcts_dpo.pipeline.config import RunConfig
 from tests.conftest import ROOT, ToyWorld
 from tests.documents import PAGES
 from tests.snippets import SNIPPETS

@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from mcts_dpo.common.settings import load_settings
 from mcts_dpo.engines.base import Completion, Engine, Finish, Occupancy, Request, Sample, Usage
 from mcts_dpo.engines.settings import EngineSettings
-from mcts_dpo.settings import load_settings
 
 __all__ = [
     "Completion",
@@ -33,7 +33,7 @@ def load_engine(model: str | Path, settings: EngineSettings | None = None, **ove
     chosen = load_settings(EngineSettings, given | overrides)
     # Imported here: torch and the model classes take seconds, and many users of `Request` never run a model.
     if chosen.kind == "vllm":
-        from mcts_dpo.engines.vllm import VllmEngine
+        from mcts_dpo.engines.vllm.engine import VllmEngine
 
         return VllmEngine(model, chosen)
     if chosen.kind == "openai":
@@ -42,8 +42,8 @@ def load_engine(model: str | Path, settings: EngineSettings | None = None, **ove
         return OpenAIEngine(model, chosen)
     import torch
 
-    from mcts_dpo.engines.transformers import TransformersEngine
-    from mcts_dpo.models import load_model, load_tokenizer
+    from mcts_dpo.engines.transformers.engine import TransformersEngine
+    from mcts_dpo.models.loading import load_model, load_tokenizer
 
     tokenizer = load_tokenizer(model)
     device = "cuda" if torch.cuda.is_available() else "cpu"

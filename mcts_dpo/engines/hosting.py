@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from mcts_dpo.endings import usual_ends
-from mcts_dpo.engines import attention
-from mcts_dpo.engines.packing import pack, packing_helps
-from mcts_dpo.files import InputError
+from mcts_dpo.common.errors import InputError
+from mcts_dpo.engines.transformers import attention
+from mcts_dpo.engines.transformers.weights import pack, packing_helps
+from mcts_dpo.models.endings import usual_ends
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase

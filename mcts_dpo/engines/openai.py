@@ -26,15 +26,15 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
+from mcts_dpo.common.errors import InputError
 from mcts_dpo.engines.base import Completion, Finish, Occupancy, Request, Sample, Usage
 from mcts_dpo.engines.choices import probabilities, questions
 from mcts_dpo.engines.hosting import end_tokens, longest_sequence
 from mcts_dpo.engines.requests import choice_tokens, not_finite, unservable
-from mcts_dpo.engines.sampling import uniforms
 from mcts_dpo.engines.settings import EngineSettings
 from mcts_dpo.engines.text import StopStrings, continued
-from mcts_dpo.files import InputError
-from mcts_dpo.models import load_skeleton, load_tokenizer
+from mcts_dpo.engines.transformers.sampling import uniforms
+from mcts_dpo.models.loading import load_skeleton, load_tokenizer
 
 if TYPE_CHECKING:
     from openai import AsyncOpenAI

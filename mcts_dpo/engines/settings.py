@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from mcts_dpo.settings import Settings
+from mcts_dpo.common.settings import Settings
 
 
 class EngineSettings(Settings):

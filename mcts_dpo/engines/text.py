@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from mcts_dpo.decoding import decode_batch, known_ids
 from mcts_dpo.engines.base import Request, Sample
+from mcts_dpo.models.decoding import decode_batch, known_ids
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

@@ -14,17 +14,11 @@ from typing import Any
 import pyarrow as pa
 from pydantic import Field
 
-from mcts_dpo.engines.base import Completion, Engine, Request, Sample
-from mcts_dpo.engines.coroutine import Coroutine, call, gather
-from mcts_dpo.files import InputError, read_table, seed_from, write_table
-from mcts_dpo.problems import Problem
-from mcts_dpo.progress import Progress, silent
-from mcts_dpo.prompts import PromptSettings, opened_thought, prompt_tokens, self_evaluation
-from mcts_dpo.search.rewards import verdict
-from mcts_dpo.search.runner import run
-from mcts_dpo.settings import Settings
-from mcts_dpo.solve.budgets import StrategySettings
-from mcts_dpo.statistics import (
+from mcts_dpo.common.errors import InputError
+from mcts_dpo.common.files import read_table, seed_from, write_table
+from mcts_dpo.common.progress import Progress, silent
+from mcts_dpo.common.settings import Settings
+from mcts_dpo.common.statistics import (
     PairedComparison,
     area_under_roc,
     bootstrap_mean,
@@ -32,6 +26,13 @@ from mcts_dpo.statistics import (
     pass_at_k,
     proportion,
 )
+from mcts_dpo.data import Problem
+from mcts_dpo.engines.base import Completion, Engine, Request, Sample
+from mcts_dpo.engines.coroutine import Coroutine, call, gather
+from mcts_dpo.models.prompts import PromptSettings, opened_thought, prompt_tokens, self_evaluation
+from mcts_dpo.search.rewards import verdict
+from mcts_dpo.search.runner import run
+from mcts_dpo.solve.budgets import StrategySettings
 from verifiers import Verdict, extract_answer, grouped
 
 

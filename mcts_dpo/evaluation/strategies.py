@@ -16,15 +16,16 @@ from typing import Any
 
 import pyarrow as pa
 
+from mcts_dpo.common.errors import InputError
+from mcts_dpo.common.files import digest, read_table, whole, write_table
+from mcts_dpo.common.progress import Progress, silent
+from mcts_dpo.common.statistics import Estimate, PairedComparison, bootstrap_mean, compare_paired, proportion
+from mcts_dpo.data import Problem
 from mcts_dpo.engines.base import Engine
-from mcts_dpo.files import InputError, digest, read_table, whole, write_table
-from mcts_dpo.problems import Problem
-from mcts_dpo.progress import Progress, silent
-from mcts_dpo.prompts import PromptSettings
+from mcts_dpo.models.prompts import PromptSettings
 from mcts_dpo.search.rewards import verdict
 from mcts_dpo.search.settings import SearchSettings
 from mcts_dpo.solve import STRATEGIES, Solution, Strategy, StrategySettings, solve_problems, strategy_named
-from mcts_dpo.statistics import Estimate, PairedComparison, bootstrap_mean, compare_paired, proportion
 
 BASELINE: Strategy = "majority"
 SEARCHES: tuple[Strategy, ...] = ("beam", "dvts", "mcts")
@@ -195,7 +196,9 @@ def evaluate_strategies(
     Raises InputError for no problems, strategies or budgets, for a problem without reference answer, for a budget
     below 1, and for kept parts of another model, prompt, problem set or settings.
     """
-    from mcts_dpo.models import tokenizer_digest  # brings torch along, which the settings of an evaluation do not need
+    from mcts_dpo.models.loading import (
+        tokenizer_digest,  # brings torch along, which the settings of an evaluation do not need
+    )
 
     settings = settings or StrategySettings()
     for name, given in (("problems", problems), ("strategies", strategies), ("budgets", budgets)):

@@ -8,8 +8,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from mcts_dpo.files import InputError
-from mcts_dpo.settings import nearest
+from mcts_dpo.common.errors import InputError
+from mcts_dpo.common.settings import nearest
 
 SECTIONS = ("engine", "search", "prompt")
 

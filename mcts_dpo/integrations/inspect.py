@@ -27,15 +27,15 @@ from inspect_ai.model import ChatMessage, ChatMessageAssistant, Model, ModelOutp
 from inspect_ai.scorer import CORRECT, INCORRECT, Score, Scorer, Target, accuracy, scorer, stderr
 from inspect_ai.solver import Generate, Solver, TaskState, solver
 
+from mcts_dpo.common.errors import InputError
+from mcts_dpo.common.settings import load_settings
+from mcts_dpo.data import Problem
 from mcts_dpo.engines import Engine, EngineSettings, load_engine
-from mcts_dpo.files import InputError
 from mcts_dpo.integrations.answering import SharedEngine, answer
 from mcts_dpo.integrations.arguments import sections
 from mcts_dpo.integrations.inspect_engine import Calls, with_model
-from mcts_dpo.problems import Problem
-from mcts_dpo.prompts import PromptSettings
+from mcts_dpo.models.prompts import PromptSettings
 from mcts_dpo.search import SearchSettings
-from mcts_dpo.settings import load_settings
 from mcts_dpo.solve import Asked, Solution, Strategy
 from verifiers import STYLES, extract_answer, verify, verify_choice
 

@@ -34,9 +34,10 @@ from inspect_ai.model import (
     ModelOutput,
 )
 
+from mcts_dpo.common.errors import InputError
+from mcts_dpo.common.files import seed_from
 from mcts_dpo.engines.base import Completion, Occupancy, Request, Sample, Usage
 from mcts_dpo.engines.retry import EngineDiedError
-from mcts_dpo.files import InputError, seed_from
 
 ResultT = TypeVar("ResultT")
 

@@ -19,16 +19,16 @@ from typing import TYPE_CHECKING, Any
 from lm_eval.api.model import TemplateLM
 from lm_eval.api.registry import register_model
 
-from mcts_dpo.console import err_console, live_progress
+from mcts_dpo.common.console import err_console, live_progress
+from mcts_dpo.common.errors import InputError
+from mcts_dpo.common.progress import Progress, silent
+from mcts_dpo.common.settings import load_settings
+from mcts_dpo.data import Problem
 from mcts_dpo.engines import load_engine
-from mcts_dpo.files import InputError
 from mcts_dpo.integrations.arguments import sections
-from mcts_dpo.models import load_model, load_tokenizer
-from mcts_dpo.problems import Problem
-from mcts_dpo.progress import Progress, silent
-from mcts_dpo.prompts import PromptSettings
+from mcts_dpo.models.loading import load_model, load_tokenizer
+from mcts_dpo.models.prompts import PromptSettings
 from mcts_dpo.search.settings import SearchSettings
-from mcts_dpo.settings import load_settings
 from mcts_dpo.solve import Solution, solve_problems, strategy_named
 
 if TYPE_CHECKING:

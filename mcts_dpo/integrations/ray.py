@@ -20,15 +20,15 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from mcts_dpo.config import RunConfig
+from mcts_dpo.common.errors import InputError
+from mcts_dpo.common.progress import Progress
+from mcts_dpo.data import Problem
 from mcts_dpo.engines import EngineSettings, load_engine
 from mcts_dpo.engines.base import Engine
 from mcts_dpo.engines.retry import EngineDiedError
-from mcts_dpo.files import InputError
-from mcts_dpo.problems import Problem
-from mcts_dpo.progress import Progress
-from mcts_dpo.prompts import PromptSettings
-from mcts_dpo.rounds import Result, Workers
+from mcts_dpo.models.prompts import PromptSettings
+from mcts_dpo.pipeline.config import RunConfig
+from mcts_dpo.pipeline.rounds import Result, Workers
 from mcts_dpo.search import SearchSettings, policy_fingerprint
 from mcts_dpo.search.shards import Shard, missing_shards, search_some, shards_of
 

@@ -14,8 +14,8 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from mcts_dpo.files import InputError
-from mcts_dpo.preferences.columns import TOKENS, Columns, Ragged, schema_of
+from mcts_dpo.common.errors import InputError
+from mcts_dpo.preferences.typed_table import TOKENS, Columns, Ragged, schema_of
 
 __all__ = ["Pairs", "Ragged", "Siblings", "Solutions"]
 

@@ -11,12 +11,13 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from mcts_dpo.files import InputError, seed_from
-from mcts_dpo.preferences.columns import OBSERVED
+from mcts_dpo.common.errors import InputError
+from mcts_dpo.common.files import seed_from
+from mcts_dpo.common.settings import Settings
 from mcts_dpo.preferences.dataset import Pairs, Solutions
 from mcts_dpo.preferences.selection import Order, certainty, kept_first, two_sigma_below
+from mcts_dpo.preferences.typed_table import OBSERVED
 from mcts_dpo.search import LENGTH, Forest
-from mcts_dpo.settings import Settings
 
 
 class PreferenceSettings(Settings):

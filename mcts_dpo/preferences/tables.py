@@ -12,10 +12,11 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from mcts_dpo.files import InputError, growing_table
+from mcts_dpo.common.errors import InputError
+from mcts_dpo.common.files import growing_table
 from mcts_dpo.preferences.dataset import Pairs, Siblings, Solutions
 from mcts_dpo.preferences.extract import PreferenceSettings, extract_pairs, extract_solutions
-from mcts_dpo.preferences.lists import extract_siblings
+from mcts_dpo.preferences.siblings import extract_siblings
 from mcts_dpo.search import Forest
 
 

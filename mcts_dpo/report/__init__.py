@@ -2,10 +2,10 @@
 
 from pathlib import Path
 
-from mcts_dpo.files import explained
-from mcts_dpo.progress import Progress, silent
-from mcts_dpo.report.finding import find_trees, list_trees
+from mcts_dpo.common.files import explained
+from mcts_dpo.common.progress import Progress, silent
 from mcts_dpo.report.html import write_html
+from mcts_dpo.report.locate import find_trees, list_trees
 from mcts_dpo.report.plots import plot_strategies, write_plots
 from mcts_dpo.report.text import RunRecord, evaluation_table, load_run, strategies_table, summary_text, training_table
 

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from mcts_dpo.common.files import read_json_lines, read_table
 from mcts_dpo.evaluation import Evaluation, StrategyComparison
-from mcts_dpo.files import read_json_lines, read_table
 from mcts_dpo.report.text import RunRecord
 from verifiers import verify
 

@@ -14,12 +14,12 @@ from string import Template
 from tempfile import TemporaryFile
 from typing import Any, TextIO
 
-from mcts_dpo.files import read_json, standard_json, whole
-from mcts_dpo.progress import Progress, silent
-from mcts_dpo.report.browsing import Block, single_tokens_fit, tree_blocks
+from mcts_dpo.common.files import read_json, standard_json, whole
+from mcts_dpo.common.progress import Progress, silent
+from mcts_dpo.common.settings import read_yaml
 from mcts_dpo.report.charting import round_directory, run_figures, tree_files
 from mcts_dpo.report.text import RunRecord
-from mcts_dpo.settings import read_yaml
+from mcts_dpo.report.tree_json import Block, single_tokens_fit, tree_blocks
 
 MARK = "\0"
 """Where the trees and the data go into the page."""

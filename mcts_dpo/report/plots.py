@@ -9,8 +9,8 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
+from mcts_dpo.common.files import read_json_lines, whole
 from mcts_dpo.evaluation import StrategyComparison
-from mcts_dpo.files import read_json_lines, whole
 from mcts_dpo.report.text import RunRecord
 
 _CHOSEN, _REJECTED, _ACCENT = "#2a7f62", "#b3423a", "#33568f"

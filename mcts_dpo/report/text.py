@@ -12,8 +12,9 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from mcts_dpo.common.errors import InputError
+from mcts_dpo.common.files import read_json_lines
 from mcts_dpo.evaluation import StrategyComparison
-from mcts_dpo.files import InputError, read_json_lines
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,14 +5,14 @@ Knows neither training nor run directories; runs without torch of its own.
 
 from mcts_dpo.search.answers import TreeAnswer, tree_answer
 from mcts_dpo.search.faithful import FaithfulSettings
-from mcts_dpo.search.forest import FINISHES, LENGTH, NONE, Forest, TreeInfo
 from mcts_dpo.search.journal import policy_fingerprint
-from mcts_dpo.search.mcts import search
+from mcts_dpo.search.mcts import search_problems
 from mcts_dpo.search.render import render_text, render_tree
 from mcts_dpo.search.runner import RunnerClock
 from mcts_dpo.search.settings import GumbelSettings, SearchSettings, SelfEvaluationSettings
 from mcts_dpo.search.shards import search_shards
 from mcts_dpo.search.statistics import counts_of_shard, search_statistics
+from mcts_dpo.search.tree import FINISHES, LENGTH, NONE, Forest, TreeInfo
 
 __all__ = [
     "FINISHES",
@@ -30,7 +30,7 @@ __all__ = [
     "policy_fingerprint",
     "render_text",
     "render_tree",
-    "search",
+    "search_problems",
     "search_shards",
     "search_statistics",
     "tree_answer",

@@ -11,7 +11,7 @@ from typing import Literal
 
 import numpy as np
 
-from mcts_dpo.search.forest import Forest
+from mcts_dpo.search.tree import Forest
 from verifiers import grouped
 
 Rule = Literal["weighted", "majority", "best_q", "most_visited"]

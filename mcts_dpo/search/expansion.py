@@ -15,10 +15,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from mcts_dpo.decoding import decode, prefixes
 from mcts_dpo.engines.base import Sample
-from mcts_dpo.prompts import PromptSettings, split_steps
-from mcts_dpo.search.forest import FINISHES, LENGTH, Forest
+from mcts_dpo.models.decoding import decode, prefixes
+from mcts_dpo.models.prompts import PromptSettings, split_steps
+from mcts_dpo.search.tree import FINISHES, LENGTH, Forest
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

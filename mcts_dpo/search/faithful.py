@@ -11,11 +11,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from mcts_dpo.encoding import Guard
-from mcts_dpo.endings import endings
-from mcts_dpo.problems import Problem
-from mcts_dpo.prompts import PromptSettings, split_steps
-from mcts_dpo.settings import Settings
+from mcts_dpo.common.settings import Settings
+from mcts_dpo.data import Problem
+from mcts_dpo.models.encoding import Guard
+from mcts_dpo.models.endings import endings
+from mcts_dpo.models.prompts import PromptSettings, split_steps
 from verifiers import extract_answer
 
 if TYPE_CHECKING:

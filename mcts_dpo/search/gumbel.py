@@ -15,8 +15,8 @@ import math
 import numpy as np
 from numba import njit
 
-from mcts_dpo.search.forest import NONE, OPEN
 from mcts_dpo.search.records import Records, next_sibling
+from mcts_dpo.search.tree import NONE, OPEN
 
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 _MIX_1 = np.uint64(0xBF58476D1CE4E5B9)

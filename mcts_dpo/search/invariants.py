@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mcts_dpo.search.faithful import BONUS
-from mcts_dpo.search.forest import IN_FLIGHT, NONE, Forest
 from mcts_dpo.search.settings import SearchSettings
+from mcts_dpo.search.tree import IN_FLIGHT, NONE, Forest
 
 
 def violations(forest: Forest, settings: SearchSettings, *, finished: bool = True) -> list[str]:

@@ -29,11 +29,12 @@ from typing import Any
 
 import numpy as np
 
+from mcts_dpo.common.errors import InputError
+from mcts_dpo.common.files import digest, file_digest, free_name, read_json, whole
+from mcts_dpo.data import Problem
 from mcts_dpo.engines.base import Completion, Sample
 from mcts_dpo.engines.coroutine import Work
-from mcts_dpo.files import InputError, digest, file_digest, free_name, read_json, whole
-from mcts_dpo.problems import Problem
-from mcts_dpo.prompts import PromptSettings
+from mcts_dpo.models.prompts import PromptSettings
 from mcts_dpo.search.runner import Recorded, fingerprint
 from mcts_dpo.search.settings import SearchSettings
 

@@ -20,12 +20,12 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from mcts_dpo.search.forest import ELSEWHERE, EXHAUSTED, IN_FLIGHT, NEXT_ROW, NONE, OPEN
 from mcts_dpo.search.gumbel import gumbel_child
 from mcts_dpo.search.records import Records, next_sibling, prefetch, prefetch_edge, prefetch_family, square_root
+from mcts_dpo.search.tree import ELSEWHERE, EXHAUSTED, IN_FLIGHT, NEXT_ROW, NONE, OPEN
 
 if TYPE_CHECKING:
-    from mcts_dpo.search.forest import Forest
+    from mcts_dpo.search.tree import Forest
 
 PUCT, UCT, GUMBEL = 0, 1, 2
 PAPER, MEAN = 0, 1

@@ -16,21 +16,22 @@ from typing import Any
 
 import numpy as np
 
+from mcts_dpo.common.errors import InputError
+from mcts_dpo.common.files import seed_from
+from mcts_dpo.common.progress import Progress, silent
+from mcts_dpo.data import Problem
 from mcts_dpo.engines.base import Completion, Engine, Request, Sample
 from mcts_dpo.engines.coroutine import Concurrent, Coroutine, Work, call, gather
-from mcts_dpo.files import InputError, seed_from
-from mcts_dpo.problems import Problem
-from mcts_dpo.progress import Progress, silent
-from mcts_dpo.prompts import PromptSettings, opened_thought, step_stops
+from mcts_dpo.models.prompts import PromptSettings, opened_thought, step_stops
 from mcts_dpo.search import kernels
 from mcts_dpo.search.expansion import Step, attach, attach_unsampled, step_texts, whole_solution
 from mcts_dpo.search.faithful import answer_end, confidence_value, outcome_value
-from mcts_dpo.search.forest import FINISHES, LENGTH, NONE, Forest
 from mcts_dpo.search.rewards import Outcome, ends_with_answer, outcome, probability_of_yes, with_noise
 from mcts_dpo.search.runner import ResultLog, Runner, RunnerClock, Schedule
 from mcts_dpo.search.settings import SearchSettings
 from mcts_dpo.search.state import Mode, SearchState, TreeState, begin, end, fail, simulations_left, unspent_tokens
 from mcts_dpo.search.stopping import advance_or_end
+from mcts_dpo.search.tree import FINISHES, LENGTH, NONE, Forest
 
 NO_TOKENS = "samples without a token were dropped"
 
@@ -57,7 +58,7 @@ class Simulation:
 # --- the search of many problems -------------------------------------------------------------------------
 
 
-def search(
+def search_problems(
     problems: Sequence[Problem],
     engine: Engine,
     *,

@@ -17,7 +17,7 @@ from numba.core import cgutils
 from numba.extending import intrinsic
 from numpy.typing import NDArray
 
-from mcts_dpo.search.forest import CACHE_LINE, EDGE, ELSEWHERE, NEXT_ROW, NONE
+from mcts_dpo.search.tree import CACHE_LINE, EDGE, ELSEWHERE, NEXT_ROW, NONE
 
 Records = NDArray[np.void]
 

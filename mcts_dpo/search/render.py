@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.text import Text
 from rich.tree import Tree
 
-from mcts_dpo.search.forest import LENGTH, Forest
+from mcts_dpo.search.tree import LENGTH, Forest
 from verifiers.visible import visible
 
 _MARKS = {1: ("✓", "green"), -1: ("✗", "red"), 0: ("•", "yellow")}

@@ -16,16 +16,16 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
-from mcts_dpo.files import seed_from
-from mcts_dpo.problems import Problem
-from mcts_dpo.prompts import PromptSettings, self_evaluation
+from mcts_dpo.common.files import seed_from
+from mcts_dpo.data import Problem
+from mcts_dpo.models.prompts import PromptSettings, self_evaluation
 from mcts_dpo.search.settings import NoiseSettings, SelfEvaluationSettings, ValueRewardSettings
 from verifiers import Verdict, extract_answer, get_verifier, states_answer, verify, verify_choice
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-    from mcts_dpo.values import ValueModel
+    from mcts_dpo.models.value_head import ValueModel
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,7 +154,7 @@ def value_model(settings: ValueRewardSettings | None, tokenizer: PreTrainedToken
     """The value model to ask; None if none has weight. Raises InputError if it cannot be loaded, or has other ids."""
     if settings is None or settings.weight == 0.0:
         return None
-    from mcts_dpo.values import value_model_for  # not before it is wanted: it brings torch along
+    from mcts_dpo.models.value_head import value_model_for  # not before it is wanted: it brings torch along
 
     return value_model_for(settings.path, tokenizer)
 

@@ -7,8 +7,8 @@ from typing import Literal
 
 from pydantic import Field, field_validator, model_validator
 
+from mcts_dpo.common.settings import Settings
 from mcts_dpo.search.faithful import FaithfulSettings
-from mcts_dpo.settings import Settings
 
 
 class SelfEvaluationSettings(Settings):

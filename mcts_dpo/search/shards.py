@@ -15,18 +15,18 @@ from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from mcts_dpo.common.errors import InputError
+from mcts_dpo.common.progress import Progress, silent
+from mcts_dpo.data import Problem
 from mcts_dpo.engines.base import Engine
 from mcts_dpo.engines.retry import EngineDiedError
-from mcts_dpo.files import InputError
-from mcts_dpo.problems import Problem
-from mcts_dpo.progress import Progress, silent
-from mcts_dpo.prompts import PromptSettings
+from mcts_dpo.models.prompts import PromptSettings
 from mcts_dpo.search.journal import Journal, differing, identity
 from mcts_dpo.search.mcts import admit, require_unique
 from mcts_dpo.search.runner import Runner, RunnerClock
 from mcts_dpo.search.settings import SearchSettings
 from mcts_dpo.search.state import SearchState, Totals, begin
-from mcts_dpo.search.storage import made_with, save
+from mcts_dpo.search.tree_io import made_with, save
 
 
 @dataclass(frozen=True, slots=True)

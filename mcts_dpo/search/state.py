@@ -9,17 +9,18 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
+from mcts_dpo.common.errors import InputError
+from mcts_dpo.common.files import seed_from
+from mcts_dpo.data import Problem
 from mcts_dpo.engines.base import Engine
-from mcts_dpo.files import InputError, seed_from
-from mcts_dpo.problems import Problem
-from mcts_dpo.prompts import PromptSettings, prompt_tokens
+from mcts_dpo.models.prompts import PromptSettings, prompt_tokens
 from mcts_dpo.search.faithful import reference_steps
-from mcts_dpo.search.forest import Forest, TreeInfo
 from mcts_dpo.search.rewards import SelfEvaluationPrompt, readable, self_evaluation_prompt, value_model
 from mcts_dpo.search.settings import SearchSettings
+from mcts_dpo.search.tree import Forest, TreeInfo
 
 if TYPE_CHECKING:
-    from mcts_dpo.values import ValueModel
+    from mcts_dpo.models.value_head import ValueModel
 
 Mode = Literal["train", "solve"]
 Texts = tuple[tuple[int, ...], SelfEvaluationPrompt | None]
@@ -114,7 +115,7 @@ def begin(
     tokenizer: the digest of the engine's, if it is known: making one takes as long as many steps of a small model.
     texts:     of each problem, if they have been tokenised; None: they are tokenised here.
     """
-    from mcts_dpo.models import tokenizer_digest  # not before a model is there: it brings torch along
+    from mcts_dpo.models.loading import tokenizer_digest  # not before a model is there: it brings torch along
 
     if mode == "solve" and settings.faithful.reference_child:
         raise InputError(

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from mcts_dpo.search.forest import NONE, Forest
+from mcts_dpo.search.tree import NONE, Forest
 
 
 def first_sample(forest: Forest, tree: int) -> int:

@@ -6,8 +6,8 @@ neither engine nor schedule.
 
 from __future__ import annotations
 
-from mcts_dpo.search.forest import EXHAUSTED
 from mcts_dpo.search.state import SearchState, TreeState, end
+from mcts_dpo.search.tree import EXHAUSTED
 
 
 def advance_or_end(search: SearchState, tree: TreeState) -> None:

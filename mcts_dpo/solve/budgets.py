@@ -7,8 +7,8 @@ from math import sqrt
 
 from pydantic import Field
 
+from mcts_dpo.common.settings import Settings
 from mcts_dpo.search.settings import SearchSettings
-from mcts_dpo.settings import Settings
 
 
 class StrategySettings(Settings):

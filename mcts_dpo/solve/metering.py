@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from mcts_dpo.decoding import decode
 from mcts_dpo.engines.base import Completion, Request, Sample
 from mcts_dpo.engines.coroutine import Coroutine, RequestError, Returned
+from mcts_dpo.models.decoding import decode
 from mcts_dpo.solve.question import Question
 from mcts_dpo.solve.solution import Solution, split_text
 

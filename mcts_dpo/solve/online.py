@@ -10,11 +10,11 @@ from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from mcts_dpo.data import Problem
 from mcts_dpo.engines.base import Engine
 from mcts_dpo.engines.coroutine import RequestError
 from mcts_dpo.engines.retry import EngineDiedError
-from mcts_dpo.problems import Problem
-from mcts_dpo.prompts import PromptSettings
+from mcts_dpo.models.prompts import PromptSettings
 from mcts_dpo.search.runner import Runner
 from mcts_dpo.search.settings import SearchSettings
 from mcts_dpo.solve.budgets import StrategySettings, budget_to_settings

@@ -10,11 +10,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
+from mcts_dpo.common.errors import InputError
+from mcts_dpo.common.files import seed_from
+from mcts_dpo.data import Problem
 from mcts_dpo.engines.base import Engine, Request
 from mcts_dpo.engines.coroutine import Coroutine, call, completions
-from mcts_dpo.files import InputError, seed_from
-from mcts_dpo.problems import Problem
-from mcts_dpo.prompts import PromptSettings, opened_thought, prompt_tokens
+from mcts_dpo.models.prompts import PromptSettings, opened_thought, prompt_tokens
 from mcts_dpo.search.rewards import SelfEvaluationPrompt, probability_of_yes, self_evaluation_prompt, value_model
 from mcts_dpo.search.settings import SearchSettings, SelfEvaluationSettings
 from mcts_dpo.search.state import NO_ROOM
@@ -23,7 +24,7 @@ from mcts_dpo.solve.budgets import judgement_weights
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-    from mcts_dpo.values import ValueModel
+    from mcts_dpo.models.value_head import ValueModel
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -7,9 +7,9 @@ from typing import Annotated, Literal, get_args
 
 from pydantic import AfterValidator
 
+from mcts_dpo.common.errors import InputError
+from mcts_dpo.common.settings import nearest
 from mcts_dpo.engines.coroutine import Coroutine
-from mcts_dpo.files import InputError
-from mcts_dpo.settings import nearest
 from mcts_dpo.solve.budgets import BudgetedSettings
 from mcts_dpo.solve.question import Question
 from mcts_dpo.solve.solution import Solution

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from mcts_dpo.search.forest import Forest
+    from mcts_dpo.search.tree import Forest
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,12 +10,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import TypeVar
 
+from mcts_dpo.common.errors import InputError
+from mcts_dpo.common.progress import Progress, part_of, silent
+from mcts_dpo.data import Problem
 from mcts_dpo.engines.base import Engine
 from mcts_dpo.engines.coroutine import Coroutine, RequestError
-from mcts_dpo.files import InputError
-from mcts_dpo.problems import Problem
-from mcts_dpo.progress import Progress, part_of, silent
-from mcts_dpo.prompts import PromptSettings
+from mcts_dpo.models.prompts import PromptSettings
 from mcts_dpo.search.mcts import require_unique
 from mcts_dpo.search.runner import run
 from mcts_dpo.search.settings import SearchSettings

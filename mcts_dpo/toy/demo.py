@@ -15,16 +15,17 @@ from typing import Literal
 from rich.console import Console
 from rich.text import Text
 
-from mcts_dpo.config import RunConfig
+from mcts_dpo.common.errors import InputError
+from mcts_dpo.common.files import read_json, whole, write_json
+from mcts_dpo.common.progress import Progress, silent
+from mcts_dpo.data import Problem, ProblemSettings, load_problems, overlap, save_problems
 from mcts_dpo.engines import EngineSettings, load_engine
 from mcts_dpo.evaluation import Evaluation, EvaluationSettings
-from mcts_dpo.files import InputError, read_json, whole, write_json
+from mcts_dpo.pipeline.config import RunConfig
+from mcts_dpo.pipeline.rounds import run
 from mcts_dpo.preferences import PreferenceSettings
-from mcts_dpo.problems import Problem, ProblemSettings, load_problems, overlap, save_problems
-from mcts_dpo.progress import Progress, silent
 from mcts_dpo.report import load_run, summary_text, write_report
-from mcts_dpo.rounds import run
-from mcts_dpo.search import Forest, SearchSettings, render_text, search
+from mcts_dpo.search import Forest, SearchSettings, render_text, search_problems
 from mcts_dpo.toy.policy import toy_prompt, warm_start
 from mcts_dpo.toy.world import make_problems
 from mcts_dpo.training import TrainingSettings
@@ -189,4 +190,6 @@ def _draw_trees(config: RunConfig, directory: Path, policy: str) -> None:
 
 def _small_tree(config: RunConfig, problem: Problem, model: str) -> Forest:
     settings = config.search.model_copy(update={"simulations": 4, "children": 3})
-    return search([problem], load_engine(model, settings=config.engine), prompt=config.prompt, settings=settings)
+    return search_problems(
+        [problem], load_engine(model, settings=config.engine), prompt=config.prompt, settings=settings
+    )

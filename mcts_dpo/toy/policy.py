@@ -20,21 +20,22 @@ from numpy.typing import NDArray
 from pydantic import Field
 from transformers import GenerationConfig, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
+from mcts_dpo.common.errors import InputError
+from mcts_dpo.common.files import seed_from, whole
+from mcts_dpo.common.progress import Progress, silent
+from mcts_dpo.common.settings import Settings
+from mcts_dpo.common.statistics import area_under_roc
+from mcts_dpo.data import Problem
 from mcts_dpo.engines import Completion, Engine, EngineSettings, Request
 from mcts_dpo.engines.coroutine import gather
-from mcts_dpo.engines.transformers import TransformersEngine
+from mcts_dpo.engines.transformers.engine import TransformersEngine
 from mcts_dpo.evaluation import EvaluationSettings, evaluate
-from mcts_dpo.files import InputError, seed_from, whole
-from mcts_dpo.models import quiet_transformers
-from mcts_dpo.problems import Problem
-from mcts_dpo.progress import Progress, silent
-from mcts_dpo.prompts import PromptSettings, prompt_tokens, self_evaluation
+from mcts_dpo.models.loading import quiet_transformers
+from mcts_dpo.models.prompts import PromptSettings, prompt_tokens, self_evaluation
 from mcts_dpo.search.runner import run
-from mcts_dpo.settings import Settings
-from mcts_dpo.statistics import area_under_roc
 from mcts_dpo.toy.tokenizer import toy_tokenizer
 from mcts_dpo.toy.world import Demonstration, Habits, Judgement, demonstrations, judgements, make_rehearsals
-from mcts_dpo.training.batches import Sequences, forward_passes, make_batch, sequences
+from mcts_dpo.training.data.batches import Sequences, forward_passes, make_batch, sequences
 from mcts_dpo.training.logprobs import score
 from mcts_dpo.training.losses import negative_log_likelihood
 from verifiers import extract_answer, verify

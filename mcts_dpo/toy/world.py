@@ -21,9 +21,10 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from mcts_dpo.files import InputError, digest, seed_from
-from mcts_dpo.problems import Problem
-from mcts_dpo.settings import Settings
+from mcts_dpo.common.errors import InputError
+from mcts_dpo.common.files import digest, seed_from
+from mcts_dpo.common.settings import Settings
+from mcts_dpo.data import Problem
 
 Rate = Annotated[float, Field(ge=0, le=1)]
 Kind = Literal["gain", "lose", "bags", "double", "halve"]

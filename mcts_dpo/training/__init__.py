@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 from mcts_dpo.training.settings import LaunchSettings, LoraSettings, TrainingSettings
 
 if TYPE_CHECKING:
+    from mcts_dpo.training.data.collate import table_of
     from mcts_dpo.training.launching import check_launch, train_launched
-    from mcts_dpo.training.lessons import table_of
+    from mcts_dpo.training.loop import TrainingSummary, train
     from mcts_dpo.training.objectives import register_objective
-    from mcts_dpo.training.trainer import TrainingSummary, train
     from mcts_dpo.training.value_model import train_value
 
 __all__ = [
@@ -28,11 +28,11 @@ __all__ = [
 ]
 
 _HOMES = {
-    "TrainingSummary": "trainer",
+    "TrainingSummary": "loop",
     "check_launch": "launching",
     "register_objective": "objectives",
-    "table_of": "lessons",
-    "train": "trainer",
+    "table_of": "data.collate",
+    "train": "loop",
     "train_launched": "launching",
     "train_value": "value_model",
 }

@@ -11,7 +11,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 
-from mcts_dpo.files import InputError, RestartError
+from mcts_dpo.common.errors import InputError, RestartError
 from mcts_dpo.training.distributed import World
 from mcts_dpo.training.memory import out_of_memory
 from mcts_dpo.training.state import TrainingState, Unfinished

@@ -1,6 +1,6 @@
 """The policy as something that can be trained, and back to a Hugging Face directory.
 
-In: a model as `mcts_dpo.models` loads it, and the settings. Out: a `Trainable`, and later the trained policy
+In: a model as `mcts_dpo.models.loading` loads it, and the settings. Out: a `Trainable`, and later the trained policy
 on disk. Knows no data, loss or schedule.
 """
 
@@ -19,8 +19,8 @@ from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
 from torch.distributed.tensor import DTensor, distribute_tensor
 from transformers.modeling_layers import GradientCheckpointingLayer
 
-from mcts_dpo.files import InputError
-from mcts_dpo.models import default_dtype, has_bfloat16, load_model, quiet_transformers, stored_dtype
+from mcts_dpo.common.errors import InputError
+from mcts_dpo.models.loading import default_dtype, has_bfloat16, load_model, quiet_transformers, stored_dtype
 from mcts_dpo.training.distributed import local_device
 from mcts_dpo.training.settings import LoraSettings, TrainingSettings
 

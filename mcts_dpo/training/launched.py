@@ -20,7 +20,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import IO, Any
 
-from mcts_dpo.files import InputError, RestartError, read_json, write_json
+from mcts_dpo.common.errors import InputError, RestartError
+from mcts_dpo.common.files import read_json, write_json
 
 
 def main(folder: Path) -> int:

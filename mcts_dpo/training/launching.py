@@ -25,11 +25,12 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Literal
 
-from mcts_dpo.files import InputError, read_json, write_json
-from mcts_dpo.progress import Progress, silent
+from mcts_dpo.common.errors import InputError
+from mcts_dpo.common.files import read_json, write_json
+from mcts_dpo.common.progress import Progress, silent
+from mcts_dpo.training.loop import TrainingSummary
 from mcts_dpo.training.objectives import module_of
 from mcts_dpo.training.settings import LaunchSettings, TrainingSettings
-from mcts_dpo.training.trainer import TrainingSummary
 
 PATIENCE = 30.0
 """Seconds that processes have to end, and that those of an earlier attempt, whose run died, have to let go."""

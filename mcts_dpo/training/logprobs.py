@@ -15,10 +15,10 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-from mcts_dpo.files import InputError
-from mcts_dpo.training import attention
-from mcts_dpo.training.batches import Batch
-from mcts_dpo.training.packing import Packed
+from mcts_dpo.common.errors import InputError
+from mcts_dpo.training.attention import tree as attention
+from mcts_dpo.training.data.batches import Batch
+from mcts_dpo.training.data.packing import Packed
 
 LOGITS_AT_ONCE = 1 << 24
 """Elements of logits that exist at one time (64 MiB in float32): rows of a piece = this // vocabulary."""

@@ -16,12 +16,12 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from mcts_dpo.files import InputError
+from mcts_dpo.common.errors import InputError
 from mcts_dpo.training import losses
-from mcts_dpo.training.batches import Batch
-from mcts_dpo.training.lessons import Lessons, Targets
+from mcts_dpo.training.data.batches import Batch
+from mcts_dpo.training.data.collate import Lessons, Targets
+from mcts_dpo.training.data.packing import Packed
 from mcts_dpo.training.logprobs import Scores
-from mcts_dpo.training.packing import Packed
 from mcts_dpo.training.settings import REGISTERED, BuiltIn, Objective, TrainingSettings
 
 PREFERENCE_WEIGHTS: dict[Objective, float] = {

@@ -6,9 +6,9 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field, model_validator
 
-from mcts_dpo.encoding import SpecialTokens
-from mcts_dpo.rows import MAX_MIB
-from mcts_dpo.settings import Settings
+from mcts_dpo.common.settings import Settings
+from mcts_dpo.data.rows import MAX_MIB
+from mcts_dpo.models.encoding import SpecialTokens
 
 BuiltIn = Literal[
     "step_dpo",

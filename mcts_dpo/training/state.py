@@ -31,12 +31,13 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from mcts_dpo.files import InputError, create_json, digest, explained, read_json, sweep_beside, whole
-from mcts_dpo.settings import difference
+from mcts_dpo.common.errors import InputError
+from mcts_dpo.common.files import create_json, digest, explained, read_json, sweep_beside, whole
+from mcts_dpo.common.settings import difference
 from mcts_dpo.training.checkpoints import Trainable
 from mcts_dpo.training.distributed import World
+from mcts_dpo.training.metrics import Watch
 from mcts_dpo.training.settings import TrainingSettings
-from mcts_dpo.training.watch import Watch
 
 FREE = (
     "checkpoint_updates",

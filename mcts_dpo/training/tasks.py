@@ -13,11 +13,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from mcts_dpo.training.batches import Batch, forward_passes, make_batch
-from mcts_dpo.training.lessons import Lessons
+from mcts_dpo.training.data.batches import Batch, forward_passes, make_batch
+from mcts_dpo.training.data.collate import Lessons
+from mcts_dpo.training.data.packing import Packed, pack, packed_passes
 from mcts_dpo.training.logprobs import score
 from mcts_dpo.training.objectives import loss_of, names, needs_reference, totals, wants_means
-from mcts_dpo.training.packing import Packed, pack, packed_passes
 from mcts_dpo.training.settings import TrainingSettings
 
 Rows = NDArray[np.int64]

@@ -12,7 +12,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from mcts_dpo.files import InputError
+from mcts_dpo.common.errors import InputError
 
 Tracker = Callable[[int, Mapping[str, float]], None]
 PROJECT = "mcts-dpo"

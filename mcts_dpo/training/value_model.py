@@ -1,7 +1,8 @@
 """Training a value model: a scalar head on the policy's trunk learns what the search found out about its steps.
 
 In: a policy and a table of pairs or lists of siblings, with the Q of each step. Out: a directory that
-`mcts_dpo.values` reads. The sequences, packs, checkpoints and processes are those of `trainer`; only the loss is not.
+`mcts_dpo.models.value_head` reads. Sequences, packs, checkpoints and processes are those of `loop`; only the loss
+is its own.
 
 Loss per row: regression (V − Q)², mean over its steps, and pairwise ranking, mean over its pairs of steps with
 Q_i > Q_j: by default max(0, m − (V_i − V_j)), m = `ranking_margin`, which asks for an order and leaves the size of the
@@ -23,22 +24,23 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from mcts_dpo.files import InputError, require_replaceable, whole
-from mcts_dpo.models import load_tokenizer, tokenizer_digest, weights_digest
-from mcts_dpo.preferences.columns import Columns
+from mcts_dpo.common.errors import InputError
+from mcts_dpo.common.files import require_replaceable, whole
+from mcts_dpo.common.progress import Progress, silent
+from mcts_dpo.models.loading import load_tokenizer, tokenizer_digest, weights_digest
+from mcts_dpo.models.value_head import relative_policy, save
 from mcts_dpo.preferences.dataset import Pairs, Siblings, Solutions
-from mcts_dpo.progress import Progress, silent
-from mcts_dpo.training.batches import Sequences, forward_passes, make_batch, sequences
+from mcts_dpo.preferences.typed_table import Columns
 from mcts_dpo.training.checkpoints import Trainable, load_trainable, save_adapters
+from mcts_dpo.training.data.batches import Sequences, forward_passes, make_batch, sequences
+from mcts_dpo.training.data.collate import Lessons, load_any, load_lessons
+from mcts_dpo.training.data.packing import Packed, pack, packed_passes
 from mcts_dpo.training.distributed import joined
-from mcts_dpo.training.lessons import Lessons, load_any, load_lessons
 from mcts_dpo.training.logprobs import states_of
-from mcts_dpo.training.packing import Packed, pack, packed_passes
+from mcts_dpo.training.loop import TrainingSummary, check_fit, fit, threads_of
 from mcts_dpo.training.settings import TrainingSettings
 from mcts_dpo.training.state import Identity, data_digest, explained_disk, unfinished
 from mcts_dpo.training.tasks import Rows, Share
-from mcts_dpo.training.trainer import TrainingSummary, check_fit, fit, threads_of
-from mcts_dpo.values import relative_policy, save
 
 
 def train_value(

@@ -11,9 +11,9 @@ import pytest
 
 from benchmarks import ablations
 from benchmarks.suites import ALL_IN_ONE, INDEPENDENT, SUITES, Arm, Suite
-from mcts_dpo.config import RunConfig
-from mcts_dpo.problems import save_problems
-from mcts_dpo.settings import load_settings
+from mcts_dpo.common.settings import load_settings
+from mcts_dpo.data import save_problems
+from mcts_dpo.pipeline.config import RunConfig
 from mcts_dpo.toy.policy import toy_prompt
 from tests.conftest import ToyWorld
 

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from benchmarks.report import measure
-from mcts_dpo.files import InputError
-from mcts_dpo.rounds import run
+from mcts_dpo.common.errors import InputError
+from mcts_dpo.pipeline.rounds import run
 from tests.conftest import ToyWorld
 
 

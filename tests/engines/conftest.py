@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from mcts_dpo.models import load_tokenizer
+from mcts_dpo.models.loading import load_tokenizer
 
 QUESTIONS = ("What is 2 + 3?", "Tom has 5 apples and eats 2. How many are left?", "Name the capital of France.")
 

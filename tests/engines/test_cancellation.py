@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 
 from benchmarks.driving import complete
 from mcts_dpo.engines import Completion, Occupancy, Request
-from mcts_dpo.engines.transformers import TransformersEngine
-from tests.engines.test_transformers import engine_for, random_requests
+from mcts_dpo.engines.transformers.engine import TransformersEngine
 from tests.engines.tiny import save_model
+from tests.engines.transformers.test_engine import engine_for, random_requests
 
 
 @pytest.fixture(scope="module")

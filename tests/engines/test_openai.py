@@ -23,10 +23,10 @@ import numpy as np
 import pytest
 
 from benchmarks.driving import complete
+from mcts_dpo.common.errors import InputError
 from mcts_dpo.engines import Occupancy, Request, load_engine
 from mcts_dpo.engines.openai import OpenAIEngine
-from mcts_dpo.engines.transformers import TransformersEngine
-from mcts_dpo.files import InputError
+from mcts_dpo.engines.transformers.engine import TransformersEngine
 
 pytestmark = [
     pytest.mark.real_model,

@@ -6,7 +6,7 @@ import pytest
 
 from mcts_dpo.evaluation import EvaluationSettings, evaluate
 from mcts_dpo.evaluation.strategies import evaluate_strategies
-from mcts_dpo.prompts import PromptSettings
+from mcts_dpo.models.prompts import PromptSettings
 from mcts_dpo.search import SearchSettings
 from tests.search.default_paths import CASES, Case, engine
 from tests.search.test_default_paths import UNSTATED

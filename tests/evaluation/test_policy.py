@@ -9,11 +9,12 @@ from pathlib import Path
 import pytest
 
 from benchmarks.driving import complete
+from mcts_dpo.common.errors import InputError
+from mcts_dpo.common.files import read_table, seed_from, write_table
+from mcts_dpo.data import Problem
 from mcts_dpo.engines.base import Request
 from mcts_dpo.evaluation import Evaluation, EvaluationSettings, compare, evaluate
-from mcts_dpo.files import InputError, read_table, seed_from, write_table
-from mcts_dpo.problems import Problem
-from mcts_dpo.prompts import prompt_tokens, self_evaluation
+from mcts_dpo.models.prompts import prompt_tokens, self_evaluation
 from tests.reference.engine import AutomatonEngine
 from tests.search.support import PROMPT
 from verifiers import Verdict, extract_answer, registry

@@ -9,15 +9,16 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
+from mcts_dpo.common.errors import InputError
+from mcts_dpo.common.files import read_table, write_table
+from mcts_dpo.common.statistics import compare_paired
+from mcts_dpo.data import Problem
 from mcts_dpo.engines import load_engine
 from mcts_dpo.evaluation import StrategyComparison, StrategyResult, evaluate_strategies
 from mcts_dpo.evaluation.strategies import parse_budgets, parse_strategies
-from mcts_dpo.files import InputError, read_table, write_table
-from mcts_dpo.problems import Problem
 from mcts_dpo.report import plot_strategies
 from mcts_dpo.search import SearchSettings
 from mcts_dpo.solve import STRATEGIES, Solution
-from mcts_dpo.statistics import compare_paired
 from tests.conftest import ToyWorld
 from tests.reference.engine import AutomatonEngine
 from tests.search.support import PROMPT

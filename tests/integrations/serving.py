@@ -18,10 +18,10 @@ from typing import Any
 import yaml
 from openai import OpenAI
 
-from mcts_dpo.config import StageConfig
 from mcts_dpo.engines import Engine
 from mcts_dpo.integrations.server.running import _bound, _Server, make_service
 from mcts_dpo.integrations.server.settings import ServerSettings
+from mcts_dpo.pipeline.config import StageConfig
 from mcts_dpo.search import SearchSettings
 from mcts_dpo.toy.policy import toy_prompt
 

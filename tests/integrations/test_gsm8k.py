@@ -10,10 +10,10 @@ from typing import Any
 
 import pytest
 
+from mcts_dpo.data import load_problems
 from mcts_dpo.engines import load_engine
 from mcts_dpo.evaluation import EvaluationSettings, evaluate
-from mcts_dpo.problems import load_problems
-from mcts_dpo.prompts import PromptSettings, prompt_tokens
+from mcts_dpo.models.prompts import PromptSettings, prompt_tokens
 from mcts_dpo.toy.world import make_problems
 from tests.conftest import ROOT
 from verifiers import extract_answer, verify

@@ -11,10 +11,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from mcts_dpo.common.errors import InputError
+from mcts_dpo.data import Problem
 from mcts_dpo.engines import load_engine
-from mcts_dpo.files import InputError
-from mcts_dpo.problems import Problem
-from mcts_dpo.prompts import PromptSettings
+from mcts_dpo.models.prompts import PromptSettings
 from mcts_dpo.search import Forest, SearchSettings
 from mcts_dpo.solve import Asked, solve_problems
 from mcts_dpo.toy.policy import toy_prompt

@@ -12,10 +12,10 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
+from mcts_dpo.common.errors import InputError
 from mcts_dpo.engines import load_engine
 from mcts_dpo.evaluation import EvaluationSettings, evaluate
-from mcts_dpo.files import InputError
-from mcts_dpo.models import load_tokenizer
+from mcts_dpo.models.loading import load_tokenizer
 from mcts_dpo.toy.policy import toy_prompt
 from tests.conftest import ToyWorld
 

@@ -17,12 +17,12 @@ from tempfile import TemporaryDirectory
 import psutil
 import pytest
 
-from mcts_dpo.cli import main
+from mcts_dpo.cli.app import main
+from mcts_dpo.common.settings import dump_settings
 from mcts_dpo.integrations import ray
-from mcts_dpo.rounds import run
-from mcts_dpo.settings import dump_settings
+from mcts_dpo.pipeline.rounds import run
 from tests.conftest import ToyWorld
-from tests.test_rounds import fingerprints
+from tests.pipeline.test_rounds import fingerprints
 
 FIGURES = {"accuracy.png", "training.png", "report.html"}  # the command's, not the loop's
 

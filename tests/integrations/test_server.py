@@ -11,10 +11,10 @@ from typing import Any
 import openai
 import pytest
 
+from mcts_dpo.data import Problem
 from mcts_dpo.engines import Engine, load_engine
 from mcts_dpo.integrations.server.dispatcher import Answered, Begun, Decided, Job
 from mcts_dpo.integrations.server.settings import ServerSettings
-from mcts_dpo.problems import Problem
 from mcts_dpo.solve import STRATEGIES, Asked, OnlineSolver, Solution, Strategy
 from mcts_dpo.toy.policy import toy_prompt
 from tests.conftest import ToyWorld

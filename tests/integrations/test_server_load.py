@@ -17,7 +17,7 @@ import openai
 import pytest
 from openai import AsyncOpenAI
 
-from mcts_dpo.cli import main
+from mcts_dpo.cli.app import main
 from mcts_dpo.toy.world import make_problems
 from tests.conftest import ToyWorld
 from tests.integrations.serving import LONG, Served, process

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mcts_dpo.files import InputError
+from mcts_dpo.common.errors import InputError
 from mcts_dpo.preferences.dataset import Pairs, Solutions
 
 tokens = st.lists(st.integers(0, 2**31 - 1), max_size=4)

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mcts_dpo.files import InputError
+from mcts_dpo.common.errors import InputError
 from mcts_dpo.preferences import PreferenceSettings, best_path, extract_pairs, extract_siblings, extract_solutions
 from mcts_dpo.search import FINISHES, Forest
 

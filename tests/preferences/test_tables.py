@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from mcts_dpo.files import InputError, TableWriter
+from mcts_dpo.common.errors import InputError
+from mcts_dpo.common.files import TableWriter
 from mcts_dpo.preferences import (
     PreferenceSettings,
     extract_pairs,

@@ -13,9 +13,9 @@ from pathlib import Path
 
 from transformers import PreTrainedTokenizerBase
 
-from mcts_dpo.decoding import decode, prefixes
 from mcts_dpo.engines.base import Completion, Finish, Occupancy, Request, Sample, Usage
 from mcts_dpo.engines.text import StopStrings
+from mcts_dpo.models.decoding import decode, prefixes
 
 
 class ScriptedEngine:

@@ -11,10 +11,10 @@ import math
 from dataclasses import dataclass, field
 
 from benchmarks.driving import complete
+from mcts_dpo.common.files import seed_from
+from mcts_dpo.data import Problem
 from mcts_dpo.engines.base import Engine, Request, Sample
-from mcts_dpo.files import seed_from
-from mcts_dpo.problems import Problem
-from mcts_dpo.prompts import PromptSettings, prompt_tokens, self_evaluation
+from mcts_dpo.models.prompts import PromptSettings, prompt_tokens, self_evaluation
 from mcts_dpo.search import SearchSettings
 from tests.reference.engine import EOS, PIECES, TOKENIZER
 from verifiers import extract_answer, states_answer, verify

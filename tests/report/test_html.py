@@ -16,19 +16,19 @@ import pytest
 from playwright.sync_api import Page
 from typer.testing import CliRunner
 
-from mcts_dpo.cli import app
+from mcts_dpo.cli.app import app
+from mcts_dpo.common.errors import InputError
 from mcts_dpo.engines import load_engine
 from mcts_dpo.evaluation import evaluate_strategies
-from mcts_dpo.files import InputError
+from mcts_dpo.pipeline.rounds import run
 from mcts_dpo.preferences import Pairs
 from mcts_dpo.report import load_run, write_html, write_report
-from mcts_dpo.report.browsing import single_tokens_fit, tree_blocks, tree_object
 from mcts_dpo.report.charting import run_figures
-from mcts_dpo.rounds import run
+from mcts_dpo.report.tree_json import single_tokens_fit, tree_blocks, tree_object
 from mcts_dpo.search import Forest
 from tests.browser import opened
 from tests.conftest import ToyWorld
-from tests.test_faults import nobody
+from tests.pipeline.test_faults import nobody
 
 
 @pytest.fixture(scope="module")

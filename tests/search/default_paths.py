@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from mcts_dpo.problems import Problem
+from mcts_dpo.data import Problem
+from tests.models.test_prompts import byte_level
 from tests.reference.scripted import ScriptedEngine
-from tests.test_prompts import byte_level
 
 
 @dataclass(frozen=True)

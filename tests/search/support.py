@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from hypothesis import strategies as st
 
-from mcts_dpo.problems import Problem
-from mcts_dpo.prompts import PromptSettings
+from mcts_dpo.data import Problem
+from mcts_dpo.models.prompts import PromptSettings
 from mcts_dpo.search import FaithfulSettings, Forest, GumbelSettings, SearchSettings, SelfEvaluationSettings
 from mcts_dpo.search.invariants import violations
 

@@ -12,7 +12,7 @@ from mcts_dpo.search import (
     TreeAnswer,
     render_text,
     render_tree,
-    search,
+    search_problems,
     search_statistics,
     tree_answer,
 )
@@ -111,7 +111,7 @@ def test_a_tree_as_text() -> None:
 
 
 def test_depth_and_width_of_a_rendered_tree_are_limited() -> None:
-    forest = search(PROBLEMS, AutomatonEngine(6), prompt=PROMPT, settings=SETTINGS)
+    forest = search_problems(PROBLEMS, AutomatonEngine(6), prompt=PROMPT, settings=SETTINGS)
     text = render_text(forest, 1, width=40, max_depth=1, max_children=2, max_text=5)
     assert max(map(len, text.splitlines())) <= 40
     assert "more steps below" in text
@@ -126,7 +126,7 @@ def test_depth_and_width_of_a_rendered_tree_are_limited() -> None:
 def test_statistics() -> None:
     settings = SETTINGS.model_copy(update={"self_evaluation": SelfEvaluationSettings(weight=0.5)})
     problems = [*PROBLEMS, PROBLEMS[0].__class__("long", "a" * 99, "1")]
-    forest = search(problems, AutomatonEngine(6, context=80), prompt=PROMPT, settings=settings)
+    forest = search_problems(problems, AutomatonEngine(6, context=80), prompt=PROMPT, settings=settings)
     figures = search_statistics([forest, forest])
     assert figures["problems"] == 8
     assert figures["failed"] == 2
@@ -147,7 +147,7 @@ def test_statistics() -> None:
 
 def test_the_first_sample_is_what_the_engine_drew_first() -> None:
     engine = AutomatonEngine(6)
-    forest = search(PROBLEMS, engine, prompt=PROMPT, settings=SETTINGS)
+    forest = search_problems(PROBLEMS, engine, prompt=PROMPT, settings=SETTINGS)
     for tree in range(3):
         sample = AutomatonEngine(6)._sample(engine.requests[tree], 0)
         assert forest.solution_tokens(first_sample(forest, tree)) == list(sample.tokens)

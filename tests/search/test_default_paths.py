@@ -5,15 +5,15 @@ from __future__ import annotations
 import pytest
 
 from mcts_dpo.evaluation import EvaluationSettings, evaluate
+from mcts_dpo.models.prompts import PromptSettings, opened_thought
 from mcts_dpo.preferences import PreferenceSettings, extract_pairs
-from mcts_dpo.prompts import PromptSettings, opened_thought
-from mcts_dpo.search import Forest, SearchSettings, search, tree_answer
-from mcts_dpo.search.forest import FINISHES
+from mcts_dpo.search import Forest, SearchSettings, search_problems, tree_answer
+from mcts_dpo.search.tree import FINISHES
 from mcts_dpo.solve import solve_problems
+from tests.models.test_prompts import CHATML, byte_level
 from tests.reference.scripted import ScriptedEngine
 from tests.search.default_paths import CASES, Case, engine
 from tests.search.support import assert_sound
-from tests.test_prompts import CHATML, byte_level
 
 SETTINGS = SearchSettings(simulations=8, children=3, max_tokens=400, max_step_tokens=80, max_depth=12, temperature=1.0)
 STEP = SETTINGS.model_copy(update={"expand": "step"})
@@ -33,7 +33,7 @@ def test_search(case: Case, expand: str, schedule: str) -> None:
     settings = SETTINGS.model_copy(update={"expand": expand, "schedule": schedule})
     problems = [case.problem(), case.problem(reference=case.wrong)]
     for problem, outcome in zip(problems, (1, -1), strict=True):
-        forest = search([problem], engine(case), prompt=PromptSettings(), settings=settings)
+        forest = search_problems([problem], engine(case), prompt=PromptSettings(), settings=settings)
         assert forest.trees[0].status == "exhausted"
         assert_sound(forest, settings)
         (end,) = ends(forest)
@@ -46,7 +46,7 @@ def test_search(case: Case, expand: str, schedule: str) -> None:
 def test_a_step_that_states_the_answer_ends_the_path(case: Case) -> None:
     """Whatever the policy would have gone on to write."""
     longer = engine(Case(case.name, (*case.lines, "Let us check: 1 + 1 = 2.", "Indeed."), case.answer, case.wrong))
-    forest = search([case.problem()], longer, prompt=PromptSettings(), settings=STEP)
+    forest = search_problems([case.problem()], longer, prompt=PromptSettings(), settings=STEP)
     (end,) = ends(forest)
     assert forest.solution_text(end) == case.text + "\n"
     assert FINISHES[forest.finish[end]] == "answer"
@@ -59,7 +59,7 @@ def test_a_step_that_states_the_answer_ends_the_path(case: Case) -> None:
 def test_pairs(case: Case, expand: str, select: str) -> None:
     """Of two ways to go, the one that leads to the wrong answer is rejected; no step is for how it reads."""
     settings = SETTINGS.model_copy(update={"expand": expand})
-    forest = search([case.problem()], engine(case, more=(WRONG,)), prompt=PromptSettings(), settings=settings)
+    forest = search_problems([case.problem()], engine(case, more=(WRONG,)), prompt=PromptSettings(), settings=settings)
     assert {case.text, WRONG} == {forest.solution_text(node) for node in ends(forest)}
     pairs = extract_pairs([forest], PreferenceSettings(select=select, min_gap=0.1))  # type: ignore[arg-type]
     assert len(pairs) == 1
@@ -84,7 +84,7 @@ def test_strategies(case: Case, strategy: str) -> None:
 
 @cases
 def test_solving(case: Case) -> None:
-    forest = search([case.problem()], engine(case), prompt=PromptSettings(), settings=STEP, mode="solve")
+    forest = search_problems([case.problem()], engine(case), prompt=PromptSettings(), settings=STEP, mode="solve")
     assert tree_answer(forest, 0).answer == case.answer
 
 
@@ -102,7 +102,7 @@ def test_what_states_nothing_is_no_answer(text: str, expand: str) -> None:
     """An end of sequence ends the solution all the same: without an answer, which is wrong."""
     case = Case("nothing", tuple(text.split("\n")), "7", "1")
     settings = SETTINGS.model_copy(update={"expand": expand})
-    forest = search([case.problem()], engine(case), prompt=PromptSettings(), settings=settings)
+    forest = search_problems([case.problem()], engine(case), prompt=PromptSettings(), settings=settings)
     (end,) = ends(forest)
     assert (forest.answers[end], int(forest.outcome[end])) == (None, -1)
     assert FINISHES[forest.finish[end]] == "end"
@@ -119,7 +119,7 @@ def test_a_thought_that_the_prompt_opens(expand: str) -> None:
     assert opened_thought(tokenizer, prompt).strip() == "<think>"
     settings = SETTINGS.model_copy(update={"expand": expand})
     policy = ScriptedEngine(tokenizer, {INSIDE.question: (INSIDE.text, *INSIDE.lines[:1])}, opening="<think>\n")
-    forest = search([INSIDE.problem()], policy, prompt=prompt, settings=settings)
+    forest = search_problems([INSIDE.problem()], policy, prompt=prompt, settings=settings)
     found = {forest.solution_text(node): (forest.answers[node], int(forest.outcome[node])) for node in ends(forest)}
     assert found == {INSIDE.text: ("5", 1), INSIDE.lines[0]: (None, -1)}
     for strategy in ("beam", "majority"):

@@ -18,10 +18,10 @@ from hypothesis import HealthCheck, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
+from mcts_dpo.common.errors import InputError
 from mcts_dpo.engines.base import Completion, Engine, Request, Sample
 from mcts_dpo.engines.coroutine import Call
-from mcts_dpo.files import InputError
-from mcts_dpo.search import Forest, SearchSettings, SelfEvaluationSettings, kernels, search, search_shards
+from mcts_dpo.search import Forest, SearchSettings, SelfEvaluationSettings, kernels, search_problems, search_shards
 from mcts_dpo.search.journal import Journal, identity, policy_fingerprint
 from mcts_dpo.search.mcts import admit
 from mcts_dpo.search.runner import Runner
@@ -443,5 +443,5 @@ def test_kill_9_at_random_moments(schedule: str, tmp_path: Path) -> None:
 
 def test_search_itself_keeps_no_journal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    search(PROBLEMS, AutomatonEngine(6), prompt=PROMPT, settings=WIDE)
+    search_problems(PROBLEMS, AutomatonEngine(6), prompt=PROMPT, settings=WIDE)
     assert not list(tmp_path.iterdir())

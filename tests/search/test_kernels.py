@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from mcts_dpo.search import Forest
-from mcts_dpo.search.forest import EXHAUSTED, IN_FLIGHT, OPEN
 from mcts_dpo.search.kernels import MEAN, PAPER, PUCT, UCT, back_up, hold, release, select, set_priors
+from mcts_dpo.search.tree import EXHAUSTED, IN_FLIGHT, OPEN
 
 END = 1
 

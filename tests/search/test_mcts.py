@@ -11,11 +11,19 @@ from hypothesis import HealthCheck, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
+from mcts_dpo.common.errors import InputError
+from mcts_dpo.data import Problem
 from mcts_dpo.engines.base import Request, Sample
-from mcts_dpo.files import InputError
-from mcts_dpo.problems import Problem
-from mcts_dpo.prompts import PromptSettings
-from mcts_dpo.search import FINISHES, LENGTH, Forest, SearchSettings, SelfEvaluationSettings, search, search_shards
+from mcts_dpo.models.prompts import PromptSettings
+from mcts_dpo.search import (
+    FINISHES,
+    LENGTH,
+    Forest,
+    SearchSettings,
+    SelfEvaluationSettings,
+    search_problems,
+    search_shards,
+)
 from mcts_dpo.search.expansion import normalised
 from tests.reference.engine import EOS, PIECES, TOKENIZER, AutomatonEngine
 from tests.search.support import PROBLEMS, PROMPT, assert_sound, every_rule
@@ -30,7 +38,7 @@ STEPS = WIDE.model_copy(update={"expand": "step"})
 def grow(
     settings: SearchSettings = WIDE, problems: list[Problem] = PROBLEMS, seed: int = 6, **options: object
 ) -> Forest:
-    return search(problems, AutomatonEngine(seed), prompt=PROMPT, settings=settings, **options)  # type: ignore[arg-type]
+    return search_problems(problems, AutomatonEngine(seed), prompt=PROMPT, settings=settings, **options)  # type: ignore[arg-type]
 
 
 def tree_rows(forest: Forest, tree: int) -> list[tuple[object, ...]]:
@@ -111,7 +119,7 @@ def test_training_does_see_it() -> None:
 
 def test_requests_are_seeded_by_problem_and_simulation() -> None:
     engine = AutomatonEngine(6)
-    search(PROBLEMS, engine, prompt=PROMPT, settings=WIDE)
+    search_problems(PROBLEMS, engine, prompt=PROMPT, settings=WIDE)
     seeds = [request.seed for request in engine.requests]
     assert len(set(seeds)) == len(seeds)
     assert len({request.id for request in engine.requests}) == len(seeds)
@@ -122,7 +130,7 @@ def test_every_step_that_goes_on_has_visible_text() -> None:
     prompt = PROMPT.model_copy(update={"stop": (";",)})
     led = 0
     for seed in range(6):
-        forest = search(PROBLEMS, AutomatonEngine(seed), prompt=prompt, settings=STEPS)
+        forest = search_problems(PROBLEMS, AutomatonEngine(seed), prompt=prompt, settings=STEPS)
         for node in np.flatnonzero((forest.depth > 0) & ~forest.terminal):
             text = forest.texts[node]
             assert text.strip()
@@ -136,13 +144,13 @@ def test_every_step_that_goes_on_has_visible_text() -> None:
 
 def _requests(prompt: PromptSettings) -> list[Request]:
     engine = AutomatonEngine(0)
-    search(PROBLEMS, engine, prompt=prompt, settings=STEPS)
+    search_problems(PROBLEMS, engine, prompt=prompt, settings=STEPS)
     return engine.requests
 
 
 def test_steps_end_at_the_step_end_and_the_last_goes_to_the_end() -> None:
     engine = AutomatonEngine(6)
-    forest = search(PROBLEMS, engine, prompt=PROMPT, settings=STEPS)
+    forest = search_problems(PROBLEMS, engine, prompt=PROMPT, settings=STEPS)
     assert {request.stop for request in engine.requests} == {("\n", *PROMPT.stop), PROMPT.stop}
     going_on = (forest.depth > 0) & ~forest.terminal
     assert all(forest.texts[node].endswith("\n") for node in np.flatnonzero(going_on))
@@ -212,7 +220,7 @@ def test_solving_stays_within_its_budget_with_several_leaves_out(schedule: str) 
 
 def test_self_evaluation_asks_in_context_and_counts_its_tokens() -> None:
     engine = AutomatonEngine(6)
-    forest = search(PROBLEMS, engine, prompt=PROMPT, settings=JUDGED)
+    forest = search_problems(PROBLEMS, engine, prompt=PROMPT, settings=JUDGED)
     questions = [request for request in engine.requests if request.choices is not None]
     assert len(questions) == (forest.depth > 0).sum()
     assert all(EOS not in request.prefix for request in questions)
@@ -223,7 +231,7 @@ def test_self_evaluation_asks_in_context_and_counts_its_tokens() -> None:
     assert forest.reward[steps] == pytest.approx(forest.outcome[steps] + 0.5 * forest.confidence[steps])
     hinted = {len(request.prefix) for request in questions}
     engine = AutomatonEngine(6)
-    search(PROBLEMS, engine, prompt=PROMPT, settings=JUDGED, mode="solve")
+    search_problems(PROBLEMS, engine, prompt=PROMPT, settings=JUDGED, mode="solve")
     assert max(hinted) > max(len(request.prefix) for request in engine.requests if request.choices is not None)
 
 
@@ -237,12 +245,12 @@ def test_a_refused_problem_fails_and_the_others_go_on() -> None:
     problems = [PROBLEMS[0], Problem("bad", "a;b", "1"), PROBLEMS[2]]
     settings = WIDE.model_copy(update={"parallel_leaves": 2})
     engine = AutomatonEngine(6, refused=PIECES.index(";"))
-    forest = search(problems, engine, prompt=PROMPT, settings=settings)
+    forest = search_problems(problems, engine, prompt=PROMPT, settings=settings)
     assert [tree.status for tree in forest.trees][1] == "failed"
     assert forest.trees[1].reason == f"refused: token {PIECES.index(';')}"
     assert len(forest.nodes(1)) == 1
     assert (forest.virtual == 0).all()
-    healthy = search(PROBLEMS, AutomatonEngine(6), prompt=PROMPT, settings=settings)
+    healthy = search_problems(PROBLEMS, AutomatonEngine(6), prompt=PROMPT, settings=settings)
     assert tree_rows(forest, 0) == tree_rows(healthy, 0)
     assert tree_rows(forest, 2) == tree_rows(healthy, 2)
 
@@ -250,7 +258,7 @@ def test_a_refused_problem_fails_and_the_others_go_on() -> None:
 def test_a_tree_that_fails_half_way_keeps_what_it_has() -> None:
     engine = AutomatonEngine(6, refused=PIECES.index("3"))
     settings = JUDGED.model_copy(update={"parallel_leaves": 3})
-    forest = search(PROBLEMS, engine, prompt=PROMPT, settings=settings)
+    forest = search_problems(PROBLEMS, engine, prompt=PROMPT, settings=settings)
     assert {tree.status for tree in forest.trees} == {"failed"}
     assert all(tree.reason.startswith("refused") and tree.simulations for tree in forest.trees)
     assert len(forest) > 10
@@ -275,12 +283,12 @@ class MuteEngine(AutomatonEngine):
 @pytest.mark.parametrize("schedule", ["synchronous", "asynchronous"])
 def test_samples_without_a_token_are_dropped(schedule: str) -> None:
     settings = STEPS.model_copy(update={"schedule": schedule})
-    forest = search(PROBLEMS, MuteEngine({1, 2}), prompt=PROMPT, settings=settings)
+    forest = search_problems(PROBLEMS, MuteEngine({1, 2}), prompt=PROMPT, settings=settings)
     assert {tree.status for tree in forest.trees} <= {"simulations", "exhausted"}
     assert all(tree.notes == ["samples without a token were dropped"] for tree in forest.trees)
     assert (forest.length[forest.depth > 0] >= 1).all()
     assert forest.visits[forest.trees[0].root] == 2 * forest.trees[0].simulations
-    nothing = search(PROBLEMS, MuteEngine({0, 1, 2, 3}), prompt=PROMPT, settings=settings)
+    nothing = search_problems(PROBLEMS, MuteEngine({0, 1, 2, 3}), prompt=PROMPT, settings=settings)
     assert {(tree.status, tree.reason) for tree in nothing.trees} == {
         ("failed", "the engine gave no sample that has a token")
     }
@@ -293,7 +301,9 @@ def test_a_model_that_never_ends_is_cut_and_wrong() -> None:
             return np.where(np.arange(len(PIECES)) == PIECES.index("a"), 0.0, -60.0)
 
     for expand in ("step", "rollout"):
-        forest = search(PROBLEMS, Endless(6), prompt=PROMPT, settings=WIDE.model_copy(update={"expand": expand}))
+        forest = search_problems(
+            PROBLEMS, Endless(6), prompt=PROMPT, settings=WIDE.model_copy(update={"expand": expand})
+        )
         assert {tree.status for tree in forest.trees} == {"exhausted"}, "nothing is generated twice for nothing"
         ends = forest.terminal
         assert (forest.outcome[ends] == -1).all()
@@ -302,7 +312,7 @@ def test_a_model_that_never_ends_is_cut_and_wrong() -> None:
 
 def test_a_prompt_that_leaves_no_room_fails() -> None:
     problems = [Problem("long", "a" * 40, "1"), PROBLEMS[0]]
-    forest = search(problems, AutomatonEngine(6, context=30), prompt=PROMPT, settings=WIDE)
+    forest = search_problems(problems, AutomatonEngine(6, context=30), prompt=PROMPT, settings=WIDE)
     assert forest.trees[0].status == "failed"
     assert forest.trees[0].reason == "a prompt of 41 tokens leaves no room in a context of 30"
     assert forest.trees[1].status != "failed"
@@ -310,7 +320,7 @@ def test_a_prompt_that_leaves_no_room_fails() -> None:
 
 def test_a_short_context_shortens_solutions_and_nothing_is_refused() -> None:
     engine = AutomatonEngine(6, context=16)
-    forest = search(
+    forest = search_problems(
         PROBLEMS,
         engine,
         prompt=PROMPT,
@@ -323,7 +333,7 @@ def test_a_short_context_shortens_solutions_and_nothing_is_refused() -> None:
 
 def test_the_prefill_belongs_to_the_solution_when_its_answer_is_read() -> None:
     prompt = PROMPT.model_copy(update={"prefill": "####"})
-    forest = search(PROBLEMS, AutomatonEngine(6), prompt=prompt, settings=WIDE)
+    forest = search_problems(PROBLEMS, AutomatonEngine(6), prompt=prompt, settings=WIDE)
     answered = [
         node for node in range(len(forest)) if forest.answers[node] and "####" not in forest.solution_text(node)
     ]

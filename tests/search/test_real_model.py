@@ -7,11 +7,11 @@ from pathlib import Path
 import pytest
 import torch
 
+from mcts_dpo.data import Problem
 from mcts_dpo.engines import Engine, load_engine
-from mcts_dpo.models import load_model
-from mcts_dpo.problems import Problem
-from mcts_dpo.prompts import PromptSettings
-from mcts_dpo.search import Forest, SearchSettings, SelfEvaluationSettings, search
+from mcts_dpo.models.loading import load_model
+from mcts_dpo.models.prompts import PromptSettings
+from mcts_dpo.search import Forest, SearchSettings, SelfEvaluationSettings, search_problems
 
 pytestmark = pytest.mark.real_model
 
@@ -32,7 +32,7 @@ def test_a_real_policy(engine: Engine, smollm2: Path, tmp_path: Path, expand: st
     settings = SearchSettings.model_validate(
         {"expand": expand, "simulations": 2, "children": 3, "max_tokens": 40, "self_evaluation": JUDGED}
     )
-    forest = search([PROBLEM], engine, prompt=PROMPT, settings=settings)
+    forest = search_problems([PROBLEM], engine, prompt=PROMPT, settings=settings)
     assert forest.trees[0].status == "simulations"
     assert forest.visits[0] == 6
     tokenizer = engine.tokenizer

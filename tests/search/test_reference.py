@@ -9,8 +9,8 @@ from hypothesis import HealthCheck, Phase, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
-from mcts_dpo.prompts import PromptSettings
-from mcts_dpo.search import FINISHES, Forest, SearchSettings, search
+from mcts_dpo.models.prompts import PromptSettings
+from mcts_dpo.search import FINISHES, Forest, SearchSettings, search_problems
 from tests.reference.engine import AutomatonEngine
 from tests.reference.search import Node, ReferenceTree, reference_search
 from tests.search.support import PROBLEMS, PROMPT, assert_sound, every_rule, prompts
@@ -62,7 +62,7 @@ def assert_equal(forest: Forest, tree: int, reference: ReferenceTree) -> int:
 
 
 def compare(settings: SearchSettings, prompt: PromptSettings, model_seed: int, mode: str = "train") -> Forest:
-    forest = search(PROBLEMS, AutomatonEngine(model_seed), prompt=prompt, settings=settings, mode=mode)
+    forest = search_problems(PROBLEMS, AutomatonEngine(model_seed), prompt=prompt, settings=settings, mode=mode)
     assert_sound(forest, settings)
     for tree, problem in enumerate(PROBLEMS):
         reference = reference_search(problem, AutomatonEngine(model_seed), prompt, settings, mode)

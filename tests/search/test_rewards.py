@@ -6,14 +6,14 @@ from itertools import count
 
 import pytest
 
-from mcts_dpo.files import InputError
-from mcts_dpo.problems import Problem
-from mcts_dpo.prompts import PromptSettings
+from mcts_dpo.common.errors import InputError
+from mcts_dpo.common.settings import load_settings
+from mcts_dpo.data import Problem
+from mcts_dpo.models.prompts import PromptSettings
 from mcts_dpo.search import SearchSettings, SelfEvaluationSettings
 from mcts_dpo.search.expansion import prior_mass, step_texts
 from mcts_dpo.search.rewards import Outcome, ends_with_answer, outcome, readable, self_evaluation_prompt, with_noise
 from mcts_dpo.search.settings import NoiseSettings
-from mcts_dpo.settings import load_settings
 from tests.reference.engine import TOKENIZER
 from tests.search.support import PROMPT
 from verifiers import Verdict, VerifierPool, registry

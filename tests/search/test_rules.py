@@ -10,10 +10,11 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from mcts_dpo.files import InputError
-from mcts_dpo.problems import Problem
-from mcts_dpo.prompts import PromptSettings
-from mcts_dpo.search import FaithfulSettings, Forest, SearchSettings, SelfEvaluationSettings, search
+from mcts_dpo.common.errors import InputError
+from mcts_dpo.common.settings import load_settings
+from mcts_dpo.data import Problem
+from mcts_dpo.models.prompts import PromptSettings
+from mcts_dpo.search import FaithfulSettings, Forest, SearchSettings, SelfEvaluationSettings, search_problems
 from mcts_dpo.search.faithful import confidence_value, outcome_value, reference_steps
 from mcts_dpo.search.gumbel import considered_visits, gumbel_noise
 from mcts_dpo.search.invariants import violations
@@ -21,7 +22,6 @@ from mcts_dpo.search.mcts import admit
 from mcts_dpo.search.runner import Runner
 from mcts_dpo.search.state import begin
 from mcts_dpo.search.stopping import advance_or_end, is_decided
-from mcts_dpo.settings import load_settings
 from tests.reference.engine import TOKENIZER, AutomatonEngine
 from tests.search.support import PROBLEMS, PROMPT
 from tests.search.test_runner import ShuffledEngine
@@ -31,7 +31,7 @@ WIDE = SearchSettings(simulations=24, children=4, max_tokens=40, max_step_tokens
 
 def grow(seed: int = 6, **changes: object) -> Forest:
     settings = WIDE.model_copy(update=changes)
-    forest = search(PROBLEMS, AutomatonEngine(seed), prompt=PROMPT, settings=settings)
+    forest = search_problems(PROBLEMS, AutomatonEngine(seed), prompt=PROMPT, settings=settings)
     assert violations(forest, settings) == []
     return forest
 

@@ -15,16 +15,16 @@ from hypothesis import HealthCheck, example, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
+from mcts_dpo.data import Problem
 from mcts_dpo.engines import load_engine
 from mcts_dpo.engines.base import Completion, Engine, Occupancy, Request
 from mcts_dpo.engines.coroutine import Call, Coroutine, RequestError, Returned, Work, call, completions, side_by_side
 from mcts_dpo.engines.retry import EngineDiedError, RetryingEngine
 from mcts_dpo.engines.settings import EngineSettings
-from mcts_dpo.engines.transformers import TransformersEngine
-from mcts_dpo.models import load_model, load_tokenizer
-from mcts_dpo.problems import Problem
-from mcts_dpo.prompts import prompt_tokens
-from mcts_dpo.search import Forest, RunnerClock, SearchSettings, SelfEvaluationSettings, search
+from mcts_dpo.engines.transformers.engine import TransformersEngine
+from mcts_dpo.models.loading import load_model, load_tokenizer
+from mcts_dpo.models.prompts import prompt_tokens
+from mcts_dpo.search import Forest, RunnerClock, SearchSettings, SelfEvaluationSettings, search_problems
 from mcts_dpo.search.invariants import violations
 from mcts_dpo.search.journal import Journal, identity
 from mcts_dpo.search.mcts import admit
@@ -83,8 +83,10 @@ def said_of(forest: Forest, settings: SearchSettings) -> Forest:
 @given(every_rule, st.integers(0, 1000), st.integers(0, 1000), st.integers(1, 9))
 def test_both_schedules_grow_the_same_trees(settings: SearchSettings, seed: int, order: int, alive: int) -> None:
     settings = settings.model_copy(update={"parallel_leaves": 1})
-    expected = search(MANY, AutomatonEngine(seed), prompt=PROMPT, settings=settings)
-    found = search(MANY, ShuffledEngine(order, seed), prompt=PROMPT, settings=asynchronous(settings, alive=alive))
+    expected = search_problems(MANY, AutomatonEngine(seed), prompt=PROMPT, settings=settings)
+    found = search_problems(
+        MANY, ShuffledEngine(order, seed), prompt=PROMPT, settings=asynchronous(settings, alive=alive)
+    )
     assert said_of(found, settings) == expected
 
 
@@ -94,7 +96,7 @@ def test_with_several_leaves_out_every_forest_is_sound(
     settings: SearchSettings, seed: int, order: int, alive: int
 ) -> None:
     settings = asynchronous(settings, alive=alive)
-    forest = search(PROBLEMS, ShuffledEngine(order, seed), prompt=PROMPT, settings=settings)
+    forest = search_problems(PROBLEMS, ShuffledEngine(order, seed), prompt=PROMPT, settings=settings)
     assert_sound(forest, settings)
     assert {tree.status for tree in forest.trees} <= {"simulations", "budget", "exhausted", "decided", "advanced"}
 
@@ -102,7 +104,7 @@ def test_with_several_leaves_out_every_forest_is_sound(
 @pytest.mark.parametrize("settings", [WIDE, JUDGED, STEPS])
 def test_only_so_many_trees_are_alive_and_each_end_lets_the_next_in(settings: SearchSettings) -> None:
     engine = ShuffledEngine(1)
-    forest = search(MANY, engine, prompt=PROMPT, settings=asynchronous(settings, alive=3))
+    forest = search_problems(MANY, engine, prompt=PROMPT, settings=asynchronous(settings, alive=3))
     roots = [tuple(tree.prompt_tokens) for tree in forest.trees]
     first: list[int] = []
     for request in engine.requests:
@@ -120,15 +122,16 @@ def test_only_so_many_trees_are_alive_and_each_end_lets_the_next_in(settings: Se
 def test_parallel_leaves_put_several_leaves_out() -> None:
     settings = asynchronous(STEPS, alive=8, simulations=24, max_depth=8, max_tokens=60)
     alone, together = ShuffledEngine(2), ShuffledEngine(2)
-    search(PROBLEMS[:1], alone, prompt=PROMPT, settings=settings)
-    search(PROBLEMS[:1], together, prompt=PROMPT, settings=settings.model_copy(update={"parallel_leaves": 4}))
+    search_problems(PROBLEMS[:1], alone, prompt=PROMPT, settings=settings)
+    search_problems(PROBLEMS[:1], together, prompt=PROMPT, settings=settings.model_copy(update={"parallel_leaves": 4}))
     assert max(alone.busy) == 1
     assert max(together.busy) > 2
 
 
 def test_the_bytes_say_nothing_of_the_order() -> None:
     forests = [
-        search(MANY, ShuffledEngine(order), prompt=PROMPT, settings=asynchronous(JUDGED, alive=4)) for order in range(4)
+        search_problems(MANY, ShuffledEngine(order), prompt=PROMPT, settings=asynchronous(JUDGED, alive=4))
+        for order in range(4)
     ]
     assert all(forest == forests[0] for forest in forests)
     tree = forests[0].tree[len(MANY) :]
@@ -138,7 +141,7 @@ def test_the_bytes_say_nothing_of_the_order() -> None:
 def test_refused_and_roomless_problems_fail_and_the_others_go_on() -> None:
     problems = [Problem("long", "a" * 60, "1"), PROBLEMS[0], Problem("bad", "a;b", "1"), PROBLEMS[2]]
     engine = ShuffledEngine(3, context=50, refused=PIECES.index(";"))
-    forest = search(problems, engine, prompt=PROMPT, settings=asynchronous(WIDE, alive=2, parallel_leaves=2))
+    forest = search_problems(problems, engine, prompt=PROMPT, settings=asynchronous(WIDE, alive=2, parallel_leaves=2))
     assert [tree.status == "failed" for tree in forest.trees] == [True, False, True, False]
     assert "leaves no room" in forest.trees[0].reason
     assert forest.trees[2].reason == f"refused: token {PIECES.index(';')}"
@@ -153,19 +156,19 @@ def test_an_engine_that_loses_a_request_is_an_error() -> None:
 
     for settings in (WIDE, asynchronous(WIDE)):
         with pytest.raises(RuntimeError, match="the engine lost"):
-            search(PROBLEMS, Forgetful(6), prompt=PROMPT, settings=settings)
+            search_problems(PROBLEMS, Forgetful(6), prompt=PROMPT, settings=settings)
 
 
 def test_the_clock_tells_the_engine_from_the_rest() -> None:
     for settings in (JUDGED, asynchronous(JUDGED)):
         clock = RunnerClock()
-        search(PROBLEMS, AutomatonEngine(6), prompt=PROMPT, settings=settings, clock=clock)
+        search_problems(PROBLEMS, AutomatonEngine(6), prompt=PROMPT, settings=settings, clock=clock)
         assert clock.engine > 0.0
         assert clock.other > 0.0
         assert clock.polls > 0
         assert 0.0 < clock.bookkeeping_share < 1.0
         before = clock.polls
-        search(PROBLEMS, AutomatonEngine(6), prompt=PROMPT, settings=settings, clock=clock)
+        search_problems(PROBLEMS, AutomatonEngine(6), prompt=PROMPT, settings=settings, clock=clock)
         assert clock.polls > before
     assert RunnerClock().bookkeeping_share == 0.0
 
@@ -204,9 +207,9 @@ def test_an_engine_that_dies_and_lives_again_changes_no_tree(schedule: str, wher
     """What was under way is sent again; a failure that lasts for one answer is none of the request's."""
     settings = JUDGED.model_copy(update={"schedule": schedule, "alive": 3, "simulations": 60})
     engine = Dying(where, {"poll": {30, 60}, "submit": {30, 200}, "answer": {30, 45}}[where])
-    found = search(MANY, engine, prompt=PROMPT, settings=settings)
+    found = search_problems(MANY, engine, prompt=PROMPT, settings=settings)
     assert engine.died > 1
-    assert found == search(MANY, AutomatonEngine(6), prompt=PROMPT, settings=settings)
+    assert found == search_problems(MANY, AutomatonEngine(6), prompt=PROMPT, settings=settings)
 
 
 class Poisoned(ShuffledEngine):
@@ -239,8 +242,8 @@ def test_a_problem_that_the_engine_dies_of_fails_and_the_rest_goes_on(schedule: 
     settings = JUDGED.model_copy(update={"schedule": schedule, "alive": 4})
     poison = prompt_tokens(MANY[3], AutomatonEngine(6).tokenizer, PROMPT)
     engine = Poisoned(where, tuple(poison))
-    found = search(MANY, engine, prompt=PROMPT, settings=settings)
-    clean = search(MANY, AutomatonEngine(6), prompt=PROMPT, settings=settings)
+    found = search_problems(MANY, engine, prompt=PROMPT, settings=settings)
+    clean = search_problems(MANY, AutomatonEngine(6), prompt=PROMPT, settings=settings)
     assert found.trees[3].status == "failed"
     assert found.trees[3].reason == "the engine crashed on this request, twice or more (OSError: the device is gone)"
     assert 2 <= engine.died <= 4
@@ -290,7 +293,7 @@ def test_an_engine_that_is_dead_ends_the_search(schedule: str, where: str) -> No
     settings = JUDGED.model_copy(update={"schedule": schedule, "alive": 3, "simulations": 60})
     reason = "cannot be reached, tried 6 times" if where == "answer" else "OSError: the device is gone"
     with pytest.raises(EngineDiedError) as died:
-        search(MANY, Dying(where, range(30, 10**9)), prompt=PROMPT, settings=settings)
+        search_problems(MANY, Dying(where, range(30, 10**9)), prompt=PROMPT, settings=settings)
     assert str(died.value) == f"the engine serves nothing any more ({reason})"
 
 
@@ -301,7 +304,7 @@ def test_a_model_of_nan_fails_its_problems_and_not_the_search(schedule: str, toy
     with torch.no_grad():
         model.get_output_embeddings().weight.fill_(torch.nan)
     engine = TransformersEngine(model, load_tokenizer(toy_world.policy), EngineSettings(slots=4, threads=1))
-    found = search(PROBLEMS, engine, prompt=PROMPT, settings=JUDGED.model_copy(update={"schedule": schedule}))
+    found = search_problems(PROBLEMS, engine, prompt=PROMPT, settings=JUDGED.model_copy(update={"schedule": schedule}))
     assert {tree.status for tree in found.trees} == {"failed"}
     assert all(re.fullmatch(r"the model's logits after \d+ tokens are NaN or infinite", t.reason) for t in found.trees)
 

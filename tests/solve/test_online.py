@@ -9,8 +9,8 @@ from hypothesis import HealthCheck, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
-from mcts_dpo.files import InputError
-from mcts_dpo.problems import Problem
+from mcts_dpo.common.errors import InputError
+from mcts_dpo.data import Problem
 from mcts_dpo.search import SearchSettings
 from mcts_dpo.solve import STRATEGIES, Asked, OnlineSolver, Solution, Strategy, solve_problems
 from mcts_dpo.solve.solution import split_text

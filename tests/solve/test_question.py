@@ -12,14 +12,14 @@ import torch
 from mcts_dpo.engines import load_engine
 from mcts_dpo.engines.base import Request, Sample
 from mcts_dpo.engines.coroutine import Coroutine, completions
-from mcts_dpo.models import load_model, load_tokenizer, tokenizer_digest, weights_digest
+from mcts_dpo.models.loading import load_model, load_tokenizer, tokenizer_digest, weights_digest
+from mcts_dpo.models.value_head import ValueModel, save
 from mcts_dpo.search import SearchSettings
 from mcts_dpo.search.runner import run
 from mcts_dpo.search.settings import SelfEvaluationSettings, ValueRewardSettings
 from mcts_dpo.solve import Strategy, budget_to_settings, solve_problems
 from mcts_dpo.solve.budgets import judgement_weights
 from mcts_dpo.solve.question import Question, judgements, make_question
-from mcts_dpo.values import ValueModel, save
 from tests.conftest import ToyWorld
 
 BUDGET = 160

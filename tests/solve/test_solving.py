@@ -10,10 +10,10 @@ from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
+from mcts_dpo.common.errors import InputError
+from mcts_dpo.data import Problem
 from mcts_dpo.engines.base import Request
-from mcts_dpo.files import InputError
-from mcts_dpo.problems import Problem
-from mcts_dpo.prompts import PromptSettings
+from mcts_dpo.models.prompts import PromptSettings
 from mcts_dpo.search import SearchSettings, SelfEvaluationSettings, tree_answer
 from mcts_dpo.solve import (
     STRATEGIES,

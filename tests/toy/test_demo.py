@@ -8,8 +8,8 @@ from pathlib import Path
 
 from rich.console import Console
 
-from mcts_dpo.files import read_json
-from mcts_dpo.problems import load_problems, overlap
+from mcts_dpo.common.files import read_json
+from mcts_dpo.data import load_problems, overlap
 from mcts_dpo.toy.demo import demo, show
 from tests.conftest import ToyWorld
 

@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 import torch
 
+from mcts_dpo.common.errors import InputError
 from mcts_dpo.engines import EngineSettings, load_engine
 from mcts_dpo.evaluation import EvaluationSettings, evaluate
-from mcts_dpo.files import InputError
-from mcts_dpo.models import load_model, load_tokenizer
-from mcts_dpo.prompts import prompt_tokens, self_evaluation, split_steps
+from mcts_dpo.models.loading import load_model, load_tokenizer
+from mcts_dpo.models.prompts import prompt_tokens, self_evaluation, split_steps
 from mcts_dpo.toy.policy import WarmStartSettings, _lessons, _rate, self_evaluation_auc, toy_prompt, warm_start
 from mcts_dpo.toy.tokenizer import toy_tokenizer
 from mcts_dpo.toy.world import Habits, demonstrations, judgements, make_problems

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from transformers import AutoTokenizer
 
-from mcts_dpo.models import tokenizer_digest
+from mcts_dpo.models.loading import tokenizer_digest
 from mcts_dpo.toy.tokenizer import toy_tokenizer
 from mcts_dpo.toy.world import generate
 from verifiers import extract_answer

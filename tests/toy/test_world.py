@@ -10,8 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mcts_dpo.files import InputError, seed_from
-from mcts_dpo.problems import Problem
+from mcts_dpo.common.errors import InputError
+from mcts_dpo.common.files import seed_from
+from mcts_dpo.data import Problem
 from mcts_dpo.toy.world import (
     LARGEST,
     NO_HABITS,

@@ -17,7 +17,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
-from mcts_dpo.cli import main
+from mcts_dpo.cli.app import main
 from mcts_dpo.training import TrainingSettings, train
 
 

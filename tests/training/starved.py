@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from torch.nn.modules.module import register_module_forward_pre_hook
 
-from mcts_dpo.cli import main
+from mcts_dpo.cli.app import main
 
 if __name__ == "__main__":
     torch.set_num_threads(1)

@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from mcts_dpo.cli import main
+from mcts_dpo.cli.app import main
 from mcts_dpo.preferences import PreferenceSettings, extract_pairs
 from mcts_dpo.search import Forest
 from tests.training.world import digest_of, pairs_of, random_rows, tiny_policy

@@ -9,8 +9,8 @@ import torch
 from peft import PeftModel
 from safetensors.torch import load_file
 
-from mcts_dpo.files import InputError
-from mcts_dpo.models import load_model, load_tokenizer, stored_dtype
+from mcts_dpo.common.errors import InputError
+from mcts_dpo.models.loading import load_model, load_tokenizer, stored_dtype
 from mcts_dpo.training import LoraSettings, TrainingSettings, train
 from mcts_dpo.training.checkpoints import load_trainable, save_policy
 from tests.training.world import digest_of, pairs_of, random_rows, tiny_policy

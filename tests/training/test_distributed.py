@@ -13,8 +13,8 @@ import torch
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
-from mcts_dpo.cli import main
-from mcts_dpo.models import load_model
+from mcts_dpo.cli.app import main
+from mcts_dpo.models.loading import load_model
 from tests.training.world import digest_of, pairs_of, random_rows, tiny_policy
 
 # Two epochs of three updates; of a single row, six of one.

@@ -14,12 +14,13 @@ from transformers.models.llama.modeling_llama import LlamaRMSNorm
 from transformers.models.mistral.modeling_mistral import MistralRMSNorm
 from transformers.models.qwen3.modeling_qwen3 import Qwen3RMSNorm
 
-from mcts_dpo.files import InputError
-from mcts_dpo.training import TrainingSettings, attention, logprobs
-from mcts_dpo.training.batches import Sequences, sequences
-from mcts_dpo.training.lessons import Lessons
+from mcts_dpo.common.errors import InputError
+from mcts_dpo.training import TrainingSettings, logprobs
+from mcts_dpo.training.attention import tree as attention
+from mcts_dpo.training.data.batches import Sequences, sequences
+from mcts_dpo.training.data.collate import Lessons
+from mcts_dpo.training.data.packing import Packed, pack
 from mcts_dpo.training.logprobs import check_packable, score
-from mcts_dpo.training.packing import Packed, pack
 from mcts_dpo.training.tasks import PolicyTask
 from tests.training.world import VOCABULARY, tiny_model
 

@@ -14,8 +14,8 @@ from transformers import (
     T5ForConditionalGeneration,
 )
 
-from mcts_dpo.files import InputError
-from mcts_dpo.training.batches import Sequences, make_batch, sequences
+from mcts_dpo.common.errors import InputError
+from mcts_dpo.training.data.batches import Sequences, make_batch, sequences
 from mcts_dpo.training.logprobs import check_readable, score
 from tests.training.world import VOCABULARY, naive_logprobs, random_rows, tiny_model
 

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import torch
 
-from mcts_dpo.files import InputError
+from mcts_dpo.common.errors import InputError
 from mcts_dpo.training import TrainingSettings, train
 from mcts_dpo.training.memory import out_of_memory
 from tests.training.world import digest_of, pairs_of, random_rows, tiny_policy

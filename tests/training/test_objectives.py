@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 import torch
 
-from mcts_dpo.files import InputError
+from mcts_dpo.common.errors import InputError
 from mcts_dpo.training import losses
-from mcts_dpo.training.batches import forward_passes, make_batch
-from mcts_dpo.training.lessons import LISTS, Lessons, load_lessons
+from mcts_dpo.training.data.batches import forward_passes, make_batch
+from mcts_dpo.training.data.collate import LISTS, Lessons, load_lessons
 from mcts_dpo.training.logprobs import score
 from mcts_dpo.training.objectives import (
     beta_of,

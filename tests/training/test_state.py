@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 import torch
 
-from mcts_dpo.files import InputError
+from mcts_dpo.common.errors import InputError
 from mcts_dpo.training import LoraSettings, TrainingSettings, train
 from mcts_dpo.training.settings import TrainingSettings as Settings
 from mcts_dpo.training.state import data_digest

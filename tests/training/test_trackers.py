@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from mcts_dpo.files import InputError
+from mcts_dpo.common.errors import InputError
 from mcts_dpo.training import TrainingSettings, train
 from tests.training.world import digest_of, pairs_of, random_rows, tiny_policy
 

@@ -10,16 +10,16 @@ import numpy as np
 import pytest
 import torch
 
+from mcts_dpo.common.errors import InputError
 from mcts_dpo.engines import load_engine
-from mcts_dpo.files import InputError
+from mcts_dpo.models.value_head import ValueModel
 from mcts_dpo.preferences import Pairs, Siblings, extract_pairs, extract_siblings
-from mcts_dpo.search import SearchSettings, search
+from mcts_dpo.search import SearchSettings, search_problems
 from mcts_dpo.search.settings import ValueRewardSettings
 from mcts_dpo.solve import solve_question
 from mcts_dpo.toy.world import make_problems
 from mcts_dpo.training import LoraSettings, TrainingSettings, train_value
 from mcts_dpo.training.value_model import ValueTask, value_lessons
-from mcts_dpo.values import ValueModel
 from tests.conftest import ToyWorld
 from tests.training.world import digest_of, pairs_of, random_rows, solutions_of, tiny_model, tiny_policy
 
@@ -101,7 +101,7 @@ def test_on_held_out_trees_it_ranks_better_than_chance_and_a_search_uses_it(
     config = toy_world.config
     engine = load_engine(toy_world.policy, settings=config.engine)
     forests = [
-        search(problems, engine, prompt=config.prompt, settings=config.search)
+        search_problems(problems, engine, prompt=config.prompt, settings=config.search)
         for problems in (make_problems(80, seed=7, events=(1,)), make_problems(60, seed=8, events=(1,)))
     ]
     preferences = config.preferences.model_copy(update={"min_gap": 0.2})

@@ -11,9 +11,9 @@ import torch
 from tokenizers import AddedToken, Tokenizer, models, pre_tokenizers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from mcts_dpo.models import load_tokenizer, tokenizer_digest
-from mcts_dpo.preferences.columns import OBSERVED
+from mcts_dpo.models.loading import load_tokenizer, tokenizer_digest
 from mcts_dpo.preferences.dataset import Pairs, Siblings, Solutions
+from mcts_dpo.preferences.typed_table import OBSERVED
 
 VOCABULARY = 31
 Tokens = Sequence[int]

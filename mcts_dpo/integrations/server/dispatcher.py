@@ -17,8 +17,8 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from mcts_dpo.common.errors import InputError
 from mcts_dpo.engines.base import Engine, Occupancy
-from mcts_dpo.files import InputError
 from mcts_dpo.integrations.server.line import Line
 from mcts_dpo.integrations.server.stops import before_stop
 from mcts_dpo.solve.online import DIED, Asked, OnlineSolver

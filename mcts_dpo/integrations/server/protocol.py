@@ -15,11 +15,12 @@ from typing import Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from mcts_dpo.files import InputError, seed_from
-from mcts_dpo.problems import Problem
-from mcts_dpo.prompts import Example, PromptSettings
+from mcts_dpo.common.errors import InputError
+from mcts_dpo.common.files import seed_from
+from mcts_dpo.common.settings import nearest
+from mcts_dpo.data import Problem
+from mcts_dpo.models.prompts import Example, PromptSettings
 from mcts_dpo.search.settings import SearchSettings
-from mcts_dpo.settings import nearest
 from mcts_dpo.solve import Asked, Strategy, StrategySettings
 from mcts_dpo.solve.question import PromptTexts
 

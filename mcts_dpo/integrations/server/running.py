@@ -19,19 +19,20 @@ from typing import TYPE_CHECKING, Any
 
 import uvicorn
 
+from mcts_dpo.common.errors import InputError
+from mcts_dpo.common.files import digest
+from mcts_dpo.common.interrupts import end_at_once, left_to_others
 from mcts_dpo.engines import Engine, load_engine
-from mcts_dpo.files import InputError, digest
 from mcts_dpo.integrations.server.app import Service, create_app
 from mcts_dpo.integrations.server.dispatcher import Dispatcher
 from mcts_dpo.integrations.server.line import extra_places
 from mcts_dpo.integrations.server.protocol import CHOICES, CompletionRequest, Serving, completion_questions
 from mcts_dpo.integrations.server.settings import ServerSettings
-from mcts_dpo.interrupts import end_at_once, left_to_others
 from mcts_dpo.search.runner import slots_of
 from mcts_dpo.solve import OnlineSolver
 
 if TYPE_CHECKING:
-    from mcts_dpo.config import StageConfig
+    from mcts_dpo.pipeline.config import StageConfig
 
 _log = logging.getLogger(__name__)
 _LAST_WORDS = 5.0

@@ -7,7 +7,7 @@ from typing import Self
 
 from pydantic import Field, field_validator, model_validator
 
-from mcts_dpo.settings import Settings
+from mcts_dpo.common.settings import Settings
 from mcts_dpo.solve.registry import Chosen
 
 

@@ -17,7 +17,7 @@ from itertools import count
 
 from mcts_dpo.engines.base import Completion, Request
 from mcts_dpo.engines.coroutine import Coroutine, completions
-from mcts_dpo.prompts import step_stops
+from mcts_dpo.models.prompts import step_stops
 from mcts_dpo.search.expansion import normalised, step_texts
 from mcts_dpo.search.mcts import meets_stop
 from mcts_dpo.search.rewards import ends_with_answer, outcome

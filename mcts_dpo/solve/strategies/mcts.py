@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING
 
 from mcts_dpo.engines.coroutine import Coroutine
 from mcts_dpo.search.answers import mean_logprob, tree_answer, voting_leaves
-from mcts_dpo.search.forest import LENGTH, Forest
 from mcts_dpo.search.mcts import grow_tree
 from mcts_dpo.search.state import SearchState, begin
+from mcts_dpo.search.tree import LENGTH, Forest
 from mcts_dpo.solve.budgets import BudgetedSettings
 from mcts_dpo.solve.question import Question
 from mcts_dpo.solve.solution import Solution
@@ -45,7 +45,7 @@ def _grown(state: SearchState) -> Coroutine[Solution]:
 
 @lru_cache(maxsize=8)
 def _digest(tokenizer: PreTrainedTokenizerBase) -> str:
-    from mcts_dpo.models import tokenizer_digest  # not before a model is there: it brings torch along
+    from mcts_dpo.models.loading import tokenizer_digest  # not before a model is there: it brings torch along
 
     return tokenizer_digest(tokenizer)
 

@@ -8,10 +8,10 @@ import urllib.request
 
 import pytest
 
+from mcts_dpo.common.errors import InputError
+from mcts_dpo.common.settings import load_settings
 from mcts_dpo.engines import Engine, load_engine
-from mcts_dpo.files import InputError
 from mcts_dpo.integrations.server.settings import ServerSettings
-from mcts_dpo.settings import load_settings
 from tests.conftest import ToyWorld
 from tests.integrations.server.asking import CHAT, answered, chat, post
 from tests.integrations.serving import Served, stage, thread

@@ -13,11 +13,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from mcts_dpo.common.errors import InputError
+from mcts_dpo.common.settings import load_settings
 from mcts_dpo.engines import Engine, load_engine
-from mcts_dpo.files import InputError
 from mcts_dpo.integrations.server.line import Line, extra_places
 from mcts_dpo.integrations.server.settings import ServerSettings
-from mcts_dpo.settings import load_settings
 from tests.conftest import ToyWorld
 from tests.integrations.server.asking import CHAT, COMPLETIONS, answered, ask, chat, connect, head
 from tests.integrations.serving import stage, thread

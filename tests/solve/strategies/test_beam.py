@@ -7,10 +7,10 @@ from itertools import pairwise
 import pytest
 
 from benchmarks.driving import complete
+from mcts_dpo.common.files import seed_from
 from mcts_dpo.engines.base import Request
-from mcts_dpo.files import seed_from
-from mcts_dpo.prompts import prompt_tokens, self_evaluation
-from mcts_dpo.search import SearchSettings, search, tree_answer
+from mcts_dpo.models.prompts import prompt_tokens, self_evaluation
+from mcts_dpo.search import SearchSettings, search_problems, tree_answer
 from mcts_dpo.solve import StrategySettings, budget_to_settings, solve_problems
 from tests.reference.engine import EOS, AutomatonEngine
 from tests.search.support import PROBLEMS, PROMPT
@@ -92,7 +92,7 @@ def test_mcts_is_the_tree_search_in_solve_mode_with_self_evaluation() -> None:
     found = solve_problems(PROBLEMS, AutomatonEngine(3), [("mcts", 200)], prompt=PROMPT, search=SETTINGS)["mcts", 200]
     chosen = budget_to_settings(200, SETTINGS).search
     assert (chosen.budget, chosen.self_evaluation.weight) == (200, 1.0)
-    forest = search(PROBLEMS, AutomatonEngine(3), prompt=PROMPT, settings=chosen, mode="solve")
+    forest = search_problems(PROBLEMS, AutomatonEngine(3), prompt=PROMPT, settings=chosen, mode="solve")
     for tree, attempt in enumerate(found):
         assert attempt.answer == tree_answer(forest, tree).answer
         assert attempt.tokens == forest.trees[tree].generated <= 200

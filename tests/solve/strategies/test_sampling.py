@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 
 from benchmarks.driving import complete
+from mcts_dpo.common.files import seed_from
 from mcts_dpo.engines.base import Request
-from mcts_dpo.files import seed_from
-from mcts_dpo.prompts import prompt_tokens, self_evaluation
+from mcts_dpo.models.prompts import prompt_tokens, self_evaluation
 from mcts_dpo.search import SearchSettings
 from mcts_dpo.solve import solve_problems
 from mcts_dpo.solve.strategies.sampling import answer_from

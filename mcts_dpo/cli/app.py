@@ -1,0 +1,493 @@
+"""The command line: parse, call one function, print. Nothing is computed here.
+
+Exit codes: 0; 2 for input that its giver can mend (one line on stderr); 75 where the same command goes on by itself
+(memory ran out in a model in shards); 1 for any other failure; 130 when interrupted (what was finished stays finished).
+`--debug` before the command shows tracebacks.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from contextlib import ExitStack
+from dataclasses import asdict
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from mcts_dpo.cli import integrations
+from mcts_dpo.cli import show as viewing
+from mcts_dpo.cli.common import (
+    ConfigOption,
+    ModelOption,
+    Overrides,
+    ProblemsOption,
+    engine_of,
+    load_extension,
+    load_named_problems,
+    policy_named,
+    stage_config,
+)
+from mcts_dpo.cli.exits import run_app
+from mcts_dpo.common.console import err_console, live_progress, out_console, say, say_json
+from mcts_dpo.common.errors import InputError
+from mcts_dpo.common.files import require_encodable, write_json
+from mcts_dpo.common.progress import tracked
+
+app = typer.Typer(
+    name="mcts-dpo",
+    help="Step-level reasoning by tree search, and self-training on the preferences that the trees reveal.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+JsonFlag = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
+
+
+class PairsFormat(StrEnum):
+    """What `pairs` writes."""
+
+    tables = "tables"
+    trl = "trl"
+
+
+# Heavy libraries are imported inside the commands, so that `--help` and usage errors answer at once.
+
+
+def _main_process() -> bool:
+    """Whether this process speaks for all that `torchrun` started together."""
+    return int(os.environ.get("RANK", "0")) == 0
+
+
+@app.command()
+def demo(
+    out: Annotated[Path, typer.Option(help="Run directory.")] = Path("runs/demo"),
+    seed: Annotated[int, typer.Option(help="Of everything random.", min=0)] = 0,
+    as_json: JsonFlag = False,
+) -> None:
+    """Watch a tiny policy improve itself on the built-in arithmetic world, in about five minutes."""
+    with live_progress(err_console) as progress:
+        progress("start", 0, 0)
+        from mcts_dpo.toy.demo import demo as run_demo
+        from mcts_dpo.toy.demo import show
+
+        summary = run_demo(out, seed=seed, progress=progress)
+    if as_json:
+        say_json(asdict(summary))
+    else:
+        show(out, summary, out_console)
+
+
+@app.command()
+def run(
+    out: Annotated[Path, typer.Option("--out", "-o", help="Run directory; the same command continues it.")],
+    overrides: Overrides = None,
+    config: ConfigOption = None,
+    recipe: Annotated[
+        str | None, typer.Option(help="Start from a published method (see `mcts-dpo recipes`), or a .yaml file of one.")
+    ] = None,
+    force: Annotated[
+        bool, typer.Option("--force", help="Go on with changed settings; what is finished stays as it is.")
+    ] = False,
+    ray: Annotated[
+        str | None,
+        typer.Option(
+            "--ray", metavar="ADDRESS", help="Search on a Ray cluster: HOST:PORT, auto, local or local:WORKERS."
+        ),
+    ] = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """Search, train, evaluate, round after round."""
+    from mcts_dpo.common.settings import load_settings
+    from mcts_dpo.pipeline.config import RunConfig
+    from mcts_dpo.pipeline.recipes import load_recipe, recipe_config
+
+    if recipe:
+        settings = recipe_config(load_recipe(recipe), config, overrides or [])
+    else:
+        settings = load_settings(RunConfig, config, overrides or [], "run")
+    with ExitStack() as stack:
+        progress = stack.enter_context(live_progress(err_console))
+        progress("start", 0, 0)
+        from mcts_dpo.pipeline.rounds import Workers
+        from mcts_dpo.pipeline.rounds import run as run_rounds
+        from mcts_dpo.report import load_run, summary_text, write_report
+
+        workers = Workers()
+        if ray is not None:
+            from mcts_dpo.integrations.ray import ray_workers
+
+            workers = stack.enter_context(ray_workers(ray))
+        result = run_rounds(settings, out, workers=workers, force=force, progress=progress)
+        record = load_run(out)
+        write_report(record, progress)
+    if as_json:
+        say_json({"baseline": result.baseline, "rounds": list(result.rounds), "policy": result.policy})
+    else:
+        out_console.print(summary_text(record))
+        say(f"Policy: {result.policy}")
+
+
+@app.command()
+def problems(
+    source: Annotated[str, typer.Argument(help="A file (JSONL, CSV, Parquet) or the name of a hub data set.")],
+    overrides: Overrides = None,
+    out: Annotated[Path | None, typer.Option("--out", "-o", help="Write them as JSONL.")] = None,
+    against: Annotated[str | None, typer.Option(help="Another problem set that must not share questions.")] = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """Load, check and convert a problem set (settings: format, split, subset, columns, limit, …)."""
+    from mcts_dpo.common.settings import load_settings
+    from mcts_dpo.data import ProblemSettings, load_problems, overlap, save_problems, unparsable_answers
+
+    settings = load_settings(ProblemSettings, {"source": source}, overrides or [], "problems")
+    with live_progress(err_console) as progress:
+        progress("load", 0, 0)
+        found = load_problems(settings)
+        progress("check", 0, 0)
+        unparsable = unparsable_answers(found)
+        shared = overlap(found, load_problems(against)) if against else []
+    report: dict[str, Any] = {
+        "problems": len(found),
+        "without_answer": sum(problem.answer is None for problem in found),
+        "unparsable_answers": [problem.id for problem in unparsable],
+    }
+    if against:
+        report["shared_with_other"] = [list(pair) for pair in shared]
+    if out:
+        save_problems(out, found)
+        report["written"] = str(out)
+    if as_json:
+        say_json(report)
+        return
+    first = found[0]
+    say(f"{len(found)} problems; {report['without_answer']} without an answer.")
+    if unparsable:
+        named = ", ".join(f"{problem.id} ({problem.answer!r})" for problem in unparsable[:5])
+        say(f"{len(unparsable)} answers cannot be parsed; they are kept and only match themselves: {named}")
+    if against:
+        say(f"{len(shared)} questions are shared with {against}.")
+    say(f"First: {first.id}\n{first.question}\n→ {first.answer}")
+
+
+@app.command()
+def search(
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder for the trees, one Parquet file per shard.")],
+    overrides: Overrides = None,
+    model: ModelOption = None,
+    problems: ProblemsOption = None,
+    config: ConfigOption = None,
+    shard_size: Annotated[int, typer.Option(help="Problems per shard; a finished shard is not repeated.", min=1)] = 32,
+    seed: Annotated[int | None, typer.Option(help="Of the samples; else search.seed.", min=0)] = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """Grow one tree per problem. Here no tree waits for another unless search.schedule=synchronous is given."""
+    from mcts_dpo.search import policy_fingerprint, search_shards
+    from mcts_dpo.search.tree_io import tree_infos
+
+    settings = stage_config(config, overrides)
+    items = load_named_problems(settings, problems, "train")
+    policy = policy_named(settings, model)
+    changes: dict[str, Any] = {} if seed is None else {"seed": seed}
+    if "schedule" not in settings.search.model_fields_set:
+        changes["schedule"] = "asynchronous"
+    search_settings = settings.search.model_copy(update=changes)
+    with live_progress(err_console) as progress:
+        shards = search_shards(
+            items,
+            lambda: engine_of(policy, settings, progress),
+            out,
+            shard_size=shard_size,
+            prompt=settings.prompt,
+            settings=search_settings,
+            policy=policy_fingerprint(policy),
+            progress=progress,
+        )
+    infos = [info for shard in shards for info in tree_infos(shard)]
+    failed = {info.problem_id: info.reason for info in infos if info.status == "failed"}
+    if as_json:
+        say_json({"trees": len(infos), "failed": failed, "files": [str(shard) for shard in shards]})
+        return
+    say(f"{len(infos)} trees in {len(shards)} files under {out}")
+    for reason in dict.fromkeys(failed.values()):
+        those = [problem for problem, why in failed.items() if why == reason]
+        named = ", ".join(those[:5]) + (", …" if len(those) > 5 else "")
+        say(f"{len(those)} of them failed: {reason} ({named})")
+
+
+@app.command()
+def pairs(
+    trees: Annotated[list[Path], typer.Argument(help="Tree files, or folders of them.")],
+    out: Annotated[
+        Path, typer.Option("--out", "-o", help="Folder for pairs.parquet, siblings.parquet, solutions.parquet.")
+    ],
+    config: ConfigOption = None,
+    setting: Annotated[list[str] | None, typer.Option("--set", help="A setting, as preferences.name=value.")] = None,
+    format_: Annotated[
+        PairsFormat, typer.Option("--format", help="tables: all columns; trl: dpo/, kto/, sft/ for TRL's own commands.")
+    ] = PairsFormat.tables,
+    card: Annotated[bool, typer.Option("--card", help="Write the data set's card, README.md, too.")] = False,
+    model: Annotated[str | None, typer.Option("--model", "-m", help="The policy's name, for the card.")] = None,
+    license_: Annotated[str, typer.Option("--license", help="The data's licence, for the card.")] = "unknown",
+    push: Annotated[str | None, typer.Option("--push", help="ORG/NAME: upload to the hub, card included.")] = None,
+    private: Annotated[bool, typer.Option("--private", help="With --push: a private data set.")] = False,
+    as_json: JsonFlag = False,
+) -> None:
+    """Turn trees into step-level preference pairs (TRL columns included), lists of siblings, and best solutions."""
+    from mcts_dpo.preferences import push_to_hub, save_tables, tables_of, write_card, write_trl
+    from mcts_dpo.search.tree_io import settings_of
+
+    settings = stage_config(config, setting)
+    files = [file for path in trees for file in (sorted(path.glob("*.parquet")) if path.is_dir() else [path])]
+    if not files:
+        raise InputError(f"{', '.join(map(str, trees))}: no tree files (*.parquet) there")
+    twice = next((file for file, times in Counter(files).items() if times > 1), None)
+    if twice is not None:
+        raise InputError(f"{twice}: given twice; accepted: each file of trees once")
+    with live_progress(err_console) as progress:
+        parts = (tables_of(file, settings.preferences) for file in tracked(progress, "pairs", files))
+        found = write_trl(out, parts) if format_ is PairsFormat.trl else save_tables(parts, out)
+    if card or push is not None or (format_ is PairsFormat.trl and found.pairs):
+        about = {"preferences": settings.preferences.model_dump(mode="json"), **settings_of(files[0])}
+        policy = model or getattr(settings, "model", None)
+        write_card(out, model=policy, license=license_, settings=about)
+    pushed = None
+    if push is not None:
+        with live_progress(err_console) as progress:
+            progress(f"upload to {push}", 0, 0)
+            pushed = push_to_hub(out, push, private=private)
+    if as_json:
+        say_json({**found._asdict(), "out": str(out), "pushed": pushed})
+        return
+    say(
+        f"{found.pairs} pairs, {found.lists} lists of siblings and {found.solutions} solutions "
+        f"from {found.trees} trees in {out}"
+    )
+    if not found.pairs:
+        gap = settings.preferences.min_gap
+        say(f"No pairs: no parent has two children whose Q differs by preferences.min_gap = {gap:g} or more.")
+    if pushed:
+        say(pushed)
+
+
+@app.command()
+def train(
+    data: Annotated[
+        str,
+        typer.Option(
+            "--data", "-d", help="Our pairs, siblings or solutions (Parquet), or TRL-style data: a file or a hub name."
+        ),
+    ],
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder for the new policy (Hugging Face format).")],
+    overrides: Overrides = None,
+    model: ModelOption = None,
+    config: ConfigOption = None,
+    value: Annotated[bool, typer.Option("--value", help="Train a value model on the policy's trunk instead.")] = False,
+    as_json: JsonFlag = False,
+) -> None:
+    """Train a policy (settings: training.objective=step_dpo|rft|…; docs/training.md says which table each learns from).
+
+    While it trains, OUT.unfinished/ holds the live log and the checkpoint from which the same command goes on when it
+    was killed; then OUT and OUT.training.jsonl appear. Under torchrun all processes train one policy together.
+    """
+    settings = stage_config(config, overrides)
+    policy = policy_named(settings, model)
+    log, board = out.parent / f"{out.name}.training.jsonl", out.parent / f"{out.name}.tensorboard"
+    with live_progress(err_console) as progress:
+        progress("load policy", 0, 0)
+        from mcts_dpo.training import train as train_policy
+        from mcts_dpo.training import train_value
+
+        if value:
+            summary = train_value(policy, Path(data), out, settings.training, log=log, board=board, progress=progress)
+        else:
+            summary = train_policy(policy, data, out, settings.training, log=log, board=board, progress=progress)
+    if not _main_process():
+        return
+    if as_json:
+        say_json(summary.as_dict())
+    else:
+        from mcts_dpo.report import training_table
+
+        out_console.print(training_table(summary.as_dict()))
+
+
+@app.command(name="eval")
+def evaluate(
+    overrides: Overrides = None,
+    model: ModelOption = None,
+    problems: ProblemsOption = None,
+    config: ConfigOption = None,
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", "-o", help="Folder for evaluation.parquet, metrics.json; with --strategy, strategies.*."),
+    ] = None,
+    against: Annotated[
+        Path | None, typer.Option(help="An evaluation.parquet of another policy on these problems: compare, paired.")
+    ] = None,
+    strategy: Annotated[
+        str | None,
+        typer.Option(
+            help="Compare at equal budgets: of greedy,majority,best-of-n,weighted,beam,dvts,mcts.", show_default=False
+        ),
+    ] = None,
+    budget: Annotated[
+        str | None, typer.Option(help="Generated tokens per problem, for instance 256,512,1024,2048.")
+    ] = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """Measure a policy (greedy, pass@k, majority@k), or with --strategy and --budget ways to spend tokens on problems.
+
+    Policy: greedy pass@1 and, with evaluation.samples=N, sampled pass@1, pass@k and majority@k.
+    Strategies: accuracy against generated tokens; solutions are sampled as search.* says. The same command continues.
+    """
+    from mcts_dpo.evaluation import Evaluation, compare
+    from mcts_dpo.evaluation import evaluate as evaluate_policy
+    from mcts_dpo.report import evaluation_table
+
+    if strategy is not None or budget is not None:
+        if against is not None:
+            raise InputError("--against compares policies; accepted: --against, or --strategy with --budget")
+        _evaluate_strategies(strategy, budget, overrides, model, problems, config, out, as_json)
+        return
+    settings = stage_config(config, overrides)
+    items = load_named_problems(settings, problems, "test")
+    other = Evaluation.load(against) if against else None
+    policy = policy_named(settings, model)
+    with live_progress(err_console) as progress:
+        engine = engine_of(policy, settings, progress)
+        result = evaluate_policy(items, engine, prompt=settings.prompt, settings=settings.evaluation, progress=progress)
+    metrics = result.summary()
+    if other:
+        metrics["against"] = compare(other, result).as_dict()
+    if out:
+        result.save(out / "evaluation.parquet")
+        write_json(out / "metrics.json", metrics)
+    if as_json:
+        say_json(metrics)
+    else:
+        out_console.print(evaluation_table(metrics))
+
+
+def _evaluate_strategies(
+    strategy: str | None,
+    budget: str | None,
+    overrides: list[str] | None,
+    model: str | None,
+    problems: str | None,
+    config: Path | None,
+    out: Path | None,
+    as_json: bool,
+) -> None:
+    """`eval --strategy`: strategies of one policy at equal budgets."""
+    from mcts_dpo.evaluation import evaluate_strategies
+    from mcts_dpo.evaluation.strategies import parse_budgets, parse_strategies
+    from mcts_dpo.report import plot_strategies, strategies_table
+    from mcts_dpo.search import policy_fingerprint
+
+    if strategy is None or budget is None:
+        absent, example = ("--budget", "256,512") if budget is None else ("--strategy", "mcts,majority")
+        raise InputError(f"no {absent}: accepted: both --strategy and --budget, for instance {absent} {example}")
+    strategies, budgets = parse_strategies(strategy), parse_budgets(budget)
+    settings = stage_config(config, overrides)
+    items = load_named_problems(settings, problems, "test")
+    policy = policy_named(settings, model)
+    with live_progress(err_console) as progress:
+        result = evaluate_strategies(
+            items,
+            engine_of(policy, settings, progress),
+            strategies,
+            budgets,
+            prompt=settings.prompt,
+            search=settings.search,
+            settings=settings.evaluation.strategies,
+            folder=out,
+            about={
+                "model": policy_fingerprint(policy),
+                "engine": settings.engine.model_dump(include={"kind", "dtype", "context", "served"}),
+            },
+            progress=progress,
+        )
+    if out:
+        result.save(out)
+        plot_strategies(result, out / "strategies.png")
+    if as_json:
+        say_json({"rows": result.rows(), "sentences": result.sentences()})
+    else:
+        out_console.print(strategies_table(result))
+
+
+@app.command()
+def solve(
+    question: Annotated[str, typer.Argument(help="The problem, in words.")],
+    overrides: Overrides = None,
+    model: ModelOption = None,
+    config: ConfigOption = None,
+    budget: Annotated[
+        int | None, typer.Option(help="Generated tokens to spend; what search.* leaves open follows from it.", min=1)
+    ] = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """Answer one question by search; print the answer, the chosen path and the tree."""
+    from mcts_dpo.search import render_tree, tree_answer
+    from mcts_dpo.solve import solve_question
+
+    require_encodable(question, "QUESTION")
+    settings = stage_config(config, overrides)
+    policy = policy_named(settings, model)
+    with live_progress(err_console) as progress:
+        engine = engine_of(policy, settings, progress)
+        solution = solve_question(
+            question,
+            engine,
+            prompt=settings.prompt,
+            search=settings.search,
+            budget=budget,
+            settings=settings.evaluation.strategies,
+            progress=progress,
+        )
+    assert solution.forest is not None
+    info = solution.forest.trees[0]
+    if as_json:
+        say_json(
+            {
+                "answer": solution.answer,
+                "weight": solution.weight,
+                "solution": solution.text,
+                "steps": solution.steps,
+                "simulations": info.simulations,
+                "sampled_tokens": solution.tokens,
+                "nodes": len(solution.forest),
+                "status": info.status,
+                "undecided": solution.undecided,
+            }
+        )
+        return
+    out_console.labelled("Answer:", f" {solution.answer if solution.answer is not None else '(none found)'}")
+    out_console.literal(solution.text)
+    out_console.print(render_tree(solution.forest, 0, highlight=tree_answer(solution.forest, 0).leaf))
+
+
+app.add_typer(viewing.app)
+app.add_typer(integrations.app)
+
+
+@app.callback()
+def _options(
+    context: typer.Context,
+    debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks.")] = False,
+    with_: Annotated[
+        list[str] | None, typer.Option("--with", help="Import this Python module first; what it registers has a name.")
+    ] = None,
+) -> None:
+    context.obj = debug
+    for name in with_ or []:
+        load_extension(name)
+
+
+def main() -> None:
+    """Entry point of the console script."""
+    run_app(app)

@@ -1,0 +1,95 @@
+"""What the commands share: options by name, and what they name made ready. Knows no command.
+
+Heavy libraries are imported inside the functions, so that `--help` and usage errors answer at once.
+"""
+
+from __future__ import annotations
+
+import importlib
+import logging
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from mcts_dpo.common.errors import InputError
+from mcts_dpo.common.progress import Progress
+
+if TYPE_CHECKING:
+    from mcts_dpo.data import Problem, ProblemSettings
+    from mcts_dpo.engines import Engine
+    from mcts_dpo.pipeline.config import StageConfig
+
+logger = logging.getLogger(__name__)
+
+ConfigOption = Annotated[Path | None, typer.Option("--config", "-c", help="YAML file of settings.")]
+Overrides = Annotated[list[str] | None, typer.Argument(help="Settings, as dotted.name=value.", show_default=False)]
+ModelOption = Annotated[
+    str | None, typer.Option("--model", "-m", help="Hub name, Hugging Face directory or .gguf file.")
+]
+ProblemsOption = Annotated[
+    str | None, typer.Option("--problems", "-p", help="A file (JSONL, CSV, Parquet) or the name of a hub data set.")
+]
+
+
+def load_extension(name: str) -> None:
+    """Import a module that registers losses, strategies or verifiers; those beside the working directory are found.
+
+    Raises InputError if it cannot be imported.
+    """
+    if os.getcwd() not in sys.path:
+        sys.path.insert(0, os.getcwd())
+    try:
+        importlib.import_module(name)
+    except (Exception, SystemExit) as error:
+        raise InputError(f"--with {name!r}: cannot be imported ({type(error).__name__}: {error})") from None
+
+
+def stage_config(path: Path | None, overrides: list[str] | None) -> StageConfig:
+    """Settings for one stage: a run's whole config file will do, and so will a file of stage sections only."""
+    from mcts_dpo.common.settings import load_settings, read_yaml
+    from mcts_dpo.pipeline.config import RunConfig, StageConfig
+
+    whole_run = path is not None and "model" in read_yaml(path)
+    return load_settings(RunConfig if whole_run else StageConfig, path, overrides or [])
+
+
+def policy_named(config: StageConfig, given: str | None) -> str:
+    """The model of `--model`, or of a run's file. Raises InputError if neither names one."""
+    model = given or getattr(config, "model", None)
+    if not model:
+        raise InputError(
+            "no model: give --model (a hub name, a Hugging Face directory or a .gguf file) or a run's --config"
+        )
+    return str(model)
+
+
+def load_named_problems(config: StageConfig, given: str | None, section: str) -> list[Problem]:
+    """The problems of `--problems`, or of a section of a run's file. Warns if none has an answer that can be read.
+
+    Raises InputError if neither names any, and where problems of the section "test" have no answer at all.
+    """
+    from mcts_dpo.data import load_problems, require_answers, without_any_answer
+
+    source: str | ProblemSettings | None = given or getattr(config, section, None)
+    if source is None:
+        raise InputError(
+            f"no problems: give --problems (a file or a hub data set) or a run's --config with `{section}`"
+        )
+    problems = load_problems(source)
+    if section == "test":
+        require_answers(problems, problems[0].source)
+    note = without_any_answer(problems)
+    if note:
+        logger.warning("%s: %s", problems[0].source, note)
+    return problems
+
+
+def engine_of(policy: str, config: StageConfig, progress: Progress) -> Engine:
+    """The engine with the policy loaded; a watcher sees that it is being loaded."""
+    progress("load model", 0, 0)
+    from mcts_dpo.engines import load_engine
+
+    return load_engine(policy, settings=config.engine)

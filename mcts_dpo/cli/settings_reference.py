@@ -1,0 +1,111 @@
+"""The reference of all settings, made from the classes that declare them: `mcts-dpo settings > docs/configuration.md`.
+
+In: the settings classes, their fields and docstrings. Out: Markdown. A field's meaning is what its class's docstring
+says of it ("name: meaning", several names before one colon, several entries in a line); a field that it says nothing of
+is an error, so that no setting is undocumented.
+"""
+
+from __future__ import annotations
+
+import inspect
+import json
+import re
+import types
+from collections.abc import Collection
+from pathlib import Path
+from typing import Any, Union, get_args, get_origin
+
+from pydantic_core import PydanticUndefined
+
+from mcts_dpo.common.settings import Settings, accepted_by
+from mcts_dpo.pipeline.config import RunConfig, StageConfig
+
+_HEAD = """# Configuration
+
+Every setting of a run, by section. A file holds them as YAML (`search: {children: 4}`), a command takes them as dotted
+names (`search.children=4`, later ones win), Python as arguments of the class. What is not given has the default below.
+`mcts-dpo settings` printed this page from the classes themselves.
+"""
+
+
+def configuration() -> str:
+    """The whole page."""
+    shown: dict[type[Settings], str] = {}
+    own = {name: _group(field.annotation) for name, field in StageConfig.model_fields.items()}
+    parts: list[str] = []
+    for name, group in own.items():
+        parts += _section(group, f"{name}.", shown)
+    parts = [_HEAD, *_section(RunConfig, "", shown, skip=set(own)), *parts]
+    return "\n".join(parts) + "\n"
+
+
+def meanings(cls: type[Settings]) -> dict[str, str]:
+    """What the docstring of a settings class says of each field, on one line; fields that it leaves out are absent."""
+    text = inspect.cleandoc(cls.__doc__ or "")
+    name = "|".join(map(re.escape, sorted(cls.model_fields, key=len, reverse=True)))
+    entry = re.compile(rf"(?:(?<=\s)|^)((?:{name})(?:, (?:{name}))*):(?=\s)", re.MULTILINE)
+    found: dict[str, str] = {}
+    hits = list(entry.finditer(text))
+    for place, hit in enumerate(hits):
+        end = hits[place + 1].start() if place + 1 < len(hits) else len(text)
+        meaning = " ".join(text[hit.end() : end].split("\n\n")[0].split())
+        for one in hit.group(1).split(", "):
+            found.setdefault(one, meaning.rstrip(";"))
+    return found
+
+
+def summary(cls: type[Settings]) -> str:
+    """The first paragraph of the docstring, on one line."""
+    return " ".join(inspect.cleandoc(cls.__doc__ or "").split("\n\n")[0].split())
+
+
+def _section(
+    cls: type[Settings], prefix: str, shown: dict[type[Settings], str], skip: Collection[str] = ()
+) -> list[str]:
+    """A class's table and those of its groups. shown: where a class has been described, so that it is once only."""
+    said = meanings(cls)
+    shown[cls] = prefix.rstrip(".")
+    title = f"`{prefix.rstrip('.')}`" if prefix else "The run"
+    lines = [f"## {title}", "", summary(cls), "", "| setting | default | accepted | meaning |", "|---|---|---|---|"]
+    groups: list[tuple[str, type[Settings]]] = []
+    for name, field in cls.model_fields.items():
+        if name in skip:
+            continue
+        group = _group(field.annotation)
+        whole = group is not None and field.annotation is group
+        if name not in said and not whole:
+            raise ValueError(f"{cls.__name__}.{name}: its docstring does not say what it means")
+        if group is not None:
+            groups.append((f"{prefix}{name}.", group))
+        meaning = said.get(name) or (summary(group) if group else "")
+        accepted = "see below" if whole else accepted_by(field.annotation, field.metadata)
+        lines.append(f"| `{prefix}{name}` | {_default(field, whole)} | {_cell(accepted)} | {_cell(meaning)} |")
+    lines.append("")
+    for inner, group in groups:
+        if group in shown:
+            lines += [f"## `{inner.rstrip('.')}`", "", f"The settings of `{shown[group]}`.", ""]
+        else:
+            lines += _section(group, inner, shown)
+    return lines
+
+
+def _group(annotation: Any) -> Any:
+    """The settings class in an annotation, alone or beside null; None without one."""
+    members = get_args(annotation) if get_origin(annotation) in (Union, types.UnionType) else (annotation,)
+    return next((kind for kind in members if isinstance(kind, type) and issubclass(kind, Settings)), None)
+
+
+def _default(field: Any, whole: bool) -> str:
+    if whole:
+        return ""
+    value = field.get_default(call_default_factory=True)
+    if value is PydanticUndefined:
+        return "*required*"
+    if isinstance(value, Path):
+        value = str(value)
+    return f"`{_cell(json.dumps(value, ensure_ascii=False, default=str))}`"
+
+
+def _cell(text: str) -> str:
+    """Text that may stand in a table's cell."""
+    return text.replace("|", "\\|").replace("\n", " ")

@@ -1,0 +1,30 @@
+"""The three errors that end a command with one line instead of a traceback, and its exit code."""
+
+from __future__ import annotations
+
+
+class InputError(ValueError):
+    """Input that the user can fix. The message is one line: what, where, what was given, what is accepted.
+
+    The command line prints it without a traceback and exits with code 2.
+    """
+
+
+class RestartError(RuntimeError):
+    """This process cannot continue; the same command, started again, can. The message is one line.
+
+    The command line prints it without a traceback and exits with code 75 (EX_TEMPFAIL of sysexits.h).
+
+    speaks: whether this process prints the message, where several end together.
+    """
+
+    def __init__(self, message: str, *, speaks: bool = True) -> None:
+        super().__init__(message)
+        self.speaks = speaks
+
+
+class RefusalError(RuntimeError):
+    """A service outside this program refused or could not be reached. The message is one line.
+
+    The command line prints it without a traceback and exits with code 1.
+    """

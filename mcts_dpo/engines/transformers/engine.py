@@ -1,0 +1,407 @@
+"""The engine that runs a Hugging Face causal language model in this process, by continuous batching.
+
+Requests in, completions out (see `base`). Each step of the model is one flat batch: the next token of every
+running sequence beside the prefixes of newly admitted requests. Keys and values live in one
+pool (`attention`); a prefix tree (`prefixes`) finds what is already computed, so that the samples of a request,
+requests with a common beginning, and a node's children in a search pay for a shared prefix once. A finished
+sequence's slot is refilled in the next step. The same requests and polls after `reset` give the same bytes; on a CPU
+so does the same request in any company, because no token's numbers depend on the tokens beside it (`_COMPANY`).
+
+Knows token ids and stop strings; knows no problems, trees or rewards.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from mcts_dpo.common.errors import InputError
+from mcts_dpo.engines.base import Completion, Finish, Occupancy, Request, Sample, Usage
+from mcts_dpo.engines.hosting import end_tokens, host, longest_sequence, refuse_other_shapes, weight_shapes
+from mcts_dpo.engines.requests import Job, choice_tokens, not_finite, unservable
+from mcts_dpo.engines.settings import EngineSettings
+from mcts_dpo.engines.text import StopStrings
+from mcts_dpo.engines.transformers import attention
+from mcts_dpo.engines.transformers.batch import Batch
+from mcts_dpo.engines.transformers.radix_cache import Node, Positions, PrefixTree
+from mcts_dpo.engines.transformers.sampling import sample_tokens, uniforms
+from mcts_dpo.engines.transformers.slots import Slots
+from mcts_dpo.engines.transformers.weights import packing_helps
+from mcts_dpo.models.loading import load_model, load_tokenizer, tokenizer_digest
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+# A step that computes this many prefix tokens takes on no further request: activations are memory.
+_PREFILL = 2048
+
+# On a CPU the tokens of a batch come in multiples of this many. For a few rows torch's matrix products take other
+# kernels, which add up in another order: in float32 for 1 to 3 rows with one thread, also for 5 to 7 and 9 to 11 with
+# two (MKL); in bfloat16 with packed weights (`packing`) for a single row (oneDNN). Seen in torch 2.13 with AVX-512.
+_COMPANY = 16
+_COMPANY_PACKED = 2
+
+
+@dataclass(slots=True)
+class _Score:
+    """A score request in the step being put together: what to read off, and what to give back afterwards."""
+
+    job: Job
+    node: Node
+    extra: Positions
+    reads: list[tuple[list[int], tuple[int, ...]]]  # per choice: the logit row before each token, the tokens
+
+
+class TransformersEngine:
+    """See the module. Made by `load_engine`; its protocol is `Engine`.
+
+    The model becomes the engine's own: its attention and its linear layers are replaced in place.
+    """
+
+    def __init__(
+        self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, settings: EngineSettings | None = None
+    ) -> None:
+        self.settings = settings or EngineSettings()
+        if self.settings.threads is not None:
+            torch.set_num_threads(self.settings.threads)
+        config = model.config.get_text_config()
+        self.tokenizer = tokenizer
+        self.context = longest_sequence(config, self.settings.context)
+        self.usage = Usage()
+        self._device = next(model.parameters()).device
+        self._dtype = next(model.parameters()).dtype
+        self._multiple = 1 if self._device.type != "cpu" else _COMPANY_PACKED if packing_helps(model) else _COMPANY
+        self._shapes = weight_shapes(model)
+        self._model = host(model)
+        self._vocabulary = int(config.vocab_size)
+        self._ends = end_tokens(model, tokenizer, self._vocabulary)
+        self._stop_strings = StopStrings(tokenizer, self._vocabulary)
+        layers, heads, width = attention.key_value_shape(config)
+        affordable = int(self.settings.memory * 2**30 / (2 * layers * heads * width * self._dtype.itemsize))
+        useful = max(self.settings.slots, 16) * self.context
+        self._positions = 1 + max(self.context, min(useful, affordable))
+        self._pool = attention.make_pool(config, self._positions, self._dtype, self._device)
+        self._flat_of = np.full(self._positions, -1, np.int32)  # where in this step's batch a pool position is written
+        self._slots = Slots(self.settings.slots, self.context)
+        self._tree = PrefixTree(self._positions)
+        self._jobs: dict[int, Job] = {}
+        self._sampling: deque[Job] = deque()
+        self._scoring: deque[Job] = deque()
+        self._ready: list[Completion] = []
+
+    def submit(self, request: Request) -> None:
+        """Queue one request. A request that cannot be served is answered by `poll` with Completion.error.
+
+        Raises ValueError when a request of the same id is under way.
+        """
+        if request.id in self._jobs:
+            raise ValueError(f"request {request.id} is already under way")
+        problem = unservable(request, self._vocabulary, self.context, self._tree.capacity)
+        job = Job(request, np.array(() if problem else request.prefix, np.int32))
+        self._jobs[request.id] = job
+        if problem is not None:
+            self._complete(Completion(request.id, error=problem, final=True))
+            return
+        self.usage.prompt_tokens += len(job.prefix) + choice_tokens(request)
+        if request.choices is not None:
+            self._scoring.append(job)
+            return
+        job.limit = min(request.max_tokens, self.context - len(job.prefix))
+        job.samples = [None] * request.n
+        job.stops = self._stop_strings.table(request.stop) if request.stop else None
+        self._sampling.append(job)
+
+    def poll(self, patience: float | None = None) -> list[Completion]:
+        """Run the model until at least one request is done, or `patience` seconds (and a step) have passed. [] if none
+        is under way."""
+        until = None if patience is None else time.monotonic() + patience
+        while not self._ready and self._jobs:
+            try:
+                self._step()
+            except Exception:  # what was half done cannot be gone on with; what comes next can be served
+                self._drop_everything()
+                raise
+            if until is not None and time.monotonic() >= until:
+                break
+        ready, self._ready = self._ready, []
+        return ready
+
+    def cancel(self, ids: Iterable[int]) -> None:
+        """Give these requests up: their slots and memory are free for the next step; see `Engine.cancel`."""
+        gone = set(ids)
+        self._ready = [completion for completion in self._ready if completion.id not in gone]
+        dropped = {job for job in (self._jobs.pop(one, None) for one in gone) if job is not None}
+        self._sampling = deque(job for job in self._sampling if job not in dropped)
+        self._scoring = deque(job for job in self._scoring if job not in dropped)
+        slots = self._slots
+        lost = np.array([slots.job[slot] in dropped for slot in slots.running], np.bool_)
+        for slot in slots.running[lost].tolist():
+            node = slots.node[slot]
+            assert node is not None
+            self._tree.give(slots.own[slot])
+            node.pins -= 1
+            slots.vacate(slot)
+        slots.running = slots.running[~lost]
+
+    def occupancy(self) -> Occupancy:
+        """What requests under way hold."""
+        loose = self._tree.capacity - self._tree.free - self._tree.remembered
+        return Occupancy(len(self._jobs), len(self._slots.running), loose, self._tree.pins)
+
+    def reset(self) -> None:
+        """Forget every remembered prefix, so that what follows does not depend on what came before.
+
+        Usage goes on counting. Raises RuntimeError while requests are under way.
+        """
+        self._refuse_if_busy("reset")
+        self._slots = Slots(self.settings.slots, self.context)
+        self._tree = PrefixTree(self._positions)
+
+    def reload(self, checkpoint: Path) -> None:
+        """Take the weights of `checkpoint` (anything `load_model` reads) and forget every remembered prefix.
+
+        Raises InputError when its architecture or tokenizer is another (the engine then stays as it was),
+        RuntimeError while requests are under way.
+        """
+        self._refuse_if_busy("reload")
+        fresh = load_model(checkpoint, self._dtype, self._device)
+        if type(fresh) is not type(self._model):
+            raise InputError(f"{checkpoint}: a {type(fresh).__name__}; the engine runs a {type(self._model).__name__}")
+        refuse_other_shapes(self._shapes, weight_shapes(fresh), checkpoint)
+        if tokenizer_digest(load_tokenizer(checkpoint)) != tokenizer_digest(self.tokenizer):
+            raise InputError(f"{checkpoint}: another tokenizer than the engine's")
+        self._model = host(fresh)
+        self.reset()
+
+    def _drop_everything(self) -> None:
+        """Nothing is under way any more and nothing remembered."""
+        for waiting in (self._jobs, self._sampling, self._scoring, self._ready):
+            waiting.clear()
+        self._flat_of.fill(-1)
+        self.reset()
+
+    def _refuse_if_busy(self, what: str) -> None:
+        if self._jobs:
+            raise RuntimeError(f"{what} while {len(self._jobs)} requests are under way")
+
+    def _complete(self, completion: Completion) -> None:
+        del self._jobs[completion.id]
+        self._ready.append(completion)
+
+    def _step(self) -> None:
+        """One forward pass: the running sequences' next tokens, and as many waiting requests as there is room for."""
+        slots, batch = self._slots, Batch()
+        running = slots.running
+        if len(running):
+            at = slots.length[running]
+            batch.add_running(slots.last[running], at, slots.table[running, at], running)
+            slots.length[running] += 1
+        scores = self._admit_scores(batch)
+        fresh, fresh_source = self._admit_samples(batch)
+        logits = self._forward(batch)
+        self.usage.prefill_tokens += batch.prefilled
+        if scores:
+            self._finish_scores(scores, logits)
+        rows = np.concatenate([running, np.array(fresh, np.int64)])
+        source = np.concatenate([np.arange(len(running)), np.array(fresh_source, np.int64)])
+        if len(rows):
+            self._sample_rows(rows, source, logits)
+
+    def _forward(self, batch: Batch) -> NDArray[np.float32]:
+        """Run the flat batch: logits [wanted, vocabulary]."""
+        wanted = len(batch.wanted)
+        batch.fill_up(self._multiple)
+        positions = np.concatenate(batch.positions)
+        write = np.concatenate(batch.write)
+        self._flat_of[write] = -1
+        step = attention.Step(
+            pool=self._pool,
+            write=write.astype(np.int64),
+            rows=np.concatenate(batch.rows),
+            lengths=positions + np.int32(1),
+            tables=self._slots.table,
+        )
+        tokens = torch.from_numpy(np.concatenate(batch.tokens).astype(np.int64)).to(self._device)
+        with torch.inference_mode():
+            out = self._model(
+                input_ids=tokens[None],
+                position_ids=torch.from_numpy(positions.astype(np.int64)).to(self._device)[None],
+                use_cache=False,
+                logits_to_keep=torch.tensor(batch.wanted, device=self._device),
+                step=step,
+            )
+            logits: NDArray[np.float32] = out.logits[0].float().cpu().numpy()
+        return logits[:wanted]
+
+    def _prefill(self, job: Job, batch: Batch, row: int) -> tuple[Node, Positions, int] | None:
+        """Put into the batch what is not yet known of job's prefix, using table row `row`.
+
+        Returns the tree node in which the prefix ends, pinned for the caller; its positions; and the row of the
+        logits that follow it. None when running sequences leave no memory for it.
+        """
+        prefix = job.prefix
+        node, known = self._tree.match(prefix)
+        done = len(known)
+        node.pins += 1
+        fresh = self._tree.take(len(prefix) - done)
+        node.pins -= 1
+        if fresh is None:
+            return None
+        node = self._tree.extend(node, prefix[done:], fresh)
+        node.pins += 1
+        positions = np.concatenate([known, fresh])
+        self._slots.table[row, : len(prefix)] = positions
+        index = int(self._flat_of[positions[-1]])
+        if index < 0:
+            # A prefix that is known to its end still has to be asked what follows: its last token runs again.
+            start = min(done, len(prefix) - 1)
+            first = batch.add(prefix[start:], start, positions[start:], row)
+            self._flat_of[positions[start:]] = np.arange(first, batch.size, dtype=np.int32)
+            index = batch.size - 1
+        return node, positions, batch.want(index)
+
+    def _admit_samples(self, batch: Batch) -> tuple[list[int], list[int]]:
+        """Fill free slots from the queue. Returns them, and for each the row of the logits that it draws from first."""
+        slots = self._slots
+        fresh: list[int] = []
+        source: list[int] = []
+        while self._sampling and slots.free and batch.prefilled < _PREFILL:
+            job = self._sampling[0]
+            begun = self._prefill(job, batch, slots.free[-1])
+            if begun is None:
+                break
+            node, positions, row = begun
+            while job.admitted < job.request.n and slots.free:
+                own = self._tree.take(job.limit - 1)  # the last token of a sample is never run
+                if own is None:
+                    break
+                node.pins += 1
+                fresh.append(slots.occupy(job, node, positions, own))
+                source.append(row)
+            node.pins -= 1
+            if job.admitted < job.request.n:
+                break
+            self._sampling.popleft()
+        return fresh, source
+
+    def _admit_scores(self, batch: Batch) -> list[_Score]:
+        """Put waiting score requests into the batch; each is answered by this one step."""
+        slots = self._slots
+        admitted: list[_Score] = []
+        row = self.settings.slots
+        while self._scoring and batch.prefilled < _PREFILL:
+            job = self._scoring[0]
+            choices = job.request.choices or ()
+            slots.need_rows(row + 1 + len(choices))
+            begun = self._prefill(job, batch, row)
+            if begun is None:
+                break
+            node, positions, before_all = begun
+            extra = self._tree.take(choice_tokens(job.request))
+            if extra is None:
+                node.pins -= 1
+                break
+            row += 1
+            length = len(positions)
+            score = _Score(job, node, extra, [])
+            for choice in choices:
+                body = np.array(choice[:-1], np.int32)
+                own, extra = extra[: len(body)], extra[len(body) :]
+                read = [before_all]
+                if len(body):
+                    slots.table[row, :length] = positions
+                    slots.table[row, length : length + len(body)] = own
+                    first = batch.add(body, length, own, row)
+                    read += [batch.want(first + i) for i in range(len(body))]
+                    row += 1
+                score.reads.append((read, choice))
+            admitted.append(score)
+            self._scoring.popleft()
+        return admitted
+
+    def _finish_scores(self, scores: list[_Score], logits: NDArray[np.float32]) -> None:
+        """Read off each choice's log-probability and normalise over the choices."""
+        wanted = sorted({row for score in scores for rows, _ in score.reads for row in rows})
+        logs = torch.log_softmax(torch.from_numpy(logits[wanted]).double(), dim=-1).numpy()
+        at = {row: i for i, row in enumerate(wanted)}
+        for score in scores:
+            self._tree.give(score.extra)
+            score.node.pins -= 1
+            totals = np.array(
+                [sum(logs[at[row], token] for row, token in zip(*read, strict=True)) for read in score.reads]
+            )
+            shares = np.exp(totals - totals.max())
+            shares /= shares.sum()
+            if np.isfinite(shares).all():
+                self._complete(Completion(score.job.request.id, probabilities=tuple(shares.tolist())))
+            else:
+                error = not_finite(len(score.job.prefix))
+                self._complete(Completion(score.job.request.id, error=error, final=True))
+
+    def _sample_rows(self, rows: NDArray[np.int64], source: NDArray[np.int64], logits: NDArray[np.float32]) -> None:
+        """Draw one token for each slot in `rows`; finish those that end; the rest run on."""
+        slots = self._slots
+        count = slots.count[rows]
+        uniform = uniforms(slots.seed[rows], slots.sample[rows], count)
+        drawn, logprobs, normaliser = sample_tokens(logits, source, slots.temperature[rows], slots.top_p[rows], uniform)
+        self.usage.sampled_tokens += len(rows)
+        slots.tokens[rows, count] = drawn
+        slots.logprobs[rows, count] = logprobs
+        slots.last[rows] = drawn
+        slots.count[rows] = count = count + 1
+        broken = ~np.isfinite(normaliser[source])
+        if broken.any():  # a request fails as a whole
+            lost = {id(slots.job[slot]) for slot in rows[broken]}
+            broken = np.array([id(slots.job[slot]) in lost for slot in rows])
+        ended = self._ends[drawn]
+        stopped = np.zeros(len(rows), np.bool_)
+        for i in np.flatnonzero(slots.has_stops[rows] & ~ended & ~broken).tolist():
+            job = slots.job[rows[i]]
+            assert job is not None
+            assert job.stops is not None
+            if job.stops[drawn[i]]:
+                tokens = slots.tokens[rows[i], : count[i]].tolist()
+                met = self._stop_strings.completed_visibly if job.request.visible else self._stop_strings.completed
+                stopped[i] = met(tokens, job.request.stop)
+        over = ended | stopped | broken | (count >= slots.limit[rows])
+        slots.running = rows[~over]
+        for i in np.flatnonzero(over).tolist():
+            finish: Finish = "end" if ended[i] else "stop" if stopped[i] else "length"
+            self._release(int(rows[i]), finish, broken=bool(broken[i]))
+
+    def _release(self, slot: int, finish: Finish, *, broken: bool) -> None:
+        """Empty a slot: its sample goes to its job, its keys and values to the tree."""
+        slots = self._slots
+        job, node, own = slots.job[slot], slots.node[slot], slots.own[slot]
+        assert job is not None
+        assert node is not None
+        count = int(slots.count[slot])
+        tokens = slots.tokens[slot, :count].copy()
+        kept = 0 if broken else count - 1
+        self._tree.give(own[kept:])
+        if kept:
+            self._tree.remember(node, tokens[:kept], own[:kept])
+        node.pins -= 1
+        slots.vacate(slot)
+        if broken:
+            if self._jobs.get(job.request.id) is job:  # the first of its samples to be released
+                if job.admitted < job.request.n:
+                    self._sampling.remove(job)
+                error = not_finite(len(job.prefix) + count - 1)
+                self._complete(Completion(job.request.id, error=error, final=True))
+            return
+        listed = tokens.tolist()
+        logprobs = tuple(slots.logprobs[slot, :count].tolist())
+        sample = Sample(tuple(listed), self._stop_strings.decode(listed), logprobs, finish)
+        job.samples[int(slots.sample[slot])] = sample
+        job.done += 1
+        if job.done == job.request.n:
+            self._complete(Completion(job.request.id, samples=tuple(s for s in job.samples if s is not None)))

@@ -1,0 +1,1 @@
+"""The engine that runs a policy with vLLM inside this process."""

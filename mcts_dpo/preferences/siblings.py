@@ -1,0 +1,91 @@
+"""From search trees to lists: all siblings after one prefix, with what the tree knows of each.
+
+In: forests. Out: `Siblings`. Knows no engine and no model: every token id, log-probability and count was put into the
+trees by the search. A list's steps have one parent, so it never crosses problems.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from typing import Any
+
+from mcts_dpo.preferences.dataset import Siblings
+from mcts_dpo.preferences.extract import (
+    PreferenceSettings,
+    best_path,
+    evidence,
+    forest_tokenizer,
+    ranked_children,
+    shrunk_q,
+)
+from mcts_dpo.preferences.typed_table import OBSERVED
+from mcts_dpo.search import Forest
+
+
+def extract_siblings(forests: Iterable[Forest], settings: PreferenceSettings | None = None) -> Siblings:
+    """All lists of the forests under `settings`, in order of forest, tree and parent; best step first. May be empty.
+
+    Of the settings, `select` says which parents (those on the best path, or all), `min_visits` which of their children,
+    and `min_gap` how far the best of these must be above the worst by Q'. Raises InputError as `extract_pairs` does.
+    """
+    settings = settings or PreferenceSettings()
+    return Siblings.concatenate([_forest_lists(forest, settings) for forest in forests])
+
+
+def _forest_lists(forest: Forest, settings: PreferenceSettings) -> Siblings:
+    rows: list[dict[str, Any]] = []
+    by_tree = forest.nodes_by_tree()
+    for tree, info in enumerate(forest.trees):
+        if info.status == "failed":
+            continue
+        if settings.select == "best_path":
+            parents = best_path(forest, info.root, settings.shrinkage)
+        else:
+            parents = by_tree[tree].tolist()
+        for parent in parents:
+            rows += _list(forest, tree, parent, settings)
+    columns = {name: [row[name] for row in rows] for name in Siblings.schema.names if not name.endswith(OBSERVED)}
+    return Siblings.from_columns(columns, forest_tokenizer(forest))
+
+
+def _list(forest: Forest, tree: int, parent: int, settings: PreferenceSettings) -> list[dict[str, Any]]:
+    """The rows of one parent's list; none where its children have nothing to teach."""
+    children: dict[tuple[int, ...], int] = {}
+    for node in ranked_children(forest, parent, settings.shrinkage):
+        # A reference solution's step that the policy never drew has no log-probability to learn against.
+        if int(forest.visits[node]) >= settings.min_visits and not math.isnan(forest.logprob[node]):
+            # Siblings differ in text, yet ids may agree: the better one stands for both.
+            children.setdefault(tuple(forest.step_tokens(node)), node)
+    values = [shrunk_q(forest, node, settings.shrinkage) for node in children.values()]
+    if len(values) < 2 or values[0] == values[-1] or values[0] - values[-1] < settings.min_gap:
+        return []
+    nodes = list(children.values())
+    info, value = forest.trees[tree], float(forest.v[parent])
+    shared = {
+        "problem_id": info.problem_id,
+        "tree": tree,
+        "parent": parent,
+        "prompt": info.prompt_text + forest.solution_text(parent),
+        "prompt_tokens": info.prompt_tokens,
+        "prefix_tokens": forest.solution_tokens(parent),
+        "parent_value": value,
+        "weight": evidence(forest, nodes[0], nodes[-1]) if settings.weight == "samples" else 1.0,
+    }
+    return [
+        shared
+        | {
+            "node": node,
+            "rank": rank,
+            "completion": forest.texts[node],
+            "label": float(forest.q[node]) > value,
+            "step_tokens": list(tokens),
+            "q": float(forest.q[node]),
+            "value": values[rank],
+            "visits": int(forest.visits[node]),
+            "samples": max(1, int(forest.samples[node])),
+            "prior": float(forest.prior[node]),
+            "logprob": float(forest.logprob[node]),
+        }
+        for rank, (tokens, node) in enumerate(children.items())
+    ]

@@ -1,0 +1,438 @@
+"""Many search trees as one growable struct of arrays. What the search writes and every later stage reads.
+
+A node is a row; its id is its row number. The root of a tree is the problem's prompt; every other node is one
+reasoning step, the edge that leads to it included: N(s, a), Q(s, a) and p(a|s) of an edge are the `visits`, `q`
+and `prior` of the node that it leads to. Parents precede their children. The children that one expansion adds to
+a parent are contiguous rows; a later expansion may add another block; `first_child` and `next_sibling` link them
+all in the order in which they were first sampled.
+
+Tokens and their log-probabilities lie in two arenas with an offset per node; texts are kept as stored strings.
+The forest knows neither how it is searched (kernels.py, mcts.py) nor how it is written (storage.py); nothing in
+it depends on the time, the machine or the other problems of a shard.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+NONE = -1
+"""No node: the parent of a root, the first child of a leaf, the next sibling of a last child."""
+
+OPEN, IN_FLIGHT, EXHAUSTED = 0, 1, 2
+"""`closed`: open to selection; every leaf below is out for expansion or exhausted; every path below is terminal."""
+
+LAST, NEXT_ROW, ELSEWHERE = 0, 1, 2
+"""`sibling`: where a node's next sibling is: there is none; the next row; wherever `next_sibling` says."""
+
+FINISHES = ("", "end", "stop", "length", "answer")
+"""`finish`: not terminal; an end-of-sequence token; a stop string of the prompt; cut by a length limit (wrong,
+whatever it says); a recognised final answer in a step that the engine would have continued."""
+
+LENGTH = FINISHES.index("length")
+
+
+class Field(NamedTuple):
+    """One array of the forest: name, dtype, the value that says "empty", and what it means."""
+
+    name: str
+    dtype: str
+    empty: float
+    meaning: str
+
+
+NODE_FIELDS = (
+    Field("tree", "int32", NONE, "index into `trees`"),
+    Field("parent", "int32", NONE, "node id; -1 for a root"),
+    Field("first_child", "int32", NONE, "node id; -1 without children"),
+    Field("last_child", "int32", NONE, "node id; -1 without children"),
+    Field("next_sibling", "int32", NONE, "node id; -1 for a last child"),
+    Field("depth", "int32", 0, "steps from the root (0)"),
+    Field("visits", "int32", 0, "N: samples drawn through this node, plus revisits; for the root, of the whole tree"),
+    Field("samples", "int32", 0, "times this step was generated; 0 for a root. Revisits are no samples"),
+    Field("expansions", "int32", 0, "simulations that drew samples at this node or below it"),
+    Field("q", "float64", 0.0, "Q(s, a) of the edge to this node; 0 for a root, which no edge leads to"),
+    Field("v", "float64", 0.0, "V(s) of this node: the visit-weighted mean of its children's q; 0 without children"),
+    Field("prior", "float64", 0.0, "p(a|s) as selection sees it (see `SearchSettings.prior`); 0 for a root"),
+    Field("mass", "float64", 0.0, "Σ over samples of exp(Σ log π / |a|^λ), before normalisation; 0 for a root"),
+    Field("logprob", "float64", 0.0, "Σ log π(token) of the step, nats, untempered; 0 for a root"),
+    Field("length", "int32", 0, "tokens of the step; 0 for a root (its prompt is in `trees`)"),
+    Field("reward", "float64", 0.0, "R = O + w · C"),
+    Field("returns", "float64", 0.0, "sum of the returns seen by the edge; kept by `backup: mean` only"),
+    Field("outcome", "int8", 0, "O: +1 verified right, -1 wrong, 0 not terminal or not known"),
+    Field("confidence", "float64", np.nan, "C in [0, 1]: P(yes) of the self-evaluation; nan if it was not asked"),
+    Field("terminal", "bool", False, "a solution ends here"),
+    Field("finish", "int8", 0, "index into FINISHES: why it ends here"),
+    Field("expanded", "bool", False, "samples have been drawn from here (once per node)"),
+    Field("closed", "int8", OPEN, "OPEN, IN_FLIGHT or EXHAUSTED"),
+    Field("virtual", "int16", 0, "virtual losses in flight; 0 after a search"),
+    Field("offset", "int64", 0, "where the step's tokens begin in the arenas"),
+)
+
+DERIVED = (
+    Field("below", "int32", 0, "visits of the children together, Σ N(s, a)"),
+    Field("sibling", "int8", LAST, "LAST, NEXT_ROW or ELSEWHERE"),
+)
+"""Columns that follow from the others; kept for the kernels' sake, never stored."""
+
+_DTYPES = {name: np.dtype(dtype) for name, dtype, _, _ in (*NODE_FIELDS, *DERIVED)}
+
+
+def _record(names: str, align: bool) -> np.dtype[np.void]:
+    return np.dtype([(name, _DTYPES[name]) for name in names.split()], align=align)
+
+
+EDGE = _record("q prior visits first_child virtual closed expanded sibling", align=False)
+NODE = _record(
+    "reward returns v parent next_sibling last_child tree depth samples length below expansions"
+    " terminal finish outcome",
+    align=True,
+)
+CACHE_LINE = 64
+assert NODE.itemsize == CACHE_LINE
+
+
+@dataclass(slots=True)
+class TreeInfo:
+    """What is known of one tree as a whole.
+
+    problem_id:    of the problem searched.
+    root:          node id.
+    prompt_tokens: the question as the policy reads it.
+    prompt_text:   the same, decoded, special tokens included.
+    mode:          "train" (outcomes were verified) or "solve" (no reference answer was there).
+    status:        why the search ended: "simulations", "budget", "exhausted" (every path is terminal), "decided" (its
+                   choice could no longer change), "advanced" (the steps taken lead to the end of a solution),
+                   "failed" (see `reason`), "cancelled" (nobody waits for it any more); "running" before.
+    reason:        why it failed, one line; "" otherwise.
+    moves:         with `advance: step`, the nodes that the search moved to, from the root on.
+    notes:         what a reader of the results should know, one line each; e.g. a reference answer that
+                   cannot be parsed.
+    generated:     tokens sampled (self-evaluations as in `SearchSettings.budget`).
+    simulations:   expansions done.
+    unanswered:    terminal nodes without an answer, or cut by a limit.
+    unverified:    terminal nodes with an answer that could not be compared with the reference (it cannot be
+                   parsed, is too large, or took too long). They are kept, as wrong.
+    """
+
+    problem_id: str
+    root: int
+    prompt_tokens: tuple[int, ...]
+    prompt_text: str
+    mode: str = "train"
+    status: str = "running"
+    reason: str = ""
+    moves: list[int] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    generated: int = 0
+    simulations: int = 0
+    unanswered: int = 0
+    unverified: int = 0
+
+
+class Forest:
+    """Trees, their nodes' arrays (views of the rows in use, valid until the next `add_children`) and the arenas.
+
+    For N nodes, T trees and A tokens:
+    """
+
+    tree: NDArray[np.int32]  # [N]; this and the following are described, with their units, in NODE_FIELDS
+    parent: NDArray[np.int32]  # [N]
+    first_child: NDArray[np.int32]  # [N]
+    last_child: NDArray[np.int32]  # [N]
+    next_sibling: NDArray[np.int32]  # [N]
+    depth: NDArray[np.int32]  # [N]
+    visits: NDArray[np.int32]  # [N]
+    samples: NDArray[np.int32]  # [N]
+    expansions: NDArray[np.int32]  # [N]
+    q: NDArray[np.float64]  # [N]
+    v: NDArray[np.float64]  # [N]
+    prior: NDArray[np.float64]  # [N]
+    mass: NDArray[np.float64]  # [N]
+    logprob: NDArray[np.float64]  # [N]
+    length: NDArray[np.int32]  # [N]
+    reward: NDArray[np.float64]  # [N]
+    returns: NDArray[np.float64]  # [N]
+    outcome: NDArray[np.int8]  # [N]
+    confidence: NDArray[np.float64]  # [N]
+    terminal: NDArray[np.bool_]  # [N]
+    finish: NDArray[np.int8]  # [N]
+    expanded: NDArray[np.bool_]  # [N]
+    closed: NDArray[np.int8]  # [N]
+    virtual: NDArray[np.int16]  # [N]
+    offset: NDArray[np.int64]  # [N]
+    below: NDArray[np.int32]  # [N] this and the next are described in DERIVED
+    sibling: NDArray[np.int8]  # [N]
+    edges: NDArray[np.void]  # [N] of dtype EDGE: what selection reads; its columns are those above
+    records: NDArray[np.void]  # [N] of dtype NODE: what a backup reads and changes beside it
+    tokens: NDArray[np.int32]  # [A] token ids of all steps
+    logprobs: NDArray[np.float32]  # [A] log π(token | everything before), nats, untempered
+    texts: list[str]  # [N] the step as text; "" for a root
+    answers: list[str | None]  # [N] the final answer of a finished solution as extracted; None elsewhere
+    trees: list[TreeInfo]  # [T]
+    settings: dict[str, Any]  # the search's, as JSON
+    tokenizer: str  # digest of the tokenizer that the token ids belong to
+    height: int  # depth of the deepest node of all trees
+
+    def __init__(self, settings: dict[str, Any] | None = None, tokenizer: str = "") -> None:
+        self.settings = {} if settings is None else settings
+        self.tokenizer = tokenizer
+        self.texts = []
+        self.answers = []
+        self.trees = []
+        self.height = 0
+        self._roots = np.empty(0, np.int64)
+        self._blocks = _blocks(0)
+        self._rows = _columns(self._blocks)
+        self._arena: dict[str, NDArray[Any]] = {
+            "tokens": np.empty(0, np.int32),
+            "logprobs": np.empty(0, np.float32),
+        }
+        self._show(0, 0)
+
+    def __len__(self) -> int:
+        """Nodes, of all trees together."""
+        return len(self.texts)
+
+    # --- growing -------------------------------------------------------------------------------------
+
+    def add_tree(self, problem_id: str, prompt_tokens: Sequence[int], prompt_text: str, mode: str = "train") -> int:
+        """Plant a tree: one root, empty but for its place. Returns the tree's index."""
+        index, root = len(self.trees), len(self)
+        self._extend(1, ())
+        self.tree[root] = index
+        self.offset[root] = len(self.tokens)
+        self.texts.append("")
+        self.answers.append(None)
+        self.trees.append(TreeInfo(problem_id, root, tuple(prompt_tokens), prompt_text, mode))
+        return index
+
+    def add_child(
+        self, parent: int, tokens: Sequence[int], logprobs: Sequence[float], text: str, finish: int = 0
+    ) -> int:
+        """Append one step (≥ 1 token) as the last child of `parent`. Visits, rewards and values are left empty.
+
+        finish: index into FINISHES; terminal if it is not 0. Returns the node id.
+        """
+        node, offset = len(self), len(self.tokens)
+        self._extend(1, tokens, logprobs)
+        elder = int(self.last_child[parent])
+        if elder == NONE:
+            self.first_child[parent] = node
+        else:
+            self.next_sibling[elder] = node
+            self.sibling[elder] = NEXT_ROW if node == elder + 1 else ELSEWHERE
+        self.last_child[parent] = node
+        self.parent[node] = parent
+        self.tree[node] = self.tree[parent]
+        self.depth[node] = depth = int(self.depth[parent]) + 1
+        self.height = max(self.height, depth)
+        self.length[node] = len(tokens)
+        self.logprob[node] = sum(logprobs)
+        self.offset[node] = offset
+        self.finish[node] = finish
+        self.terminal[node] = finish != 0
+        self.closed[node] = EXHAUSTED if finish else OPEN
+        self.texts.append(text)
+        self.answers.append(None)
+        return node
+
+    def _extend(self, rows: int, tokens: Sequence[int], logprobs: Sequence[float] = ()) -> None:
+        """Room for more rows (set to empty) and for one step's tokens (copied in); doubles when full."""
+        count, used = len(self), len(self.tokens)
+        capacity = len(self._rows["tree"])
+        if count + rows > capacity:
+            grown = _blocks(max(256, 2 * capacity, count + rows))
+            columns = _columns(grown)
+            for name, _, empty, _ in (*NODE_FIELDS, *DERIVED):
+                columns[name][count:] = empty
+            for name, old in self._blocks.items():
+                grown[name][:count] = old[:count]
+            self._blocks, self._rows = grown, columns
+        for name, values in (("tokens", tokens), ("logprobs", logprobs)):
+            array = self._arena[name]
+            if used + len(values) > len(array):
+                longer = np.zeros(max(4096, 2 * len(array), used + len(values)), array.dtype)
+                longer[:used] = array[:used]
+                self._arena[name] = longer
+            self._arena[name][used : used + len(values)] = values
+        self._show(count + rows, used + len(tokens))
+
+    def _show(self, rows: int, tokens: int) -> None:
+        """Point the public arrays at what is in use."""
+        self.edges, self.records = self._blocks["edges"][:rows], self._blocks["records"][:rows]
+        for name, array in self._rows.items():
+            setattr(self, name, array[:rows])
+        for name, array in self._arena.items():
+            setattr(self, name, array[:tokens])
+
+    def restore(
+        self,
+        rows: dict[str, NDArray[Any]],
+        arena: dict[str, NDArray[Any]],
+        texts: list[str],
+        answers: list[str | None],
+        trees: list[TreeInfo],
+    ) -> None:
+        """Take the place of whatever was here: arrays by the names of NODE_FIELDS, all of one length."""
+        self._arena, self.texts, self.answers, self.trees = arena, texts, answers, trees
+        self._roots = np.empty(0, np.int64)
+        self._blocks = _blocks(len(texts))
+        self._rows = _columns(self._blocks)
+        for name, _, _, _ in NODE_FIELDS:
+            self._rows[name][:] = rows[name]
+        self._show(len(texts), len(arena["tokens"]))
+        self.height = int(self.depth.max(initial=0))
+        step, following = self.parent != NONE, np.arange(1, len(texts) + 1)
+        self.below[:] = np.bincount(self.parent[step], self.visits[step], len(texts))
+        self.sibling[:] = np.select(
+            [self.next_sibling == NONE, self.next_sibling == following], [LAST, NEXT_ROW], ELSEWHERE
+        )
+
+    # --- reading -------------------------------------------------------------------------------------
+
+    def roots(self) -> NDArray[np.int64]:
+        """[T] node ids of the trees' roots."""
+        if len(self._roots) != len(self.trees):
+            self._roots = np.array([tree.root for tree in self.trees], np.int64)
+        return self._roots
+
+    def children(self, node: int) -> list[int]:
+        """Node ids of all children, in the order in which they were first sampled."""
+        found = []
+        child = int(self.first_child[node])
+        while child != NONE:
+            found.append(child)
+            child = int(self.next_sibling[child])
+        return found
+
+    def path(self, node: int) -> list[int]:
+        """Node ids from the root to `node`, both included."""
+        found = [node]
+        while self.parent[found[-1]] != NONE:
+            found.append(int(self.parent[found[-1]]))
+        return found[::-1]
+
+    def nodes(self, tree: int) -> NDArray[np.intp]:
+        """Ids of all nodes of a tree, parents before children."""
+        return np.flatnonzero(self.tree == tree)
+
+    def nodes_by_tree(self) -> list[NDArray[np.intp]]:
+        """`nodes` of every tree, in one pass over the forest."""
+        order = np.argsort(self.tree, kind="stable")
+        ends = np.cumsum(np.bincount(self.tree, minlength=len(self.trees)))
+        return np.split(order, ends)[: len(self.trees)]
+
+    def step_tokens(self, node: int) -> list[int]:
+        """The node's own tokens; [] for a root."""
+        start = int(self.offset[node])
+        tokens: list[int] = self.tokens[start : start + int(self.length[node])].tolist()
+        return tokens
+
+    def step_logprobs(self, node: int) -> list[float]:
+        """log π of each of the node's own tokens; [] for a root."""
+        start = int(self.offset[node])
+        logprobs: list[float] = self.logprobs[start : start + int(self.length[node])].tolist()
+        return logprobs
+
+    def solution_tokens(self, node: int) -> list[int]:
+        """The policy's tokens from the root to `node` inclusive; the prompt is not part of them."""
+        return [token for step in self.path(node) for token in self.step_tokens(step)]
+
+    def solution_text(self, node: int) -> str:
+        """The policy's text from the root to `node` inclusive; the prompt is not part of it."""
+        return "".join(self.texts[step] for step in self.path(node))
+
+    def by_tree(self) -> Forest:
+        """The same trees with their rows in one order that says nothing of when which tree moved: the roots as they
+        are, then tree by tree, each in its own order of growth. Parents still precede children."""
+        roots = [tree.root for tree in self.trees]
+        steps = np.flatnonzero(self.depth > 0)
+        order = np.concatenate((np.array(roots, np.int64), steps[np.argsort(self.tree[steps], kind="stable")]))
+        place = np.empty(len(order) + 1, np.int64)
+        place[order] = np.arange(len(order))
+        place[-1] = NONE  # what NONE, the last index, stands for
+        rows = {name: getattr(self, name)[order].copy() for name, _, _, _ in NODE_FIELDS}
+        for name in ("parent", "first_child", "last_child", "next_sibling"):
+            rows[name] = place[rows[name]].astype(np.int32)
+        length = rows["length"].astype(np.int64)
+        end = np.cumsum(length)
+        gather = np.repeat(rows["offset"] - (end - length), length) + np.arange(len(self.tokens))
+        rows["offset"] = end - length
+        ordered = Forest(self.settings, self.tokenizer)
+        ordered.restore(
+            rows,
+            {"tokens": self.tokens[gather], "logprobs": self.logprobs[gather]},
+            [self.texts[node] for node in order],
+            [self.answers[node] for node in order],
+            [
+                replace(tree, root=int(place[tree.root]), moves=[int(place[node]) for node in tree.moves])
+                for tree in self.trees
+            ],
+        )
+        return ordered
+
+    def __eq__(self, other: object) -> bool:
+        """Equal in every field, nan equal to nan."""
+        if not isinstance(other, Forest):
+            return NotImplemented
+        arrays = [*(name for name, *_ in NODE_FIELDS), *self._arena]
+        return (
+            self.settings == other.settings
+            and self.tokenizer == other.tokenizer
+            and self.trees == other.trees
+            and self.texts == other.texts
+            and self.answers == other.answers
+            and all(_same(getattr(self, name), getattr(other, name)) for name in arrays)
+        )
+
+    __hash__ = None  # type: ignore[assignment]  # it changes
+
+    # --- on disk -------------------------------------------------------------------------------------
+
+    def save(self, path: Path) -> None:
+        """Write one Parquet file, one row per node, whole or not at all (see storage.py)."""
+        from mcts_dpo.search import tree_io as storage
+
+        storage.save(self, path)
+
+    @staticmethod
+    def load(path: Path) -> Forest:
+        """Read what `save` wrote, equal to what was saved. Raises InputError naming the file."""
+        from mcts_dpo.search import tree_io as storage
+
+        return storage.load(path)
+
+
+def _blocks(rows: int) -> dict[str, NDArray[Any]]:
+    """Memory for so many nodes, not yet set: the two arrays of records, and the columns that stand alone."""
+    memory = np.empty(rows * NODE.itemsize + CACHE_LINE, np.uint8)
+    start = -memory.ctypes.data % CACHE_LINE
+    blocks: dict[str, NDArray[Any]] = {
+        "edges": np.empty(rows, EDGE),
+        "records": memory[start : start + rows * NODE.itemsize].view(NODE),
+    }
+    together = {*(EDGE.names or ()), *(NODE.names or ())}
+    return blocks | {name: np.empty(rows, dtype) for name, dtype in _DTYPES.items() if name not in together}
+
+
+def bytes_per_node() -> int:
+    """Memory of one node, texts, tokens and log-probabilities apart."""
+    return sum(block.itemsize for block in _blocks(0).values())
+
+
+def _columns(blocks: dict[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+    """Every column by its name, a view of its block."""
+    columns = dict(blocks)
+    for block in (columns.pop("edges"), columns.pop("records")):
+        columns |= {name: block[name] for name in block.dtype.names or ()}
+    return {name: columns[name] for name in _DTYPES}
+
+
+def _same(a: NDArray[Any], b: NDArray[Any]) -> bool:
+    return a.dtype == b.dtype and np.array_equal(a, b, equal_nan=a.dtype.kind == "f")

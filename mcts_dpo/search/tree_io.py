@@ -1,0 +1,151 @@
+"""A forest as one Parquet file: one row per node, everything about whole trees in the schema's metadata.
+
+The columns are the arrays of `forest.NODE_FIELDS` under their own names (but `offset`, which the list columns
+imply), with `node` (the row number), `problem_id`, `text`, `answer`, `finish` (as its name), `tokens` and
+`logprobs`. Any reader of Parquet opens it, `datasets.load_dataset("parquet")` among them. The bytes depend on the
+forest, and on what it is said to be made with, alone.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from mcts_dpo.common.errors import InputError
+from mcts_dpo.common.files import read_schema, read_table, write_table
+from mcts_dpo.search.tree import FINISHES, NODE_FIELDS, Forest, TreeInfo
+
+FORMAT = 1
+_KEY = b"mcts_dpo.forest"
+_MADE_WITH = b"mcts_dpo.made_with"
+
+
+def to_table(forest: Forest) -> pa.Table:
+    """The forest as an Arrow table, one row per node."""
+    count = len(forest)
+    bounds = np.append(forest.offset, len(forest.tokens)).astype(np.int32)
+    columns: dict[str, Any] = {
+        "node": np.arange(count, dtype=np.int32),
+        "problem_id": pa.array([forest.trees[tree].problem_id for tree in forest.tree], pa.string()),
+    }
+    for name, _, _, _ in NODE_FIELDS:
+        if name == "finish":
+            columns[name] = pa.array([FINISHES[code] for code in forest.finish], pa.string())
+        elif name != "offset":
+            columns[name] = pa.array(getattr(forest, name))
+    columns["text"] = pa.array(forest.texts, pa.string())
+    columns["answer"] = pa.array(forest.answers, pa.string())
+    columns["tokens"] = pa.ListArray.from_arrays(pa.array(bounds), pa.array(forest.tokens))
+    columns["logprobs"] = pa.ListArray.from_arrays(pa.array(bounds), pa.array(forest.logprobs))
+    about = {
+        "format": FORMAT,
+        "tokenizer": forest.tokenizer,
+        "settings": forest.settings,
+        "trees": [asdict(tree) for tree in forest.trees],
+    }
+    return pa.table(columns).replace_schema_metadata(
+        {_KEY: json.dumps(about, sort_keys=True, ensure_ascii=False).encode()}
+    )
+
+
+@contextmanager
+def _as_written(where: str) -> Iterator[None]:
+    """A file that says something else than `to_table` writes is an InputError of one line."""
+    try:
+        yield
+    except InputError:
+        raise
+    except (ValueError, KeyError, TypeError, IndexError, OverflowError, pa.ArrowException) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise InputError(
+            f"{where}: a forest that is not as it was written ({type(error).__name__}: {reason})"
+        ) from None
+
+
+def from_table(table: pa.Table, where: str) -> Forest:
+    """The forest that `to_table` was given. `where` names the source in errors (InputError)."""
+    with _as_written(where):
+        return _from_table(table, where)
+
+
+def _from_table(table: pa.Table, where: str) -> Forest:
+    about = _about(table.schema, where)
+    wanted = [name for name, _, _, _ in NODE_FIELDS if name != "offset"] + ["text", "answer", "tokens", "logprobs"]
+    missing = [name for name in wanted if name not in table.column_names]
+    if missing:
+        raise InputError(f"{where}: a forest without the column {missing[0]!r}")
+    forest = Forest(about["settings"], about["tokenizer"])
+    rows: dict[str, Any] = {}
+    for name, dtype, _, _ in NODE_FIELDS:
+        if name == "finish":
+            rows[name] = np.array([FINISHES.index(word) for word in table[name].to_pylist()], dtype)
+        elif name == "offset":
+            lengths = table["tokens"].combine_chunks().value_lengths().to_numpy(zero_copy_only=False)
+            rows[name] = np.concatenate(([0], np.cumsum(lengths, dtype=np.int64)[:-1])) if len(lengths) else []
+            rows[name] = np.asarray(rows[name], dtype)
+        else:
+            rows[name] = np.array(table[name].to_numpy(), dtype)
+    arena = {
+        "tokens": np.array(table["tokens"].combine_chunks().flatten(), np.int32),
+        "logprobs": np.array(table["logprobs"].combine_chunks().flatten(), np.float32),
+    }
+    forest.restore(rows, arena, table["text"].to_pylist(), table["answer"].to_pylist(), _infos(about))
+    return forest
+
+
+def _about(schema: pa.Schema, where: str) -> dict[str, Any]:
+    about: dict[str, Any] | None = json.loads((schema.metadata or {}).get(_KEY, b"null"))
+    if about is None:
+        raise InputError(f"{where}: not a forest (no {_KEY.decode()!r} in its metadata); accepted: a file of `search`")
+    if about["format"] != FORMAT:
+        raise InputError(f"{where}: a forest of format {about['format']}; accepted: {FORMAT}")
+    return about
+
+
+def _infos(about: Mapping[str, Any]) -> list[TreeInfo]:
+    return [TreeInfo(**{**info, "prompt_tokens": tuple(info["prompt_tokens"])}) for info in about["trees"]]
+
+
+def save(forest: Forest, path: Path, made_with: Mapping[str, str] | None = None) -> None:
+    """Write `forest` to `path`, whole or not at all. made_with: what the trees depend on, as digests by name."""
+    table = to_table(forest)
+    if made_with is not None:
+        table = table.replace_schema_metadata({**table.schema.metadata, _MADE_WITH: json.dumps(made_with)})
+    write_table(path, table)
+
+
+def made_with(path: Path) -> dict[str, str]:
+    """What `save` was told that the trees are made with; {} if nothing. Raises InputError if the file is no Parquet."""
+    found: dict[str, str] = json.loads((read_schema(path).metadata or {}).get(_MADE_WITH, b"{}"))
+    return found
+
+
+def tree_infos(path: Path) -> list[TreeInfo]:
+    """What is known of each tree of a file as a whole; its nodes are not read. Raises InputError as `load` does."""
+    with _as_written(str(path)):
+        return _infos(_about(read_schema(path), str(path)))
+
+
+def tree_sizes(path: Path) -> list[int]:
+    """Nodes of each tree of a file, from the one column that says so. Raises InputError as `load` does."""
+    count = len(tree_infos(path))
+    sizes: list[int] = np.bincount(read_table(path, ["tree"])["tree"].to_numpy(), minlength=count).tolist()
+    return sizes
+
+
+def settings_of(path: Path) -> dict[str, Any]:
+    """How the trees of a file were searched. Raises InputError as `load` does."""
+    found: dict[str, Any] = _about(read_schema(path), str(path))["settings"]
+    return found
+
+
+def load(path: Path) -> Forest:
+    """Read a forest. Raises InputError, naming the file, if it is missing or not a forest of this format."""
+    return from_table(read_table(path), str(path))

@@ -1,0 +1,1 @@
+"""Attention within a packed tree of sequences."""

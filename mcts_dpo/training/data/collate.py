@@ -1,0 +1,230 @@
+"""What each objective learns from: rows of the data set as scored sequences, with what is known of each.
+
+In: `Pairs`, `Siblings` or `Solutions`. Out: `Lessons`, and for one forward pass `Targets`. Knows no loss and no model.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from mcts_dpo.common.errors import InputError
+from mcts_dpo.preferences.dataset import Pairs, Siblings, Solutions
+from mcts_dpo.preferences.typed_table import Columns, Ragged
+from mcts_dpo.training.data.batches import Sequences, sequences
+from mcts_dpo.training.settings import Objective, TrainingSettings
+
+LISTS: tuple[Objective, ...] = ("kto", "lipo", "tpo", "sibling_distillation", "tree_policy_gradient")
+"""Objectives that learn from lists of siblings. "rft" learns from solutions, all others from pairs."""
+
+MARGINS: tuple[Objective, ...] = ("odpo", "mmpo")
+"""Objectives that learn how much better a chosen step is."""
+
+Table = Pairs | Siblings | Solutions
+
+
+def table_of(objective: Objective) -> type[Pairs] | type[Siblings] | type[Solutions]:
+    """The kind of table that the objective learns from; its file in a round is `<kind.what>.parquet`."""
+    if objective == "rft":
+        return Solutions
+    return Siblings if objective in LISTS else Pairs
+
+
+@dataclass(frozen=True, slots=True)
+class Lessons:
+    """Rows to learn from: pairs, solutions or lists of siblings.
+
+    sequences: what is scored: of a pair the chosen sequence, then the rejected; of a list its siblings, best first.
+    weight:    [rows] float64 > 0, a row's share in every mean.
+    of_row:    by name, [rows] float64: "smoothing" in [0, 0.5) and "margin" (the gap in Q) of a pair.
+    of_step:   by name, [sequences] float64: "start", the step's log-probability under the policy that sampled it (pairs
+               and lists; left out where the table does not know it: then the trainer measures it); "value" (Q'),
+               "advantage" (Q − V of the parent) and "count" (samples ≥ 1) of a sibling.
+    tokenizer: digest of the tokenizer that the ids belong to.
+    source:    the file or kind of table, for messages.
+    """
+
+    sequences: Sequences
+    weight: NDArray[np.float64]
+    of_row: Mapping[str, NDArray[np.float64]]
+    of_step: Mapping[str, NDArray[np.float64]]
+    tokenizer: str
+    source: str
+
+    def targets(self, rows: NDArray[np.int64], device: torch.device | str = "cpu") -> Targets:
+        """What the given rows ([n] int64) are to teach, in the order of a forward pass over them."""
+        data, which = self.sequences, self.sequences.of_rows(rows)
+        sizes = data.row_offsets[rows + 1] - data.row_offsets[rows]
+        place = np.arange(int(sizes.max(initial=0)))
+        present = place < sizes[:, None]
+        first = np.cumsum(sizes) - sizes
+        places = np.where(present, first[:, None] + place, first[:, None])
+
+        def tensor(array: NDArray[Any]) -> Tensor:
+            return torch.from_numpy(array).to(device)
+
+        return Targets(
+            weight=tensor(self.weight[rows]),
+            places=tensor(places),
+            present=tensor(present),
+            last=tensor(first + sizes - 1),
+            lengths=tensor(data.step_tokens(which)),
+            of_row={name: tensor(column[rows]) for name, column in self.of_row.items()},
+            of_step={name: tensor(column[which]) for name, column in self.of_step.items()},
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Targets:
+    """What R rows with B sequences in one forward pass are to teach.
+
+    weight:  [R] float64.
+    places:  [R, width] int64 in [0, B): each row's sequences; where a row has fewer than `width`, its first again.
+    present: [R, width] bool: which of the places are real.
+    last:    [R] int64 in [0, B): each row's last sequence: a pair's rejected step, a list's worst.
+    lengths: [B] int64, scored tokens of each step.
+    of_row, of_step: [R] and [B] float64 columns by name; see `Lessons`.
+    """
+
+    weight: Tensor
+    places: Tensor
+    present: Tensor
+    last: Tensor
+    lengths: Tensor
+    of_row: Mapping[str, Tensor]
+    of_step: Mapping[str, Tensor]
+
+    @property
+    def first(self) -> Tensor:
+        """[R] int64: each row's first sequence: a pair's chosen step, a list's best."""
+        return self.places[:, 0]
+
+
+def load_lessons(data: Path | Table, settings: TrainingSettings, *, source: str | None = None) -> Lessons:
+    """The rows of a table (or of its file) as the objective learns from them.
+
+    source: what messages call the table (None: its file, or its kind). Raises InputError for a file that is not the
+    objective's kind of table, for a table without rows, and for margins that an objective on margins cannot use.
+    """
+    wanted = table_of(settings.objective)
+    source = source or (data.what if isinstance(data, Columns) else str(data))
+    table = data if isinstance(data, Columns) else load_any(Path(data), wanted)
+    if not isinstance(table, wanted):
+        what = f"{settings.objective!r} learns from {wanted.what}, not {table.what}"
+        raise InputError(f"{source}: training.objective: {what}")
+    if not len(table):
+        why = "" if wanted is Solutions else " (no parent had two children that differ enough: see preferences.min_gap)"
+        raise InputError(f"{source}: no rows; there is nothing to learn from{why}")
+    if isinstance(table, Solutions):
+        return _solutions(table, source)
+    return _lists(table, settings, source) if isinstance(table, Siblings) else _pairs(table, settings, source)
+
+
+def load_any(path: Path, wanted: type[Pairs] | type[Siblings] | type[Solutions]) -> Table:
+    """The table in a file: of the wanted kind, or of the kind that it turns out to be.
+
+    Raises InputError, about the wanted kind, for a file that is of none.
+    """
+    try:
+        return wanted.load(path)
+    except InputError:
+        for kind in (Pairs, Siblings, Solutions):
+            with suppress(InputError):
+                return kind.load(path)
+        raise
+
+
+def _solutions(table: Solutions, source: str) -> Lessons:
+    prompt, completion = table.tokens("prompt_tokens"), table.tokens("completion_tokens")
+    parts = [(prompt[row], completion[row]) for row in range(len(table))]
+    weight = table.numbers("weight")
+    unscored = _unscored(prompt, [table.observed("completion")])
+    scored = sequences(parts, prompt.lengths, prompt.lengths, weight, unscored=unscored)
+    return Lessons(scored, weight, {}, {}, table.tokenizer, source)
+
+
+def _pairs(table: Pairs, settings: TrainingSettings, source: str) -> Lessons:
+    prompt, prefix = table.tokens("prompt_tokens"), table.tokens("prefix_tokens")
+    chosen, rejected = table.tokens("chosen_tokens"), table.tokens("rejected_tokens")
+    weight, margin = table.numbers("weight"), table.numbers("margin")
+    if settings.objective in MARGINS:
+        _check_margins(margin, settings, source)
+    parts = [(prompt[row], prefix[row], step[row]) for row in range(len(table)) for step in (chosen, rejected)]
+    step_from = np.repeat(prompt.lengths + prefix.lengths, 2)
+    imitation = np.stack([weight, np.zeros_like(weight)], axis=1).ravel()
+    scored_from = _scored_from(np.repeat(prompt.lengths, 2), step_from, imitation, settings)
+    unscored = _unscored(prompt, *([table.observed("prefix"), table.observed(step)] for step in ("chosen", "rejected")))
+    start = np.stack([table.numbers("chosen_logprob"), table.numbers("rejected_logprob")], axis=1).ravel()
+    return Lessons(
+        sequences(parts, scored_from, step_from, imitation, per_row=2, unscored=unscored),
+        weight,
+        {"smoothing": table.numbers("smoothing"), "margin": margin},
+        {} if np.isnan(start).any() else {"start": start},
+        table.tokenizer,
+        source,
+    )
+
+
+def _check_margins(margin: NDArray[np.float64], settings: TrainingSettings, source: str) -> None:
+    below = np.flatnonzero(margin < 0)
+    if len(below):
+        what = f"margin is {margin[below[0]]:g}, so that the rejected step is worth more than the chosen one"
+        raise InputError(f"{source}: row {below[0]}: {what} (accepted by {settings.objective!r}: 0 or more)")
+    if not margin.any():
+        raise InputError(
+            f"{source}: training.objective: {settings.objective!r} learns from margins, and all of them are 0 "
+            "(accepted: a field margin, or score_chosen and score_rejected)"
+        )
+
+
+def _lists(table: Siblings, settings: TrainingSettings, source: str) -> Lessons:
+    prompt, prefix, step = (table.tokens(f"{name}_tokens") for name in ("prompt", "prefix", "step"))
+    parts = [(prompt[row], prefix[row], step[row]) for row in range(len(table))]
+    step_from = prompt.lengths + prefix.lengths
+    best = table.numbers("rank") == 0
+    imitation = np.where(best, table.numbers("weight"), 0.0)
+    scored_from = _scored_from(prompt.lengths, step_from, imitation, settings)
+    of_step = {
+        "start": table.numbers("logprob"),
+        "value": table.numbers("value"),
+        "advantage": table.numbers("q") - table.numbers("parent_value"),
+        "count": table.numbers("samples").astype(np.float64),
+    }
+    unscored = _unscored(prompt, [table.observed("prefix"), table.observed("step")])
+    scored = sequences(parts, scored_from, step_from, imitation, per_row=np.diff(table.offsets), unscored=unscored)
+    return Lessons(scored, table.numbers("weight")[best], {}, of_step, table.tokenizer, source)
+
+
+def _unscored(prompt: Ragged, *sequences_of_row: list[list[NDArray[np.bool_]]]) -> NDArray[np.bool_] | None:
+    """[T] bool, all sequences' observed tokens one after the other; None where nothing is observed.
+
+    sequences_of_row: for each sequence of a row, its parts after the prompt, and of each part one mask per row.
+    """
+    masks = [
+        mask
+        for row in range(len(prompt))
+        for parts in sequences_of_row
+        for mask in (np.zeros(len(prompt[row]), dtype=np.bool_), *(part[row] for part in parts))
+    ]
+    found = np.concatenate(masks)
+    return found if found.any() else None
+
+
+def _scored_from(
+    prompt: NDArray[np.int64],
+    step_from: NDArray[np.int64],
+    imitation: NDArray[np.float64],
+    settings: TrainingSettings,
+) -> NDArray[np.int64]:
+    """Where scoring begins: the imitated sequence serves both terms, so its steps so far are scored too."""
+    if settings.objective == "step_rft" or not settings.nll_weight:
+        return step_from
+    return np.where(imitation > 0, prompt, step_from)

@@ -1,0 +1,237 @@
+"""Many sequences as one: every token that they share with the same prefix is computed once.
+
+In: `Sequences`, and which of them. Out: `Packed`, one sequence of their unique tokens, in which a token may look only
+at its own ancestors; and how the rows of an update are divided among such packs. What is shared is found by comparing
+ids, so trees, flat pairs and prompts with the same few-shot examples pack alike. Nothing is re-tokenised. Pure
+bookkeeping in NumPy; knows no model and no loss.
+
+The trie of the ids stands in depth-first order, so that a token's descendants are one contiguous range behind it, and
+one integer per token says it all: *q sees k ⇔ k ≤ q < end[k]*.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import pairwise
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from mcts_dpo.training.data.batches import Sequences, ranges
+
+
+@dataclass(frozen=True, slots=True)
+class Trie:
+    """The prefix trie of B sequences; a node is a token after a prefix, and its number the place in the pack.
+
+    tokens: [L] int32, the nodes' tokens, depth first.
+    depths: [L] int64, tokens above each.
+    end:    [L] int64; the nodes k … end[k] − 1 are k and its descendants.
+    paths:  of each sequence, [length] int64: its nodes from the root.
+    """
+
+    tokens: NDArray[np.int32]
+    depths: NDArray[np.int64]
+    end: NDArray[np.int64]
+    paths: list[NDArray[np.int64]]
+
+    def __len__(self) -> int:
+        return len(self.tokens)
+
+
+def make_trie(sequences: list[NDArray[np.int32]]) -> Trie:
+    """The trie of non-empty sequences of ids ≥ 0. Nodes merge only where the whole prefix is equal.
+
+    Siblings stand in the order of their ids, so that the trie does not depend on the order of the sequences.
+    """
+    # Big-endian bytes sort as the ids do, a prefix before what continues it: depth-first order.
+    keys = [one.astype(">i4").tobytes() for one in sequences]
+    order = sorted(range(len(sequences)), key=keys.__getitem__)
+    ordered = [sequences[i] for i in order]
+    # Of all earlier sequences, the one just before shares the longest prefix; what follows it is new.
+    shared = [0, *(_common(*two) for two in pairwise(ordered))]
+    added = np.array([len(one) - common for one, common in zip(ordered, shared, strict=True)], dtype=np.int64)
+    starts = np.cumsum(added) - added
+    path = np.zeros(max(map(len, sequences)), dtype=np.int64)
+    paths: list[NDArray[np.int64]] = [path] * len(sequences)
+    for place, i in enumerate(order):
+        path[shared[place] : len(sequences[i])] = starts[place] + np.arange(added[place])
+        paths[i] = path[: len(sequences[i])].copy()
+    total = int(added.sum())
+    end = np.empty(total, dtype=np.int64)
+    # By depth: where the branch being followed, coming from the right, was left at or above that depth.
+    left = np.full(len(path), total, dtype=np.int64)
+    for place in reversed(range(len(ordered))):
+        depths = slice(shared[place], shared[place] + int(added[place]))
+        end[starts[place] : starts[place] + added[place]] = left[depths]
+        left[shared[place] :] = starts[place]
+    first = np.array(shared, dtype=np.int64)
+    tokens = np.concatenate([one[common:] for one, common in zip(ordered, shared, strict=True)])
+    return Trie(tokens, ranges(first, first + added), end, paths)
+
+
+def _common(a: NDArray[np.int32], b: NDArray[np.int32]) -> int:
+    """Length of the longest common prefix."""
+    size = min(len(a), len(b))
+    different = a[:size] != b[:size]
+    return int(different.argmax()) if different.any() else size
+
+
+@dataclass(frozen=True, slots=True)
+class Packed:
+    """One forward pass over the L unique tokens of B sequences, U of which are scored; S unique steps.
+
+    input_ids:    [1, L] int64, depth first.
+    position_ids: [1, L] int64, depth in tokens: what the position would be in the sequence alone.
+    end:          [L] int64 in (k, L]: q sees k ⇔ k ≤ q < end[k].
+    positions:    [U] int64 in [0, L): the parent of each scored token, where the state stands that predicts it.
+    places:       [U] int64 in [0, L): where each scored token itself stands.
+    targets:      [U] int64, the scored tokens' ids.
+    imitation:    [U] float64: the token's weight in the NLL, summed over the sequences that it is scored in.
+    step_tokens:  [E] int64 in [0, U): the scored tokens of each unique step, step after step.
+    step_owner:   [E] int64 in [0, S): the unique step that each belongs to.
+    step_of:      [B] int64 in [0, S): each sequence's step. Sequences that end in the same step share it.
+    steps:        S.
+    """
+
+    input_ids: Tensor
+    position_ids: Tensor
+    end: Tensor
+    positions: Tensor
+    places: Tensor
+    targets: Tensor
+    imitation: Tensor
+    step_tokens: Tensor
+    step_owner: Tensor
+    step_of: Tensor
+    steps: int
+
+    def to(self, device: torch.device) -> Packed:
+        """The same pack on another device."""
+        return Packed(
+            self.input_ids.to(device),
+            self.position_ids.to(device),
+            self.end.to(device),
+            self.positions.to(device),
+            self.places.to(device),
+            self.targets.to(device),
+            self.imitation.to(device),
+            self.step_tokens.to(device),
+            self.step_owner.to(device),
+            self.step_of.to(device),
+            self.steps,
+        )
+
+
+def pack(data: Sequences, which: NDArray[np.int64]) -> Packed:
+    """The sequences `which` ([B] indices) as one pack. The same sequences give the same pack in any order of theirs,
+    but for `step_of`.
+    """
+    trie = make_trie([data.of(i) for i in which.tolist()])
+    imitation = np.zeros(len(trie))
+    parents = np.full(len(trie), -1)
+    # A step is known by its last node, and by which of its tokens are scored (and so how many it has).
+    steps: dict[tuple[int, bytes], int] = {}
+    step_nodes: list[NDArray[np.int64]] = []
+    step_of = np.empty(len(which), dtype=np.int64)
+    for place, i in enumerate(which.tolist()):
+        path, begin, step_from = trie.paths[place], int(data.scored_from[i]), int(data.step_from[i])
+        scored = np.ones(len(path), dtype=bool)
+        if data.unscored is not None:
+            scored = ~data.unscored[data.offsets[i] : data.offsets[i + 1]]
+        nodes = path[begin:][scored[begin:]]
+        parents[nodes] = path[begin - 1 : -1][scored[begin:]]
+        imitation[nodes] += data.imitation[i]
+        key = (int(path[-1]), scored[step_from:].tobytes())
+        if key not in steps:
+            steps[key] = len(steps)
+            step_nodes.append(path[step_from:][scored[step_from:]])
+        step_of[place] = steps[key]
+    found = np.flatnonzero(parents >= 0)
+    rank = np.zeros(len(trie), dtype=np.int64)
+    rank[found] = np.arange(len(found))
+    return Packed(
+        input_ids=torch.from_numpy(trie.tokens.astype(np.int64))[None],
+        position_ids=torch.from_numpy(trie.depths)[None],
+        end=torch.from_numpy(trie.end),
+        positions=torch.from_numpy(parents[found]),
+        places=torch.from_numpy(found),
+        targets=torch.from_numpy(trie.tokens[found].astype(np.int64)),
+        imitation=torch.from_numpy(imitation[found]),
+        step_tokens=torch.from_numpy(rank[np.concatenate(step_nodes)]),
+        step_owner=torch.from_numpy(np.repeat(np.arange(len(steps)), [len(one) for one in step_nodes])),
+        step_of=torch.from_numpy(step_of),
+        steps=len(steps),
+    )
+
+
+def packed_passes(data: Sequences, rows: NDArray[np.int64], max_tokens: int) -> list[NDArray[np.int64]]:
+    """Divide the rows of one update among packs of at most `max_tokens` unique tokens each.
+
+    A tree stays whole where it fits. One that does not is divided by sibling groups (rows whose steps follow the same
+    state), whose ancestors are then computed again in each pack; a group that alone does not fit, by rows; a row
+    never. A row that alone exceeds the budget has a pack to itself. Each piece goes where it adds the fewest tokens,
+    the first such pack where several are equal (first fit), or begins a new one. Returns [rows of the pack] int64
+    for each pack, in the order of `rows`. The division changes time and memory, not the gradient.
+    """
+    if not len(rows):
+        return []
+    trie = make_trie([data.of(i) for i in data.of_rows(rows).tolist()])
+    sizes = data.row_offsets[rows + 1] - data.row_offsets[rows]
+    first = np.cumsum(sizes) - sizes
+    nodes, state = [], []
+    for place, row in enumerate(rows.tolist()):
+        begin = int(first[place])
+        nodes.append(np.unique(np.concatenate(trie.paths[begin : begin + int(sizes[place])])))
+        state.append(int(trie.paths[begin][data.step_from[data.row_offsets[row]] - 1]))
+    pieces = _pieces(data.tree[rows].tolist(), state, nodes, max_tokens)
+    packs: list[list[int]] = []
+    filled: list[NDArray[np.bool_]] = []
+    used: list[int] = []
+    for piece in pieces:
+        wanted = _union(nodes, piece)
+        added = [int(np.count_nonzero(~there[wanted])) for there in filled]
+        room = [more for more, before in zip(added, used, strict=True) if before + more <= max_tokens]
+        if room:
+            least = min(room)
+            chosen = next(
+                place for place, more in enumerate(added) if more == least and used[place] + more <= max_tokens
+            )
+        else:
+            chosen, least = len(packs), len(wanted)
+            packs.append([])
+            filled.append(np.zeros(len(trie), dtype=bool))
+            used.append(0)
+        packs[chosen] += piece
+        filled[chosen][wanted] = True
+        used[chosen] += least
+    return [rows[sorted(places)] for places in packs]
+
+
+def _union(nodes: list[NDArray[np.int64]], places: list[int]) -> NDArray[np.int64]:
+    return nodes[places[0]] if len(places) == 1 else np.unique(np.concatenate([nodes[place] for place in places]))
+
+
+def _pieces(tree: list[int], state: list[int], nodes: list[NDArray[np.int64]], max_tokens: int) -> list[list[int]]:
+    """The rows (by place) that stay together: trees, or sibling groups depth first, or single rows."""
+    pieces: list[list[int]] = []
+    for whole in _grouped(tree, range(len(tree))):
+        if len(_union(nodes, whole)) <= max_tokens:
+            pieces.append(whole)
+            continue
+        for group in sorted(_grouped(state, whole), key=lambda places: state[places[0]]):
+            if len(_union(nodes, group)) <= max_tokens:
+                pieces.append(group)
+            else:
+                pieces += [[place] for place in group]
+    return pieces
+
+
+def _grouped(keys: list[int], places: range | list[int]) -> list[list[int]]:
+    """`places` by their key, in the order of first appearance."""
+    groups: dict[int, list[int]] = {}
+    for place in places:
+        groups.setdefault(keys[place], []).append(place)
+    return list(groups.values())

@@ -1,0 +1,448 @@
+"""One round's training: a policy and a table in, the next policy out.
+
+Deterministic: the same policy, data, settings and machine give the same bytes, killed and resumed or not. Knows
+neither where the data came from nor what the policy is used for. `train` is the shell (files, processes), `fit`
+the loop.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from mcts_dpo.common.errors import InputError
+from mcts_dpo.common.files import require_replaceable, whole, write_json
+from mcts_dpo.common.progress import Progress, silent
+from mcts_dpo.models.loading import context_length, load_tokenizer, tokenizer_digest, weights_digest
+from mcts_dpo.preferences.typed_table import Columns
+from mcts_dpo.training.budget import end_in_shards, go_on_with_less, passes_of, take_over_budget
+from mcts_dpo.training.checkpoints import Trainable, load_trainable, save_policy, shard, unsharded
+from mcts_dpo.training.data.batches import plan_updates
+from mcts_dpo.training.data.collate import Lessons, Table, load_lessons
+from mcts_dpo.training.data.datasets import load_table, own_table
+from mcts_dpo.training.distributed import ALONE, World, joined
+from mcts_dpo.training.logprobs import check_packable, check_readable
+from mcts_dpo.training.memory import out_of_memory, release
+from mcts_dpo.training.metrics import WINDOW, Watch
+from mcts_dpo.training.optimisation import clip, make_optimizer, schedule
+from mcts_dpo.training.settings import TrainingSettings
+from mcts_dpo.training.state import (
+    Identity,
+    TrainingState,
+    Unfinished,
+    data_digest,
+    explained_disk,
+    unfinished,
+)
+from mcts_dpo.training.tasks import PolicyTask, Rows, Task
+from mcts_dpo.training.trackers import Tracker, trackers
+
+Evaluation = Callable[[int, Any], Mapping[str, float]]
+"""A function of (updates done, model in evaluation mode) that returns figures."""
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class TrainingSummary:
+    """What a training run did. Nothing in it depends on the clock.
+
+    objective, rows, updates: what was learned from, and in how many updates.
+    epochs:       passes over the rows, as a fraction where updates were capped.
+    parameters:   trained weights (adapters only under LoRA).
+    tokens:       real tokens through forward and backward passes, those that sequences share in a pack counted once;
+                  reference_tokens: through the reference's forward.
+    padding:      share of computed positions that were padding, in [0, 1).
+    scored_tokens: tokens whose log-probability was computed with gradient.
+    clipped:      share of updates whose gradient norm was clipped.
+    first, last:  figures of the first update (before any change of weights), and means over the last ten updates.
+    alarms:       one line each, in the order in which they went off.
+    notes:        what else a user should know, one line each (a halved token budget).
+    """
+
+    objective: str
+    rows: int
+    updates: int
+    epochs: float
+    parameters: int
+    tokens: int
+    reference_tokens: int
+    padding: float
+    scored_tokens: int
+    clipped: float
+    first: dict[str, float]
+    last: dict[str, float]
+    alarms: tuple[str, ...]
+    notes: tuple[str, ...]
+
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        return {**asdict(self), "alarms": list(self.alarms), "notes": list(self.notes)}
+
+    @classmethod
+    def of(cls, data: Mapping[str, Any]) -> TrainingSummary:
+        """What `as_dict` gave."""
+        return cls(**{**data, "alarms": tuple(data["alarms"]), "notes": tuple(data["notes"])})
+
+
+def train(
+    policy: str | Path,
+    data: str | Path | Table,
+    out: Path,
+    settings: TrainingSettings,
+    *,
+    log: Path | None = None,
+    unfinished_at: Path | None = None,
+    board: Path | None = None,
+    evaluate: Evaluation | None = None,
+    progress: Progress = silent,
+) -> TrainingSummary:
+    """Train `policy` on `data` and write the result to `out`, whole or not at all.
+
+    policy: a hub name, a Hugging Face directory, an adapter's directory or a .gguf file (`mcts_dpo.models.loading`).
+    data:   a table, its Parquet file or the folder of it: pairs, siblings or solutions, as the objective wants
+            (`lessons.table_of`); or TRL-style data: a .jsonl, .json or .parquet file, a folder that `datasets` reads,
+            or the name of a data set (see `datasets`).
+    out:    becomes a plain Hugging Face directory in the policy's own dtype, with the tokenizer, `training.json`
+            (settings and summary), and under LoRA `adapter/`, the adapters by themselves.
+    log:    appears at the end, one JSON line per update: the figures of the objective, and update, lr,
+            gradient_norm, clipped, tokens. While training goes on it grows as `log.jsonl` in `unfinished_at`.
+    unfinished_at: folder of the live log and the checkpoint (default: `out` + ".unfinished"). It is gone when the
+            training is finished. The same call after a kill at any moment goes on from the checkpoint there and ends
+            with the same bytes.
+    board:  folder for TensorBoard's files (None: none).
+    evaluate: called every `settings.evaluate_every` updates and after the last; its figures go to the log and
+            the trackers with `eval_` before their names.
+
+    The reference is the policy as it starts (algorithm: Step-DPO); its log-probabilities are computed once, in the
+    first epoch's own batches, so that the first margins are 0 and not rounding noise.
+
+    Under `torchrun` or `accelerate launch` all processes call this alike and train one policy together: each
+    update's forward passes are dealt out, gradients are summed. Rank 0 writes the files.
+
+    Raises InputError: a table of the wrong kind or without rows, ids of another tokenizer or outside the vocabulary,
+    a sequence longer than the policy's context, a policy that cannot be trained, a gradient that is not finite, a
+    checkpoint of another training, a full disk, an alarm where `settings.on_alarm` is "stop". Raises RestartError
+    in every process where memory runs out in shards: the same call goes on with half the token budget.
+    """
+    out = Path(out)
+    require_replaceable(out, "training.json")
+    folder = unfinished_at or out.parent / f"{out.name}.unfinished"
+    tokenizer = load_tokenizer(policy)
+    lessons = _lessons(data, policy, tokenizer, settings)
+    if lessons.tokenizer != tokenizer_digest(tokenizer):
+        raise InputError(f"{lessons.source}: made with another tokenizer than that of the policy {policy}")
+    with ExitStack() as stack:
+        stack.enter_context(threads_of(settings))
+        world = stack.enter_context(joined())
+        trained = load_trainable(policy, settings)
+        check_fit(lessons, trained.model, settings)
+        identity = Identity(weights_digest(trained.model), data_digest(lessons), settings)
+        if settings.sharding and world.size > 1:
+            trained = shard(trained)
+        stack.enter_context(explained_disk(folder))
+        run = stack.enter_context(unfinished(folder, identity, world, out=out, log=log))
+        task = PolicyTask(lessons, settings, trained.device)
+        summary = fit(trained, task, settings, world=world, run=run, board=board, evaluate=evaluate, progress=progress)
+        trained = unsharded(trained, policy, settings)
+        if world.main:
+            with whole(out) as scratch:
+                scratch.mkdir()
+                save_policy(trained, tokenizer, scratch)
+                record = {"settings": settings.model_dump(mode="json"), "summary": summary.as_dict()}
+                write_json(scratch / "training.json", {**record, "tokenizer": lessons.tokenizer})
+        world.wait()
+    return summary
+
+
+def _lessons(data: str | Path | Table, policy: str | Path, tokenizer: Any, settings: TrainingSettings) -> Lessons:
+    if isinstance(data, Columns):
+        return load_lessons(data, settings)
+    ours = own_table(Path(data), settings.objective)
+    if ours is not None:
+        return load_lessons(ours, settings)
+    return load_lessons(load_table(data, tokenizer, settings, context_length(policy)), settings, source=str(data))
+
+
+def fit(
+    trained: Trainable,
+    task: Task,
+    settings: TrainingSettings,
+    *,
+    world: World = ALONE,
+    run: Unfinished | None = None,
+    board: Path | None = None,
+    evaluate: Evaluation | None = None,
+    progress: Progress = silent,
+) -> TrainingSummary:
+    """The training loop itself: changes `trained`'s weights in place, from the checkpoint of `run` if it has one.
+
+    See `train`.
+    """
+    epochs = plan_updates(
+        task.rows,
+        batch_size=settings.batch_size,
+        epochs=settings.epochs,
+        max_updates=settings.max_updates,
+        seed=settings.seed,
+        tree=task.trees,
+    )
+    updates = [update for epoch in epochs for update in epoch]
+    optimizer = make_optimizer(trained.masters, settings)
+    state = run.load(trained, optimizer) if run is not None else None
+    if state is None:
+        state = TrainingState(Watch(min(WINDOW, len(updates))), settings.max_batch_tokens)
+    if run is not None:
+        take_over_budget(state, run)
+        run.open_log(state.log_bytes)
+    _stop_at_alarms(state, settings, run)
+    if task.needs_reference and state.reference is None:
+        state.reference = _reference(trained, task, epochs[0], state, world, run, progress)
+    with ExitStack() as stack:
+        names = settings.trackers if world.main else ()
+        about = settings.model_dump(mode="json")
+        name = run.folder.name.removesuffix(".unfinished") if run is not None else "training"
+        following = stack.enter_context(trackers(names, board, run=name, settings=about, resumed_at=state.update))
+        clock, tokens_before = time.monotonic(), state.tokens
+        for number in range(state.update, len(updates)):
+            lr = settings.lr * schedule(number, len(updates), settings)
+            line, alarms = _update(trained, task, optimizer, updates[number], lr, state, settings, world, run)
+            last = number + 1 == len(updates)
+            if evaluate is not None and (last or _every(settings.evaluate_every, number + 1)):
+                line |= {f"eval_{name}": float(value) for name, value in evaluate(number + 1, trained.model).items()}
+            if run is not None:
+                state.log_bytes = run.write_line(json.dumps({"update": number + 1, **line}))
+            for alarm in alarms if world.main else ():
+                logger.warning(alarm)
+            _follow(following, number + 1, line)
+            pace = (state.tokens - tokens_before) / max(time.monotonic() - clock, 1e-9)
+            progress("train", number + 1, len(updates), **_shown(line), **{"tok/s": pace})
+            stopping = bool(alarms) and settings.on_alarm == "stop"
+            if run is not None and (stopping or world.any(world.main and run.due(number + 1))):
+                run.save(state, trained, optimizer)
+            _stop_at_alarms(state, settings, run)
+    return TrainingSummary(
+        objective=settings.objective,
+        rows=task.rows,
+        updates=len(updates),
+        epochs=sum(len(update) for update in updates) / task.rows,
+        parameters=sum(weight.numel() for weight in trained.weights),
+        tokens=state.tokens,
+        reference_tokens=state.reference_tokens,
+        padding=1 - state.tokens / state.positions,
+        scored_tokens=state.scored,
+        clipped=state.watch.clipped / len(updates),
+        first=state.watch.first,
+        last=state.watch.last(),
+        alarms=tuple(state.watch.alarms.values()),
+        notes=tuple(state.notes),
+    )
+
+
+def _update(
+    trained: Trainable,
+    task: Task,
+    optimizer: torch.optim.Optimizer,
+    rows: Rows,
+    lr: float,
+    state: TrainingState,
+    settings: TrainingSettings,
+    world: World,
+    run: Unfinished | None,
+) -> tuple[dict[str, Any], list[str]]:
+    """One update of the weights from `rows`. Returns its line for the log and the alarms that it set off."""
+    sums = _gradients(trained, task, rows, state, world, run)
+    *values, tokens, positions, scored = sums
+    norm = clip(trained.masters, settings.max_grad_norm, world, trained.root is not None)
+    if not math.isfinite(norm):
+        raise InputError(
+            f"training.lr: {settings.lr:g}: the gradient of update {state.update + 1} is not finite (accepted: less)"
+        )
+    for group in optimizer.param_groups:
+        group["lr"] = lr
+    optimizer.step()
+    trained.clear_gradients()
+    trained.publish_masters()
+    state.update += 1
+    state.tokens += int(tokens)
+    state.positions += int(positions)
+    state.scored += int(scored)
+    figures = dict(zip(task.names, values, strict=True)) | {"gradient_norm": norm, "lr": lr}
+    clipped = settings.max_grad_norm is not None and norm > settings.max_grad_norm
+    alarms = state.watch.see(state.update, figures, clipped, settings)
+    return {**figures, "clipped": clipped, "tokens": int(tokens)}, alarms
+
+
+def _gradients(
+    trained: Trainable, task: Task, rows: Rows, state: TrainingState, world: World, run: Unfinished | None
+) -> list[float]:
+    """Leave the gradients of the whole update in the masters; returns its figures, tokens, positions, scored.
+
+    Where memory does not suffice, the token budget of a pass is halved and the update begun again; in shards by
+    all processes, started anew (`RestartError`).
+    """
+    while True:
+        failed = False
+        passes = passes_of(task, rows, state.max_batch_tokens, world)
+        sums, counted = torch.zeros(len(task.names), device=trained.device), np.zeros(3)
+        try:
+            for one, counts in world.shares(passes, equal=trained.root is not None):
+                share = trained.call(partial(task.share, rows=one, update=rows, reference=state.reference))
+                torch.autograd.backward(share.loss if counts else 0 * share.loss)
+                trained.collect_gradients()
+                if counts:
+                    sums = sums + share.figures
+                    counted += share[2:]
+        except (RuntimeError, MemoryError) as error:
+            if trained.root is not None and run is not None:
+                end_in_shards(error, task, [rows], [passes], state, world, run)
+            if not out_of_memory(error) or trained.root is not None:
+                raise
+            failed = True
+        if world.any(failed):
+            trained.clear_gradients()
+            release()
+            go_on_with_less(task, [rows], [passes], state, world)
+            continue
+        if trained.root is None:
+            _sum_gradients(trained.masters, world)
+        figures = torch.cat([sums.double(), torch.from_numpy(counted).to(sums.device)])
+        summed: list[float] = world.sum(figures).tolist()
+        return summed
+
+
+def _sum_gradients(masters: Sequence[Tensor], world: World) -> None:
+    """The gradients of all processes' passes, summed, in each of them; one that no process has stays None."""
+    if world.size == 1:
+        return
+    have = world.sum(torch.tensor([float(master.grad is not None) for master in masters], device=masters[0].device))
+    wanted = [master for master, count in zip(masters, have.tolist(), strict=True) if count]
+    for master in wanted:
+        if master.grad is None:
+            master.grad = torch.zeros_like(master)
+    flat = world.sum(torch.cat([master.grad.flatten() for master in wanted if master.grad is not None]))
+    for master, part in zip(wanted, torch.split(flat, [master.numel() for master in wanted]), strict=True):
+        master.grad = part.view_as(master)
+
+
+def _reference(
+    trained: Trainable,
+    task: Task,
+    updates: Sequence[Rows],
+    state: TrainingState,
+    world: World,
+    run: Unfinished | None,
+    progress: Progress,
+) -> Tensor:
+    """What the task's loss compares with, by the model as it starts, for every row that the first epoch sees."""
+    while True:
+        failed = False
+        plan = [passes_of(task, update, state.max_batch_tokens, world) for update in updates]
+        # Dealt out update by update, as the training deals them: each pass is computed here as it will be again there.
+        mine = [share for passes in plan for share in world.shares(passes, equal=trained.root is not None)]
+        dtype = torch.promote_types(trained.weights[0].dtype, torch.float32)
+        found = torch.full((task.sequences,), torch.nan, dtype=dtype, device=trained.device)
+        tokens = 0
+        try:
+            with torch.no_grad():
+                for done, (one, counts) in enumerate(mine):
+                    which, values, cost = trained.call(partial(task.reference, rows=one))
+                    if counts:
+                        found[which] = values
+                        tokens += cost
+                    progress("reference", done + 1, len(mine))
+        except (RuntimeError, MemoryError) as error:
+            if trained.root is not None and run is not None:
+                end_in_shards(error, task, updates, plan, state, world, run)
+            if not out_of_memory(error) or trained.root is not None:
+                raise
+            failed = True
+        if world.any(failed):
+            release()
+            go_on_with_less(task, updates, plan, state, world)
+            continue
+        state.reference_tokens = int(world.sum(torch.tensor(float(tokens), device=trained.device)).item())
+        if world.size > 1:
+            missing = world.sum((~found.isnan()).float()) == 0
+            found = world.sum(found.nan_to_num(0.0)).masked_fill(missing, torch.nan)
+        return found
+
+
+def _stop_at_alarms(state: TrainingState, settings: TrainingSettings, run: Unfinished | None) -> None:
+    if settings.on_alarm == "stop" and state.watch.alarms:
+        kept = f"; its checkpoint is kept in {run.folder}" if run is not None else ""
+        raise InputError(
+            f"training.on_alarm: stopped after update {state.update}: {next(iter(state.watch.alarms.values()))}{kept} "
+            "(accepted: a lower lr, more nll_weight, another bound, or on_alarm=warn, which goes on from there)"
+        )
+
+
+def _every(period: int | None, update: int) -> bool:
+    return period is not None and update % period == 0
+
+
+def _follow(following: Sequence[Tracker], update: int, line: Mapping[str, Any]) -> None:
+    figures = {name: float(value) for name, value in line.items()}
+    for track in following:
+        track(update, figures)
+
+
+_SHOWN = {
+    "loss": "loss",
+    "margin": "margin",
+    "accuracy": "accuracy",
+    "chosen_logprob": "chosen",
+    "rejected_logprob": "rejected",
+}
+
+
+def _shown(line: Mapping[str, Any]) -> dict[str, float]:
+    return {short: float(line[name]) for name, short in _SHOWN.items() if name in line}
+
+
+@contextmanager
+def threads_of(settings: TrainingSettings) -> Iterator[None]:
+    """Torch's threads as set, while the block runs."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(settings.threads or before)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def check_fit(lessons: Lessons, model: Any, settings: TrainingSettings) -> None:
+    """Raise InputError unless the model can read the lessons: ids, lengths, and its kind (see `check_readable`)."""
+    data = lessons.sequences
+    vocabulary = model.get_input_embeddings().num_embeddings
+    if int(data.tokens.max()) >= vocabulary:
+        first = int(np.flatnonzero(data.tokens >= vocabulary)[0])
+        row = data.row_of(int(np.searchsorted(data.offsets, first, side="right")) - 1)
+        raise InputError(
+            f"{lessons.source}: row {row}: token id {data.tokens[first]} "
+            f"(accepted: below {vocabulary}, the policy's vocabulary)"
+        )
+    context = getattr(model.config, "max_position_embeddings", None)
+    longest = int(data.lengths.argmax())
+    if context is not None and int(data.lengths[longest]) > context:
+        raise InputError(
+            f"{lessons.source}: row {data.row_of(longest)}: {data.lengths[longest]} tokens "
+            f"(accepted: up to {context}, the policy's context)"
+        )
+    short = data.tokens[: min(8, int(data.offsets[1]))].astype(np.int64)
+    ids = torch.from_numpy(short)[None].to(model.device)
+    check_readable(model, ids)
+    if settings.packing:
+        check_packable(model, ids)

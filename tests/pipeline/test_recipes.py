@@ -1,0 +1,102 @@
+"""Recipes: each is a sound set of settings over which the user's own prevail, and some run to the end."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from mcts_dpo.common.errors import InputError
+from mcts_dpo.common.settings import difference, load_settings
+from mcts_dpo.pipeline.recipes import NEEDED, as_yaml, load_recipe, merged, read_recipe, recipe_config, recipe_names
+from mcts_dpo.pipeline.rounds import run
+from tests.conftest import ToyWorld
+
+EXPECTED = {"xie2024", "xie2024-faithful", "rft", "iterative-dpo", "kto", "orpo-process", "svpo", "offline", "tpo"}
+
+
+def test_the_first_set_is_there_and_says_what_it_is() -> None:
+    assert set(recipe_names()) == EXPECTED
+    for name in recipe_names():
+        recipe = load_recipe(name)
+        assert "arXiv" in recipe.source or "github.com" in recipe.source
+        assert recipe.reproduces.endswith(".")
+        assert all(line.endswith(".") for line in recipe.approximates)
+        assert not {"model", "train", "test"} & set(recipe.settings)
+
+
+def test_the_faithful_recipe_turns_every_switch() -> None:
+    config = recipe_config(load_recipe("xie2024-faithful"), NEEDED)
+    assert all(value is True for value in config.search.faithful.model_dump().values())
+    plain = recipe_config(load_recipe("xie2024"), NEEDED)
+    changed = {line.partition(":")[0] for line in difference(plain, config)}
+    departures = {f"search.faithful.{name}" for name in config.search.faithful.model_dump()}
+    assert changed == departures | {
+        "search.prior",
+        "search.self_evaluation.hint",
+        "preferences.rejected",
+        "preferences.smoothing_limit",
+    }
+
+
+def test_own_settings_prevail_and_overrides_over_them(tmp_path: Path) -> None:
+    own = tmp_path / "own.yaml"
+    own.write_text("model: m\ntrain: {source: a}\ntest: {source: b}\nsearch: {children: 3, max_tokens: 77}\n")
+    config = recipe_config(load_recipe("rft"), own, ["search.children=5"])
+    assert (config.search.children, config.search.max_tokens, config.search.temperature) == (5, 77, 0.8)
+    assert config.training.objective == "rft"
+    assert merged({"a": {"b": 1, "c": 2}, "d": 3}, {"a": {"b": 4}}) == {"a": {"b": 4, "c": 2}, "d": 3}
+
+
+def test_what_is_wrong_is_named(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="no recipe 'xie2025'; did you mean 'xie2024'"):
+        load_recipe("xie2025")
+    with pytest.raises(InputError, match="model"):
+        recipe_config(load_recipe("rft"), None)
+    bad = tmp_path / "bad.yaml"
+    bad.write_text("source: s\nreproduces: r\napproximates: []\nsettings: {search: {childen: 3}}\n")
+    with pytest.raises(InputError, match=r"bad\.yaml: settings: .*search\.childen.*did you mean 'children'"):
+        read_recipe(bad)
+
+
+def test_a_recipe_shown_can_be_used(tmp_path: Path) -> None:
+    from mcts_dpo.pipeline.recipes import Recipe
+
+    recipe = load_recipe("svpo")
+    copied = tmp_path / "copied.yaml"
+    copied.write_text(as_yaml(recipe) + "model: m\ntrain: {source: a}\ntest: {source: b}\n")
+    empty = Recipe(source="", reproduces="", approximates=(), settings={})
+    assert recipe_config(empty, copied) == recipe_config(recipe, NEEDED, ["model=m", "train.source=a", "test.source=b"])
+
+
+@pytest.mark.parametrize("name", ["svpo", "iterative-dpo", "xie2024-faithful"])
+def test_it_runs(name: str, toy_world: ToyWorld, tmp_path: Path) -> None:
+    """At the size of the tests' world: two rounds of a few problems."""
+    world = toy_world.config.model_dump(mode="json")
+    small = {part: world[part] for part in ("model", "train", "test", "prompt", "engine", "evaluation", "shard_size")}
+    small |= {"rounds": 2, "problems_per_round": 20}
+    own = ["search.max_tokens=64", "search.max_step_tokens=24", "training.threads=1", "training.dtype=float32"]
+    if name == "xie2024-faithful":
+        own += ["search.simulations=4"]
+    if name == "svpo":
+        own += ["value.training.threads=1", "value.training.dtype=float32"]
+    config = recipe_config(load_recipe(name), small, own)
+    result = run(config, tmp_path)
+    assert len(result.rounds) == 2
+    assert all(metrics["pairs"] > 0 for metrics in result.rounds)
+    judged = [load_settings(type(config.search), _settings(tmp_path, index)).value_model for index in range(2)]
+    if name == "svpo":
+        assert judged[0] is None
+        assert judged[1] is not None
+        assert judged[1].path == tmp_path / "round-000" / "value"
+        assert (tmp_path / "round-001" / "value").is_dir()
+    else:
+        assert judged == [None, None]
+
+
+def _settings(directory: Path, index: int) -> dict[str, object]:
+    from mcts_dpo.search import Forest
+
+    shard = sorted((directory / f"round-{index:03d}" / "trees").glob("*.parquet"))[0]
+    settings: dict[str, object] = Forest.load(shard).settings["search"]
+    return settings
