@@ -82,8 +82,10 @@ def test_extending_runs_as_it_stands(
     monkeypatch.setattr(sys, "path", [*sys.path])
     model = str(chat_policy)
     files = []
-    for language, body in blocks("docs/extending.md", "python", "yaml", "sh"):
-        if language == "sh":
+    for language, body in blocks("docs/extending.md", "python", "yaml", "json", "sh"):
+        if language == "json":
+            (tmp_path / "talk.jsonl").write_text(body, encoding="utf-8")
+        elif language == "sh":
             for line in commands(body):
                 run_line(line, model)
         else:
@@ -91,6 +93,7 @@ def test_extending_runs_as_it_stands(
             assert body.count("\n") < 40
     assert [file.name for file in files if file] == [
         "sums.py",
+        "turns.py",
         "within.py",
         "measured.yaml",
         "cubic.py",
@@ -98,6 +101,7 @@ def test_extending_runs_as_it_stands(
     ]
     printed = capsys.readouterr().out
     assert "12 problems" in printed
+    assert "2 problems" in printed
     assert pq.read_metadata(tmp_path / "data" / "pairs.parquet").num_rows > 0
     assert (tmp_path / "policy" / "model.safetensors").exists()
     assert "until-agreed" in printed

@@ -388,10 +388,10 @@ def accepted_by(annotation: Any, metadata: Sequence[Any] = ()) -> str:
     """What an annotation accepts, in words: "an integer ≥ 1", "'a', 'b' or null"."""
     if get_origin(annotation) is Annotated:
         own = [bound for one in get_args(annotation)[1:] for bound in getattr(one, "metadata", [one])]
-        said = next((one for one in own if isinstance(one, str)), None)
-        if said is not None:
-            return said
         return accepted_by(get_args(annotation)[0], [*own, *metadata])
+    said = next((one for one in metadata if isinstance(one, str)), None)
+    if said is not None:
+        return said
     members = _alternatives(annotation)
     if len(members) > 1:
         # Bounds given for a union hold for its numbers (and texts); null has none.

@@ -10,19 +10,22 @@ boxes in a MATH solution) as one answer of several parts, "part, part". Null, Na
 are no answer. Anything else is refused by name.
 """
 
-from mcts_dpo.data.answers import last_boxed
 from mcts_dpo.data.checks import overlap, require_answers, unparsable_answers, without_any_answer
+from mcts_dpo.data.formats import Row, register_format
+from mcts_dpo.data.formats.math import last_boxed
 from mcts_dpo.data.loading import load_problems, save_problems
-from mcts_dpo.data.problem import Format, Problem, ProblemSettings, Role
+from mcts_dpo.data.problem import Problem, Role
+from mcts_dpo.data.settings import ProblemSettings
 
 __all__ = [
-    "Format",
     "Problem",
     "ProblemSettings",
     "Role",
+    "Row",
     "last_boxed",
     "load_problems",
     "overlap",
+    "register_format",
     "require_answers",
     "save_problems",
     "unparsable_answers",

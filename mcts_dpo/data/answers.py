@@ -1,17 +1,14 @@
-r"""A reference answer as text, whatever a data set holds it as; and the box that a MATH solution has it in."""
+"""A cell of a data set as the text of a reference answer, an id or a label."""
 
 from __future__ import annotations
 
 import datetime
 import math
-import re
 from decimal import Decimal
-from itertools import pairwise
 from typing import Any
 
 from mcts_dpo.common.errors import InputError
 from mcts_dpo.common.files import shown
-from verifiers import extract_answer, verify
 
 _PLAIN_DIGITS = 20
 """Up to so many digits before or after its point a number is written without an exponent."""
@@ -67,53 +64,3 @@ def decimal_text(value: float) -> str:
         return repr(value)
     text = format(exact, "f")
     return text.rstrip("0").rstrip(".") if "." in text else text
-
-
-_BOX = re.compile(r"\\(?:boxed|fbox)(?:\s*\{|\s+([^\s${}]+))")
-
-
-def boxed_answer(solution: str) -> str | None:
-    r"""The answer that a MATH solution has in its boxes, \boxed{…}: of several with different values one answer of
-    several parts, "1, 2", without those that are taken back ("no", "wait"). None without a box, or where the last
-    never ends.
-    """
-    last = last_boxed(solution)
-    boxes = list(_BOX.finditer(solution))
-    if last is None or len(boxes) < 2:
-        return last
-    taken_back = [
-        place
-        for place, (one, two) in enumerate(pairwise(boxes), 1)
-        if _RETRACTED.search(solution, one.end(), two.start())
-    ]
-    parts: list[str] = []
-    for box in reversed(boxes[taken_back[-1] if taken_back else 0 :]):  # of two spellings the last counts
-        content = _content(solution, box)
-        if content and not any(verify(known, content) for known in parts):
-            parts.insert(0, content)
-    found = ", ".join((extract_answer(solution, "boxed") or last).split(" \\text{ or } "))
-    return found if len(parts) > 1 and all(part in found for part in parts) else ", ".join(parts) or last
-
-
-_RETRACTED = re.compile(r"\b(?:no|not|wait|wrong|actually|instead|oops|mistake|incorrect|correction|should be)\b", re.I)
-
-
-def last_boxed(text: str) -> str | None:
-    r"""What the last \boxed{...} (or \fbox{...}) holds, braces balanced; None if there is none or it never ends."""
-    boxes = list(_BOX.finditer(text))
-    return _content(text, boxes[-1]) if boxes else None
-
-
-def _content(text: str, box: re.Match[str]) -> str | None:
-    if box.group(1) is not None:  # \boxed 5
-        return box.group(1)
-    start = end = box.end()
-    depth = 1
-    while depth and end < len(text):
-        character = text[end]
-        if character == "\\":
-            end += 1  # \{ and \} are printed braces, not groups
-        elif character in "{}":
-            depth += 1 if character == "{" else -1
-        end += 1
-    return None if depth else text[start : end - 1].strip()

@@ -35,11 +35,11 @@ class Choices:
     labels: tuple[str, ...] = ()
 
 
-def choice_columns(names: Iterable[str]) -> list[str]:
-    """The columns that hold one choice each, in order: A, B, C, … (three at least) or option_a, choice1, … (two)."""
+def choice_columns(names: Iterable[str], least: int = 3) -> list[str]:
+    """The columns that hold one choice each, in order: A, B, C, … (`least` of them) or option_a, choice1, … (two)."""
     there = list(names)
     bare = [letter for letter in ascii_uppercase if letter in there]
-    if len(bare) >= 3 and bare == list(ascii_uppercase[: len(bare)]):
+    if len(bare) >= least and bare == list(ascii_uppercase[: len(bare)]):
         return bare
     keyed = {found.group(1).casefold(): name for name in there if (found := _OWN_COLUMN.fullmatch(name))}
     for keys in (ascii_uppercase.casefold(), "123456789", "0123456789"):

@@ -1,7 +1,7 @@
 """Problem sets from files, folders and the Hugging Face hub, and back to a file.
 
-In: settings. Out: a list of `Problem`. Whatever is wrong is told with file and line. How a row becomes a problem is
-said in `columns`.
+In: settings. Out: a list of `Problem`. Errors name file and line. `formats/` holds how a row becomes a problem, one
+file per layout.
 """
 
 from __future__ import annotations
@@ -16,10 +16,12 @@ from typing import Any
 from mcts_dpo.common.errors import InputError
 from mcts_dpo.common.files import digest, whole
 from mcts_dpo.common.settings import load_settings, nearest
-from mcts_dpo.data.columns import reader
 from mcts_dpo.data.folders import opened
-from mcts_dpo.data.problem import Problem, ProblemSettings
+from mcts_dpo.data.formats.base import Row
+from mcts_dpo.data.formats.registry import reader_of
+from mcts_dpo.data.problem import Problem
 from mcts_dpo.data.rows import Record, kind_of, narrowing, read_rows
+from mcts_dpo.data.settings import ProblemSettings
 
 _HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*(?:/[A-Za-z0-9][\w.-]*)?")
 
@@ -39,8 +41,12 @@ def load_problems(source: str | Path | ProblemSettings, **settings: Any) -> list
     rows, stem = _rows(chosen)
     if not rows:
         raise InputError(f"{chosen.source}: no problems in it")
-    read = reader(chosen, rows[0])
-    problems = [read(row, f"{stem}-{row.number}") for row in rows]
+    named = "columns" if chosen.format == "auto" and chosen.columns else chosen.format
+    read = reader_of(named, rows[0].values)
+    problems = [
+        read(Row(row.where, row.values, f"{stem}-{row.number}", chosen.source, chosen.columns, chosen.choice_index))
+        for row in rows
+    ]
     _check_ids(chosen.source, problems, rows)
     if chosen.verifier is not None:
         problems = [replace(problem, verifier=chosen.verifier) for problem in problems]

@@ -1,4 +1,4 @@
-"""The strategies by name: those that are built in, and those that somebody has added."""
+"""The strategies by name: those that are built in, and those that a user has added."""
 
 from __future__ import annotations
 
@@ -48,13 +48,13 @@ Chosen = BuiltIn | Annotated[str, AfterValidator(_registered), "a registered str
 
 
 def strategy_named(name: str) -> Strategy:
-    """The strategy of this name. Raises InputError with the nearest name for any other."""
+    """The name itself. Raises InputError, with the nearest known name, for one that is not registered."""
     known = tuple(_FUNCTIONS)
     if name in known:
         return name
     close = nearest(name, known)
     hint = f"; did you mean {close!r}?" if close else ""
-    raise InputError(f"strategy: {name!r} is not one{hint} (accepted: {', '.join(known)})")
+    raise InputError(f"strategy: {name!r} is not a strategy{hint} (accepted: {', '.join(known)})")
 
 
 def strategy_function(name: Strategy) -> StrategyFunction:
@@ -63,14 +63,14 @@ def strategy_function(name: Strategy) -> StrategyFunction:
 
 
 def register_strategy(name: str, function: StrategyFunction) -> None:
-    """Add a strategy, so that it can be named wherever one is.
+    """Add a strategy, so that every setting and option that names a strategy accepts it.
 
-    function: of a `Question` and what its budget became (`BudgetedSettings`); a generator that asks for completions by
-              `yield from completions([question.sample(…), …])` and returns a `Solution`. Tokens that it does not count
-              are counted for it.
+    function: from a `Question` and the settings that follow from its budget (`BudgetedSettings`) to a generator. The
+              generator asks for completions with `yield from completions([question.sample(…), …])` and returns a
+              `Solution`. Tokens that the strategy does not count are counted for it.
 
     Raises ValueError for a name that is taken.
     """
     if name in _FUNCTIONS:
-        raise ValueError(f"the strategy {name!r} is there already")
+        raise ValueError(f"the strategy {name!r} is already registered")
     _FUNCTIONS[name] = function

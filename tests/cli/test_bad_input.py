@@ -118,7 +118,7 @@ LINES = [
     ("eval -m /nope -p missing.jsonl", "missing.jsonl: no such file"),
     (f"eval {SET} --against missing.parquet", "missing.parquet: no such file"),
     (f"eval {SET} --against bad.parquet", "bad.parquet: not a readable Parquet file"),
-    (f"eval {SET} --strategy mcst --budget 5", "strategy: 'mcst' is not one; did you mean 'mcts'?"),
+    (f"eval {SET} --strategy mcst --budget 5", "strategy: 'mcst' is not a strategy; did you mean 'mcts'?"),
     (f"eval {SET} --strategy mcts --budget x", "--budget 'x': accepted: integers ≥ 1"),
     (f"eval {SET} --strategy mcts", "no --budget"),
     (f"eval {SET} --strategy mcts --budget 9 --against bad.parquet", "--against compares policies"),

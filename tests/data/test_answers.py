@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 
 from mcts_dpo.common.errors import InputError
 from mcts_dpo.data import load_problems, unparsable_answers
-from mcts_dpo.data.answers import boxed_answer, decimal_text
+from mcts_dpo.data.answers import decimal_text
+from mcts_dpo.data.formats.math import boxed_answer
 from verifiers import verify
 
 

@@ -133,7 +133,7 @@ def test_what_somebody_has_set_of_the_search_wins_where_it_is_asked_for() -> Non
 
 
 def test_bad_input_is_named() -> None:
-    with pytest.raises(InputError, match=r"strategy: 'majorty' is not one; did you mean 'majority'\?"):
+    with pytest.raises(InputError, match=r"strategy: 'majorty' is not a strategy; did you mean 'majority'\?"):
         strategy_named("majorty")
     with pytest.raises(InputError, match=r"budget of beam: 0 is out of range"):
         solve_problems(PROBLEMS, AutomatonEngine(), [("beam", 0)], prompt=PROMPT, search=SETTINGS)
