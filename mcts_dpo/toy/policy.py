@@ -33,6 +33,7 @@ from mcts_dpo.evaluation import EvaluationSettings, evaluate
 from mcts_dpo.models.loading import quiet_transformers
 from mcts_dpo.models.prompts import PromptSettings, prompt_tokens, self_evaluation
 from mcts_dpo.search.runner import run
+from mcts_dpo.toy.horizon import CONTEXT, HABITS, SOLUTION_TOKENS, TAUGHT_EVENTS, judgements_at_errors
 from mcts_dpo.toy.tokenizer import toy_tokenizer
 from mcts_dpo.toy.world import Demonstration, Habits, Judgement, demonstrations, judgements, make_rehearsals
 from mcts_dpo.training.data.batches import Sequences, forward_passes, make_batch, sequences
@@ -43,9 +44,23 @@ from verifiers import extract_answer, verify
 MAX_TOKENS = 64
 """More than any solution of the world is long, in tokens."""
 
-_CONTEXT = 256
 _PADDED_TOKENS = 1100
 """Tokens of one forward pass: an update is cut into a few passes of like length, so that little is padding."""
+
+
+class JudgeSchoolSettings(Settings):
+    """More updates after the habits, in which the policy learns to judge where demonstrations first go wrong.
+
+    steps:          updates; 0: none. The learning rate falls to 0 along a cosine over them.
+    demonstrations: demonstrations per update, so that solving is not forgotten.
+    judgements:     self-evaluation questions per update; see `horizon.judgements_at_errors`.
+    lr:             AdamW's peak learning rate.
+    """
+
+    steps: int = Field(0, ge=0)
+    demonstrations: int = Field(10, ge=1)
+    judgements: int = Field(36, ge=1)
+    lr: float = Field(2e-3, gt=0)
 
 
 class WarmStartSettings(Settings):
@@ -60,6 +75,9 @@ class WarmStartSettings(Settings):
                       teaching comes to follows from the habits, and stopping early would only leave it unsteady.
     development:      how many development problems there are.
     width, layers, heads, feed_forward: of the Llama; the defaults make 127,000 parameters.
+    context:          longest sequence in tokens that the policy can read.
+    max_tokens:       more than any solution is long, in tokens.
+    school:           updates that follow, on judgements alone.
     threads:          of torch; the policy is so small that a second thread only waits for the first.
     """
 
@@ -77,6 +95,9 @@ class WarmStartSettings(Settings):
     layers: int = Field(2, ge=1)
     heads: int = Field(2, ge=1)
     feed_forward: int = Field(176, ge=8)
+    context: int = Field(256, ge=64)
+    max_tokens: int = Field(64, ge=1)
+    school: JudgeSchoolSettings = JudgeSchoolSettings()
     threads: int = Field(1, ge=1)
 
 
@@ -92,6 +113,18 @@ class WarmStart:
     policy: Path
     accuracy: float
     self_evaluation_auc: float | None
+
+
+def horizon_policy(*, school: bool) -> WarmStartSettings:
+    """How a policy of the long-horizon world is taught (see horizon.py); school: also to judge its steps."""
+    return WarmStartSettings(
+        events=TAUGHT_EVENTS,
+        habits=HABITS,
+        steps=1500,
+        context=CONTEXT,
+        max_tokens=SOLUTION_TOKENS,
+        school=JudgeSchoolSettings(steps=500 if school else 0),
+    )
 
 
 def toy_prompt() -> PromptSettings:
@@ -142,13 +175,17 @@ def _warm_start(out: Path, seed: int, settings: WarmStartSettings, progress: Pro
     optimizer = torch.optim.AdamW(model.parameters(), lr=settings.lr, betas=(0.9, 0.98), weight_decay=0.01, fused=True)
     accuracy = 0.0
     for update in range(1, settings.steps + 1):
-        _learn(model, optimizer, lessons, _rows(update, seed, len(shown), settings), _rate(update, settings))
+        rows = _rows(update, seed, len(shown), len(judged), settings.batch_size, settings.judgements)
+        _learn(model, optimizer, lessons, rows, settings.lr * _rate(update, settings.steps, settings.warmup))
         figures = {}
         if update % settings.check_every == 0 or update == settings.steps:
-            accuracy = _accuracy(development, _engine(model, tokenizer), prompt)
+            accuracy = _accuracy(development, _engine(model, tokenizer), prompt, settings.max_tokens)
             figures["accuracy"] = accuracy
         progress("warm start", update, settings.steps, **figures)
-    auc = self_evaluation_auc(fresh, _engine(model, tokenizer), prompt, seed=seed)
+    if settings.school.steps:
+        _attend_school(model, optimizer, shown, tokenizer, seed_from("judge school", seed), settings.school, progress)
+        accuracy = _accuracy(development, _engine(model, tokenizer), prompt, settings.max_tokens)
+    auc = self_evaluation_auc(fresh, _engine(model, tokenizer), prompt, max_tokens=settings.max_tokens, seed=seed)
     result = WarmStart(out, accuracy, auc)
     with whole(out) as scratch:
         _save(model, tokenizer, scratch)
@@ -226,17 +263,34 @@ def _lessons(
     return sequences(parts, scored_from, scored_from, np.ones(len(parts)))
 
 
-def _rows(update: int, seed: int, shown: int, settings: WarmStartSettings) -> NDArray[np.int64]:
-    """The lessons of one update: demonstrations are rows [0, shown), judgements [shown, 2 · shown)."""
+def _attend_school(
+    model: LlamaForCausalLM,
+    optimizer: torch.optim.Optimizer,
+    shown: Sequence[Demonstration],
+    tokenizer: PreTrainedTokenizerFast,
+    seed: int,
+    settings: JudgeSchoolSettings,
+    progress: Progress,
+) -> None:
+    """Teach the policy to judge its steps; see `JudgeSchoolSettings`."""
+    judged = judgements_at_errors(shown, settings.steps * settings.judgements, seed)
+    lessons = _lessons(shown, judged, tokenizer, toy_prompt())
+    for update in range(1, settings.steps + 1):
+        rows = _rows(update, seed, len(shown), len(judged), settings.demonstrations, settings.judgements)
+        _learn(model, optimizer, lessons, rows, settings.lr * _rate(update, settings.steps, 1))
+        progress("judge school", update, settings.steps)
+
+
+def _rows(update: int, seed: int, shown: int, judged: int, demonstrations: int, judgements: int) -> NDArray[np.int64]:
+    """The rows of one update: demonstrations are rows [0, shown), judgements [shown, shown + judged)."""
     rng = np.random.default_rng([seed, update])
-    drawn = rng.integers(shown, size=settings.batch_size), shown + rng.integers(shown, size=settings.judgements)
+    drawn = rng.integers(shown, size=demonstrations), shown + rng.integers(judged, size=judgements)
     return np.concatenate(drawn).astype(np.int64)
 
 
-def _rate(update: int, settings: WarmStartSettings) -> float:
-    """The learning rate of update 1, 2, …: a linear rise, under a cosine that falls to 0."""
-    rise = min(1.0, update / settings.warmup)
-    return settings.lr * rise * 0.5 * (1 + math.cos(math.pi * (update - 1) / settings.steps))
+def _rate(update: int, steps: int, warmup: int) -> float:
+    """The share of the peak learning rate in update 1, 2, …: a linear rise, under a cosine that falls to 0."""
+    return min(1.0, update / warmup) * 0.5 * (1 + math.cos(math.pi * (update - 1) / steps))
 
 
 def _learn(
@@ -262,7 +316,7 @@ def _tiny_llama(settings: WarmStartSettings, tokenizer: PreTrainedTokenizerFast,
         num_hidden_layers=settings.layers,
         num_attention_heads=settings.heads,
         num_key_value_heads=settings.heads,
-        max_position_embeddings=_CONTEXT,
+        max_position_embeddings=settings.context,
         tie_word_embeddings=True,
         # Three times the usual: a narrow and shallow model learns the world in half as many updates.
         initializer_range=0.06,
@@ -286,8 +340,8 @@ def _engine(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast) -> Engi
     return TransformersEngine(copy.deepcopy(model), tokenizer, EngineSettings(slots=256, dtype="float32"))
 
 
-def _accuracy(problems: Sequence[Problem], engine: Engine, prompt: PromptSettings) -> float:
-    settings = EvaluationSettings(max_tokens=MAX_TOKENS, chunk=len(problems))
+def _accuracy(problems: Sequence[Problem], engine: Engine, prompt: PromptSettings, max_tokens: int) -> float:
+    settings = EvaluationSettings(max_tokens=max_tokens, chunk=len(problems))
     correct = evaluate(problems, engine, prompt=prompt, settings=settings).correct
     return sum(correct) / len(correct)
 

@@ -103,8 +103,7 @@ def test_the_prompt_is_the_question_alone() -> None:
 
 
 def test_the_learning_rate_rises_and_falls_to_nothing() -> None:
-    settings = WarmStartSettings(steps=100, warmup=10, lr=1.0)
-    rates = [_rate(update, settings) for update in range(1, 101)]
+    rates = [_rate(update, 100, 10) for update in range(1, 101)]
     assert 0 < rates[0] < 0.11
     assert 8 <= int(np.argmax(rates)) <= 10
     assert max(rates) > 0.95
