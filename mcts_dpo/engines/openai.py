@@ -30,7 +30,7 @@ from mcts_dpo.common.errors import InputError
 from mcts_dpo.engines.base import Completion, Finish, Occupancy, Request, Sample, Usage
 from mcts_dpo.engines.choices import probabilities, questions
 from mcts_dpo.engines.hosting import end_tokens, longest_sequence
-from mcts_dpo.engines.requests import choice_tokens, not_finite, unservable
+from mcts_dpo.engines.requests import CLOSED, not_finite, scored_tokens, unservable
 from mcts_dpo.engines.settings import EngineSettings
 from mcts_dpo.engines.text import StopStrings, continued
 from mcts_dpo.engines.transformers.sampling import uniforms
@@ -42,7 +42,6 @@ if TYPE_CHECKING:
 Part = TypeVar("Part")
 
 _CHOICES = 128  # next tokens that are scored in one request at most
-_CLOSED = "the engine is closed"
 _KEY = "OPENAI_API_KEY"  # the environment variable that holds the server's key, if it wants one
 
 
@@ -90,8 +89,9 @@ class OpenAIEngine:
             timeout=settings.timeout,
             max_retries=settings.retries,
         )
+        self.slots = settings.slots
         self._slots = asyncio.Semaphore(settings.slots)
-        self.close = weakref.finalize(self, _close, self._loop, self._client, thread)
+        self._finalizer = weakref.finalize(self, _close, self._loop, self._client, thread)
         try:
             self._served, says = self._await(self._find_model())
             self.context = longest_sequence(config, settings.context or says)
@@ -109,22 +109,22 @@ class OpenAIEngine:
         if request.id in self._under_way:
             raise ValueError(f"request {request.id} is already under way")
         self._under_way[request.id] = request
-        if not self.close.alive:
-            self._done.put((Completion(request.id, error=_CLOSED), request))
+        if not self._finalizer.alive:
+            self._done.put((Completion(request.id, error=CLOSED), request))
             return
         problem = unservable(request, self._vocabulary, self.context, self.context * self.settings.slots)
         if problem is not None:
             self._done.put((Completion(request.id, error=problem, final=True), request))
             return
-        self.usage.prompt_tokens += len(request.prefix) + choice_tokens(request)
+        self.usage.prompt_tokens += len(request.prefix) + scored_tokens(request)
         self._serving[request.id] = asyncio.run_coroutine_threadsafe(self._serve(request), self._loop)
 
     def poll(self, patience: float | None = None) -> list[Completion]:
         """Wait until at least one request is done, or `patience` seconds have passed. [] if none is under way."""
         until = None if patience is None else time.monotonic() + patience
-        if not self.close.alive:  # what was under way is lost
+        if not self._finalizer.alive:  # what was in flight is lost
             lost, self._under_way = self._under_way, {}
-            return [Completion(one, error=_CLOSED) for one in lost]
+            return [Completion(one, error=CLOSED) for one in lost]
         ready: list[Completion] = []
         while self._under_way and (not ready or not self._done.empty()):
             try:
@@ -162,6 +162,10 @@ class OpenAIEngine:
             "engine.kind 'transformers' or 'vllm'"
         )
 
+    def close(self) -> None:
+        """End the thread and the connections; requests in flight fail. See `Engine.close`."""
+        self._finalizer()
+
     def _await(self, coroutine: Any) -> Any:
         return asyncio.run_coroutine_threadsafe(coroutine, self._loop).result()
 
@@ -178,14 +182,16 @@ class OpenAIEngine:
     async def _serve(self, request: Request) -> None:
         """One request from beginning to end; its parts go out side by side."""
         try:
-            if request.choices is None:
-                samples = await _together(self._sample(request, j) for j in range(request.n))
-                completion = Completion(request.id, samples=tuple(samples))
-            else:
+            if request.given is not None:
+                completion = Completion(request.id, logprobs=await self._score_given(request, request.given))
+            elif request.choices is not None:
                 asked = questions(request.choices, _CHOICES)
                 scores = await _together(self._score(request, after, tokens) for after, tokens in asked)
                 known = {place: score for part in scores for place, score in part.items()}
                 completion = Completion(request.id, probabilities=probabilities(request.choices, known))
+            else:
+                samples = await _together(self._sample(request, j) for j in range(request.n))
+                completion = Completion(request.id, samples=tuple(samples))
         except _Failed as failure:
             completion = Completion(request.id, error=str(failure), final=isinstance(failure, _NotFiniteError))
         except Exception as error:  # an answer that makes no sense is the server's fault, and no reason to wait forever
@@ -269,23 +275,48 @@ class OpenAIEngine:
         self, request: Request, after: tuple[int, ...], tokens: tuple[int, ...]
     ) -> dict[tuple[int, ...], float]:
         """log π(token | prefix, after) of each of `tokens`, by (*after, token)."""
-        choice = await self._ask(
-            [*request.prefix, *after],
-            max_tokens=1,
-            temperature=0.0,
-            logprobs=1,
-            extra={"logprob_token_ids": list(tokens)},
-        )
-        top = (choice.logprobs.top_logprobs or [{}])[0] if choice.logprobs else {}
-        found = {}
-        for token in tokens:
-            logprob = top.get(f"token_id:{token}")
-            if logprob is None:
-                raise _Failed("the server cannot score given tokens (it does not know `logprob_token_ids`; vLLM does)")
-            if not math.isfinite(logprob):
-                raise _NotFiniteError(not_finite(len(request.prefix) + len(after)))
-            found[(*after, token)] = float(logprob)
-        return found
+        choice = await self._ask([*request.prefix, *after], **_scoring(tokens))
+        found = _scored(choice, tokens, len(request.prefix) + len(after))
+        return {(*after, token): logprob for token, logprob in found.items()}
+
+    async def _score_given(self, request: Request, given: tuple[int, ...]) -> tuple[float, ...]:
+        """log π(token | everything before) of each given token: those of the echoed prompt, and that of the last one."""
+        *body, last = given
+        length = len(request.prefix) + len(body)
+        choice = await self._ask([*request.prefix, *body], echo=bool(body), **_scoring((last,)))
+        found = list(_scored(choice, (last,), length).values())
+        if body:
+            echoed = choice.logprobs.token_logprobs
+            if len(echoed) != length + 1:
+                raise _Failed("the server gives no log-probabilities of a prompt's tokens (it does not know `echo`)")
+            found = echoed[len(request.prefix) : length] + found
+        broken = next((i for i, one in enumerate(found) if one is None or not math.isfinite(one)), None)
+        if broken is not None:
+            raise _NotFiniteError(not_finite(len(request.prefix) + broken))
+        return tuple(map(float, found))
+
+
+def _scoring(tokens: tuple[int, ...]) -> dict[str, Any]:
+    """The options that make a server say the log-probabilities of given next tokens."""
+    extra = {"logprob_token_ids": list(tokens)}
+    return {"max_tokens": 1, "temperature": 0.0, "logprobs": 1, "extra": extra}
+
+
+def _scored(choice: Any, tokens: tuple[int, ...], length: int) -> dict[int, float]:
+    """log π(token | everything before) of each of `tokens` as the next one, from a server's answer.
+
+    length: tokens before it.
+    """
+    top = (choice.logprobs.top_logprobs or [{}])[-1] if choice.logprobs else {}
+    found = {}
+    for token in tokens:
+        logprob = top.get(f"token_id:{token}")
+        if logprob is None:
+            raise _Failed("the server cannot score given tokens (it does not know `logprob_token_ids`; vLLM does)")
+        if not math.isfinite(logprob):
+            raise _NotFiniteError(not_finite(length))
+        found[token] = float(logprob)
+    return found
 
 
 async def _together(parts: Iterable[Coroutine[Any, Any, Part]]) -> list[Part]:

@@ -1,4 +1,4 @@
-"""A request as an engine keeps it, and why some cannot be served. Knows no model but its three limits."""
+"""The state of a request inside an engine, and the check whether an engine can serve it."""
 
 from __future__ import annotations
 
@@ -13,12 +13,13 @@ from mcts_dpo.engines.base import Request, Sample
 
 @dataclass(slots=True, eq=False)
 class Job:
-    """A request under way.
+    """A request in flight.
 
-    prefix:   int32, the request's.
-    limit:    tokens that a sample may have, the context considered (0 for a score request).
+    prefix:   int32, the request's; the given tokens that are scored already are appended to it.
+    limit:    tokens that a sample may have, within the context (0 for a score request).
     stops:    bool [vocabulary], the tokens that could complete a stop string; None without stop strings.
-    admitted: samples that have been given a slot; `done`: samples that are finished; `samples`: those, in order.
+    admitted: samples that have got a slot; `done`: samples that are finished; `samples`: those, in order.
+    logprobs: of the given tokens that are scored already.
     """
 
     request: Request
@@ -28,15 +29,21 @@ class Job:
     admitted: int = 0
     done: int = 0
     samples: list[Sample | None] = field(default_factory=list)
+    logprobs: list[float] = field(default_factory=list)
 
 
-def choice_tokens(request: Request) -> int:
-    """Tokens that a score request computes beside its prefix: all but the last of every choice."""
-    return sum(len(choice) - 1 for choice in request.choices or ())
+CLOSED = "the engine is closed"
+"""Why a request fails that comes after `Engine.close`."""
+
+
+def scored_tokens(request: Request) -> int:
+    """Tokens that a score request computes beside its prefix: all but the last of each choice or of the given ones."""
+    scored = (request.choices or ()) if request.given is None else (request.given,)
+    return sum(len(tokens) - 1 for tokens in scored)
 
 
 def not_finite(length: int) -> str:
-    """Why a request fails whose next token, after `length` tokens, has no distribution."""
+    """Why a request fails when the model gives no distribution after `length` tokens."""
     return f"the model's logits after {length} tokens are NaN or infinite"
 
 
@@ -51,8 +58,8 @@ def unservable(request: Request, vocabulary: int, context: int, memory: int) -> 
     wrong = next((token for token in request.prefix if not 0 <= token < vocabulary), None)
     if wrong is not None:
         return f"prefix: token {wrong} is not in the vocabulary of {vocabulary}"
-    if request.choices is not None:
-        return _unservable_choices(request, request.choices, vocabulary, context, memory)
+    if request.scores:
+        return _unservable_scores(request, vocabulary, context, memory)
     if length >= context:
         return f"prefix: {length} tokens leave no room in the context of {context}"
     if request.n < 1:
@@ -70,18 +77,22 @@ def unservable(request: Request, vocabulary: int, context: int, memory: int) -> 
     return None
 
 
-def _unservable_choices(
-    request: Request, choices: tuple[tuple[int, ...], ...], vocabulary: int, context: int, memory: int
-) -> str | None:
-    if not choices or not all(choices):
-        return "choices: empty (accepted: at least one choice, of at least one token each)"
-    wrong = next((token for choice in choices for token in choice if not 0 <= token < vocabulary), None)
+def _unservable_scores(request: Request, vocabulary: int, context: int, memory: int) -> str | None:
+    if request.choices is not None and request.given is not None:
+        return "given: choices are set too (accepted: one of the two)"
+    name = "choices" if request.given is None else "given"
+    scored = (request.choices if request.given is None else (request.given,)) or ()
+    if not scored or not all(scored):
+        accepted = "at least one choice, of at least one token each" if name == "choices" else "at least one token"
+        return f"{name}: empty (accepted: {accepted})"
+    wrong = next((token for tokens in scored for token in tokens if not 0 <= token < vocabulary), None)
     if wrong is not None:
-        return f"choices: token {wrong} is not in the vocabulary of {vocabulary}"
-    longest = len(request.prefix) + max(len(choice) for choice in choices)
+        return f"{name}: token {wrong} is not in the vocabulary of {vocabulary}"
+    longest = len(request.prefix) + max(map(len, scored))
     if longest > context:
-        return f"choices: with the prefix the longest has {longest} tokens, more than the context of {context}"
-    total = len(request.prefix) + choice_tokens(request)
+        what = "the longest has" if name == "choices" else "there are"
+        return f"{name}: with the prefix {what} {longest} tokens, more than the context of {context}"
+    total = len(request.prefix) + scored_tokens(request)
     if total > memory:
-        return f"choices: with the prefix {total} tokens, more than the key-value memory of {memory} holds"
+        return f"{name}: with the prefix {total} tokens, more than the key-value memory of {memory} holds"
     return None

@@ -75,7 +75,7 @@ class RetryingEngine:
         """As `Engine.poll`. Raises EngineDiedError."""
         while True:
             try:
-                finished = self.engine.poll() if patience is None else self.engine.poll(patience)
+                finished = self.engine.poll(patience)
             except Exception as error:
                 self._recover(error)
                 finished = []
@@ -138,7 +138,7 @@ class RetryingEngine:
             self.engine.cancel([_HEALTH_CHECK])
 
     def _health_check(self) -> Request:
-        end = getattr(self.engine.tokenizer, "eos_token_id", None)
+        end = self.engine.tokenizer.eos_token_id
         return Request(id=_HEALTH_CHECK, prefix=(end or 0,), max_tokens=1)
 
     def _next(self) -> None:

@@ -43,6 +43,8 @@ ResultT = TypeVar("ResultT")
 
 CONTEXT = 1 << 30
 """Tokens of a context: as many as the model takes, which only the model knows; it refuses what is too long."""
+SLOTS = 32
+"""Requests that a driver takes to run side by side; how many do is Inspect's to say."""
 CONTINUE = "\n\nA solution begins with the lines below. Write what comes after them, and do not repeat them.\n\n"
 _TURN, _SAID = "\x1d", "\x1e"  # before the role of a turn, and between the role and what is said
 _END, _SILENT = 0, 1  # ids: the end of a message; a token without text, such as one of hidden reasoning
@@ -135,6 +137,7 @@ class InspectEngine:
     def __init__(self, model: Model, calls: Calls, send: Callable[[Request], None]) -> None:
         self.tokenizer: Any = TextTokenizer()
         self.context = CONTEXT
+        self.slots = SLOTS
         self.usage = Usage()
         self.model, self.calls = model, calls
         self._send = send
@@ -142,8 +145,12 @@ class InspectEngine:
         self._under_way: set[int] = set()
 
     def submit(self, request: Request) -> None:
-        """Hand one request to the sample's task."""
+        """Hand one request to the sample's task. A request with given tokens fails."""
         self._under_way.add(request.id)
+        if request.given is not None:
+            reason = "given: a model of Inspect's gives no log-probabilities of given tokens"
+            self._done.put(Completion(request.id, error=reason, final=True))
+            return
         self._send(request)
 
     def poll(self, patience: float | None = None) -> list[Completion]:

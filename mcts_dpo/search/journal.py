@@ -142,7 +142,7 @@ class Journal:
             self._append(head | {"values": [_plain(value) for value in result]})
             return
         samples = result.samples
-        head |= {"error": result.error, "probabilities": list(result.probabilities)}
+        head |= {"error": result.error, "probabilities": list(result.probabilities), "logprobs": list(result.logprobs)}
         head["samples"] = [[len(sample.tokens), sample.finish, sample.text] for sample in samples]
         tokens = np.array([token for sample in samples for token in sample.tokens], "<i4")
         logprobs = np.array([value for sample in samples for value in sample.logprobs], "<f8")
@@ -263,7 +263,8 @@ def _recorded(stored: _Stored) -> Recorded:
     result: Any = head.get("values")
     if result is None:
         samples = _samples(head["samples"], stored.body)
-        result = Completion(-1, samples, tuple(map(float, head["probabilities"])), head["error"])
+        scores = {name: tuple(map(float, head.get(name, ()))) for name in ("probabilities", "logprobs")}
+        result = Completion(-1, samples, error=head["error"], **scores)
     return Recorded(coroutine, number, int(head["work"]), result)
 
 

@@ -30,8 +30,6 @@ Schedule = Literal["synchronous", "asynchronous"]
 
 _log = logging.getLogger(__name__)
 
-SLOTS = 32
-"""Sequences that an engine is taken to run together if it does not say."""
 CALL_THREADS = 4
 CALL_PATIENCE = 0.02
 """Seconds that the engine is waited for while a `Call` is running in a thread."""
@@ -491,14 +489,9 @@ class Runner(Generic[ResultT]):
         self._cpu, self._wall = cpu, wall
 
 
-def slots_of(engine: Engine) -> int:
-    """Sequences that an engine runs together."""
-    return int(getattr(getattr(engine, "settings", None), "slots", SLOTS))
-
-
 def alive_by_default(engine: Engine) -> int:
     """Coroutines run at a time: twice as many as the engine runs sequences."""
-    return 2 * slots_of(engine)
+    return 2 * engine.slots
 
 
 def run(

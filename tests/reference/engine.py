@@ -47,6 +47,7 @@ class AutomatonEngine:
     ) -> None:
         self.tokenizer = TOKENIZER
         self.context = context
+        self.slots = 32
         self.usage = Usage()
         self.requests: list[Request] = []
         self._refused = refused
@@ -82,6 +83,9 @@ class AutomatonEngine:
     def reload(self, checkpoint: Path) -> None:
         raise NotImplementedError("the automaton has no checkpoints")
 
+    def close(self) -> None:
+        self._waiting.clear()
+
     def log_probabilities(self, prefix: Sequence[int]) -> np.ndarray:
         """log π(· | prefix), float64 [vocabulary]."""
         state = 0
@@ -98,20 +102,20 @@ class AutomatonEngine:
             )
         if self._refused in request.prefix:
             return Completion(request.id, error=f"refused: token {self._refused}")
+        if request.given is not None:
+            return Completion(request.id, logprobs=self._score(request.prefix, request.given))
         if request.choices is not None:
-            scores = [self._score(request.prefix, choice) for choice in request.choices]
+            scores = [sum(self._score(request.prefix, choice)) for choice in request.choices]
             total = sum(math.exp(score) for score in scores)
             return Completion(request.id, probabilities=tuple(math.exp(score) / total for score in scores))
         samples = tuple(self._sample(request, index) for index in range(request.n))
         self.usage.sampled_tokens += sum(len(sample.tokens) for sample in samples)
         return Completion(request.id, samples)
 
-    def _score(self, prefix: Sequence[int], choice: Sequence[int]) -> float:
-        so_far, score = list(prefix), 0.0
-        for token in choice:
-            score += float(self.log_probabilities(so_far)[token])
-            so_far.append(token)
-        return score
+    def _score(self, prefix: Sequence[int], tokens: Sequence[int]) -> tuple[float, ...]:
+        return tuple(
+            float(self.log_probabilities([*prefix, *tokens[:at]])[token]) for at, token in enumerate(tokens)
+        )
 
     def _sample(self, request: Request, index: int) -> Sample:
         rng = np.random.default_rng([request.seed, index])

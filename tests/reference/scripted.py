@@ -32,6 +32,7 @@ class ScriptedEngine:
     ) -> None:
         self.tokenizer = tokenizer
         self.context = 4096
+        self.slots = 32
         self.usage = Usage()
         self._yes = yes
         self._opened = f"assistant\n{opening}"
@@ -65,11 +66,16 @@ class ScriptedEngine:
     def reload(self, checkpoint: Path) -> None:
         raise NotImplementedError("a script has no checkpoints")
 
+    def close(self) -> None:
+        self._waiting.clear()
+
     def _complete(self, request: Request) -> Completion:
         self.usage.prompt_tokens += len(request.prefix)
         if request.choices is not None:
             return Completion(request.id, probabilities=(self._yes, 1 - self._yes))
         following = self._following(tuple(request.prefix))
+        if request.given is not None:
+            return Completion(request.id, logprobs=_given_logprobs(following, request.given))
         if not following:
             return Completion(request.id, error="the script does not go on here", final=True)
         samples = tuple(self._sample(request, following[j % len(following)], len(following)) for j in range(request.n))
@@ -100,3 +106,11 @@ class ScriptedEngine:
         tokens = rest[:end]
         logprobs = (-math.log(equals), *[0.0] * (end - 1))
         return Sample(tokens, decode(self.tokenizer, tokens), logprobs, finish)
+
+
+def _given_logprobs(following: Sequence[tuple[int, ...]], given: tuple[int, ...]) -> tuple[float, ...]:
+    """log π of each given token, all continuations being equally likely; −inf for one that none of them writes."""
+    counts = [sum(rest[:length] == given[:length] for rest in following) for length in range(len(given) + 1)]
+    return tuple(
+        math.log(after / before) if after else -math.inf for before, after in zip(counts, counts[1:], strict=False)
+    )

@@ -26,11 +26,12 @@ from numpy.typing import NDArray
 from mcts_dpo.common.errors import InputError
 from mcts_dpo.engines.base import Completion, Finish, Occupancy, Request, Sample, Usage
 from mcts_dpo.engines.hosting import end_tokens, host, longest_sequence, refuse_other_shapes, weight_shapes
-from mcts_dpo.engines.requests import Job, choice_tokens, not_finite, unservable
+from mcts_dpo.engines.requests import CLOSED, Job, not_finite, scored_tokens, unservable
 from mcts_dpo.engines.settings import EngineSettings
 from mcts_dpo.engines.text import StopStrings
 from mcts_dpo.engines.transformers import attention
 from mcts_dpo.engines.transformers.batch import Batch
+from mcts_dpo.engines.transformers.kernels import log_normalisers
 from mcts_dpo.engines.transformers.radix_cache import Node, Positions, PrefixTree
 from mcts_dpo.engines.transformers.sampling import sample_tokens, uniforms
 from mcts_dpo.engines.transformers.slots import Slots
@@ -42,6 +43,8 @@ if TYPE_CHECKING:
 
 # A step that computes this many prefix tokens takes on no further request: activations are memory.
 _PREFILL = 2048
+# Given tokens that are scored in one step at most: each needs a row of logits.
+_GIVEN = 256
 
 # On a CPU the tokens of a batch come in multiples of this many. For a few rows torch's matrix products take other
 # kernels, which add up in another order: in float32 for 1 to 3 rows with one thread, also for 5 to 7 and 9 to 11 with
@@ -57,7 +60,7 @@ class _Score:
     job: Job
     node: Node
     extra: Positions
-    reads: list[tuple[list[int], tuple[int, ...]]]  # per choice: the logit row before each token, the tokens
+    reads: list[tuple[list[int], tuple[int, ...]]]  # per continuation: the logit row before each token, the tokens
 
 
 class TransformersEngine:
@@ -75,7 +78,9 @@ class TransformersEngine:
         config = model.config.get_text_config()
         self.tokenizer = tokenizer
         self.context = longest_sequence(config, self.settings.context)
+        self.slots = self.settings.slots
         self.usage = Usage()
+        self._closed = False
         self._device = next(model.parameters()).device
         self._dtype = next(model.parameters()).dtype
         self._multiple = 1 if self._device.type != "cpu" else _COMPANY_PACKED if packing_helps(model) else _COMPANY
@@ -104,14 +109,14 @@ class TransformersEngine:
         """
         if request.id in self._jobs:
             raise ValueError(f"request {request.id} is already under way")
-        problem = unservable(request, self._vocabulary, self.context, self._tree.capacity)
+        problem = CLOSED if self._closed else unservable(request, self._vocabulary, self.context, self._tree.capacity)
         job = Job(request, np.array(() if problem else request.prefix, np.int32))
         self._jobs[request.id] = job
         if problem is not None:
-            self._complete(Completion(request.id, error=problem, final=True))
+            self._complete(Completion(request.id, error=problem, final=not self._closed))
             return
-        self.usage.prompt_tokens += len(job.prefix) + choice_tokens(request)
-        if request.choices is not None:
+        self.usage.prompt_tokens += len(job.prefix) + scored_tokens(request)
+        if request.scores:
             self._scoring.append(job)
             return
         job.limit = min(request.max_tokens, self.context - len(job.prefix))
@@ -181,6 +186,16 @@ class TransformersEngine:
         self._model = host(fresh)
         self.reset()
 
+    def close(self) -> None:
+        """Drop the weights and the memory of keys and values; requests in flight fail. See `Engine.close`."""
+        if self._closed:
+            return
+        lost = list(self._jobs)
+        self._drop_everything()
+        self._ready = [Completion(one, error=CLOSED) for one in lost]
+        self._closed = True
+        del self._model, self._pool
+
     def _drop_everything(self) -> None:
         """Nothing is under way any more and nothing remembered."""
         for waiting in (self._jobs, self._sampling, self._scoring, self._ready):
@@ -208,8 +223,12 @@ class TransformersEngine:
         fresh, fresh_source = self._admit_samples(batch)
         logits = self._forward(batch)
         self.usage.prefill_tokens += batch.prefilled
-        if scores:
-            self._finish_scores(scores, logits)
+        choices = [score for score in scores if score.job.request.given is None]
+        if choices:
+            self._finish_choices(choices, logits)
+        for score in scores:
+            if score.job.request.given is not None:
+                self._finish_given(score, logits)
         rows = np.concatenate([running, np.array(fresh, np.int64)])
         source = np.concatenate([np.arange(len(running)), np.array(fresh_source, np.int64)])
         if len(rows):
@@ -299,21 +318,21 @@ class TransformersEngine:
         row = self.settings.slots
         while self._scoring and batch.prefilled < _PREFILL:
             job = self._scoring[0]
-            choices = job.request.choices or ()
-            slots.need_rows(row + 1 + len(choices))
+            continuations = _continuations(job)
+            slots.need_rows(row + 1 + len(continuations))
             begun = self._prefill(job, batch, row)
             if begun is None:
                 break
             node, positions, before_all = begun
-            extra = self._tree.take(choice_tokens(job.request))
+            extra = self._tree.take(sum(len(tokens) - 1 for tokens in continuations))
             if extra is None:
                 node.pins -= 1
                 break
             row += 1
             length = len(positions)
             score = _Score(job, node, extra, [])
-            for choice in choices:
-                body = np.array(choice[:-1], np.int32)
+            for continuation in continuations:
+                body = np.array(continuation[:-1], np.int32)
                 own, extra = extra[: len(body)], extra[len(body) :]
                 read = [before_all]
                 if len(body):
@@ -322,12 +341,12 @@ class TransformersEngine:
                     first = batch.add(body, length, own, row)
                     read += [batch.want(first + i) for i in range(len(body))]
                     row += 1
-                score.reads.append((read, choice))
+                score.reads.append((read, continuation))
             admitted.append(score)
             self._scoring.popleft()
         return admitted
 
-    def _finish_scores(self, scores: list[_Score], logits: NDArray[np.float32]) -> None:
+    def _finish_choices(self, scores: list[_Score], logits: NDArray[np.float32]) -> None:
         """Read off each choice's log-probability and normalise over the choices."""
         wanted = sorted({row for score in scores for rows, _ in score.reads for row in rows})
         logs = torch.log_softmax(torch.from_numpy(logits[wanted]).double(), dim=-1).numpy()
@@ -345,6 +364,27 @@ class TransformersEngine:
             else:
                 error = not_finite(len(score.job.prefix))
                 self._complete(Completion(score.job.request.id, error=error, final=True))
+
+    def _finish_given(self, score: _Score, logits: NDArray[np.float32]) -> None:
+        """Read off the log-probabilities of given tokens and cache them; what is left of them waits for a next step."""
+        job, ((rows, tokens),) = score.job, score.reads
+        normalisers = log_normalisers(logits[rows])
+        broken = ~np.isfinite(normalisers)
+        if broken.any():
+            self._tree.give(score.extra)
+        else:
+            self._tree.remember(score.node, np.array(tokens[:-1], np.int32), score.extra)
+        score.node.pins -= 1
+        if broken.any():
+            error = not_finite(len(job.prefix) + int(broken.argmax()))
+            self._complete(Completion(job.request.id, error=error, final=True))
+            return
+        job.logprobs += (logits[rows, tokens].astype(np.float64) - normalisers).tolist()
+        if len(job.logprobs) < len(job.request.given or ()):
+            job.prefix = np.concatenate([job.prefix, np.array(tokens, np.int32)])
+            self._scoring.appendleft(job)
+            return
+        self._complete(Completion(job.request.id, logprobs=tuple(job.logprobs)))
 
     def _sample_rows(self, rows: NDArray[np.int64], source: NDArray[np.int64], logits: NDArray[np.float32]) -> None:
         """Draw one token for each slot in `rows`; finish those that end; the rest run on."""
@@ -405,3 +445,11 @@ class TransformersEngine:
         job.done += 1
         if job.done == job.request.n:
             self._complete(Completion(job.request.id, samples=tuple(s for s in job.samples if s is not None)))
+
+
+def _continuations(job: Job) -> tuple[tuple[int, ...], ...]:
+    """What a score request reads next: all its choices, or those given tokens that one step takes."""
+    if job.request.given is None:
+        return job.request.choices or ()
+    done = len(job.logprobs)
+    return (job.request.given[done : done + _GIVEN],)

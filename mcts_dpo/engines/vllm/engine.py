@@ -33,7 +33,7 @@ from mcts_dpo.common.errors import InputError
 from mcts_dpo.engines.base import Completion, Finish, Occupancy, Request, Sample, Usage
 from mcts_dpo.engines.choices import probabilities, questions
 from mcts_dpo.engines.hosting import end_tokens, longest_sequence, refuse_other_shapes, weight_shapes
-from mcts_dpo.engines.requests import choice_tokens, not_finite, unservable
+from mcts_dpo.engines.requests import CLOSED, not_finite, scored_tokens, unservable
 from mcts_dpo.engines.settings import EngineSettings
 from mcts_dpo.engines.text import StopStrings, continued
 from mcts_dpo.engines.vllm import core as vllm_core
@@ -51,6 +51,7 @@ class _Part:
     """One request to vLLM: a sample (its index), or the scores of some next tokens after a beginning of a choice.
 
     before: of a sample, what was drawn when vLLM stopped at a blank line that is not to end it.
+    given:  whether the tokens of `after` are scored too: they and the only one of `scored` are the given tokens.
     """
 
     job: _Job
@@ -58,6 +59,7 @@ class _Part:
     after: tuple[int, ...] = ()
     scored: tuple[int, ...] = ()
     before: Sample | None = None
+    given: bool = False
 
     @property
     def drawn(self) -> tuple[int, ...]:
@@ -69,16 +71,17 @@ class _Part:
 class _Job:
     """A request under way.
 
-    samples: those that are finished, in their places; scores: log π(token | prefix, after) by (*after, token);
-    waiting: parts not yet finished; deaths: of the core, seen by this request.
+    samples: those that are finished, in order; scores: log π(token | prefix, after) by (*after, token); logprobs: of
+    the given tokens; waiting: parts not yet finished; crashes: of the core, while this request was in flight.
     """
 
     request: Request
     prefix: list[int]
     samples: list[Sample | None] = field(default_factory=list)
     scores: dict[tuple[int, ...], float] = field(default_factory=dict)
+    logprobs: tuple[float, ...] = ()
     waiting: int = 0
-    deaths: int = 0
+    crashes: int = 0
 
 
 class VllmEngine:
@@ -103,6 +106,7 @@ class VllmEngine:
         self._shapes = weight_shapes(skeleton)
         self._vocabulary = int(config.vocab_size)
         self.context = longest_sequence(config, self.settings.context)
+        self.slots = self.settings.slots
         self.usage = Usage()
         ends = end_tokens(skeleton, self.tokenizer, self._vocabulary)
         self._ends = frozenset(np.flatnonzero(ends).tolist())
@@ -131,12 +135,14 @@ class VllmEngine:
         if problem is not None:
             self._complete(Completion(request.id, error=problem, final=self._dead is None))
             return
-        self.usage.prompt_tokens += len(job.prefix) + choice_tokens(request)
-        if request.choices is None:
+        self.usage.prompt_tokens += len(job.prefix) + scored_tokens(request)
+        if request.given is not None:
+            parts = [_Part(job, after=request.given[:-1], scored=request.given[-1:], given=True)]
+        elif request.choices is not None:
+            parts = [_Part(job, after=after, scored=tokens) for after, tokens in questions(request.choices, _CHOICES)]
+        else:
             job.samples = [None] * request.n
             parts = [_Part(job, sample) for sample in range(request.n)]
-        else:
-            parts = [_Part(job, after=after, scored=tokens) for after, tokens in questions(request.choices, _CHOICES)]
         job.waiting = len(parts)
         self._send(parts)
 
@@ -207,7 +213,7 @@ class VllmEngine:
 
     def close(self) -> None:
         """Stop vLLM and give its memory back. The engine serves nothing afterwards; closing twice is no error."""
-        self._dead = "the engine is closed"
+        self._dead = CLOSED
         for job in list(self._jobs.values()):
             self._fail(job, self._dead)
         self._stop()
@@ -246,16 +252,16 @@ class VllmEngine:
         """After the death of the core: start it again, run again what was under way, fail what saw a death before."""
         parts, self._parts = list(self._parts.values()), {}
         for job in {id(part.job): part.job for part in parts}.values():
-            job.deaths += 1
-            if job.deaths > 1:
-                self._fail(job, f"vLLM died twice under this request ({reason})")
+            job.crashes += 1
+            if job.crashes > 1:
+                self._fail(job, f"vLLM crashed twice during this request ({reason})")
         self._restart()
         _log.warning("vLLM died (%s); %s", reason, self._dead or "started again, what was under way runs again")
         if self._dead is not None:
             for job in list(self._jobs.values()):
                 self._fail(job, f"{self._dead}; it died of: {reason}")
             return
-        self._send([part for part in parts if part.job.deaths == 1])
+        self._send([part for part in parts if part.job.crashes == 1])
 
     def _send(self, parts: Iterable[_Part]) -> None:
         """Hand parts to vLLM. One that it refuses fails its request."""
@@ -284,7 +290,9 @@ class VllmEngine:
         request = part.job.request
         once: dict[str, Any] = {"temperature": 0.0, "output_kind": RequestOutputKind.FINAL_ONLY}
         if part.scored:
-            return SamplingParams(max_tokens=1, detokenize=False, logprob_token_ids=list(part.scored), **once)
+            # With `prompt_logprobs` vLLM computes the whole prompt, cached or not.
+            before = {"prompt_logprobs": 0} if part.given and part.after else {}
+            return SamplingParams(max_tokens=1, detokenize=False, logprob_token_ids=list(part.scored), **before, **once)
         end, start = min(self._ends, default=0), len(part.drawn)
         draw = Draw(request.seed, part.sample, request.temperature, request.top_p, end, start)
         return SamplingParams(
@@ -312,8 +320,14 @@ class VllmEngine:
         self.usage.prefill_tokens += length - (output.num_cached_tokens or 0)
         if part.scored:
             known = {token: entry.logprob for token, entry in answer.logprobs[0].items()}
-            job.scores.update({(*part.after, token): known[token] for token in part.scored})
-            finite = all(map(math.isfinite, (known[token] for token in part.scored)))
+            found = [known[token] for token in part.scored]
+            if part.given:
+                entries = (output.prompt_logprobs or ())[len(part.job.prefix) :]
+                found = [entry[token].logprob for token, entry in zip(part.after, entries, strict=True)] + found
+                job.logprobs = tuple(map(float, found))
+            else:
+                job.scores.update({(*part.after, token): known[token] for token in part.scored})
+            finite = all(map(math.isfinite, found))
         else:
             tokens = tuple(answer.token_ids)
             self.usage.sampled_tokens += len(tokens)
@@ -366,6 +380,8 @@ class VllmEngine:
 
 def _completion(job: _Job) -> Completion:
     choices = job.request.choices
+    if job.request.given is not None:
+        return Completion(job.request.id, logprobs=job.logprobs)
     if choices is None:
         return Completion(job.request.id, samples=tuple(sample for sample in job.samples if sample is not None))
     return Completion(job.request.id, probabilities=probabilities(choices, job.scores))

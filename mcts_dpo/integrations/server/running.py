@@ -28,7 +28,6 @@ from mcts_dpo.integrations.server.dispatcher import Dispatcher
 from mcts_dpo.integrations.server.line import extra_places
 from mcts_dpo.integrations.server.protocol import CHOICES, CompletionRequest, Serving, completion_questions
 from mcts_dpo.integrations.server.settings import ServerSettings
-from mcts_dpo.search.runner import slots_of
 from mcts_dpo.solve import OnlineSolver
 
 if TYPE_CHECKING:
@@ -93,8 +92,7 @@ def make_service(model: str, engine: Engine, settings: ServerSettings, stage: St
 
 def _room(engine: Engine) -> int:
     """Sequences that keep an engine busy, and hardly more: a newcomer finds no queue of thousands in it."""
-    slots = slots_of(engine)
-    return slots + max(1, slots // 8)
+    return engine.slots + max(1, engine.slots // 8)
 
 
 class _Server(uvicorn.Server):

@@ -121,6 +121,18 @@ def test_what_is_cancelled_leaves_vllm_and_the_rest_goes_on(vllm: VllmEngine, pr
 
 
 @pytest.mark.real_model
+def test_given_tokens_have_the_log_probabilities_of_the_transformers_engine(
+    vllm: VllmEngine, reference: TransformersEngine, prompts: list[tuple[int, ...]]
+) -> None:
+    given = tuple(vllm.tokenizer(" The answer is 5, because 2 + 3 = 5.", add_special_tokens=False)["input_ids"])
+    requests = [Request(id=i, prefix=prompt, given=given) for i, prompt in enumerate(prompts)]
+    requests += [Request(id=10 + i, prefix=prompt, given=given[:1]) for i, prompt in enumerate(prompts)]
+    for ours, theirs in zip(complete(vllm, requests), complete(reference, requests), strict=True):
+        assert ours.error is None
+        np.testing.assert_allclose(ours.logprobs, theirs.logprobs, atol=1e-4, rtol=0)
+
+
+@pytest.mark.real_model
 def test_choices_of_any_length(vllm: VllmEngine, reference: TransformersEngine, prompts: list[tuple[int, ...]]) -> None:
     words = ["5", "Paris", "The answer", "The answer is 5", "3"]
     choices = tuple(tuple(vllm.tokenizer(word, add_special_tokens=False)["input_ids"]) for word in words)
@@ -278,7 +290,7 @@ def test_a_death_is_survived_once(
     break_core(engine)
     engine.submit(ended)
     done = {completion.id: completion for completion in (*engine.poll(), *engine.poll())}
-    assert "died twice under this request" in (done[long.id].error or "")
+    assert "crashed twice during this request" in (done[long.id].error or "")
     assert done[ended.id].error is None
 
     # Dead for good: every request, under way or new, says why.
