@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from mcts_dpo import FOREIGN_VERIFIERS_REMEDY
+from mcts_dpo.engines.registry import engine_kind, engine_names
 from mcts_dpo.models.loading import ModelSize, default_dtype, has_bfloat16, model_size
 from mcts_dpo.pipeline.config import StageConfig
 
@@ -94,14 +95,16 @@ def _verifiers() -> Finding:
 def _engine(config: StageConfig) -> Finding:
     import torch
 
-    kind = config.engine.kind
+    name = config.engine.kind
+    kind = engine_kind(name)
     where = "the first CUDA device" if torch.cuda.is_available() else "the CPU"
-    if kind == "openai":
-        return Finding("ok", "engine", f"openai: the server at {config.engine.url} (engine.kind)")
-    if kind == "vllm" and not any(_installed(package) for package in EXTRAS["vllm"][0]):
-        return Finding("missing", "engine", "vllm is chosen (engine.kind) but not installed", "make vllm")
-    others = "" if kind == "vllm" else "; engine.kind=vllm or openai chooses another"
-    return Finding("ok", "engine", f"{kind} on {where}, {config.engine.slots} sequences together{others}")
+    if kind.packages and not any(_installed(package) for package in kind.packages):
+        return Finding("missing", "engine", f"{name} is chosen (engine.kind) but not installed", kind.remedy)
+    if not kind.local:
+        return Finding("ok", "engine", f"{name}: the server at {config.engine.url} (engine.kind)")
+    others = ", ".join(other for other in engine_names() if other != name)
+    text = f"{name} on {where}, {config.engine.slots} sequences together; other choices of engine.kind: {others}"
+    return Finding("ok", "engine", text)
 
 
 def _installed(package: str) -> bool:

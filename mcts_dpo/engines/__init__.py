@@ -7,6 +7,7 @@ from typing import Any
 
 from mcts_dpo.common.settings import load_settings
 from mcts_dpo.engines.base import Completion, Engine, Finish, Occupancy, Request, Sample, Usage
+from mcts_dpo.engines.registry import engine_kind, register_engine
 from mcts_dpo.engines.settings import EngineSettings
 
 __all__ = [
@@ -19,32 +20,21 @@ __all__ = [
     "Sample",
     "Usage",
     "load_engine",
+    "register_engine",
 ]
 
 
 def load_engine(model: str | Path, settings: EngineSettings | None = None, **overrides: Any) -> Engine:
-    """The engine that `settings` name, running `model`: a hub name, a Hugging Face directory, or a .gguf file.
+    """Load a model into the engine that `settings.kind` names. The first CUDA device is used if there is one.
 
-    overrides: single settings by name, e.g. `load_engine("model", slots=32)`; they win over `settings`.
-    The weights go to the first CUDA device if there is one. Raises InputError for a model that cannot be loaded
-    or run.
+    Args:
+        model: a hub name, a Hugging Face directory, or a .gguf file.
+        settings: None for the defaults.
+        overrides: single settings by name, e.g. `load_engine("model", slots=32)`; they win over `settings`.
+
+    Raises:
+        InputError: a wrong setting, or a model that cannot be loaded or run.
     """
     given = (settings or EngineSettings()).model_dump()
     chosen = load_settings(EngineSettings, given | overrides)
-    # Imported here: torch and the model classes take seconds, and many users of `Request` never run a model.
-    if chosen.kind == "vllm":
-        from mcts_dpo.engines.vllm.engine import VllmEngine
-
-        return VllmEngine(model, chosen)
-    if chosen.kind == "openai":
-        from mcts_dpo.engines.openai import OpenAIEngine
-
-        return OpenAIEngine(model, chosen)
-    import torch
-
-    from mcts_dpo.engines.transformers.engine import TransformersEngine
-    from mcts_dpo.models.loading import load_model, load_tokenizer
-
-    tokenizer = load_tokenizer(model)
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    return TransformersEngine(load_model(model, chosen.dtype, device), tokenizer, chosen)
+    return engine_kind(chosen.kind).load(model, chosen)

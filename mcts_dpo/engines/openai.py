@@ -280,7 +280,7 @@ class OpenAIEngine:
         return {(*after, token): logprob for token, logprob in found.items()}
 
     async def _score_given(self, request: Request, given: tuple[int, ...]) -> tuple[float, ...]:
-        """log π(token | everything before) of each given token: those of the echoed prompt, and that of the last one."""
+        """log π(token | everything before) of each given token: of the echoed prompt's, and of the last one."""
         *body, last = given
         length = len(request.prefix) + len(body)
         choice = await self._ask([*request.prefix, *body], echo=bool(body), **_scoring((last,)))

@@ -1,19 +1,21 @@
-"""What a user may choose about an engine. Knows nothing of how any engine works."""
+"""The settings of an engine."""
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
 from mcts_dpo.common.settings import Settings
+from mcts_dpo.engines.registry import registered_engine
 
 
 class EngineSettings(Settings):
     """How the policy is run. In brackets: the kinds of engine that read a field; the others ignore it.
 
     kind:    "transformers" runs in this process, on a CPU or on the first CUDA device; "vllm" likewise, over vLLM;
-             "openai" asks a server at `url` that speaks OpenAI's completions protocol.
+             "openai" asks a server at `url` that speaks OpenAI's completions protocol; or a name that a module given
+             by `--with` has registered.
     slots:   sequences decoded together (≥ 1); for a server, requests sent to it at a time. [all]
     dtype:   of weights and of keys and values; "auto": float32 on a CPU below 50M parameters or without
              bfloat16 instructions, else bfloat16.
@@ -21,18 +23,20 @@ class EngineSettings(Settings):
     threads: CPU threads (process-wide, as torch counts them); None leaves torch's own choice. [transformers, vllm]
     context: longest prefix + continuation, in tokens; None: what the model was made for (for a server: what it
              says of itself). [all]
-    memory:  GiB for keys and values, running sequences and remembered prefixes together. transformers: never less
-             than one sequence of `context` tokens needs, never more than `slots` (or 16, if more) of them could use.
+    memory:  GiB for keys and values, of running sequences and cached prefixes together. transformers: at least what
+             one sequence of `context` tokens needs, at most what `slots` (or 16, if more) of them can use.
              vllm: exactly this, reserved at the start. [transformers, vllm]
     block:   tokens per block of keys and values; a prefix is shared in whole blocks, so smaller is better. None: 32
-             on a CPU (there a multiple of 32 is accepted), 16 on CUDA. [vllm]
+             on a CPU (where vLLM accepts multiples of 32), 16 on CUDA. [vllm]
     url:     of the server, up to and including the version, e.g. "http://localhost:8000/v1". [openai]
     served:  the model's name on the server; None: the only one it lists. [openai]
-    timeout: seconds that the server may take for one answer, before it is asked again. [openai]
-    retries: how often a request is repeated after a lost connection, a time-out, 429 or 5xx (≥ 0). [openai]
+    timeout: seconds that the server may take for one answer; then the request is repeated. [openai]
+    retries: times that a request is repeated after a lost connection, a time-out, 429 or 5xx (≥ 0). [openai]
     """
 
-    kind: Literal["transformers", "vllm", "openai"] = "transformers"
+    kind: Annotated[
+        str, AfterValidator(registered_engine), "'transformers', 'vllm', 'openai' or a registered engine"
+    ] = "transformers"
     slots: int = Field(default=64, ge=1)
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
     threads: int | None = Field(default=None, ge=1)

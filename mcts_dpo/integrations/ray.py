@@ -25,6 +25,7 @@ from mcts_dpo.common.progress import Progress
 from mcts_dpo.data import Problem
 from mcts_dpo.engines import EngineSettings, load_engine
 from mcts_dpo.engines.base import Engine
+from mcts_dpo.engines.registry import engine_kind
 from mcts_dpo.engines.retry import EngineDiedError
 from mcts_dpo.models.prompts import PromptSettings
 from mcts_dpo.pipeline.config import RunConfig
@@ -191,7 +192,7 @@ def _actors(ray: Any, shards: int, settings: EngineSettings, policy: str) -> lis
     """As many as the cluster has room for, one GPU each where it has any, and no more than there are shards."""
     there = ray.cluster_resources()
     cpus = settings.threads or 1
-    gpus = 1 if there.get("GPU", 0) >= 1 and settings.kind != "openai" else 0
+    gpus = 1 if there.get("GPU", 0) >= 1 and engine_kind(settings.kind).local else 0
     room = there.get("GPU", 0) // gpus if gpus else there.get("CPU", 1) // cpus
     options = {"num_cpus": cpus, "num_gpus": gpus, "max_restarts": -1, "max_task_retries": RETRIES}
     actor = ray.remote(Searcher).options(**options)

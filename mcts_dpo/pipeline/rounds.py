@@ -35,6 +35,7 @@ from mcts_dpo.common.progress import Progress, part_of, silent
 from mcts_dpo.data import Problem, load_problems, overlap, require_answers, without_any_answer
 from mcts_dpo.engines import load_engine
 from mcts_dpo.engines.base import Engine
+from mcts_dpo.engines.registry import engine_kind
 from mcts_dpo.evaluation import Evaluation, compare, evaluate
 from mcts_dpo.models.loading import load_tokenizer
 from mcts_dpo.pipeline.config import RunConfig
@@ -264,9 +265,9 @@ class _Bench:
 
     def let_go(self) -> None:
         """Give back what this process's engine holds: other processes need the memory."""
-        if self.engine is None or self.config.engine.kind == "openai":
+        if self.engine is None or not engine_kind(self.config.engine.kind).local:
             return
-        getattr(self.engine, "close", lambda: None)()
+        self.engine.close()
         self.engine, self.loaded = None, ""
         release()
 

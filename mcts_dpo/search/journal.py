@@ -263,8 +263,8 @@ def _recorded(stored: _Stored) -> Recorded:
     result: Any = head.get("values")
     if result is None:
         samples = _samples(head["samples"], stored.body)
-        scores = {name: tuple(map(float, head.get(name, ()))) for name in ("probabilities", "logprobs")}
-        result = Completion(-1, samples, error=head["error"], **scores)
+        probabilities, logprobs = (tuple(map(float, head.get(name, ()))) for name in ("probabilities", "logprobs"))
+        result = Completion(-1, samples, probabilities, head["error"], logprobs=logprobs)
     return Recorded(coroutine, number, int(head["work"]), result)
 
 

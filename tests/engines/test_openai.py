@@ -186,6 +186,7 @@ def test_the_server_answers_as_the_transformers_engine(
     choices = tuple(tuple(engine.tokenizer(word, add_special_tokens=False)["input_ids"]) for word in words)
     requests = [Request(id=i, prefix=prompt, max_tokens=16, temperature=0.0) for i, prompt in enumerate(prompts)]
     requests += [Request(id=10 + i, prefix=prompt, choices=choices) for i, prompt in enumerate(prompts)]
+    requests += [Request(id=15 + i, prefix=prompts[0], given=choices[-1][: i + 1]) for i in range(2)]
     requests += [Request(id=20, prefix=prompts[1], max_tokens=40, temperature=0.0, stop=("apples",))]
     blank = tuple(engine.tokenizer("The three primary colours are:", add_special_tokens=False)["input_ids"])
     requests += [Request(id=21, prefix=blank, max_tokens=12, temperature=0.0, stop=("\n",), visible=True)]
@@ -198,6 +199,7 @@ def test_the_server_answers_as_the_transformers_engine(
             assert (one.tokens, one.text, one.finish) == (other.tokens, other.text, other.finish)
             np.testing.assert_allclose(one.logprobs, other.logprobs, atol=1e-4, rtol=0)
         np.testing.assert_allclose(ours.probabilities, theirs.probabilities, atol=1e-4, rtol=0)
+        np.testing.assert_allclose(ours.logprobs, theirs.logprobs, atol=1e-4, rtol=0)
     assert answers[-2].samples[0].finish == "stop"
     assert engine.usage.prompt_tokens == reference.usage.prompt_tokens
     assert engine.usage.sampled_tokens == sum(len(s.tokens) for answer in answers for s in answer.samples)

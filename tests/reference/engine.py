@@ -113,9 +113,7 @@ class AutomatonEngine:
         return Completion(request.id, samples)
 
     def _score(self, prefix: Sequence[int], tokens: Sequence[int]) -> tuple[float, ...]:
-        return tuple(
-            float(self.log_probabilities([*prefix, *tokens[:at]])[token]) for at, token in enumerate(tokens)
-        )
+        return tuple(float(self.log_probabilities([*prefix, *tokens[:at]])[token]) for at, token in enumerate(tokens))
 
     def _sample(self, request: Request, index: int) -> Sample:
         rng = np.random.default_rng([request.seed, index])

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import pairwise
 from pathlib import Path
 
 from transformers import PreTrainedTokenizerBase
@@ -111,6 +112,4 @@ class ScriptedEngine:
 def _given_logprobs(following: Sequence[tuple[int, ...]], given: tuple[int, ...]) -> tuple[float, ...]:
     """log π of each given token, all continuations being equally likely; −inf for one that none of them writes."""
     counts = [sum(rest[:length] == given[:length] for rest in following) for length in range(len(given) + 1)]
-    return tuple(
-        math.log(after / before) if after else -math.inf for before, after in zip(counts, counts[1:], strict=False)
-    )
+    return tuple(math.log(after / before) if after else -math.inf for before, after in pairwise(counts))
