@@ -8,7 +8,8 @@ bystander asks one ordinary question after the other. Traffic and time are bound
 Figures: `requests` (sent), `server_deaths` (of the process, or of its engine), `bystander_errors` (ordinary questions,
 of `bystanders`, that got no answer), `server_errors` (answers of 500 and above to the attacker, but for 503),
 `unanswered` (requests without an answer within a minute), `max_block_s` (the longest that the bystander waited while a
-body of 20 MB came in), `leak_mib_per_1000` (growth of the process over the second half of the random requests),
+body of 20 MB came in), `leak_mib_per_1000` (growth of the process over the second half of the random requests; see
+`by_chance`),
 `stop_s` (from SIGTERM to the end, with half requests open).
 """
 
@@ -30,6 +31,8 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+from scipy.stats import theilslopes
 
 from mcts_dpo.common.files import write_json
 from tests.engines.tiny import save_model
@@ -206,17 +209,27 @@ class Tally:
         self.server.revive()
 
 
+MEMORY_EVERY = 100
+"""Requests between two looks at the server's memory."""
+
+
 def by_chance(tally: Tally, rng: random.Random, count: int, until: float) -> float:
-    """Send so many random requests, at most until then. Returns the growth in MiB per 1000, of the second half."""
-    sent, half, middle = 0, 0, (time.monotonic() + until) / 2
-    held = 0.0
-    while sent < count and time.monotonic() < until:
+    """Send so many random requests, at most until then. Returns the growth in MiB per 1000 over the second half: the
+    median slope between samples of the memory (Theil-Sen), which a garbage collection that is due does not move."""
+    sent: list[int] = []
+    held: list[float] = []
+    for index in range(count):
+        if time.monotonic() > until:
+            break
         path, body, headers = random_request(rng)
         tally.send(path, body, **headers)
-        sent += 1
-        if not half and (sent >= count // 2 or time.monotonic() > middle):
-            half, held = sent, tally.server.memory()
-    return max(0.0, tally.server.memory() - held) * 1000 / max(1, sent - half)
+        if index % MEMORY_EVERY == 0:
+            sent.append(index)
+            held.append(tally.server.memory())
+    half = len(sent) // 2
+    if len(sent) - half < 2:
+        return 0.0
+    return max(0.0, 1000 * float(theilslopes(held[half:], sent[half:]).slope))
 
 
 def with_long_bodies(tally: Tally, bystander: Bystander, until: float) -> float:
@@ -246,7 +259,7 @@ def stopped(server: Server) -> float:
     return time.monotonic() - begun
 
 
-def attack(seconds: float = 120.0, seed: int = 0, requests: int = 4000) -> dict[str, float]:
+def attack(seconds: float = 120.0, seed: int = 0, requests: int = 12000) -> dict[str, float]:
     """All of it; see the module."""
     rng = random.Random(seed)
     options = ["--budget", "16", "--max-body-bytes", str(32 * MIB), "--read-timeout", "5"]
@@ -282,7 +295,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--quick", action="store_true", help="200 requests")
     options = parser.parse_args()
-    figures = attack(options.seconds, options.seed, 200 if options.quick else 4000)
+    figures = attack(options.seconds, options.seed, 200 if options.quick else 12000)
     print(json.dumps(figures, indent=2))
     if options.json:
         write_json(options.json, figures)
