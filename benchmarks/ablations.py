@@ -64,12 +64,11 @@ FINAL = "final.parquet"
 TOGETHER = 6
 """Runs of one process: starting one costs as much as half a run."""
 VALUE_TRAINING = {
-    "lr": 1e-2,
+    "optimiser": {"lr": 1e-2},
+    "data": {"epochs": 1000, "max_updates": 60},
+    "checkpoint": {"minutes": None},
     "threads": 1,
     "trackers": (),
-    "epochs": 1000,
-    "max_updates": 60,
-    "checkpoint_minutes": None,
 }
 BUDGETS = (64, 256, 1024)
 """Inference budgets of the suite `budget`, tokens per problem; problems per cell: BUDGET_PROBLEMS."""
@@ -94,12 +93,18 @@ MEASURES: dict[str, Callable[[Evaluation], Floats]] = {
 def world(folder: Path, seed: int, own: Sequence[str] = ()) -> dict[str, Any]:
     """What is the same for all arms: how large everything is, not what is compared; on the built-in world unless the
     user's own settings name a model."""
-    updates = {"batch_size": 32, "epochs": 1000, "max_updates": UPDATES}
+    updates = {"data": {"batch_size": 32, "epochs": 1000, "max_updates": UPDATES}}
     size = {"rounds": ROUNDS, "problems_per_round": PROBLEMS, "shard_size": 100, "seed": seed, "training": updates}
     if is_foreign(own):
         return size
     start, problems = folder / f"seed-{seed}" / "start", folder / f"seed-{seed}" / "problems"
-    quick = {"dtype": "float32", "threads": 1, "checkpoint_minutes": None, "trackers": (), "schedule": "linear"}
+    quick = {
+        "optimiser": {"schedule": "linear"},
+        "checkpoint": {"minutes": None},
+        "dtype": "float32",
+        "threads": 1,
+        "trackers": (),
+    }
     toy = {
         "model": str(start),
         "train": {"source": str(problems / "train.jsonl")},
@@ -126,13 +131,14 @@ def arm_config(
     data = merged(load_recipe(arm.recipe).settings if arm.recipe else METHOD, base)
     if changes.pop("rounds", None) == ALL_IN_ONE and not tuning:
         whole_run = {"rounds": 1, "problems_per_round": data["rounds"] * data["problems_per_round"]}
-        data = merged(
-            data, {**whole_run, "training": {"max_updates": data["rounds"] * data["training"]["max_updates"]}}
-        )
+        updates = data["rounds"] * data["training"]["data"]["max_updates"]
+        data = merged(data, {**whole_run, "training": {"data": {"max_updates": updates}}})
     if "value.weight" in changes:
         data = merged(data, {"value": {"training": VALUE_TRAINING}})
     written = [f"{name}={json.dumps(value)}" for name, value in changes.items()]
-    return load_settings(RunConfig, data, [*written, f"training.lr={rate}", *own, *(["rounds=1"] if tuning else [])])
+    return load_settings(
+        RunConfig, data, [*written, f"training.optimiser.lr={rate}", *own, *(["rounds=1"] if tuning else [])]
+    )
 
 
 def first_search(config: RunConfig) -> str:

@@ -36,7 +36,7 @@ from typing import Any, Literal
 
 from mcts_dpo.cli.app import main as command
 from mcts_dpo.common.files import write_json
-from mcts_dpo.common.settings import dump_settings
+from mcts_dpo.common.settings import changed, dump_settings
 from mcts_dpo.data import save_problems
 from mcts_dpo.pipeline.config import RunConfig
 from mcts_dpo.toy.demo import demo_config
@@ -91,7 +91,7 @@ def small_run(folder: Path, schedule: Literal["synchronous", "asynchronous"] = "
             "train": demo.train.model_copy(update={"limit": 40}),
             "search": demo.search.model_copy(update={"simulations": 4, "schedule": schedule}),
             "preferences": demo.preferences.model_copy(update={"min_gap": 0.2}),
-            "training": demo.training.model_copy(update={"checkpoint_updates": 2}),
+            "training": changed(demo.training, {"checkpoint.updates": 2}),
         }
     )
 

@@ -26,7 +26,7 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import numpy as np
 import torch
@@ -34,6 +34,7 @@ from transformers import AutoModelForCausalLM
 
 from mcts_dpo.common.errors import InputError
 from mcts_dpo.common.files import read_json, seed_from, whole, write_json
+from mcts_dpo.common.settings import changed
 from mcts_dpo.common.statistics import Floats, bootstrap_mean, mean_t
 from mcts_dpo.data import Problem, load_problems
 from mcts_dpo.engines import load_engine
@@ -42,30 +43,29 @@ from mcts_dpo.pipeline.config import RunConfig
 from mcts_dpo.preferences import Pairs, extract_pairs, extract_siblings, extract_solutions
 from mcts_dpo.search import Forest, search_problems
 from mcts_dpo.toy.demo import demo_config, prepare
-from mcts_dpo.training import TrainingSettings, table_of, train
+from mcts_dpo.training import TrainingSettings, objective_settings, table_of, train
 from mcts_dpo.training.data.batches import forward_passes, make_batch
 from mcts_dpo.training.data.collate import load_lessons
 from mcts_dpo.training.logprobs import score
-from mcts_dpo.training.objectives import beta_of, preference_weight
-from mcts_dpo.training.settings import Objective
+from mcts_dpo.training.objectives.registry import BUILT_IN
 
 TRAIN_PROBLEMS = 400
 TEST_PROBLEMS = 1000
 EPOCHS = 4
 """Of step-DPO; what it reads in them is what every arm reads."""
-CONTROLS: tuple[Objective, ...] = ("rft", "step_rft")
+CONTROLS = ("rft", "step_rft")
 
 
 @dataclass(frozen=True, slots=True)
 class Arm:
     """One row of the table: an objective, the settings in which it differs from the defaults, and another table."""
 
-    objective: Objective
+    objective: str
     changes: Mapping[str, Any]
     table: str | None = None
 
 
-OBJECTIVES: tuple[Objective, ...] = tuple(name for name in get_args(Objective) if name not in CONTROLS)
+OBJECTIVES = tuple(name for name in BUILT_IN if name not in CONTROLS)
 ALONE = {"nll_weight": 0.0, "preference_weight": 1.0}
 ARMS: dict[str, Arm] = {
     **{name: Arm(name, {}) for name in (*CONTROLS, *OBJECTIVES)},
@@ -81,10 +81,8 @@ ARMS: dict[str, Arm] = {
 
 def settings_of(base: TrainingSettings, arm: Arm, seed: int) -> TrainingSettings:
     """The arm's training: the benchmark's optimiser, the objective's own defaults, the arm's changes."""
-    common = {"objective": arm.objective, "seed": seed_from("losses", seed) % 2**32}
-    settings = base.model_copy(update=common | dict(arm.changes))
-    # Written out, so that an arm on disk says what it was trained with, whatever the defaults will be.
-    return settings.model_copy(update={"beta": beta_of(settings), "preference_weight": preference_weight(settings)})
+    objective = {"kind": arm.objective, **arm.changes}
+    return changed(base, {"objective": objective, "seed": seed_from("losses", seed) % 2**32})
 
 
 def grow(folder: Path, config: RunConfig, test: Sequence[Problem], seed: int) -> None:
@@ -109,8 +107,8 @@ def grow(folder: Path, config: RunConfig, test: Sequence[Problem], seed: int) ->
 
 def tokens_per_update(data: Path, settings: TrainingSettings) -> float:
     """Tokens of all sequences that one update reads, on average."""
-    sequences = load_lessons(data, settings).sequences
-    return float(sequences.lengths.sum()) / -(-sequences.rows // settings.batch_size)
+    sequences = load_lessons(data, settings.objective).sequences
+    return float(sequences.lengths.sum()) / -(-sequences.rows // settings.data.batch_size)
 
 
 def run_arm(folder: Path, config: RunConfig, test: Sequence[Problem], name: str, seed: int) -> None:
@@ -119,10 +117,10 @@ def run_arm(folder: Path, config: RunConfig, test: Sequence[Problem], name: str,
     settings = settings_of(config.training, ARMS[name], seed)
     yardstick = settings_of(config.training, ARMS["step_dpo"], seed)
     pairs = shared / f"{Pairs.what}.parquet"
-    budget = tokens_per_update(pairs, yardstick) * EPOCHS * -(-len(Pairs.load(pairs)) // yardstick.batch_size)
-    data = shared / f"{ARMS[name].table or table_of(settings.objective).what}.parquet"
+    budget = tokens_per_update(pairs, yardstick) * EPOCHS * -(-len(Pairs.load(pairs)) // yardstick.data.batch_size)
+    data = shared / f"{ARMS[name].table or table_of(settings.objective.kind).what}.parquet"
     updates = max(1, round(budget / tokens_per_update(data, settings)))
-    settings = settings.model_copy(update={"max_updates": updates, "epochs": updates})
+    settings = changed(settings, {"data.max_updates": updates, "data.epochs": updates})
     described = settings.model_dump(mode="json")
     if target.exists():
         if read_json(target / "arm.json")["settings"] != described:
@@ -149,7 +147,10 @@ def run_seed(folder: Path, seed: int, arms: Sequence[str]) -> None:
         update={
             # Without packing every sequence is read whole, so that equal tokens mean the same for pairs and for lists.
             "training": TrainingSettings(
-                packing=False, lr=2e-4, schedule="linear", batch_size=32, dtype="float32", threads=1, nll_weight=1.0
+                optimiser={"lr": 2e-4, "schedule": "linear"},
+                data={"packing": False, "batch_size": 32},
+                dtype="float32",
+                threads=1,
             ),
             "evaluation": demo.evaluation.model_copy(update=changes),
         }
@@ -204,7 +205,7 @@ def displacement(policy: Path, pairs: Path) -> tuple[float, float]:
     over all pairs: the same pairs for every arm, whatever it was trained on.
     """
     model = AutoModelForCausalLM.from_pretrained(policy, dtype=torch.float32).eval()
-    lessons = load_lessons(pairs, TrainingSettings(nll_weight=0.0))
+    lessons = load_lessons(pairs, objective_settings("step_dpo", nll_weight=0.0))
     data, start = lessons.sequences, lessons.of_step["start"]
     rises = np.empty(len(data))
     with torch.no_grad():

@@ -128,7 +128,9 @@ def lessons_of(pairs: list[Pair]) -> Lessons:
 
 
 def task_of(pairs: list[Pair], packing: bool, **changes: Any) -> PolicyTask:
-    settings = TrainingSettings(beta=0.1, nll_weight=0, preference_weight=1, packing=packing, **changes)
+    settings = TrainingSettings(
+        objective={"beta": 0.1, "nll_weight": 0, "preference_weight": 1}, data={"packing": packing}, **changes
+    )
     return PolicyTask(lessons_of(pairs), settings, torch.device("cpu"))
 
 
@@ -136,7 +138,7 @@ def epoch(model: Any, task: PolicyTask) -> None:
     """Reference forward, policy forward and backward of all pairs; the gradient is left in the model."""
     model.zero_grad()
     everything = np.arange(task.rows)
-    passes = task.passes(everything, task.settings.max_batch_tokens)
+    passes = task.passes(everything, task.settings.data.max_batch_tokens)
     weights = next(model.parameters())
     reference = torch.zeros(task.sequences, dtype=weights.dtype)
     with torch.no_grad():

@@ -96,7 +96,7 @@ def test_extending_runs_as_it_stands(
         "turns.py",
         "within.py",
         "measured.yaml",
-        "cubic.py",
+        "ranked.py",
         "until_agreed.py",
     ]
     printed = capsys.readouterr().out

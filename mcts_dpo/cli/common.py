@@ -35,7 +35,7 @@ ProblemsOption = Annotated[
 
 
 def load_extension(name: str) -> None:
-    """Import a module that registers losses, strategies or verifiers; those beside the working directory are found.
+    """Import a module that registers objectives, strategies or verifiers; those beside the working directory are found.
 
     Raises InputError if it cannot be imported.
     """

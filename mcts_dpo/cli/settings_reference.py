@@ -17,7 +17,7 @@ from typing import Any, Union, get_args, get_origin
 
 from pydantic_core import PydanticUndefined
 
-from mcts_dpo.common.settings import Settings, accepted_by
+from mcts_dpo.common.settings import Kinds, Settings, accepted_by
 from mcts_dpo.pipeline.config import RunConfig, StageConfig
 
 _HEAD = """# Configuration
@@ -40,7 +40,18 @@ def configuration() -> str:
 
 
 def meanings(cls: type[Settings]) -> dict[str, str]:
-    """What the docstring of a settings class says of each field, on one line; fields that it leaves out are absent."""
+    """What the docstrings of a settings class and of those it extends say of each field, on one line.
+
+    A class's own docstring wins. Fields that none of them names are absent.
+    """
+    found: dict[str, str] = {}
+    for one in cls.__mro__:
+        if issubclass(one, Settings) and one is not Settings:
+            found = _meanings(one) | found
+    return found
+
+
+def _meanings(cls: type[Settings]) -> dict[str, str]:
     text = inspect.cleandoc(cls.__doc__ or "")
     name = "|".join(map(re.escape, sorted(cls.model_fields, key=len, reverse=True)))
     entry = re.compile(rf"(?:(?<=\s)|^)((?:{name})(?:, (?:{name}))*):(?=\s)", re.MULTILINE)
@@ -68,25 +79,61 @@ def _section(
     title = f"`{prefix.rstrip('.')}`" if prefix else "The run"
     lines = [f"## {title}", "", summary(cls), "", "| setting | default | accepted | meaning |", "|---|---|---|---|"]
     groups: list[tuple[str, type[Settings]]] = []
+    inner: list[tuple[str, Kinds]] = []
     for name, field in cls.model_fields.items():
         if name in skip:
             continue
-        group = _group(field.annotation)
+        kinds = next((one for one in field.metadata if isinstance(one, Kinds)), None)
+        if kinds is not None:
+            inner.append((f"{prefix}{name}", kinds))
+        group = None if kinds is not None else _group(field.annotation)
         whole = group is not None and field.annotation is group
         if name not in said and not whole:
             raise ValueError(f"{cls.__name__}.{name}: its docstring does not say what it means")
         if group is not None:
             groups.append((f"{prefix}{name}.", group))
         meaning = said.get(name) or (summary(group) if group else "")
+        below = "a kind below, or a mapping of `kind` and its settings"
         accepted = "see below" if whole else accepted_by(field.annotation, field.metadata)
+        accepted = accepted if kinds is None else below
         lines.append(f"| `{prefix}{name}` | {_default(field, whole)} | {_cell(accepted)} | {_cell(meaning)} |")
     lines.append("")
-    for inner, group in groups:
+    for place, family in inner:
+        lines += _kinds_section(family, place, shown)
+    for place, group in groups:
         if group in shown:
-            lines += [f"## `{inner.rstrip('.')}`", "", f"The settings of `{shown[group]}`.", ""]
+            lines += [f"## `{place.rstrip('.')}`", "", f"The settings of `{shown[group]}`.", ""]
         else:
-            lines += _section(group, inner, shown)
+            lines += _section(group, place, shown)
     return lines
+
+
+def _kinds_section(kinds: Kinds, place: str, shown: dict[type[Settings], str]) -> list[str]:
+    """One table for all kinds of a group: a setting has a row for each default or meaning that it has."""
+    classes = {name: kinds.class_of(name) for name in kinds.names()}
+    # Kinds that other modules registered are not ours to describe.
+    classes = {name: one for name, one in classes.items() if one.__module__.startswith("mcts_dpo.")}
+    first = next(iter(classes.values()))
+    if first in shown:
+        return [f"## `{place}`", "", f"The settings of `{shown[first]}`.", ""]
+    shown[first] = place
+    rows: dict[str, dict[tuple[str, str, str], list[str]]] = {}
+    for kind, cls in classes.items():
+        said = meanings(cls)
+        for name, field in cls.model_fields.items():
+            if name == "kind":
+                continue
+            cells = (_default(field, False), _cell(accepted_by(field.annotation, field.metadata)), _cell(said[name]))
+            rows.setdefault(name, {}).setdefault(cells, []).append(kind)
+    lines = [f"## `{place}`", "", "One of these kinds, each with the settings below that name it."]
+    lines += ["", "| kind | what it is |", "|---|---|"]
+    lines += [f"| `{kind}` | {_cell(summary(cls))} |" for kind, cls in classes.items()]
+    lines += ["", "| setting | kinds | default | accepted | meaning |", "|---|---|---|---|---|"]
+    for name, found in rows.items():
+        for (default, accepted, meaning), which in found.items():
+            listed = ", ".join(f"`{kind}`" for kind in which)
+            lines.append(f"| `{place}.{name}` | {listed} | {default} | {accepted} | {meaning} |")
+    return [*lines, ""]
 
 
 def _group(annotation: Any) -> Any:
@@ -99,6 +146,8 @@ def _default(field: Any, whole: bool) -> str:
     if whole:
         return ""
     value = field.get_default(call_default_factory=True)
+    if isinstance(value, Settings):
+        value = getattr(value, "kind", value)
     if value is PydanticUndefined:
         return "*required*"
     if isinstance(value, Path):

@@ -11,18 +11,19 @@ from __future__ import annotations
 import copy
 import difflib
 import json
-import re
 import types
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
+from typing import Annotated, Any, ClassVar, Literal, TypeVar, Union, get_args, get_origin
 
 import yaml
-from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
-from pydantic_core import ErrorDetails
+from pydantic import BaseModel, ConfigDict, GetCoreSchemaHandler, ValidationError, model_validator
+from pydantic_core import CoreSchema, ErrorDetails, InitErrorDetails, PydanticCustomError, core_schema
 
 from mcts_dpo.common.errors import InputError
 from mcts_dpo.common.files import require_encodable
+from mcts_dpo.common.yaml_dialect import Dumper, Loader
 
 
 class Settings(BaseModel):
@@ -30,15 +31,23 @@ class Settings(BaseModel):
 
     Nothing is converted but what YAML cannot say: a list becomes a tuple, an integer serves as a
     float, a string serves as a `Path`. "4" is not 4, and 1 is not true.
+
+    moved: names that fields of this class had once, with where they are now ("lr": "optimiser.lr").
     """
 
     model_config = ConfigDict(strict=True, frozen=True, extra="forbid", ser_json_inf_nan="constants")
+    moved: ClassVar[Mapping[str, str]] = {}
 
     @model_validator(mode="before")
     @classmethod
     def _say_it_in_yaml(cls, data: Any) -> Any:
         if not isinstance(data, Mapping):
             return data
+        old = [name for name in data if isinstance(name, str) and name in cls.moved]
+        if old:
+            places = {name: cls.moved[name] for name in old}
+            told = "; ".join(f"{name} is now {place}" for name, place in places.items())
+            raise PydanticCustomError("moved", "{told}", {"told": told, "places": places})
         converted = {}
         for name, value in data.items():
             field = cls.model_fields.get(name) if isinstance(name, str) else None
@@ -52,12 +61,61 @@ class Settings(BaseModel):
 SettingsT = TypeVar("SettingsT", bound=Settings)
 
 
+@dataclass(frozen=True, slots=True)
+class Kinds:
+    """Marks a field whose settings class depends on its `kind`: `{kind: NAME, …}`, or NAME alone.
+
+    Use it as `Annotated[SerializeAsAny[Base], Kinds(...)]`, where every kind's class is a subclass of `Base` and has a
+    field `kind` whose default is the kind's name.
+
+    names:    returns the names of all kinds.
+    class_of: returns the settings class of a kind that is among the names.
+    default:  the kind of a mapping that names none.
+    """
+
+    names: Callable[[], Sequence[str]]
+    class_of: Callable[[str], type[Settings]]
+    default: str
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        """Pydantic's hook: the kind's own class reads the value before the field's annotation sees it."""
+        return core_schema.no_info_before_validator_function(self._read, handler(source))
+
+    def of(self, value: Any) -> type[Settings] | None:
+        """The settings class that reads `value`; None if its kind is unknown."""
+        if isinstance(value, Settings):
+            return type(value)
+        kind = value.get("kind", self.default) if isinstance(value, Mapping) else value
+        return self.class_of(kind) if isinstance(kind, str) and kind in self.names() else None
+
+    def _read(self, value: Any) -> Any:
+        if not isinstance(value, str | Mapping):
+            return value
+        found = self.of(value)
+        if found is None:
+            kind, location = (value, ()) if isinstance(value, str) else (value["kind"], ("kind",))
+            unknown = PydanticCustomError("unknown_kind", "no such kind", {"kinds": list(self.names())})
+            raise ValidationError.from_exception_data(
+                "kind", [InitErrorDetails(type=unknown, loc=location, input=kind)]
+            )
+        return found.model_validate({"kind": value} if isinstance(value, str) else value)
+
+
+def changed(settings: SettingsT, changes: Mapping[str, Any]) -> SettingsT:
+    """A checked copy of `settings` with other values at dotted paths: `changed(config, {"search.children": 8})`."""
+    values = dict(settings)
+    for path, value in changes.items():
+        name, _, inner = path.partition(".")
+        values[name] = changed(values[name], {inner: value}) if inner else value
+    return type(settings).model_validate(values)
+
+
 def load_settings(
     cls: type[SettingsT], source: Path | str | Mapping[str, Any] | None, overrides: Sequence[str] = (), name: str = ""
 ) -> SettingsT:
     """Settings of class `cls` from a YAML file (or a mapping; None: all defaults), then `overrides` in order.
 
-    An override is "dotted.path=value", the value being YAML: "search.children=4", "training.lr=1e-6",
+    An override is "dotted.path=value", the value being YAML: "search.children=4", "training.optimiser.lr=1e-6",
     "problems.limit=null", "prompt.stop=['\\n\\n']". name: what errors call settings that come from no file (else the
     class's name).
 
@@ -74,17 +132,17 @@ def load_settings(
         where, data = str(source), read_yaml(Path(source))
     origins: dict[tuple[str, ...], str] = {}
     for override in overrides:
-        origins[_override(data, override)] = f"override {override!r}"
+        origins[_override(cls, data, override)] = f"override {override!r}"
     try:
         return cls.model_validate(data)
     except ValidationError as error:
-        raise InputError(_one_line(cls, error, where, origins)) from None
+        raise InputError(_one_line(cls, data, error, where, origins)) from None
 
 
 def dump_settings(settings: Settings) -> str:
     """All settings, defaults included, as YAML in the order of declaration; `load_settings` reads it back equal."""
     return yaml.dump(
-        settings.model_dump(mode="json"), Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=120, indent=2
+        settings.model_dump(mode="json"), Dumper=Dumper, sort_keys=False, allow_unicode=True, width=120, indent=2
     )
 
 
@@ -128,76 +186,11 @@ def _tuples(value: Any) -> Any:
 
 # --- YAML -------------------------------------------------------------------------------------------
 
-_INT = re.compile(r"[-+]?(?:0x[0-9a-fA-F]+|[0-9][0-9_]*)$")
-_WHOLE = re.compile(r"[-+]?[0-9]+[eE]\+?[0-9]{1,2}$")
-_FLOAT = re.compile(
-    r"(?:[-+]?(?:[0-9][0-9_]*\.[0-9_]*|\.[0-9][0-9_]*)(?:[eE][-+]?[0-9]+)?|[-+]?[0-9]+[eE][-+]?[0-9]+"
-    r"|[-+]?\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN))$"
-)
-
-
-class _Loader(yaml.SafeLoader):
-    """YAML with the scalars of version 1.2: 1e-6 is a number, 1:30 and 2024-01-01 are text, and so are yes and no.
-
-    (Version 1.1, PyYAML's own, reads "1e-6" as text, "1:30" as 90, "010" as 8 and the setting "yes" as true.)
-    """
-
-    yaml_implicit_resolvers: dict[Any, Any] = {}  # noqa: RUF012  PyYAML's own way to say it
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        seen = set()
-        for key_node, _ in node.value:
-            if isinstance(key_node, yaml.ScalarNode) and key_node.tag != "tag:yaml.org,2002:merge":
-                if key_node.value in seen:
-                    raise yaml.MarkedYAMLError(
-                        problem=f"{key_node.value!r} is set twice", problem_mark=key_node.start_mark
-                    )
-                seen.add(key_node.value)
-        return super().construct_mapping(node, deep)
-
-
-def _int(loader: yaml.SafeLoader, node: yaml.ScalarNode) -> int:
-    text = str(loader.construct_scalar(node)).replace("_", "")
-    if _WHOLE.match(text):
-        mantissa, exponent = re.split("[eE]", text)
-        return int(mantissa) * int(10 ** int(exponent))
-    return int(text, 16 if "x" in text else 10)
-
-
-_Loader.add_implicit_resolver("tag:yaml.org,2002:null", re.compile(r"(?:~|null|Null|NULL|)$"), ["~", "n", "N", ""])
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:bool", re.compile(r"(?:true|True|TRUE|false|False|FALSE)$"), list("tTfF")
-)
-_Loader.add_implicit_resolver("tag:yaml.org,2002:int", _INT, list("-+0123456789"))
-_Loader.add_implicit_resolver("tag:yaml.org,2002:int", _WHOLE, list("-+0123456789"))
-_Loader.add_implicit_resolver("tag:yaml.org,2002:float", _FLOAT, list("-+0123456789."))
-_Loader.add_implicit_resolver("tag:yaml.org,2002:merge", re.compile(r"<<$"), ["<"])
-_Loader.add_constructor("tag:yaml.org,2002:int", _int)
-
-
-class _Dumper(yaml.SafeDumper):
-    """Quotes whatever either version of YAML would take for something other than text; long text as a block."""
-
-    def ignore_aliases(self, data: Any) -> bool:
-        return True
-
-
-def _text(dumper: yaml.SafeDumper, data: str) -> yaml.ScalarNode:
-    visible = data.replace("\n", "").isprintable()
-    # PyYAML writes control characters and exotic line ends as they are unless it is told to escape.
-    style = '"' if not visible else "|" if "\n" in data.strip("\n") else None
-    return dumper.represent_scalar("tag:yaml.org,2002:str", data, style=style)
-
-
-_Dumper.add_implicit_resolver("tag:yaml.org,2002:int", _INT, list("-+0123456789"))
-_Dumper.add_implicit_resolver("tag:yaml.org,2002:float", _FLOAT, list("-+0123456789."))
-_Dumper.add_representer(str, _text)
-
 
 def _parse(text: str, where: str) -> Any:
     # A Loader of its own: yaml.safe_load would bring the scalars of version 1.1 back.
     try:
-        data = yaml.load(text, Loader=_Loader)
+        data = yaml.load(text, Loader=Loader)
         require_encodable(data, where)
         return data
     except InputError:
@@ -230,7 +223,7 @@ def read_yaml(path: Path) -> dict[Any, Any]:
     return data
 
 
-def _override(data: dict[Any, Any], override: str) -> tuple[str, ...]:
+def _override(cls: type[Settings], data: dict[Any, Any], override: str) -> tuple[str, ...]:
     """Put one "a.b=c" into `data`; return its path."""
     name, equals, text = override.partition("=")
     path = tuple(part.strip() for part in name.split("."))
@@ -243,6 +236,8 @@ def _override(data: dict[Any, Any], override: str) -> tuple[str, ...]:
             group[part] = group[part].model_dump()
         if group.get(part) is None:
             group[part] = {}
+        if isinstance(group[part], str) and _locate(cls, path[:depth], data).kinds() is not None:
+            group[part] = {"kind": group[part]}
         if not isinstance(group[part], dict):
             raise InputError(
                 f"override {override!r}: '{'.'.join(path[:depth])}' is {_show(group[part])}, not a group of settings"
@@ -270,18 +265,20 @@ _NOT_A = {
 _OUT_OF_RANGE = {"greater", "less", "too", "multiple", "string_pattern", "string_too"}
 
 
-def _one_line(cls: type[Settings], error: ValidationError, where: str, origins: Mapping[tuple[str, ...], str]) -> str:
+def _one_line(
+    cls: type[Settings], data: Any, error: ValidationError, where: str, origins: Mapping[tuple[str, ...], str]
+) -> str:
     # Unknown names first: a misspelt name of a required setting is both unknown and missing.
     found = sorted(error.errors(include_url=False), key=lambda one: one["type"] != "extra_forbidden")
     by_path: dict[tuple[str, ...], list[tuple[ErrorDetails, _Place]]] = {}
     for one in found:
-        place = _locate(cls, one["loc"])
+        place = _locate(cls, one["loc"], data)
         by_path.setdefault(place.path, []).append((one, place))
     path, same = next(iter(by_path.items()))
     for given, origin in origins.items():
         if path[: len(given)] == given or (len(path) < len(given) and given[: len(path)] == path):
             where = origin
-    name = f"{'.'.join(path)}: " if path else ""
+    name = f"{'.'.join(path)}: " if path and same[0][0]["type"] != "moved" else ""
     more = f" (and {len(by_path) - 1} more)" if len(by_path) > 1 else ""
     return f"{where}: {name}{_complaint(cls, path, same)}{more}"
 
@@ -290,6 +287,9 @@ def _complaint(cls: type[Settings], path: tuple[str, ...], same: list[tuple[Erro
     first, place = same[0]
     kind = first["type"]
     accepted = place.accepted()
+    if kind == "moved":
+        prefix = "".join(f"{part}." for part in path)
+        return "; ".join(f"{prefix}{old} is now {prefix}{new}" for old, new in first["ctx"]["places"].items())
     if kind in {"extra_forbidden", "invalid_key"}:
         names = [name for group in place.groups for name in group.model_fields]
         close = nearest(path[-1], names)
@@ -302,6 +302,11 @@ def _complaint(cls: type[Settings], path: tuple[str, ...], same: list[tuple[Erro
     if kind == "missing":
         return f"missing (accepted: {accepted})"
     given = _show(first["input"])
+    if kind == "unknown_kind":
+        kinds = first["ctx"]["kinds"]
+        close = nearest(first["input"], kinds) if isinstance(first["input"], str) else None
+        hint = f"; did you mean {close!r}?" if close else ""
+        return f"{given} is not one of the choices{hint} (accepted: {_or([_show(one) for one in kinds])})"
     if kind in {"value_error", "assertion_error"}:
         # Said by a room's own validator, in its own words.
         message = str(first.get("ctx", {}).get("error", first["msg"]))
@@ -353,19 +358,30 @@ class _Place:
     def accepted(self) -> str:
         return accepted_by(self.annotation, self.metadata)
 
+    def kinds(self) -> Kinds | None:
+        """What chooses the settings class here, if anything does."""
+        inner = [one for kind in _alternatives(self.annotation) for one in get_args(kind)[1:]]
+        return next((one for one in (*self.metadata, *inner) if isinstance(one, Kinds)), None)
+
     def choices(self) -> list[str]:
         literals = [kind for kind in _alternatives(self.annotation) if get_origin(kind) is Literal]
         return [choice for kind in literals for choice in get_args(kind) if isinstance(choice, str)]
 
 
-def _locate(cls: type[Settings], location: tuple[int | str, ...]) -> _Place:
-    """Follow pydantic's location through the annotations; the names it gives to members of unions drop out."""
+def _locate(cls: type[Settings], location: tuple[int | str, ...], data: Any) -> _Place:
+    """Follow pydantic's location through the annotations; the names it gives to members of unions drop out.
+
+    data: the values that are located in; they tell the kind of a group that has several.
+    """
     place = _Place(cls)
     for depth, part in enumerate(location):
         kinds = [
             get_args(kind)[0] if get_origin(kind) is Annotated else kind for kind in _alternatives(place.annotation)
         ]
         groups = [kind for kind in kinds if _is_settings(kind)]
+        chosen = place.kinds()
+        own = chosen.of(data) if chosen is not None else None
+        groups = groups if own is None else [own]
         known = next((kind.model_fields[part] for kind in groups if part in kind.model_fields), None)
         if known is not None:
             place.annotation, place.metadata = known.annotation, known.metadata
@@ -381,11 +397,24 @@ def _locate(cls: type[Settings], location: tuple[int | str, ...]) -> _Place:
             continue
         place.groups = groups
         place.path = (*place.path, str(part))
+        data = _inside(data, part)
     return place
+
+
+def _inside(data: Any, part: int | str) -> Any:
+    if isinstance(data, Settings):
+        return getattr(data, str(part), None)
+    if isinstance(data, Mapping):
+        return data.get(part)
+    inside = isinstance(data, Sequence) and not isinstance(data, str) and isinstance(part, int) and part < len(data)
+    return data[part] if inside and isinstance(part, int) else None
 
 
 def accepted_by(annotation: Any, metadata: Sequence[Any] = ()) -> str:
     """What an annotation accepts, in words: "an integer ≥ 1", "'a', 'b' or null"."""
+    kinds = next((one for one in metadata if isinstance(one, Kinds)), None)
+    if kinds is not None:
+        return f"{_or([_show(name) for name in kinds.names()])}, or a mapping with this `kind` and its settings"
     if get_origin(annotation) is Annotated:
         own = [bound for one in get_args(annotation)[1:] for bound in getattr(one, "metadata", [one])]
         return accepted_by(get_args(annotation)[0], [*own, *metadata])

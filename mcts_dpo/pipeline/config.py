@@ -13,7 +13,7 @@ from mcts_dpo.evaluation import EvaluationSettings
 from mcts_dpo.models.prompts import PromptSettings
 from mcts_dpo.preferences import PreferenceSettings
 from mcts_dpo.search import SearchSettings
-from mcts_dpo.training import LaunchSettings, TrainingSettings
+from mcts_dpo.training import LaunchSettings, OptimiserSettings, TrainingSettings
 
 
 class StageConfig(Settings):
@@ -36,7 +36,7 @@ class ValueStageSettings(Settings):
 
     weight: float = Field(1.0, ge=0, allow_inf_nan=False)
     at: Literal["terminal", "all"] = "terminal"
-    training: TrainingSettings = TrainingSettings(lr=1e-2)
+    training: TrainingSettings = TrainingSettings(optimiser=OptimiserSettings(lr=1e-2))
 
 
 class RunConfig(StageConfig):

@@ -420,7 +420,7 @@ def _trained(
 
 def _lessons(bench: _Bench, place: Path, index: int) -> Path:
     """The table that a round trains on: its own; with `replay`, the earlier rounds' before it."""
-    table: Any = table_of(bench.config.training.objective)
+    table: Any = table_of(bench.config.training.objective.kind)
     name = f"{table.what}.parquet"
     rounds = [bench.directory / f"round-{earlier:03d}" for earlier in range(max(0, index - bench.config.replay), index)]
     if not rounds:

@@ -119,7 +119,12 @@ def claim(config: RunConfig, directory: Path, force: bool) -> None:
     """
     target = directory / "config.yaml"
     if target.exists():
-        earlier = load_settings(RunConfig, target)
+        try:
+            earlier = load_settings(RunConfig, target)
+        except InputError as error:
+            raise InputError(
+                f"{error}; change it in this file to go on with the run, or give another directory"
+            ) from None
         # More rounds of the same run continue it, on however many devices; all else would make two runs of one.
         free = {"rounds": config.rounds, "launch": config.launch}
         changes = difference(earlier.model_copy(update=free), config)

@@ -28,7 +28,7 @@ from mcts_dpo.report import load_run, summary_text, write_report
 from mcts_dpo.search import Forest, SearchSettings, render_text, search_problems
 from mcts_dpo.toy.policy import toy_prompt, warm_start
 from mcts_dpo.toy.world import make_problems
-from mcts_dpo.training import TrainingSettings
+from mcts_dpo.training import DataSettings, OptimiserSettings, TrainingSettings, objective_settings
 
 Objective = Literal["step_dpo", "rft", "step_rft"]
 
@@ -74,7 +74,11 @@ def demo_config(
         search=SearchSettings(expand="rollout", simulations=8, children=4, temperature=0.8, c_puct=1.0, max_tokens=96),
         preferences=PreferenceSettings(select="best_path", min_gap=0.5),
         training=TrainingSettings(
-            objective=objective, lr=5e-5, schedule="linear", epochs=2, batch_size=32, dtype="float32", threads=1
+            objective=objective_settings(objective),
+            optimiser=OptimiserSettings(lr=5e-5, schedule="linear"),
+            data=DataSettings(epochs=2, batch_size=32),
+            dtype="float32",
+            threads=1,
         ),
         evaluation=EvaluationSettings(max_tokens=96, confidence=True, chunk=512),
         rounds=rounds,

@@ -38,7 +38,7 @@ from mcts_dpo.toy.tokenizer import toy_tokenizer
 from mcts_dpo.toy.world import Demonstration, Habits, Judgement, demonstrations, judgements, make_rehearsals
 from mcts_dpo.training.data.batches import Sequences, forward_passes, make_batch, sequences
 from mcts_dpo.training.logprobs import score
-from mcts_dpo.training.losses import negative_log_likelihood
+from mcts_dpo.training.objectives.common import negative_log_likelihood
 from verifiers import extract_answer, verify
 
 MAX_TOKENS = 64

@@ -5,21 +5,48 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from mcts_dpo.training.settings import LaunchSettings, LoraSettings, TrainingSettings
+from mcts_dpo.training.objectives.base import (
+    BetaSettings,
+    LossSettings,
+    Objective,
+    ObjectiveSettings,
+    ReferenceSettings,
+    Steps,
+)
+from mcts_dpo.training.objectives.registry import objective_settings, register_objective
+from mcts_dpo.training.settings import (
+    CheckpointSettings,
+    DataSettings,
+    LaunchSettings,
+    LoraSettings,
+    OptimiserSettings,
+    TrainingSettings,
+    ValueLossSettings,
+)
 
 if TYPE_CHECKING:
     from mcts_dpo.training.data.collate import table_of
     from mcts_dpo.training.launching import check_launch, train_launched
     from mcts_dpo.training.loop import TrainingSummary, train
-    from mcts_dpo.training.objectives import register_objective
     from mcts_dpo.training.value_model import train_value
 
 __all__ = [
+    "BetaSettings",
+    "CheckpointSettings",
+    "DataSettings",
     "LaunchSettings",
     "LoraSettings",
+    "LossSettings",
+    "Objective",
+    "ObjectiveSettings",
+    "OptimiserSettings",
+    "ReferenceSettings",
+    "Steps",
     "TrainingSettings",
     "TrainingSummary",
+    "ValueLossSettings",
     "check_launch",
+    "objective_settings",
     "register_objective",
     "table_of",
     "train",
@@ -30,7 +57,6 @@ __all__ = [
 _HOMES = {
     "TrainingSummary": "loop",
     "check_launch": "launching",
-    "register_objective": "objectives",
     "table_of": "data.collate",
     "train": "loop",
     "train_launched": "launching",

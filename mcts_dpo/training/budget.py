@@ -82,7 +82,7 @@ def _halved(
     if all(len(one) == 1 for passes in plan for one in passes):
         longest = max(task.longest(update) for update in updates)
         raise InputError(
-            f"training.max_batch_tokens: memory does not suffice for one row by itself, of {longest} tokens "
+            f"training.data.max_batch_tokens: memory does not suffice for one row by itself, of {longest} tokens "
             "(accepted: shorter rows, training.gradient_checkpointing=true, training.lora, or more memory)"
         )
     budget = state.max_batch_tokens
@@ -94,6 +94,6 @@ def _halved(
         budget //= 2
     note = (
         f"update {state.update + 1}: memory did not suffice for {state.max_batch_tokens} tokens at once; "
-        f"going on with {budget} (training.max_batch_tokens)"
+        f"going on with {budget} (training.data.max_batch_tokens)"
     )
     return budget, note

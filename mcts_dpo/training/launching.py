@@ -29,7 +29,7 @@ from mcts_dpo.common.errors import InputError
 from mcts_dpo.common.files import read_json, write_json
 from mcts_dpo.common.progress import Progress, silent
 from mcts_dpo.training.loop import TrainingSummary
-from mcts_dpo.training.objectives import module_of
+from mcts_dpo.training.objectives.registry import module_of
 from mcts_dpo.training.settings import LaunchSettings, TrainingSettings
 
 PATIENCE = 30.0
@@ -75,7 +75,7 @@ def train_launched(
         "arguments": {"policy": policy, "data": str(data), "out": str(out), "log": str(log), "board": str(board)}
         | {"unfinished_at": str(unfinished_at)},
         "settings": settings.model_dump(mode="json"),
-        "module": module_of(settings.objective),
+        "module": module_of(settings.objective.kind),
     }
     left = launch.restarts
     while True:

@@ -134,10 +134,10 @@ def check_packable(model: Any, tokens: Tensor) -> None:
     if strange or getattr(model, "_is_stateful", False):
         kind = f"{strange[0]} layers" if strange else "a state that runs from token to token"
         raise InputError(
-            f"training.packing: {name} has {kind}, which would mix the branches of a tree (accepted: false)"
+            f"training.data.packing: {name} has {kind}, which would mix the branches of a tree (accepted: false)"
         )
     if not getattr(model, "_supports_attention_backend", False):
-        raise InputError(f"training.packing: {name} does not let its attention be exchanged (accepted: false)")
+        raise InputError(f"training.data.packing: {name} does not let its attention be exchanged (accepted: false)")
     ids = tokens[0].repeat(3)
     stem, size = len(tokens[0]), len(ids)
     one, other = ids[: 2 * stem], torch.cat([ids[:stem], ids[2 * stem :].flip(0)])
@@ -164,7 +164,7 @@ def check_packable(model: Any, tokens: Tensor) -> None:
     # Half precision rounds by its own measure, and differently in packs of different sizes.
     tolerance = 1e-3 if expected.dtype in {torch.float32, torch.float64} else 0.1
     if (together - expected).abs().max() > tolerance * expected.abs().max():
-        raise InputError(f"training.packing: {name} gives other states in a pack than alone (accepted: false)")
+        raise InputError(f"training.data.packing: {name} gives other states in a pack than alone (accepted: false)")
 
 
 def _readout(states: Tensor, head: Any, targets: Tensor, logits_at_once: int) -> Tensor:

@@ -169,11 +169,12 @@ def train(
 
 def _lessons(data: str | Path | Table, policy: str | Path, tokenizer: Any, settings: TrainingSettings) -> Lessons:
     if isinstance(data, Columns):
-        return load_lessons(data, settings)
-    ours = own_table(Path(data), settings.objective)
+        return load_lessons(data, settings.objective)
+    ours = own_table(Path(data), settings.objective.kind)
     if ours is not None:
-        return load_lessons(ours, settings)
-    return load_lessons(load_table(data, tokenizer, settings, context_length(policy)), settings, source=str(data))
+        return load_lessons(ours, settings.objective)
+    table = load_table(data, tokenizer, settings, context_length(policy))
+    return load_lessons(table, settings.objective, source=str(data))
 
 
 def fit(
@@ -193,17 +194,17 @@ def fit(
     """
     epochs = plan_updates(
         task.rows,
-        batch_size=settings.batch_size,
-        epochs=settings.epochs,
-        max_updates=settings.max_updates,
+        batch_size=settings.data.batch_size,
+        epochs=settings.data.epochs,
+        max_updates=settings.data.max_updates,
         seed=settings.seed,
         tree=task.trees,
     )
     updates = [update for epoch in epochs for update in epoch]
-    optimizer = make_optimizer(trained.masters, settings)
+    optimizer = make_optimizer(trained.masters, settings.optimiser)
     state = run.load(trained, optimizer) if run is not None else None
     if state is None:
-        state = TrainingState(Watch(min(WINDOW, len(updates))), settings.max_batch_tokens)
+        state = TrainingState(Watch(min(WINDOW, len(updates))), settings.data.max_batch_tokens)
     if run is not None:
         take_over_budget(state, run)
         run.open_log(state.log_bytes)
@@ -217,7 +218,7 @@ def fit(
         following = stack.enter_context(trackers(names, board, run=name, settings=about, resumed_at=state.update))
         clock, tokens_before = time.monotonic(), state.tokens
         for number in range(state.update, len(updates)):
-            lr = settings.lr * schedule(number, len(updates), settings)
+            lr = settings.optimiser.lr * schedule(number, len(updates), settings.optimiser)
             line, alarms = _update(trained, task, optimizer, updates[number], lr, state, settings, world, run)
             last = number + 1 == len(updates)
             if evaluate is not None and (last or _every(settings.evaluate_every, number + 1)):
@@ -234,7 +235,7 @@ def fit(
                 run.save(state, trained, optimizer)
             _stop_at_alarms(state, settings, run)
     return TrainingSummary(
-        objective=settings.objective,
+        objective=settings.objective.kind,
         rows=task.rows,
         updates=len(updates),
         epochs=sum(len(update) for update in updates) / task.rows,
@@ -265,10 +266,11 @@ def _update(
     """One update of the weights from `rows`. Returns its line for the log and the alarms that it set off."""
     sums = _gradients(trained, task, rows, state, world, run)
     *values, tokens, positions, scored = sums
-    norm = clip(trained.masters, settings.max_grad_norm, world, trained.root is not None)
+    norm = clip(trained.masters, settings.optimiser.max_grad_norm, world, trained.root is not None)
     if not math.isfinite(norm):
         raise InputError(
-            f"training.lr: {settings.lr:g}: the gradient of update {state.update + 1} is not finite (accepted: less)"
+            f"training.optimiser.lr: {settings.optimiser.lr:g}: the gradient of update {state.update + 1} is not "
+            "finite (accepted: less)"
         )
     for group in optimizer.param_groups:
         group["lr"] = lr
@@ -280,7 +282,7 @@ def _update(
     state.positions += int(positions)
     state.scored += int(scored)
     figures = dict(zip(task.names, values, strict=True)) | {"gradient_norm": norm, "lr": lr}
-    clipped = settings.max_grad_norm is not None and norm > settings.max_grad_norm
+    clipped = settings.optimiser.max_grad_norm is not None and norm > settings.optimiser.max_grad_norm
     alarms = state.watch.see(state.update, figures, clipped, settings)
     return {**figures, "clipped": clipped, "tokens": int(tokens)}, alarms
 
@@ -444,5 +446,5 @@ def check_fit(lessons: Lessons, model: Any, settings: TrainingSettings) -> None:
     short = data.tokens[: min(8, int(data.offsets[1]))].astype(np.int64)
     ids = torch.from_numpy(short)[None].to(model.device)
     check_readable(model, ids)
-    if settings.packing:
+    if settings.data.packing:
         check_packable(model, ids)

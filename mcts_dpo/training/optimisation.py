@@ -12,10 +12,10 @@ import torch
 from torch import Tensor, nn
 
 from mcts_dpo.training.distributed import World
-from mcts_dpo.training.settings import TrainingSettings
+from mcts_dpo.training.settings import OptimiserSettings
 
 
-def schedule(update: int, updates: int, settings: TrainingSettings) -> float:
+def schedule(update: int, updates: int, settings: OptimiserSettings) -> float:
     """Share in (0, 1] of the peak learning rate at `update` (0-based) of `updates`.
 
     Rises linearly over the first ceil(warmup · updates) updates, the last of them at the peak; then falls to zero at
@@ -30,7 +30,7 @@ def schedule(update: int, updates: int, settings: TrainingSettings) -> float:
     return 1 - done if settings.schedule == "linear" else 1.0
 
 
-def make_optimizer(masters: Sequence[Tensor], settings: TrainingSettings) -> torch.optim.Optimizer:
+def make_optimizer(masters: Sequence[Tensor], settings: OptimiserSettings) -> torch.optim.Optimizer:
     """AdamW; weight decay on matrices only. Source: Loshchilov and Hutter 2019, arXiv 1711.05101, algorithm 2."""
     matrices = [master for master in masters if master.dim() >= 2]
     vectors = [master for master in masters if master.dim() < 2]
@@ -39,7 +39,7 @@ def make_optimizer(masters: Sequence[Tensor], settings: TrainingSettings) -> tor
         for params, decay in ((matrices, settings.weight_decay), (vectors, 0.0))
         if params
     ]
-    return torch.optim.AdamW(groups, lr=settings.lr, fused=True)
+    return torch.optim.AdamW(groups, lr=settings.lr, betas=settings.betas, fused=True)
 
 
 def clip(masters: Sequence[Tensor], bound: float | None, world: World, sharded: bool) -> float:

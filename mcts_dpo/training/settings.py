@@ -1,45 +1,26 @@
-"""The settings of training. They know nothing of how training is done."""
+"""The settings of training: optimiser, data, objective, checkpoints, and what belongs to none of these."""
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal, Self
 
-from pydantic import AfterValidator, Field, model_validator
+from pydantic import Field, SerializeAsAny, model_validator
 
-from mcts_dpo.common.settings import Settings
+from mcts_dpo.common.settings import Kinds, Settings
 from mcts_dpo.data.rows import MAX_MIB
 from mcts_dpo.models.encoding import SpecialTokens
+from mcts_dpo.training.objectives.base import ObjectiveSettings
+from mcts_dpo.training.objectives.registry import objective_named, objective_names, objective_settings
 
-BuiltIn = Literal[
-    "step_dpo",
-    "step_rft",
-    "rft",
-    "robust_dpo",
-    "ipo",
-    "hinge",
-    "odpo",
-    "mmpo",
-    "simpo",
-    "orpo",
-    "kto",
-    "lipo",
-    "tpo",
-    "sibling_distillation",
-    "tree_policy_gradient",
-]
-Objective = str
-"""One of `BuiltIn`, or a name of `REGISTERED`."""
 BAD_ROWS = 0.1
 """The share of unusable rows that TRL-style data may have unless a setting says otherwise."""
-REGISTERED: set[str] = set()
-"""Further objectives; `objectives.register_objective` adds to them."""
+DEFAULT_OBJECTIVE = "step_dpo"
 Positive = Annotated[int, Field(ge=1)]
-
-
-def _registered(name: str) -> str:
-    if name not in REGISTERED:
-        raise ValueError("is not a registered objective")
-    return name
+Chosen = Annotated[
+    SerializeAsAny[ObjectiveSettings],
+    Kinds(objective_names, lambda name: objective_named(name).settings, DEFAULT_OBJECTIVE),
+]
+"""An objective as settings hold it: `{kind: NAME, …}`, or NAME alone."""
 
 
 class LoraSettings(Settings):
@@ -47,8 +28,8 @@ class LoraSettings(Settings):
 
     rank:    width of A and B.
     alpha:   numerator of their scale.
-    targets: "all-linear" (every linear layer but the head), or names of modules such as "q_proj"; not the head or the
-             embeddings, whose adapters could not be trained here.
+    targets: "all-linear" (every linear layer but the head), or names of modules such as "q_proj". Adapters on the head
+             or the embeddings cannot be trained here.
 
     Source: Hu et al. 2021, arXiv 2106.09685, section 4.1.
     """
@@ -58,120 +39,147 @@ class LoraSettings(Settings):
     targets: Literal["all-linear"] | tuple[str, ...] = "all-linear"
 
 
-class TrainingSettings(Settings):
-    """How a policy is trained from pairs, solutions or lists of siblings.
+class OptimiserSettings(Settings):
+    """AdamW and its learning rate. Source: Loshchilov and Hutter 2019, arXiv 1711.05101, algorithm 2.
 
-    objective:            what is learned, and from which table. Likelihood alone: "rft" (solutions: NLL of the
-                          completion), "step_rft" (pairs: NLL of the chosen step). All others are nll_weight · NLL +
-                          preference_weight · ℓ, ℓ from `mcts_dpo.training.losses`: on pairs "step_dpo", "robust_dpo",
-                          "ipo", "hinge", "odpo", "mmpo", and without a reference "simpo", "orpo"; on lists of siblings
-                          "kto", "lipo", "tpo", "tree_policy_gradient", without a reference "sibling_distillation".
-    beta:                 inverse temperature of the implicit reward, > 0. null: the objective's own
-                          (`objectives.BETAS`): 1, which suits steps of a few nats (the paper: 0.1; SimPO's range: 2 to
-                          10), and 0.25 for IPO, whose target is a gap of 1 / (2 beta) nats.
-    nll_weight:           of the NLL of the solution up to and with the chosen (a list's best) step; 0 leaves it out.
-    preference_weight:    of the preference loss ℓ. null: the objective's own (`objectives.PREFERENCE_WEIGHTS`), chosen
-                          so that each begins with about the pull of step_dpo at 0.02.
-    length_normalised:    divide every step's log-probability by its tokens (simpo and orpo always do, by themselves;
-                          not for tree_policy_gradient and sibling_distillation, which need probabilities).
-    target_margin:        hinge's δ > 0 (1) and SimPO's γ (0.3 to 1.5), in units of beta · log-probability.
-    flip_rate:            robust_dpo's ε, the share of labels that are the wrong way round, below 0.5 (paper: 0.1). The
-                          visit-count smoothing of the pairs is conservative DPO's own and used by step_dpo only.
-    margin_scale:         nats of beta · h per unit of the gap in Q: odpo's offset; where mmpo's label is at rest.
-    temperature:          sibling_distillation's τ, in units of Q: its target is n · exp(Q / τ). 0.1 to 2.
-    renormalise:          sibling_distillation over the siblings' probabilities renormalised to 1.
-    desirable_weight, undesirable_weight: KTO's λ_D and λ_U, > 0 (1 to 4/3 between the classes). A sibling is desirable
-                          where Q > V of its parent; one with Q = V is left out.
-    advantage_clip, ratio_clip: tree_policy_gradient's bound on |Q − V|, and ε of the clipped ratio (0.1 to 0.3).
-    lr, schedule, warmup: peak learning rate; its decay to zero; share of updates that rise linearly to the peak.
-    epochs, max_updates:  passes over the data; a cap on updates (the schedule follows the true number).
-    batch_size:           pairs, solutions or lists per update, at most; an epoch is cut into updates of equal size.
-    packing:              compute every token once that several sequences of an update share with the same prefix: a
-                          tree is one sequence in which a token sees its own ancestors (`packing.py`). false: each
-                          sequence by itself, padded; for models whose attention cannot be exchanged.
-    max_batch_tokens:     tokens per forward pass (packed: unique ones; else with padding). An update accumulates over
-                          as many as it needs, normalised by the whole update's totals, so that this sets memory and
-                          speed and not what is learned.
-    weight_decay:         AdamW's, on matrices only. max_grad_norm: clip the global gradient norm to it (null: never).
-    dtype:                of the weights that are computed with; updates always go to float32 copies. "auto": what the
-                          policy is stored in for LoRA (on a CPU without bfloat16 instructions: float32), float32 for
-                          full training.
-    lora:                 null trains all weights.
-    gradient_checkpointing: recompute layers in the backward pass: less memory, a third more time.
-    threads:              of torch on the CPU (null: as they are). seed: of the data order and of new adapters.
-    chosen_alarm, rejected_alarm: nats by which the mean log-probability of a chosen (rejected) step may fall below its
-                          start before an alarm goes off.
-    on_alarm:             "warn" says so and goes on; "stop" says so, keeps a checkpoint and ends the training.
-    checkpoint_minutes, checkpoint_updates: how often a checkpoint is written, by the clock and by updates (null: not).
-                          It costs three float32 copies of the trained weights on disk; no result depends on it.
-    evaluate_every:       updates between calls of the evaluation that `train` was given (null: after the last only).
-    trackers:             who follows the figures besides the log: "tensorboard" (where installed), "wandb", "trackio".
-    split, append_eos:    of TRL-style data: which split of a data set on the hub; whether its completions end the
-                          answer (false for single steps).
-    bad_rows:             of TRL-style data: the share of rows that may be unusable (not JSON, a field missing, too long
-                          for the policy, …). They are named and left out; more of them end the training.
-    max_mib:              of TRL-style data: how much text a compressed file may hold, in MiB.
-    special_tokens:       of TRL-style data: control tokens in messages are spelt in ordinary tokens ("split"), or act
-                          ("allow"). A text without messages has no template, so that its control tokens act.
-    regression_weight, ranking_weight: of a value model's two losses, regression to Q and pairwise ranking.
-    ranking, ranking_margin: "margin", max(0, ranking_margin − gap), in units of Q; or "logistic", −log σ(gap).
-    sharding:             under torchrun, each process holds a share of every weight (FSDP2) instead of all of them.
+    lr:            peak learning rate, > 0.
+    schedule:      how the learning rate falls to zero after the peak; "constant" keeps it.
+    warmup:        share of the updates over which the learning rate rises linearly to the peak, in [0, 1].
+    weight_decay:  AdamW's, ≥ 0, on matrices only.
+    betas:         AdamW's decay rates of the gradient's mean and of its square, each in [0, 1).
+    max_grad_norm: a larger global gradient norm is scaled down to this (null: never).
     """
 
-    objective: BuiltIn | Annotated[str, AfterValidator(_registered), "a registered objective"] = "step_dpo"
-    beta: Annotated[float, Field(gt=0)] | None = None
-    nll_weight: float = Field(1.0, ge=0)
-    preference_weight: Annotated[float, Field(ge=0)] | None = None
-    length_normalised: bool = False
-    target_margin: float = Field(1.0, gt=0)
-    flip_rate: float = Field(0.1, ge=0, lt=0.5)
-    margin_scale: float = Field(1.0, gt=0)
-    temperature: float = Field(0.5, gt=0)
-    renormalise: bool = False
-    desirable_weight: float = Field(1.0, gt=0)
-    undesirable_weight: float = Field(1.0, gt=0)
-    advantage_clip: float = Field(1.0, gt=0)
-    ratio_clip: float = Field(0.2, gt=0, lt=1)
     lr: float = Field(1e-6, gt=0)
     schedule: Literal["cosine", "linear", "constant"] = "cosine"
     warmup: float = Field(0.03, ge=0, le=1)
+    weight_decay: float = Field(0.0, ge=0)
+    betas: tuple[Annotated[float, Field(ge=0, lt=1)], Annotated[float, Field(ge=0, lt=1)]] = (0.9, 0.999)
+    max_grad_norm: Annotated[float, Field(gt=0)] | None = 1.0
+
+
+class DataSettings(Settings):
+    """How rows become updates and forward passes, and how TRL-style data is read.
+
+    epochs:           passes over the data.
+    max_updates:      a cap on the number of updates; the schedule follows the true number (null: no cap).
+    batch_size:       pairs, solutions or lists per update, at most. An epoch is divided into updates of equal size.
+    packing:          compute every token once that several sequences of an update share with the same prefix: a tree
+                      becomes one sequence in which a token sees its own ancestors (`packing.py`). false: each sequence
+                      alone, padded; for models whose attention cannot be exchanged.
+    max_batch_tokens: tokens per forward pass (packed: unique tokens; otherwise with padding). An update uses as many
+                      passes as it needs, normalised by the whole update's totals, so this sets memory and speed, not
+                      what is learned.
+    split:            of TRL-style data: which split of a data set on the hub.
+    append_eos:       of TRL-style data: whether its completions end the answer (false for single steps).
+    bad_rows:         of TRL-style data: the share of rows that may be unusable (not JSON, a field missing, too long for
+                      the policy, …). Unusable rows are named and left out; a larger share ends the training.
+    max_mib:          of TRL-style data: how much text a compressed file may hold, in MiB.
+    special_tokens:   of TRL-style data: whether control tokens in messages are spelt in ordinary tokens ("split") or
+                      act ("allow"). A text without messages has no template, so its control tokens act.
+    """
+
     epochs: Positive = 1
     max_updates: Positive | None = None
     batch_size: Positive = 32
     packing: bool = True
     max_batch_tokens: Positive = 4096
-    weight_decay: float = Field(0.0, ge=0)
-    max_grad_norm: Annotated[float, Field(gt=0)] | None = 1.0
-    dtype: Literal["auto", "float32", "bfloat16"] = "auto"
-    lora: LoraSettings | None = None
-    gradient_checkpointing: bool = False
-    threads: Positive | None = None
-    seed: int = Field(0, ge=0)
-    chosen_alarm: float = Field(0.1, ge=0)
-    rejected_alarm: float = Field(4.0, ge=0)
-    on_alarm: Literal["warn", "stop"] = "warn"
-    checkpoint_minutes: Annotated[float, Field(ge=0)] | None = 10.0
-    checkpoint_updates: Positive | None = None
-    evaluate_every: Positive | None = None
-    trackers: tuple[Literal["tensorboard", "wandb", "trackio"], ...] = ("tensorboard",)
-    regression_weight: float = Field(1.0, ge=0)
-    ranking_weight: float = Field(1.0, ge=0)
-    ranking: Literal["margin", "logistic"] = "margin"
-    ranking_margin: float = Field(0.1, ge=0)
     split: str = "train"
     append_eos: bool = True
     bad_rows: float = Field(BAD_ROWS, ge=0, le=1)
     max_mib: Positive = MAX_MIB
     special_tokens: SpecialTokens = "split"
-    sharding: bool = False
+
+
+class CheckpointSettings(Settings):
+    """How often a checkpoint is written. It needs disk space for three float32 copies of the trained weights.
+
+    No result depends on these settings.
+
+    minutes: minutes between checkpoints (null: none by the clock).
+    updates: updates between checkpoints (null: none by number).
+    """
+
+    minutes: Annotated[float, Field(ge=0)] | None = 10.0
+    updates: Positive | None = None
+
+
+class ValueLossSettings(Settings):
+    """The two losses of a value model (`train --value`, `value.training`): regression to Q and pairwise ranking.
+
+    regression_weight: of the squared error to Q.
+    ranking_weight:    of the ranking loss.
+    ranking:           "margin": max(0, ranking_margin − gap); "logistic": −log σ(gap).
+    ranking_margin:    the gap that the margin loss asks for, in units of Q.
+    """
+
+    regression_weight: float = Field(1.0, ge=0)
+    ranking_weight: float = Field(1.0, ge=0)
+    ranking: Literal["margin", "logistic"] = "margin"
+    ranking_margin: float = Field(0.1, ge=0)
 
     @model_validator(mode="after")
-    def _coherent(self) -> TrainingSettings:
-        if self.objective not in ("rft", "step_rft") and self.nll_weight == 0 and self.preference_weight == 0:
-            raise ValueError("nll_weight and preference_weight are both 0; accepted: one of them above 0")
+    def _something_to_learn(self) -> Self:
         if self.regression_weight == 0 and self.ranking_weight == 0:
             raise ValueError("regression_weight and ranking_weight are both 0; accepted: one of them above 0")
         return self
+
+
+class TrainingSettings(Settings):
+    """How a policy is trained from pairs, solutions or lists of siblings.
+
+    objective:              what is learned, and from which table: an objective's name, or `{kind: NAME, …}` with its
+                            own settings. Each is described in its file in `mcts_dpo/training/objectives/`.
+    value:                  the losses of a value model, which has no objective.
+    dtype:                  of the weights that are computed with; updates always go to float32 master weights. "auto":
+                            the dtype that the policy is stored in for LoRA (float32 on a CPU without bfloat16
+                            instructions), float32 for full training.
+    lora:                   null trains all weights.
+    gradient_checkpointing: recompute layers in the backward pass: less memory, a third more time.
+    sharding:               under torchrun, each process holds a share of every weight (FSDP2) instead of all of them.
+    threads:                of torch on the CPU (null: unchanged).
+    seed:                   of the data order and of new adapters.
+    evaluate_every:         updates between calls of the evaluation that `train` was given (null: after the last only).
+    trackers:               what receives the figures besides the log: "tensorboard" (where installed), "wandb",
+                            "trackio".
+    chosen_alarm, rejected_alarm: nats by which the mean log-probability of a chosen (rejected) step may fall below its
+                            start before an alarm goes off.
+    on_alarm:               "warn" reports an alarm and continues; "stop" reports it, keeps a checkpoint and ends the
+                            training.
+    """
+
+    objective: Chosen = Field(default_factory=lambda: objective_settings(DEFAULT_OBJECTIVE))
+    optimiser: OptimiserSettings = OptimiserSettings()
+    data: DataSettings = DataSettings()
+    checkpoint: CheckpointSettings = CheckpointSettings()
+    value: ValueLossSettings = ValueLossSettings()
+    dtype: Literal["auto", "float32", "bfloat16"] = "auto"
+    lora: LoraSettings | None = None
+    gradient_checkpointing: bool = False
+    sharding: bool = False
+    threads: Positive | None = None
+    seed: int = Field(0, ge=0)
+    evaluate_every: Positive | None = None
+    trackers: tuple[Literal["tensorboard", "wandb", "trackio"], ...] = ("tensorboard",)
+    chosen_alarm: float = Field(0.1, ge=0)
+    rejected_alarm: float = Field(4.0, ge=0)
+    on_alarm: Literal["warn", "stop"] = "warn"
+
+    moved: ClassVar[dict[str, str]] = {
+        **{name: f"optimiser.{name}" for name in OptimiserSettings.model_fields if name != "betas"},
+        **{name: f"data.{name}" for name in DataSettings.model_fields},
+        **{name: f"value.{name}" for name in ValueLossSettings.model_fields},
+        "checkpoint_minutes": "checkpoint.minutes",
+        "checkpoint_updates": "checkpoint.updates",
+        **{
+            name: f"objective.{name}"
+            for name in (
+                *("beta", "nll_weight", "preference_weight", "length_normalised", "target_margin", "flip_rate"),
+                *("margin_scale", "temperature", "renormalise", "desirable_weight", "undesirable_weight"),
+                *("advantage_clip", "ratio_clip"),
+            )
+        },
+    }
 
 
 class LaunchSettings(Settings):
@@ -179,11 +187,11 @@ class LaunchSettings(Settings):
 
     processes: on each machine, started by `torchrun`, one per GPU. 1: the run's own process, unless `arguments` or
                `prefix` are given.
-    arguments: of torchrun, in place of --standalone, for several machines: ["--nnodes=2", "--rdzv-backend=c10d",
+    arguments: of torchrun, instead of --standalone, for several machines: ["--nnodes=2", "--rdzv-backend=c10d",
                "--rdzv-endpoint=HOST:PORT"].
     prefix:    the command that starts torchrun on all of them: ["srun", "--nodes=2", "--ntasks-per-node=1"].
-    restarts:  how often processes that died, or failed for no fault of the input, are started again, from the last
-               checkpoint, before the run gives up. Want of memory does not count.
+    restarts:  how often processes that died, or failed without a fault of the input, are started again from the last
+               checkpoint, before the run gives up. Running out of memory does not count.
     """
 
     processes: int = Field(1, ge=1)

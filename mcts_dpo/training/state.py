@@ -40,8 +40,7 @@ from mcts_dpo.training.metrics import Watch
 from mcts_dpo.training.settings import TrainingSettings
 
 FREE = (
-    "checkpoint_updates",
-    "checkpoint_minutes",
+    "checkpoint",
     "trackers",
     "evaluate_every",
     "on_alarm",
@@ -174,8 +173,8 @@ class Unfinished:
 
     def due(self, update: int) -> bool:
         """Whether a checkpoint should be written after `update` updates."""
-        settings = self.identity.settings
-        every, minutes = settings.checkpoint_updates, settings.checkpoint_minutes
+        settings = self.identity.settings.checkpoint
+        every, minutes = settings.updates, settings.minutes
         by_count = every is not None and update % every == 0 and update > 0
         return by_count or (minutes is not None and time.monotonic() - self._saved_at >= 60 * minutes)
 

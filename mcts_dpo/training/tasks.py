@@ -17,7 +17,9 @@ from mcts_dpo.training.data.batches import Batch, forward_passes, make_batch
 from mcts_dpo.training.data.collate import Lessons
 from mcts_dpo.training.data.packing import Packed, pack, packed_passes
 from mcts_dpo.training.logprobs import score
-from mcts_dpo.training.objectives import loss_of, names, needs_reference, totals, wants_means
+from mcts_dpo.training.loss import loss_of, names, totals
+from mcts_dpo.training.objectives.base import Objective
+from mcts_dpo.training.objectives.registry import objective_named
 from mcts_dpo.training.settings import TrainingSettings
 
 Rows = NDArray[np.int64]
@@ -109,7 +111,7 @@ class PolicyTask:
     @property
     def trees(self) -> NDArray[np.int64] | None:
         """Rows under one prompt, which a pack computes once."""
-        return self.lessons.sequences.tree if self.settings.packing else None
+        return self.lessons.sequences.tree if self.settings.data.packing else None
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -119,15 +121,19 @@ class PolicyTask:
     @property
     def needs_reference(self) -> bool:
         """Whether the loss compares with the policy as it starts, or nobody has told where the steps start."""
-        return needs_reference(self.settings.objective) or self._start_unknown
+        return self._objective.needs_reference or self._start_unknown
+
+    @property
+    def _objective(self) -> Objective:
+        return objective_named(self.settings.objective.kind)
 
     @property
     def _start_unknown(self) -> bool:
-        return self.settings.objective != "rft" and "start" not in self.lessons.of_step
+        return self._objective.table != "solutions" and "start" not in self.lessons.of_step
 
     def passes(self, rows: Rows, max_tokens: int) -> list[Rows]:
         """See `Task`."""
-        divide = packed_passes if self.settings.packing else forward_passes
+        divide = packed_passes if self.settings.data.packing else forward_passes
         return divide(self.lessons.sequences, rows, max_tokens)
 
     def longest(self, rows: Rows) -> int:
@@ -147,22 +153,22 @@ class PolicyTask:
         batch, tokens = self._batch(which)
         targets = self.lessons.targets(rows, self.device)
         start = None if reference is None else reference[torch.from_numpy(which)]
-        if start is not None and not needs_reference(self.settings.objective):
+        if start is not None and not self._objective.needs_reference:
             targets, start = replace(targets, of_step={**targets.of_step, "start": start}), None
         loss, figures = loss_of(
-            score(model, batch, means=wants_means(self.settings.objective)),
+            score(model, batch, means=self._objective.wants_means),
             batch,
             targets,
             start,
             totals(self.lessons, update),
-            self.settings,
+            self.settings.objective,
         )
         return Share(loss, figures, tokens, batch.input_ids.numel(), len(batch.targets))
 
     def _batch(self, which: Rows) -> tuple[Batch | Packed, int]:
         """The given sequences as one forward pass, and its real tokens."""
         data = self.lessons.sequences
-        if self.settings.packing:
+        if self.settings.data.packing:
             packed = pack(data, which).to(self.device)
             return packed, packed.input_ids.numel()
         return make_batch(data, which).to(self.device), int(data.lengths[which].sum())

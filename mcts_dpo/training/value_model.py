@@ -5,10 +5,11 @@ In: a policy and a table of pairs or lists of siblings, with the Q of each step.
 is its own.
 
 Loss per row: regression (V − Q)², mean over its steps, and pairwise ranking, mean over its pairs of steps with
-Q_i > Q_j: by default max(0, m − (V_i − V_j)), m = `ranking_margin`, which asks for an order and leaves the size of the
-gap to the regression; or −log σ(V_i − V_j), which never stops asking for more. Source: Chen et al. 2024, arXiv
-2406.10858 (SVPO: a value model on the steps of search trees, trained with a squared error to Q and a margin loss
-between steps). The paper's margin was not to be had in print here; 0.1 is ours, a twentieth of the range of Q.
+Q_i > Q_j: by default max(0, m − (V_i − V_j)), m = `value.ranking_margin`, which asks for an order and leaves the
+size of the gap to the regression; or −log σ(V_i − V_j), which never stops asking for more.
+Source: Chen et al. 2024, arXiv 2406.10858 (SVPO: a value model on the steps of search trees, trained with a squared
+error to Q and a margin loss between steps). We could not read the paper's margin in print; 0.1 is ours, a twentieth of
+the range of Q.
 """
 
 from __future__ import annotations
@@ -38,7 +39,8 @@ from mcts_dpo.training.data.packing import Packed, pack, packed_passes
 from mcts_dpo.training.distributed import joined
 from mcts_dpo.training.logprobs import states_of
 from mcts_dpo.training.loop import TrainingSummary, check_fit, fit, threads_of
-from mcts_dpo.training.settings import TrainingSettings
+from mcts_dpo.training.objectives.registry import objective_settings
+from mcts_dpo.training.settings import TrainingSettings, ValueLossSettings
 from mcts_dpo.training.state import Identity, data_digest, explained_disk, unfinished
 from mcts_dpo.training.tasks import Rows, Share
 
@@ -57,8 +59,8 @@ def train_value(
     """Train a value model on `policy`'s trunk and write it to `out`, whole or not at all.
 
     data:     pairs or lists of siblings (a table or its file): every step in them is a prefix with a Q.
-    settings: `regression_weight`, `ranking_weight`; with `lora` the trunk is adapted too, without it the head alone is
-              trained. lr wants to be about 1e-2 for a head alone, 1e-4 with adapters.
+    settings: `value.*` is the loss; with `lora` the trunk is adapted too, without it the head alone is
+              trained. `optimiser.lr` should be about 1e-2 for a head alone, 1e-4 with adapters.
 
     All else, and what is raised, as in `trainer.train`.
     """
@@ -109,7 +111,7 @@ def value_lessons(table: Pairs | Siblings, source: str) -> tuple[Lessons, NDArra
 
     A token is put behind each prefix and called the scored one: the state that would predict it is the prefix's last.
     """
-    known = load_lessons(table, TrainingSettings(objective="step_dpo" if isinstance(table, Pairs) else "lipo"))
+    known = load_lessons(table, objective_settings("step_dpo" if isinstance(table, Pairs) else "lipo"))
     data = known.sequences
     parts = [(data.of(place), np.zeros(1, np.int32)) for place in range(len(data))]
     ends = data.lengths
@@ -148,7 +150,7 @@ class ValueTask:
     @property
     def trees(self) -> NDArray[np.int64] | None:
         """Rows under one prompt."""
-        return self.data.tree if self.settings.packing else None
+        return self.data.tree if self.settings.data.packing else None
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -162,7 +164,7 @@ class ValueTask:
 
     def passes(self, rows: Rows, max_tokens: int) -> list[Rows]:
         """See `Task`."""
-        return (packed_passes if self.settings.packing else forward_passes)(self.data, rows, max_tokens)
+        return (packed_passes if self.settings.data.packing else forward_passes)(self.data, rows, max_tokens)
 
     def longest(self, rows: Rows) -> int:
         """See `Task`."""
@@ -175,7 +177,7 @@ class ValueTask:
     def share(self, model: Any, *, rows: Rows, update: Rows, reference: Tensor | None) -> Share:
         """See `Task`."""
         which = self.data.of_rows(rows)
-        batch = (pack if self.settings.packing else make_batch)(self.data, which).to(self.device)
+        batch = (pack if self.settings.data.packing else make_batch)(self.data, which).to(self.device)
         found = model.head(states_of(model.trunk, batch).float()).squeeze(-1)
         if isinstance(batch, Packed):
             # One scored token per unique step, and steps in the order of their numbers.
@@ -189,15 +191,15 @@ class ValueTask:
         pairs = per_row.index_add(0, row, better.sum(1).to(found)).clamp(min=1)
         gap = found[:, None] - found
         regression = (weight / steps)[row] @ (found - wanted).square()
-        ranking = (weight / pairs)[row] @ (better * ranking_loss(gap, self.settings)).sum(1)
-        loss = self.settings.regression_weight * regression + self.settings.ranking_weight * ranking
+        ranking = (weight / pairs)[row] @ (better * ranking_loss(gap, self.settings.value)).sum(1)
+        loss = self.settings.value.regression_weight * regression + self.settings.value.ranking_weight * ranking
         with torch.no_grad():
             right = (weight / pairs)[row] @ (better * (gap.sign() + 1) / 2).sum(1)
             figures = torch.stack([loss, regression, ranking, right])
         return Share(loss, figures, int(batch.input_ids.numel()), int(batch.input_ids.numel()), len(which))
 
 
-def ranking_loss(gap: Tensor, settings: TrainingSettings) -> Tensor:
+def ranking_loss(gap: Tensor, settings: ValueLossSettings) -> Tensor:
     """The loss of each gap V_i − V_j between a better step and a worse one, of the same shape, ≥ 0."""
     return F.relu(settings.ranking_margin - gap) if settings.ranking == "margin" else -F.logsigmoid(gap)
 

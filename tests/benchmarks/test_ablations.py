@@ -37,11 +37,11 @@ def test_every_arm_is_a_sound_run_of_the_same_size(name: str, tmp_path: Path) ->
     for arm in suite.arms.values():
         config = ablations.arm_config(base, arm, 1e-4, [])
         assert config.rounds * config.problems_per_round == ablations.ROUNDS * ablations.PROBLEMS
-        assert config.rounds * (config.training.max_updates or 0) == ablations.ROUNDS * ablations.UPDATES
-        assert config.training.lr == 1e-4
+        assert config.rounds * (config.training.data.max_updates or 0) == ablations.ROUNDS * ablations.UPDATES
+        assert config.training.optimiser.lr == 1e-4
         tuning = ablations.arm_config(base, arm, 1e-4, [], tuning=True)
-        assert (tuning.rounds, tuning.training.max_updates) == (1, ablations.UPDATES)
-    objectives = {ablations.arm_config(base, arm, 1e-4, []).training.objective for arm in suite.arms.values()}
+        assert (tuning.rounds, tuning.training.data.max_updates) == (1, ablations.UPDATES)
+    objectives = {ablations.arm_config(base, arm, 1e-4, []).training.objective.kind for arm in suite.arms.values()}
     assert {"rft", "step_rft"} <= objectives
 
 
@@ -49,7 +49,7 @@ def test_a_recipe_says_what_the_world_leaves_open(tmp_path: Path) -> None:
     arm = SUITES["pairs"].arms["whole solutions, iterative-dpo"]
     config = ablations.arm_config(ablations.world(tmp_path, 0), arm, 1e-4, [])
     assert (config.search.simulations, config.search.max_depth, config.search.children) == (1, 1, INDEPENDENT)
-    assert (config.training.beta, config.training.preference_weight) == (0.1, 1.0)
+    assert (config.training.objective.beta, config.training.objective.preference_weight) == (0.1, 1.0)
     assert config.problems_per_round == ablations.PROBLEMS
 
 
@@ -99,7 +99,13 @@ def test_any_model_and_data_by_override(
     save_problems(tmp_path / "test.jsonl", toy_world.test)
     own = [f"model={toy_world.policy}", f"train.source={tmp_path}/train.jsonl", f"test.source={tmp_path}/test.jsonl"]
     own += [f"prompt.{name}={json.dumps(value)}" for name, value in toy_prompt().model_dump(mode="json").items()]
-    own += ["rounds=1", "problems_per_round=10", "training.max_updates=2", "search.max_tokens=96", "engine.threads=1"]
+    own += [
+        "rounds=1",
+        "problems_per_round=10",
+        "training.data.max_updates=2",
+        "search.max_tokens=96",
+        "engine.threads=1",
+    ]
     monkeypatch.setitem(SUITES, "losses", Suite("?", {"rft": Arm({"training.objective": "rft"})}))
     out, rates = tmp_path / "out", (1e-4, 1e-3)
     monkeypatch.setattr(ablations, "work", lambda command, what: ablations.do(what, out, "losses", own, rates))
@@ -109,8 +115,8 @@ def test_any_model_and_data_by_override(
     assert "| rft |" in capsys.readouterr().out
     assert sorted(path.name for path in out.iterdir()) == ["losses"], "no world of its own is made"
     made = load_settings(RunConfig, out / "losses" / "seed-0" / "rft" / "config.yaml")
-    assert (made.model, made.training.max_updates) == (str(toy_world.policy), 2)
-    assert made.training.lr in rates
+    assert (made.model, made.training.data.max_updates) == (str(toy_world.policy), 2)
+    assert made.training.optimiser.lr in rates
 
 
 def test_differences_are_called_by_their_name() -> None:

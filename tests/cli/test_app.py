@@ -79,10 +79,10 @@ def test_stages_one_by_one(cli: Cli, config: Path, toy_world: ToyWorld, tmp_path
         "no parent has two children whose Q differs by preferences.min_gap = 9 or more."
     )
 
-    code, out, _ = cli("train", "-c", config, "-d", data / "pairs.parquet", "-o", policy, "training.max_updates=2")
+    code, out, _ = cli("train", "-c", config, "-d", data / "pairs.parquet", "-o", policy, "training.data.max_updates=2")
     assert code == 0
     assert "step_dpo: 2 updates" in out
-    last = ("-o", tmp_path / "again", "training.max_updates=2", "--json")
+    last = ("-o", tmp_path / "again", "training.data.max_updates=2", "--json")
     code, out, err = cli("train", "-c", config, "-d", data / "pairs.parquet", *last)
     assert (code, json.loads(out)["updates"], err) == (0, 2, "")
     assert AutoModelForCausalLM.from_pretrained(policy).num_parameters() > 0

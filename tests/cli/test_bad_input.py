@@ -111,7 +111,7 @@ LINES = [
     ("train --value -m /nope -d good.jsonl -o half", "half: there are other things in this folder"),
     ("train -m /nope -d good.jsonl -o good.jsonl", "good.jsonl: a file; accepted: a folder"),
     ("train -m /nope -d good.jsonl -o out training.objective=step_dop", "did you mean 'step_dpo'?"),
-    ("train -m /nope -d good.jsonl -o out training.lr=fast", "training.lr: 'fast' is not a number"),
+    ("train -m /nope -d good.jsonl -o out training.optimiser.lr=fast", "training.optimiser.lr: 'fast' is not a number"),
     ("train --value -m /nope -d missing.parquet -o out", "missing.parquet: no such table"),
     # eval
     (f"eval {SET}", "/nope: no such model file or directory"),

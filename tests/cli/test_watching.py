@@ -25,7 +25,7 @@ LINES: tuple[tuple[str, str], ...] = (
     ("prompts -c {config}", "load tokenizer"),
     ("search -c {config} -o {out}/trees search.simulations=2", "load model, search"),
     ("pairs {out}/trees -o {out}/data --set preferences.min_gap=0.1", "pairs"),
-    ("train -c {config} -d {out}/data/pairs.parquet -o {out}/policy training.max_updates=2", "load policy, train"),
+    ("train -c {config} -d {out}/data/pairs.parquet -o {out}/policy training.data.max_updates=2", "load policy, train"),
     ("eval -c {config}", "load model, evaluate"),
     ("eval -c {config} --strategy majority,mcts --budget 64", "load model, majority 64: solve, mcts 64: verified"),
     ("solve {question} -c {config} --budget 64", "load model, solve"),

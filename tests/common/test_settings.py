@@ -3,16 +3,25 @@
 import math
 import tempfile
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import pytest
 import yaml
 from hypothesis import given
 from hypothesis import strategies as st
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, SerializeAsAny, ValidationError, field_validator, model_validator
 
 from mcts_dpo.common.errors import InputError
-from mcts_dpo.common.settings import Settings, difference, dump_settings, load_settings, nearest, read_yaml
+from mcts_dpo.common.settings import (
+    Kinds,
+    Settings,
+    changed,
+    difference,
+    dump_settings,
+    load_settings,
+    nearest,
+    read_yaml,
+)
 
 
 class Example(Settings):
@@ -297,3 +306,99 @@ def test_yaml_that_no_setting_can_hold_is_one_line(tmp_path: Path, text: str) ->
         read_yaml(tmp_path / "a.yaml")
     assert "\n" not in str(caught.value)
     str(caught.value).encode()
+
+
+class Shape(Settings):
+    kind: str
+
+
+class Circle(Shape):
+    kind: Literal["circle"] = "circle"
+    radius: float = Field(1.0, gt=0)
+
+
+class Square(Shape):
+    kind: Literal["square"] = "square"
+    side: float = Field(1.0, gt=0)
+
+
+SHAPES: dict[str, type[Shape]] = {"circle": Circle, "square": Square}
+OneShape = Annotated[SerializeAsAny[Shape], Kinds(lambda: tuple(SHAPES), SHAPES.__getitem__, "circle")]
+
+
+class Drawing(Settings):
+    shape: OneShape = Circle()
+    more: tuple[OneShape, ...] = ()
+    title: str = ""
+    moved: ClassVar[dict[str, str]] = {"radius": "shape.radius", "name": "title"}
+
+
+class Book(Settings):
+    page: Drawing = Drawing()
+
+
+@pytest.mark.parametrize(
+    ("given", "shape"),
+    [
+        ([], Circle()),
+        (["page.shape=square"], Square()),
+        (["page.shape={kind: square, side: 2}"], Square(side=2.0)),
+        (["page.shape.radius=2"], Circle(radius=2.0)),
+        (["page.shape=square", "page.shape.side=3"], Square(side=3.0)),
+        (["page.shape.radius=2", "page.shape=square"], Square()),
+    ],
+)
+def test_a_kind_brings_its_own_settings(given: list[str], shape: Shape) -> None:
+    found = load_settings(Book, None, given)
+    assert found.page.shape == shape
+    assert type(found.page.shape) is type(shape)
+    assert load_settings(Book, yaml.safe_load(dump_settings(found))) == found
+    assert Drawing(shape=shape).shape == shape
+
+
+def test_a_list_of_kinds() -> None:
+    found = load_settings(Book, {"page": {"more": ["square", {"kind": "circle", "radius": 3}]}})
+    assert found.page.more == (Square(), Circle(radius=3.0))
+    assert difference(found, Book()) == [
+        'page.more: [{"kind": "square", "side": 1.0}, {"kind": "circle", "radius": 3.0}] -> []'
+    ]
+
+
+@pytest.mark.parametrize(
+    ("override", "told"),
+    [
+        (
+            "page.shape=squar",
+            "page.shape: 'squar' is not one of the choices; did you mean 'square'? (accepted: 'circle'",
+        ),
+        ("page.shape={kind: 4}", "page.shape.kind: 4 is not one of the choices (accepted: 'circle' or 'square')"),
+        ("page.shape={kind: square, side: 0}", "page.shape.side: 0 is out of range (accepted: a number > 0)"),
+        ("page.shape={kind: square, radius: 1}", "page.shape.radius: unknown setting (accepted: kind, side)"),
+        ("page.shape=4", "page.shape: 4 is not a group of settings (accepted: 'circle' or 'square', or a mapping"),
+        (
+            "page.more=[square, {kind: square, side: x}]",
+            "page.more.1.side: 'x' is not a number (accepted: a number > 0)",
+        ),
+    ],
+)
+def test_what_is_wrong_with_a_kind_in_one_line(override: str, told: str) -> None:
+    assert told in complaint(override, cls=Book)
+
+
+def test_names_that_have_moved_are_told_all_at_once(tmp_path: Path) -> None:
+    file = tmp_path / "book.yaml"
+    file.write_text("page: {radius: 2, name: a, size: 3}")
+    with pytest.raises(InputError) as refused:
+        load_settings(Book, file)
+    assert str(refused.value) == f"{file}: page.radius is now page.shape.radius; page.name is now page.title"
+    assert complaint("page.name=a", cls=Book) == "override 'page.name=a': page.name is now page.title"
+    with pytest.raises(ValidationError, match="name is now title"):
+        Drawing(name="a")
+
+
+def test_a_changed_copy_is_checked() -> None:
+    found = changed(Book(), {"page.title": "a", "page.shape": "square"})
+    assert found == Book(page=Drawing(title="a", shape=Square()))
+    assert changed(found, {"page.shape.side": 2.0}).page.shape == Square(side=2.0)
+    with pytest.raises(ValidationError):
+        changed(found, {"page.shape.side": -1.0})

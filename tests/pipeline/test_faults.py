@@ -17,6 +17,7 @@ from torch.nn.modules.module import register_module_forward_pre_hook
 
 from mcts_dpo.common.errors import InputError
 from mcts_dpo.common.files import read_json, read_json_lines, write_json
+from mcts_dpo.common.settings import changed
 from mcts_dpo.pipeline.config import RunConfig
 from mcts_dpo.pipeline.rounds import run
 from mcts_dpo.search import policy_fingerprint
@@ -358,11 +359,11 @@ def test_changed_settings_are_taken_over_only_when_told(
     (place / "training" / "unfinished").mkdir()
     (place / "trees" / "shard-0007.journal").write_bytes(b"of another search")
     before = fingerprints(directory)
-    training = config.training.model_copy(update={"lr": 1e-5})
+    training = changed(config.training, {"optimiser.lr": 1e-5})
     said = refused(directory, training=training)
     assert said == (
-        f"{directory}: holds a run of another config (training.lr: 5e-05 -> 1e-05); give another directory, or --force "
-        "to go on with the new one (finished stages stay as they are)"
+        f"{directory}: holds a run of another config (training.optimiser.lr: 5e-05 -> 1e-05); give another directory, "
+        "or --force to go on with the new one (finished stages stay as they are)"
     )
     assert fingerprints(directory) == before
     run(config.model_copy(update={"training": training}), directory, force=True)
@@ -371,7 +372,7 @@ def test_changed_settings_are_taken_over_only_when_told(
     assert after[policy] != fingerprints(undisturbed)[policy]
     assert after["round-000/pairs.parquet"] == before["round-000/pairs.parquet"]
     assert read_json_lines(directory / "changes.jsonl") == [
-        {"finished": ["round-000/pairs", "round-000/search"], "changes": ["training.lr: 5e-05 -> 1e-05"]}
+        {"finished": ["round-000/pairs", "round-000/search"], "changes": ["training.optimiser.lr: 5e-05 -> 1e-05"]}
     ]
     assert not (place / "training" / "unfinished").exists()
     assert not list((place / "trees").glob("*.journal"))

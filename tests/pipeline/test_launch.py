@@ -18,7 +18,7 @@ from safetensors.torch import load_file
 
 from mcts_dpo.common.errors import InputError
 from mcts_dpo.common.files import read_json
-from mcts_dpo.common.settings import dump_settings
+from mcts_dpo.common.settings import changed, dump_settings
 from mcts_dpo.pipeline.config import RunConfig
 from mcts_dpo.pipeline.rounds import run
 from mcts_dpo.training import LaunchSettings, TrainingSettings, TrainingSummary, train_launched
@@ -30,7 +30,7 @@ from tests.training.world import digest_of, pairs_of, random_rows, tiny_policy
 @pytest.fixture(scope="module")
 def config(toy_world: ToyWorld) -> RunConfig:
     """One round whose training is long enough to be met."""
-    training = toy_world.config.training.model_copy(update={"epochs": 30, "batch_size": 4, "checkpoint_updates": 2})
+    training = changed(toy_world.config.training, {"data.epochs": 30, "data.batch_size": 4, "checkpoint.updates": 2})
     return toy_world.config.model_copy(
         update={"rounds": 1, "baseline": False, "problems_per_round": 16, "training": training}
     )
@@ -99,12 +99,17 @@ def test_killed_runs_and_killed_workers_end_in_the_policy_of_one_process(config:
 
 
 BROKEN = """
-from mcts_dpo.training import register_objective
+from typing import Literal
 
-def broken(chosen, rejected, reference_chosen, reference_rejected, beta):
+from mcts_dpo.training import LossSettings, Objective, register_objective
+
+class BrokenSettings(LossSettings):
+    kind: Literal["broken"] = "broken"
+
+def losses(steps, settings):
     raise ValueError("the loss is broken\\nand more lines")
 
-register_objective("broken", broken)
+register_objective(Objective(BrokenSettings, "pairs", losses, needs_reference=True))
 """
 
 

@@ -45,7 +45,10 @@ def test_one_round_moves_the_model(smollm2: Path, tmp_path: Path) -> None:
         ),
         preferences=PreferenceSettings(min_gap=0.0),
         training=TrainingSettings(
-            lr=1e-3, lora=LoraSettings(rank=4, alpha=8), epochs=2, max_updates=2, threads=1, max_batch_tokens=1024
+            optimiser={"lr": 1e-3},
+            data={"epochs": 2, "max_updates": 2, "max_batch_tokens": 1024},
+            lora=LoraSettings(rank=4, alpha=8),
+            threads=1,
         ),
         evaluation=EvaluationSettings(max_tokens=40),
         problems_per_round=3,

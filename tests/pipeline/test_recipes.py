@@ -44,7 +44,7 @@ def test_own_settings_prevail_and_overrides_over_them(tmp_path: Path) -> None:
     own.write_text("model: m\ntrain: {source: a}\ntest: {source: b}\nsearch: {children: 3, max_tokens: 77}\n")
     config = recipe_config(load_recipe("rft"), own, ["search.children=5"])
     assert (config.search.children, config.search.max_tokens, config.search.temperature) == (5, 77, 0.8)
-    assert config.training.objective == "rft"
+    assert config.training.objective.kind == "rft"
     assert merged({"a": {"b": 1, "c": 2}, "d": 3}, {"a": {"b": 4}}) == {"a": {"b": 4, "c": 2}, "d": 3}
 
 

@@ -16,7 +16,7 @@ import pytest
 
 from mcts_dpo.common.errors import InputError
 from mcts_dpo.common.files import read_json
-from mcts_dpo.common.settings import dump_settings
+from mcts_dpo.common.settings import changed, dump_settings
 from mcts_dpo.data import load_problems, save_problems
 from mcts_dpo.evaluation import Evaluation
 from mcts_dpo.pipeline.rounds import run
@@ -162,7 +162,7 @@ def test_too_few_problems_and_contaminated_ones(toy_world: ToyWorld, tmp_path: P
 
 @pytest.mark.parametrize(("objective", "data"), [("rft", Solutions), ("step_rft", Pairs), ("lipo", Siblings)])
 def test_arms_train_on_their_own_data(objective: str, data: Any, toy_world: ToyWorld, tmp_path: Path) -> None:
-    training = toy_world.config.training.model_copy(update={"objective": objective})
+    training = changed(toy_world.config.training, {"objective": objective})
     result = run(toy_world.config.model_copy(update={"training": training, "rounds": 1}), tmp_path)
     table = data.load(tmp_path / "round-000" / f"{data.what}.parquet")
     assert result.rounds[0]["training"]["objective"] == objective
@@ -182,7 +182,7 @@ def test_nothing_to_learn_keeps_the_policy(toy_world: ToyWorld, tmp_path: Path) 
 
 def test_a_round_that_hurts_is_rolled_back(toy_world: ToyWorld, tmp_path: Path) -> None:
     # A learning rate a hundred times too high destroys the policy; the development problems show it.
-    training = toy_world.config.training.model_copy(update={"lr": 0.5, "max_grad_norm": None})
+    training = changed(toy_world.config.training, {"optimiser.lr": 0.5, "optimiser.max_grad_norm": None})
     config = toy_world.config.model_copy(update={"training": training, "development": 24, "problems_per_round": 8})
     result = run(config, tmp_path)
     hurt, after = result.rounds

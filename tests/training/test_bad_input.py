@@ -102,20 +102,27 @@ def test_files_that_are_no_tables(policy: Path, refused: Callable[..., str], tmp
     assert "c.jsonl: no rows; there is nothing to learn from" in refused(tmp_path / "c.jsonl")
     pairs_of(random_rows(2), digest_of(policy)).save(tmp_path / "d.parquet")
     assert "'rft' learns from solutions, not pairs" in refused(tmp_path / "d.parquet", "training.objective=rft")
-    assert "training.lr: -1 is out of range" in refused(tmp_path / "d.parquet", "training.lr=-1")
+    assert "training.optimiser.lr: -1 is out of range" in refused(tmp_path / "d.parquet", "training.optimiser.lr=-1")
 
 
 def test_the_checkpoint_of_another_training(policy: Path, refused: Callable[..., str], tmp_path: Path) -> None:
     pairs_of(random_rows(24, seed=5), digest_of(policy)).save(tmp_path / "pairs.parquet")
-    stopping = ["training.on_alarm=stop", "training.lr=0.1", "training.batch_size=2", "training.nll_weight=0"]
+    stopping = [
+        "training.on_alarm=stop",
+        "training.optimiser.lr=0.1",
+        "training.data.batch_size=2",
+        "training.objective.nll_weight=0",
+    ]
     monkey = ["mcts-dpo", "train", "-m", str(policy), "-d", str(tmp_path / "pairs.parquet"), "-o"]
-    before, sys.argv = sys.argv, [*monkey, str(tmp_path / "out"), *stopping, "training.preference_weight=1"]
+    before, sys.argv = sys.argv, [*monkey, str(tmp_path / "out"), *stopping, "training.objective.preference_weight=1"]
     try:
         with pytest.raises(SystemExit, match="2"):
             main()
     finally:
         sys.argv = before
     assert (tmp_path / "out.unfinished" / "checkpoint.safetensors").exists()
-    line = refused(tmp_path / "pairs.parquet", "training.lr=0.2", *stopping[2:], "training.preference_weight=1")
-    assert "checkpoint.safetensors: checkpoint of another training (training.lr: 0.1 -> 0.2)" in line
+    line = refused(
+        tmp_path / "pairs.parquet", "training.optimiser.lr=0.2", *stopping[2:], "training.objective.preference_weight=1"
+    )
+    assert "checkpoint.safetensors: checkpoint of another training (training.optimiser.lr: 0.1 -> 0.2)" in line
     assert f"remove {tmp_path / 'out.unfinished'} to begin anew, or give another --out" in line

@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 from mcts_dpo.training import TrainingSettings, train
 from tests.training.world import digest_of, pairs_of, random_rows, tiny_policy
 
-COMMON = {"lr": 1e-3, "batch_size": 6, "epochs": 2, "max_batch_tokens": 256}
+COMMON = {"optimiser": {"lr": 1e-3}, "data": {"batch_size": 6, "epochs": 2, "max_batch_tokens": 256}}
 PLENTY = [10**6, 0]
 
 
@@ -67,7 +67,7 @@ def test_shards_end_with_one_line_and_the_same_command_goes_on_with_less(folder:
 
 
 def test_torchrun_restarts_them_and_a_later_halving_begins_at_the_checkpoint(folder: Path) -> None:
-    done = launch(folder, [[[40, 0], [20, 12], PLENTY], [PLENTY]], 2, "training.checkpoint_updates=1")
+    done = launch(folder, [[[40, 0], [20, 12], PLENTY], [PLENTY]], 2, "training.checkpoint.updates=1")
     assert done.returncode == 0, done.stderr
     assert len(lines(done)) == 2
     summary = json.loads((folder / "two" / "training.json").read_text())["summary"]

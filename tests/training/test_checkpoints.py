@@ -16,7 +16,9 @@ from mcts_dpo.training.checkpoints import load_trainable, save_policy
 from tests.training.world import digest_of, pairs_of, random_rows, tiny_policy
 
 IDS = torch.tensor([[3, 9, 4, 4, 20, 17, 2]])
-LORA = TrainingSettings(lr=0.02, batch_size=6, epochs=2, lora=LoraSettings(rank=3, alpha=9.0))
+LORA = TrainingSettings(
+    optimiser={"lr": 0.02}, data={"batch_size": 6, "epochs": 2}, lora=LoraSettings(rank=3, alpha=9.0)
+)
 
 
 def logits(model: torch.nn.Module) -> torch.Tensor:
@@ -88,7 +90,9 @@ def test_targets_that_cannot_be_trained_are_refused_by_name(
 def test_every_adapter_that_is_counted_is_trained(tmp_path: Path, targets: object, packing: bool) -> None:
     policy = tiny_policy(tmp_path / "tiny", tied=False)
     lora = LoraSettings.model_validate({"rank": 2, "targets": targets})
-    settings = TrainingSettings(lr=0.02, batch_size=6, epochs=2, lora=lora, packing=packing)
+    settings = TrainingSettings(
+        optimiser={"lr": 0.02}, data={"batch_size": 6, "epochs": 2, "packing": packing}, lora=lora
+    )
     train(policy, pairs_of(random_rows(12), digest_of(policy)), tmp_path / "out", settings)
     adapters = load_file(tmp_path / "out" / "adapter" / "adapter_model.safetensors")
     assert adapters
@@ -150,7 +154,7 @@ def test_a_policy_is_saved_in_the_dtype_that_it_came_in(
     tmp_path: Path, stored: torch.dtype, lora: LoraSettings | None
 ) -> None:
     policy = tiny_policy(tmp_path / "tiny", dtype=stored)
-    settings = TrainingSettings(lr=0.01, lora=lora)
+    settings = TrainingSettings(optimiser={"lr": 0.01}, lora=lora)
     train(policy, pairs_of(random_rows(6), digest_of(policy)), tmp_path / "out", settings)
     weights = load_file(tmp_path / "out" / "model.safetensors")
     assert {tensor.dtype for tensor in weights.values()} == {stored}

@@ -58,7 +58,7 @@ def test_the_compiled_kernel(
 @pytest.mark.parametrize("window", [None, 7])
 def test_the_gradient_on_a_gpu_equals_that_of_one_sequence_at_a_time(window: int | None, width: int) -> None:
     """Heads of 32 by FlexAttention, heads of 8, for which it has no kernel, by dense attention."""
-    settings = TrainingSettings(objective="odpo", beta=0.7, preference_weight=0.5)
+    settings = TrainingSettings(objective={"kind": "odpo", "beta": 0.7, "preference_weight": 0.5})
     shape = {**SHAPE, "hidden_size": 4 * width, "head_dim": width, "initializer_range": 0.1}
     torch.manual_seed(0)
     model: Any = MistralForCausalLM(MistralConfig(**shape, sliding_window=window)).eval()

@@ -18,7 +18,12 @@ from mcts_dpo.models.loading import load_model
 from tests.training.world import digest_of, pairs_of, random_rows, tiny_policy
 
 # Two epochs of three updates; of a single row, six of one.
-COMMON = ["training.lr=1e-3", "training.batch_size=3", "training.epochs=2", "training.max_batch_tokens=40"]
+COMMON = [
+    "training.optimiser.lr=1e-3",
+    "training.data.batch_size=3",
+    "training.data.epochs=2",
+    "training.data.max_batch_tokens=40",
+]
 KINDS = {
     "full": [],
     "lora": ["training.lora.rank=3"],
@@ -26,8 +31,8 @@ KINDS = {
     "lora, in shards": ["training.sharding=true", "training.lora.rank=3"],
     "bf16 lora, in shards": ["training.sharding=true", "training.lora.rank=3", "training.dtype=bfloat16"],
     "untied, recomputed, in shards": ["training.sharding=true", "training.gradient_checkpointing=true"],
-    "one row": ["training.epochs=6"],
-    "one row, in shards": ["training.epochs=6", "training.sharding=true"],
+    "one row": ["training.data.epochs=6"],
+    "one row, in shards": ["training.data.epochs=6", "training.sharding=true"],
     "resumed, in shards": ["training.sharding=true"],
 }
 
@@ -46,7 +51,11 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
         out = folder / kind / "two"
         commands.append(["train", "-m", str(policy), "-d", str(pairs), "-o", str(out), *COMMON, *options])
     # The last of them begins with the checkpoint that another attempt left, whose evaluation failed after 5 updates.
-    broken = {"lr": 1e-3, "batch_size": 3, "epochs": 2, "max_batch_tokens": 40, "checkpoint_updates": 2}
+    broken = {
+        "optimiser": {"lr": 1e-3},
+        "data": {"batch_size": 3, "epochs": 2, "max_batch_tokens": 40},
+        "checkpoint": {"updates": 2},
+    }
     where = {"policy": commands[-1][2], "data": commands[-1][4], "out": commands[-1][6]}
     commands.insert(-1, {"updates": 5, "settings": {**broken, "sharding": True}, **where})
     (folder / "commands.json").write_text(json.dumps(commands))

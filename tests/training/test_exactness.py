@@ -121,9 +121,9 @@ def naive_loss(model: Any, before: Any, lessons: Lessons, settings: TrainingSett
     tokens, steps = alone(model, data)
     with torch.no_grad():
         _, reference = alone(before, data)
-    h = settings.beta * (steps - reference).view(-1, 2) @ torch.tensor([1.0, -1.0], dtype=steps.dtype)
+    h = settings.objective.beta * (steps - reference).view(-1, 2) @ torch.tensor([1.0, -1.0], dtype=steps.dtype)
     columns = {name: torch.from_numpy(values).to(h.dtype) for name, values in lessons.of_row.items()}
-    if settings.objective == "odpo":
+    if settings.objective.kind == "odpo":
         losses = -torch.sigmoid(h - columns["margin"]).log()
     else:
         losses = -(1 - columns["smoothing"]) * torch.sigmoid(h).log() - columns["smoothing"] * torch.sigmoid(-h).log()
@@ -146,7 +146,7 @@ def flat_gradient(model: Any) -> Tensor:
 def test_the_gradient_equals_that_of_one_sequence_at_a_time(
     name: str, objective: Any, dtype: torch.dtype, bound: float, wide_norms: None, small_tiles: None
 ) -> None:
-    settings = TrainingSettings(objective=objective, beta=0.7, preference_weight=0.5)
+    settings = TrainingSettings(objective={"kind": objective, "beta": 0.7, "preference_weight": 0.5})
     model, before = MODELS[name]().to(dtype), MODELS[name]().to(dtype)
     with torch.no_grad():
         for one in before.parameters():

@@ -11,8 +11,9 @@ import pytest
 import torch
 
 from mcts_dpo.common.errors import InputError
+from mcts_dpo.common.settings import changed
 from mcts_dpo.models.loading import load_model
-from mcts_dpo.training import LoraSettings, TrainingSettings, train
+from mcts_dpo.training import LoraSettings, OptimiserSettings, TrainingSettings, train
 from mcts_dpo.training.distributed import ALONE
 from mcts_dpo.training.optimisation import clip, make_optimizer, schedule
 from tests.training.world import (
@@ -50,7 +51,9 @@ def step_logprob(model: Any, row: Any, step: list[int]) -> float:
         return float(naive_logprobs(model, [*row[0], *row[1]], step).sum())
 
 
-LEARNING = TrainingSettings(lr=3e-3, epochs=8, batch_size=8, preference_weight=1.0)
+LEARNING = TrainingSettings(
+    objective={"preference_weight": 1.0}, optimiser={"lr": 3e-3}, data={"epochs": 8, "batch_size": 8}
+)
 
 
 def test_training_raises_the_chosen_and_lowers_the_rejected_step(policy: Path, tmp_path: Path) -> None:
@@ -74,7 +77,7 @@ def test_training_raises_the_chosen_and_lowers_the_rejected_step(policy: Path, t
     # What is written beside the policy, and update by update.
     record = json.loads((tmp_path / "out" / "training.json").read_text())
     assert record["summary"] == summary.as_dict()
-    assert record["settings"]["lr"] == 3e-3
+    assert record["settings"]["optimiser"]["lr"] == 3e-3
     updates = lines(log)
     assert [line["update"] for line in updates] == list(range(1, 25))
     assert sum(line["clipped"] for line in updates) / 24 == summary.clipped
@@ -90,7 +93,7 @@ def test_training_raises_the_chosen_and_lowers_the_rejected_step(policy: Path, t
 
 def test_the_first_update_starts_at_ln_2_and_zero_margin(policy: Path, tmp_path: Path) -> None:
     table = pairs_of(random_rows(40), digest_of(policy), smoothing=[0.2] * 40)
-    settings = TrainingSettings(batch_size=16, max_batch_tokens=100, max_updates=1)
+    settings = TrainingSettings(data={"batch_size": 16, "max_batch_tokens": 100, "max_updates": 1})
     first = train(policy, table, tmp_path / "out", settings).first
     assert first["preference_loss"] == pytest.approx(math.log(2), abs=1e-6)
     assert (first["margin"], first["chosen_displacement"], first["kl"]) == (0.0, 0.0, 0.0)
@@ -102,7 +105,7 @@ def test_the_first_update_starts_at_ln_2_and_zero_margin(policy: Path, tmp_path:
 def test_imitation_objectives_learn_their_targets(policy: Path, tmp_path: Path, objective: Any) -> None:
     rows, digest = lesson_rows(), digest_of(policy)
     table = solutions_of([(row[0], row[2]) for row in rows], digest) if objective == "rft" else pairs_of(rows, digest)
-    settings = LEARNING.model_copy(update={"objective": objective})
+    settings = changed(LEARNING, {"objective": objective})
     summary = train(policy, table, tmp_path / "out", settings)
     assert summary.last["nll"] < 0.6 * summary.first["nll"]
     assert summary.reference_tokens == 0
@@ -112,7 +115,9 @@ def test_imitation_objectives_learn_their_targets(policy: Path, tmp_path: Path, 
 
 def test_the_same_seed_gives_the_same_bytes_and_another_seed_others(policy: Path, tmp_path: Path) -> None:
     table = pairs_of(random_rows(20), digest_of(policy))
-    settings = TrainingSettings(lr=1e-3, batch_size=8, epochs=2, lora=LoraSettings(rank=2), threads=1)
+    settings = TrainingSettings(
+        optimiser={"lr": 1e-3}, data={"batch_size": 8, "epochs": 2}, lora=LoraSettings(rank=2), threads=1
+    )
     for name, seed in (("a", 5), ("b", 5), ("c", 6)):
         # Whatever the global generator does in between must not matter.
         torch.rand(3)
@@ -129,7 +134,9 @@ def test_the_forward_budget_changes_nothing_but_rounding(policy: Path, tmp_path:
     logs = []
     for budget in (60, 4096):
         log = tmp_path / f"{budget}.jsonl"
-        settings = TrainingSettings(lr=1e-3, batch_size=12, epochs=3, max_batch_tokens=budget)
+        settings = TrainingSettings(
+            optimiser={"lr": 1e-3}, data={"batch_size": 12, "epochs": 3, "max_batch_tokens": budget}
+        )
         train(policy, table, tmp_path / "out", settings, log=log)
         logs.append(lines(log))
     for few, many in zip(*logs, strict=True):
@@ -142,7 +149,7 @@ def test_packing_changes_nothing_but_the_tokens_computed(policy: Path, tmp_path:
     table = pairs_of(rows, digest_of(policy), smoothing=[0.1] * 9, weight=[1, 2, 3] * 3)
     summaries = []
     for packing in (False, True):
-        settings = TrainingSettings(lr=1e-3, batch_size=9, epochs=4, packing=packing)
+        settings = TrainingSettings(optimiser={"lr": 1e-3}, data={"batch_size": 9, "epochs": 4, "packing": packing})
         summaries.append(train(policy, table, tmp_path / str(packing), settings))
     plain, packed = summaries
     assert packed.first == pytest.approx(plain.first, rel=1e-4, abs=1e-6)
@@ -158,7 +165,7 @@ def test_gradient_checkpointing_changes_nothing(policy: Path, tmp_path: Path) ->
     table = pairs_of(random_rows(12), digest_of(policy))
     results = []
     for recompute in (False, True):
-        settings = TrainingSettings(lr=1e-3, batch_size=4, gradient_checkpointing=recompute)
+        settings = TrainingSettings(optimiser={"lr": 1e-3}, data={"batch_size": 4}, gradient_checkpointing=recompute)
         results.append(train(policy, table, tmp_path / str(recompute), settings).last)
     assert results[0] == pytest.approx(results[1], rel=1e-5, abs=1e-6)
 
@@ -166,7 +173,11 @@ def test_gradient_checkpointing_changes_nothing(policy: Path, tmp_path: Path) ->
 def test_displacement_sets_off_alarms(policy: Path, tmp_path: Path) -> None:
     """The preference loss alone, at a rate far too high, drags chosen and rejected steps down together."""
     table = pairs_of(random_rows(24, seed=5), digest_of(policy))
-    settings = TrainingSettings(lr=0.1, epochs=10, batch_size=8, nll_weight=0.0, preference_weight=1.0)
+    settings = TrainingSettings(
+        objective={"nll_weight": 0.0, "preference_weight": 1.0},
+        optimiser={"lr": 0.1},
+        data={"epochs": 10, "batch_size": 8},
+    )
     log = tmp_path / "log.jsonl"
     summary = train(policy, table, tmp_path / "out", settings, log=log)
     window = {
@@ -187,15 +198,15 @@ def test_clipping_bounds_the_step_and_is_reported(policy: Path, tmp_path: Path) 
     table = pairs_of(random_rows(16), digest_of(policy))
     shares = {}
     for bound in (1e-3, 1e3, None):
-        settings = TrainingSettings(batch_size=8, max_grad_norm=bound)
+        settings = TrainingSettings(optimiser={"max_grad_norm": bound}, data={"batch_size": 8})
         shares[bound] = train(policy, table, tmp_path / "out", settings).clipped
     assert shares == {1e-3: 1.0, 1e3: 0.0, None: 0.0}
 
 
 @pytest.mark.parametrize("kind", ["cosine", "linear", "constant"])
 def test_the_schedule_rises_to_the_peak_and_falls_without_reaching_zero(kind: Any) -> None:
-    settings = TrainingSettings(schedule=kind, warmup=0.2)
-    rates = [schedule(update, 20, settings) for update in range(20)]
+    settings = TrainingSettings(optimiser={"schedule": kind, "warmup": 0.2})
+    rates = [schedule(update, 20, settings.optimiser) for update in range(20)]
     assert rates[:5] == [0.25, 0.5, 0.75, 1.0, 1.0]
     falling = rates[4:]
     if kind == "constant":
@@ -208,11 +219,11 @@ def test_the_schedule_rises_to_the_peak_and_falls_without_reaching_zero(kind: An
 
 @pytest.mark.parametrize("warmup", [0.0, 1.0])
 def test_the_schedule_of_a_single_update_is_the_peak(warmup: float) -> None:
-    assert schedule(0, 1, TrainingSettings(warmup=warmup)) == 1.0
+    assert schedule(0, 1, OptimiserSettings(warmup=warmup)) == 1.0
 
 
 def test_a_part_of_an_update_of_warm_up_is_a_whole_one() -> None:
-    rates = [schedule(update, 10, TrainingSettings(schedule="constant", warmup=0.25)) for update in range(4)]
+    rates = [schedule(update, 10, OptimiserSettings(schedule="constant", warmup=0.25)) for update in range(4)]
     assert rates == pytest.approx([1 / 3, 2 / 3, 1, 1])
 
 
@@ -226,7 +237,7 @@ def test_a_gradient_is_scaled_down_to_the_bound_and_left_alone_without_one() -> 
 
 def test_weight_decay_is_on_matrices_alone() -> None:
     matrix, vector = (torch.ones(shape, requires_grad=True) for shape in ((2, 3), (3,)))
-    optimizer = make_optimizer([matrix, vector], TrainingSettings(lr=0.1, weight_decay=0.5))
+    optimizer = make_optimizer([matrix, vector], OptimiserSettings(lr=0.1, weight_decay=0.5))
     matrix.grad, vector.grad = torch.zeros(2, 3), torch.zeros(3)
     optimizer.step()
     assert matrix.tolist() == [[pytest.approx(1 - 0.1 * 0.5)] * 3] * 2
@@ -255,19 +266,19 @@ def test_bad_input_is_one_line_and_leaves_nothing(policy: Path, tmp_path: Path) 
         train(tmp_path / "nowhere", pairs_of(rows, digest), out, settings)
     with pytest.raises(InputError, match=r"training\.lora\.targets: 'q_prj': .*q_proj"):
         train(policy, pairs_of(rows, digest), out, TrainingSettings(lora=LoraSettings(targets=("q_prj",))))
-    with pytest.raises(InputError, match=r"training\.lr: 1e\+30: the gradient of update \d+ is not finite"):
-        train(policy, pairs_of(rows, digest), out, TrainingSettings(lr=1e30, epochs=30))
+    with pytest.raises(InputError, match=r"training\.optimiser\.lr: 1e\+30: the gradient of update \d+ is not finite"):
+        train(policy, pairs_of(rows, digest), out, TrainingSettings(optimiser={"lr": 1e30}, data={"epochs": 30}))
     assert not any(tmp_path.iterdir())
 
 
 def test_an_earlier_policy_is_replaced_only_by_a_whole_one(policy: Path, tmp_path: Path) -> None:
     table = pairs_of(random_rows(4), digest_of(policy))
-    train(policy, table, tmp_path / "out", TrainingSettings(lr=1e-3))
+    train(policy, table, tmp_path / "out", TrainingSettings(optimiser={"lr": 1e-3}))
     first = contents(tmp_path / "out")
     with pytest.raises(InputError):
-        train(policy, table, tmp_path / "out", TrainingSettings(lr=1e30, epochs=30))
+        train(policy, table, tmp_path / "out", TrainingSettings(optimiser={"lr": 1e30}, data={"epochs": 30}))
     assert contents(tmp_path / "out") == first
-    train(policy, table, tmp_path / "out", TrainingSettings(lr=1e-2))
+    train(policy, table, tmp_path / "out", TrainingSettings(optimiser={"lr": 1e-2}))
     assert contents(tmp_path / "out").keys() == first.keys()
     assert contents(tmp_path / "out") != first
 
@@ -275,7 +286,11 @@ def test_an_earlier_policy_is_replaced_only_by_a_whole_one(policy: Path, tmp_pat
 def test_an_alarm_stops_the_training_where_asked_and_a_warning_goes_on_from_there(policy: Path, tmp_path: Path) -> None:
     table = pairs_of(random_rows(24, seed=5), digest_of(policy))
     settings = TrainingSettings(
-        lr=0.1, epochs=10, batch_size=8, nll_weight=0.0, preference_weight=1.0, on_alarm="stop", rejected_alarm=1e9
+        objective={"nll_weight": 0.0, "preference_weight": 1.0},
+        optimiser={"lr": 0.1},
+        data={"epochs": 10, "batch_size": 8},
+        on_alarm="stop",
+        rejected_alarm=1e9,
     )
     for _ in range(2):  # the same command again stops again, at once
         with pytest.raises(InputError, match=r"training\.on_alarm: stopped after update \d+: displacement: .*on_alarm"):
@@ -293,7 +308,9 @@ def test_preference_objectives_without_likelihood_are_watched_too(policy: Path, 
     logprobs = [[step_logprob(start, row, list(row[side])) for row in rows] for side in (2, 3)]
     table = pairs_of(rows, digest_of(policy), chosen_logprob=logprobs[0], rejected_logprob=logprobs[1])
     settings = TrainingSettings(
-        objective=objective, lr=0.1, epochs=10, batch_size=8, nll_weight=0.0, preference_weight=1.0
+        objective={"kind": objective, "nll_weight": 0.0, "preference_weight": 1.0},
+        optimiser={"lr": 0.1},
+        data={"epochs": 10, "batch_size": 8},
     )
     alarms = train(policy, table, tmp_path / "out", settings).alarms
     assert any("the chosen steps'" in alarm for alarm in alarms)

@@ -56,7 +56,9 @@ def limited(tmp_path: Path, rows: int, length: int, room: int, settings: Trainin
 
 
 def test_a_budget_that_does_not_fit_is_halved_and_the_training_goes_on(tmp_path: Path) -> None:
-    settings = TrainingSettings(lr=1e-5, batch_size=16, max_batch_tokens=1 << 16, max_updates=2, epochs=2)
+    settings = TrainingSettings(
+        optimiser={"lr": 1e-5}, data={"batch_size": 16, "max_batch_tokens": 1 << 16, "max_updates": 2, "epochs": 2}
+    )
     summary = limited(tmp_path, 16, 100, 64 << 20, settings)
     assert "error" not in summary
     assert summary["updates"] == 2
@@ -70,7 +72,7 @@ def test_a_budget_that_does_not_fit_is_halved_and_the_training_goes_on(tmp_path:
 
 
 def test_a_row_that_does_not_fit_by_itself_is_an_error_that_says_what_would_help(tmp_path: Path) -> None:
-    settings = TrainingSettings(batch_size=2, max_updates=1)
+    settings = TrainingSettings(data={"batch_size": 2, "max_updates": 1})
     summary = limited(tmp_path, 2, 4000, 48 << 20, settings)
     assert "memory does not suffice for one row by itself, of 400" in summary["error"]
     assert "gradient_checkpointing" in summary["error"]

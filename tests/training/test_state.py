@@ -18,6 +18,7 @@ import pytest
 import torch
 
 from mcts_dpo.common.errors import InputError
+from mcts_dpo.common.settings import changed
 from mcts_dpo.training import LoraSettings, TrainingSettings, train
 from mcts_dpo.training.settings import TrainingSettings as Settings
 from mcts_dpo.training.state import data_digest
@@ -37,7 +38,12 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-FULL = TrainingSettings(lr=1e-3, batch_size=4, epochs=4, threads=1, checkpoint_updates=3, max_batch_tokens=60)
+FULL = TrainingSettings(
+    optimiser={"lr": 1e-3},
+    data={"batch_size": 4, "epochs": 4, "max_batch_tokens": 60},
+    checkpoint={"updates": 3},
+    threads=1,
+)
 LORA = FULL.model_copy(update={"lora": LoraSettings(rank=2), "dtype": "bfloat16"})
 
 
@@ -132,7 +138,7 @@ def test_the_checkpoint_of_another_training_is_refused(folder: Path, tmp_path: P
     for policy, data, settings, message in (
         (other, pairs, FULL, "(another policy)"),
         (folder / "policy", more, FULL, "(other data)"),
-        (folder / "policy", pairs, FULL.model_copy(update={"lr": 2e-3}), "(training.lr: 0.001 -> 0.002)"),
+        (folder / "policy", pairs, changed(FULL, {"optimiser.lr": 2e-3}), "(training.optimiser.lr: 0.001 -> 0.002)"),
     ):
         with pytest.raises(InputError) as refused:
             train(policy, data, out, settings)
@@ -141,7 +147,7 @@ def test_the_checkpoint_of_another_training_is_refused(folder: Path, tmp_path: P
         assert "\n" not in str(refused.value)
         assert checkpoint.read_bytes() == before
     # What moves no weight may change.
-    rarely = FULL.model_copy(update={"checkpoint_updates": 40, "on_alarm": "stop", "chosen_alarm": 1e9})
+    rarely = changed(FULL, {"checkpoint.updates": 40, "on_alarm": "stop", "chosen_alarm": 1e9})
     rarely = rarely.model_copy(update={"rejected_alarm": 1e9})
     train(folder / "policy", pairs, out, rarely, log=tmp_path / "log")
     undisturbed = run(folder, tmp_path / "plain", FULL)
@@ -173,7 +179,7 @@ def _with(value: Any, array: Any) -> Any:
 
 def test_random_numbers_go_on_where_they_were(folder: Path, tmp_path: Path) -> None:
     """An evaluation that draws some sees the same in a run that was interrupted."""
-    settings = FULL.model_copy(update={"epochs": 1, "evaluate_every": 1})
+    settings = changed(FULL, {"data.epochs": 1, "evaluate_every": 1})
 
     def draw(out: Path, broken_at: int | None, seed: int) -> None:
         def evaluate(update: int, model: Any) -> dict[str, float]:
@@ -195,7 +201,7 @@ def test_random_numbers_go_on_where_they_were(folder: Path, tmp_path: Path) -> N
 
 def test_two_trainings_of_one_policy_do_not_meet(folder: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
-    process = start(folder, out, FULL.model_copy(update={"epochs": 4000}))
+    process = start(folder, out, changed(FULL, {"data.epochs": 4000}))
     try:
         while not (tmp_path / "out.unfinished" / "log.jsonl").exists():
             time.sleep(0.01)
@@ -229,7 +235,7 @@ def test_a_full_disk_is_explained_and_the_last_checkpoint_is_kept(folder: Path, 
 @pytest.mark.parametrize("limit", [100, 6000])
 def test_a_disk_that_is_full_from_the_start_leaves_nothing(folder: Path, tmp_path: Path, limit: int) -> None:
     """Too small for one line of the log; and large enough for the log, but not for the policy."""
-    settings = FULL.model_copy(update={"checkpoint_updates": None, "checkpoint_minutes": None, "epochs": 1})
+    settings = changed(FULL, {"checkpoint.updates": None, "checkpoint.minutes": None, "data.epochs": 1})
     process = start(folder, tmp_path / "out", settings, limit=limit)
     process.join()
     assert process.exitcode == 2

@@ -24,7 +24,7 @@ def test_tensorboard_shows_every_update_once_also_after_a_resume(tmp_path: Path)
     pytest.importorskip("tensorboard")
     policy = tiny_policy(tmp_path / "policy")
     table = pairs_of(random_rows(16), digest_of(policy))
-    settings = TrainingSettings(lr=1e-3, batch_size=4, epochs=2, checkpoint_updates=3)
+    settings = TrainingSettings(optimiser={"lr": 1e-3}, data={"batch_size": 4, "epochs": 2}, checkpoint={"updates": 3})
     board = tmp_path / "board"
     broken = settings.model_copy(update={"evaluate_every": 1})
     for last in (3, 5):  # before the first checkpoint, and after it

@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from mcts_dpo.common.errors import InputError
+from mcts_dpo.common.settings import changed
 from mcts_dpo.engines import load_engine
 from mcts_dpo.models.value_head import ValueModel
 from mcts_dpo.preferences import Pairs, Siblings, extract_pairs, extract_siblings
@@ -23,7 +24,7 @@ from mcts_dpo.training.value_model import ValueTask, value_lessons
 from tests.conftest import ToyWorld
 from tests.training.world import digest_of, pairs_of, random_rows, solutions_of, tiny_model, tiny_policy
 
-HEAD = TrainingSettings(lr=0.03, epochs=20, batch_size=8, schedule="linear", threads=1)
+HEAD = TrainingSettings(optimiser={"lr": 0.03, "schedule": "linear"}, data={"epochs": 20, "batch_size": 8}, threads=1)
 
 
 @pytest.fixture(scope="module")
@@ -39,7 +40,7 @@ def lessons(policy: Path) -> Pairs:
 
 @pytest.mark.parametrize("lora", [None, LoraSettings(rank=4)], ids=["head alone", "with adapters"])
 def test_it_learns_q_and_what_is_saved_says_the_same(policy: Path, tmp_path: Path, lora: LoraSettings | None) -> None:
-    settings = HEAD.model_copy(update={"lora": lora, "lr": 0.03 if lora is None else 5e-3})
+    settings = changed(HEAD, {"lora": lora, "optimiser.lr": 0.03 if lora is None else 5e-3})
     summary = train_value(policy, lessons(policy), tmp_path / "value", settings)
     assert summary.objective == "value"
     assert summary.first["regression"] == pytest.approx((0.8**2 + 0.6**2) / 2, rel=1e-5)
@@ -74,7 +75,9 @@ def test_a_pack_gives_the_loss_that_its_definition_gives(policy: Path, ranking: 
     losses = []
     for packing in (True, False):
         weights = {"regression_weight": 0.7, "ranking_weight": 1.3}
-        settings = TrainingSettings(packing=packing, ranking=ranking, ranking_margin=0.3, **weights)
+        settings = TrainingSettings(
+            data={"packing": packing}, value={"ranking": ranking, "ranking_margin": 0.3, **weights}
+        )
         task = ValueTask(known.sequences, values, known.weight, settings, torch.device("cpu"))
         for passes in ([np.arange(6)], [np.arange(2), np.arange(2, 6)]):
             shares = [task.share(model, rows=rows_of, update=np.arange(6), reference=None) for rows_of in passes]
@@ -107,7 +110,7 @@ def test_on_held_out_trees_it_ranks_better_than_chance_and_a_search_uses_it(
     preferences = config.preferences.model_copy(update={"min_gap": 0.2})
     train, test = (extract_pairs([forest], preferences) for forest in forests)
     extract_siblings(forests[:1], preferences).save(tmp_path / "siblings.parquet")
-    settings = TrainingSettings(lr=0.02, epochs=15, batch_size=16, threads=1)
+    settings = TrainingSettings(optimiser={"lr": 0.02}, data={"epochs": 15, "batch_size": 16}, threads=1)
     train_value(toy_world.policy, train, tmp_path / "value", settings)
     found = ValueModel.load(tmp_path / "value")
     prompt, prefix = test.tokens("prompt_tokens"), test.tokens("prefix_tokens")
@@ -147,7 +150,7 @@ _SIDES = ("chosen_tokens", "rejected_tokens")
 
 
 def test_bad_input_is_one_line(policy: Path, tmp_path: Path) -> None:
-    quick = HEAD.model_copy(update={"epochs": 1})
+    quick = changed(HEAD, {"data.epochs": 1})
     train_value(policy, lessons(policy), tmp_path / "value", quick)
     about = json.loads((tmp_path / "value" / "value.json").read_text())
     (tmp_path / "bare").mkdir()

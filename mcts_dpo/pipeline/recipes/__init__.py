@@ -77,12 +77,18 @@ def recipe_config(recipe: Recipe, own: Path | Mapping[str, Any] | None, override
 
 
 def merged(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
-    """Nested settings, those `above` first."""
+    """Nested settings, those `above` first. A group of another `kind` replaces the one below whole."""
     result = dict(below)
     for name, value in above.items():
         under = result.get(name)
-        result[name] = merged(under, value) if isinstance(under, Mapping) and isinstance(value, Mapping) else value
+        if isinstance(under, Mapping) and isinstance(value, Mapping) and _same_kind(under, value):
+            value = merged(under, value)
+        result[name] = value
     return result
+
+
+def _same_kind(below: Mapping[str, Any], above: Mapping[str, Any]) -> bool:
+    return "kind" not in above or "kind" not in below or below["kind"] == above["kind"]
 
 
 def as_yaml(recipe: Recipe) -> str:

@@ -121,7 +121,7 @@ def tree_attention(
         return plain
     unknown = [name for name in ("softcap", "s_aux", "position_bias") if others.get(name) is not None]
     if unknown:
-        raise InputError(f"training.packing: attention with {unknown[0]} is not known here (accepted: false)")
+        raise InputError(f"training.data.packing: attention with {unknown[0]} is not known here (accepted: false)")
     if dropout:
         raise ValueError("what is scored must be the policy: dropout has to be off")
     scale = scaling if scaling is not None else query.shape[-1] ** -0.5

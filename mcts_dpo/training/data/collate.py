@@ -20,22 +20,20 @@ from mcts_dpo.common.errors import InputError
 from mcts_dpo.preferences.dataset import Pairs, Siblings, Solutions
 from mcts_dpo.preferences.typed_table import Columns, Ragged
 from mcts_dpo.training.data.batches import Sequences, sequences
-from mcts_dpo.training.settings import Objective, TrainingSettings
-
-LISTS: tuple[Objective, ...] = ("kto", "lipo", "tpo", "sibling_distillation", "tree_policy_gradient")
-"""Objectives that learn from lists of siblings. "rft" learns from solutions, all others from pairs."""
-
-MARGINS: tuple[Objective, ...] = ("odpo", "mmpo")
-"""Objectives that learn how much better a chosen step is."""
+from mcts_dpo.training.objectives.base import LossSettings, ObjectiveSettings
+from mcts_dpo.training.objectives.registry import objective_named
 
 Table = Pairs | Siblings | Solutions
 
 
-def table_of(objective: Objective) -> type[Pairs] | type[Siblings] | type[Solutions]:
-    """The kind of table that the objective learns from; its file in a round is `<kind.what>.parquet`."""
-    if objective == "rft":
-        return Solutions
-    return Siblings if objective in LISTS else Pairs
+_KINDS: dict[str, type[Pairs] | type[Siblings] | type[Solutions]] = {
+    kind.what: kind for kind in (Pairs, Siblings, Solutions)
+}
+
+
+def table_of(objective: str) -> type[Pairs] | type[Siblings] | type[Solutions]:
+    """The kind of table that the objective of this name learns from; its file in a round is `<kind.what>.parquet`."""
+    return _KINDS[objective_named(objective).table]
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,17 +106,17 @@ class Targets:
         return self.places[:, 0]
 
 
-def load_lessons(data: Path | Table, settings: TrainingSettings, *, source: str | None = None) -> Lessons:
+def load_lessons(data: Path | Table, settings: ObjectiveSettings, *, source: str | None = None) -> Lessons:
     """The rows of a table (or of its file) as the objective learns from them.
 
     source: what messages call the table (None: its file, or its kind). Raises InputError for a file that is not the
     objective's kind of table, for a table without rows, and for margins that an objective on margins cannot use.
     """
-    wanted = table_of(settings.objective)
+    wanted = table_of(settings.kind)
     source = source or (data.what if isinstance(data, Columns) else str(data))
     table = data if isinstance(data, Columns) else load_any(Path(data), wanted)
     if not isinstance(table, wanted):
-        what = f"{settings.objective!r} learns from {wanted.what}, not {table.what}"
+        what = f"{settings.kind!r} learns from {wanted.what}, not {table.what}"
         raise InputError(f"{source}: training.objective: {what}")
     if not len(table):
         why = "" if wanted is Solutions else " (no parent had two children that differ enough: see preferences.min_gap)"
@@ -151,11 +149,11 @@ def _solutions(table: Solutions, source: str) -> Lessons:
     return Lessons(scored, weight, {}, {}, table.tokenizer, source)
 
 
-def _pairs(table: Pairs, settings: TrainingSettings, source: str) -> Lessons:
+def _pairs(table: Pairs, settings: ObjectiveSettings, source: str) -> Lessons:
     prompt, prefix = table.tokens("prompt_tokens"), table.tokens("prefix_tokens")
     chosen, rejected = table.tokens("chosen_tokens"), table.tokens("rejected_tokens")
     weight, margin = table.numbers("weight"), table.numbers("margin")
-    if settings.objective in MARGINS:
+    if objective_named(settings.kind).needs_margins:
         _check_margins(margin, settings, source)
     parts = [(prompt[row], prefix[row], step[row]) for row in range(len(table)) for step in (chosen, rejected)]
     step_from = np.repeat(prompt.lengths + prefix.lengths, 2)
@@ -173,19 +171,19 @@ def _pairs(table: Pairs, settings: TrainingSettings, source: str) -> Lessons:
     )
 
 
-def _check_margins(margin: NDArray[np.float64], settings: TrainingSettings, source: str) -> None:
+def _check_margins(margin: NDArray[np.float64], settings: ObjectiveSettings, source: str) -> None:
     below = np.flatnonzero(margin < 0)
     if len(below):
         what = f"margin is {margin[below[0]]:g}, so that the rejected step is worth more than the chosen one"
-        raise InputError(f"{source}: row {below[0]}: {what} (accepted by {settings.objective!r}: 0 or more)")
+        raise InputError(f"{source}: row {below[0]}: {what} (accepted by {settings.kind!r}: 0 or more)")
     if not margin.any():
         raise InputError(
-            f"{source}: training.objective: {settings.objective!r} learns from margins, and all of them are 0 "
+            f"{source}: training.objective: {settings.kind!r} learns from margins, and all of them are 0 "
             "(accepted: a field margin, or score_chosen and score_rejected)"
         )
 
 
-def _lists(table: Siblings, settings: TrainingSettings, source: str) -> Lessons:
+def _lists(table: Siblings, settings: ObjectiveSettings, source: str) -> Lessons:
     prompt, prefix, step = (table.tokens(f"{name}_tokens") for name in ("prompt", "prefix", "step"))
     parts = [(prompt[row], prefix[row], step[row]) for row in range(len(table))]
     step_from = prompt.lengths + prefix.lengths
@@ -222,9 +220,8 @@ def _scored_from(
     prompt: NDArray[np.int64],
     step_from: NDArray[np.int64],
     imitation: NDArray[np.float64],
-    settings: TrainingSettings,
+    settings: ObjectiveSettings,
 ) -> NDArray[np.int64]:
     """Where scoring begins: the imitated sequence serves both terms, so its steps so far are scored too."""
-    if settings.objective == "step_rft" or not settings.nll_weight:
-        return step_from
-    return np.where(imitation > 0, prompt, step_from)
+    both = isinstance(settings, LossSettings) and settings.nll_weight > 0
+    return np.where(imitation > 0, prompt, step_from) if both else step_from

@@ -28,7 +28,7 @@ from mcts_dpo.training.data.collate import table_of
 from mcts_dpo.training.data.fields import Row, Text, short
 from mcts_dpo.training.data.rendering import Rendered, render, tools_left_out
 from mcts_dpo.training.data.sources import IDS, rows_of
-from mcts_dpo.training.settings import BAD_ROWS, Objective, TrainingSettings
+from mcts_dpo.training.settings import BAD_ROWS, TrainingSettings
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 
-def own_table(path: Path, objective: Objective) -> Path | None:
+def own_table(path: Path, objective: str) -> Path | None:
     """The table of ours at a path: the file itself, or, of a folder such as `mcts-dpo pairs` writes, the one that the
     objective learns from. None if there is none.
     """
@@ -61,21 +61,21 @@ def load_table(
 
     Raises InputError also for an objective that learns from lists of siblings, which such data does not have.
     """
-    wanted = table_of(settings.objective)
+    wanted = table_of(settings.objective.kind)
     options: dict[str, Any] = {
-        "split": settings.split,
-        "append_eos": settings.append_eos,
-        "special_tokens": settings.special_tokens,
-        "bad_rows": settings.bad_rows,
+        "split": settings.data.split,
+        "append_eos": settings.data.append_eos,
+        "special_tokens": settings.data.special_tokens,
+        "bad_rows": settings.data.bad_rows,
         "context": context,
-        "max_mib": settings.max_mib,
+        "max_mib": settings.data.max_mib,
     }
     if wanted is Solutions:
         return load_completions(source, tokenizer, **options)
     if wanted is not Pairs:
         raise InputError(
-            f"training.objective: {settings.objective!r} learns from lists of siblings; {source} is no table of them "
-            "(accepted: siblings.parquet, or an objective on pairs)"
+            f"training.objective: {settings.objective.kind!r} learns from lists of siblings; {source} is no table of "
+            "them (accepted: siblings.parquet, or an objective on pairs)"
         )
     return load_preferences(source, tokenizer, **options)
 
@@ -234,7 +234,7 @@ def _report(source: str | Path, kept: int, bad: list[InputError], share: float) 
     if not kept and not bad:
         raise InputError(f"{source}: no rows; there is nothing to learn from")
     if not kept or len(bad) > share * (kept + len(bad)):
-        more = f" (so are {len(bad) - 1} more rows of {kept + len(bad)}; training.bad_rows: {share:g})"
+        more = f" (so are {len(bad) - 1} more rows of {kept + len(bad)}; training.data.bad_rows: {share:g})"
         raise InputError(f"{bad[0]}{more if len(bad) > 1 else ''}")
     for error in bad[:NAMED]:
         logger.warning("%s; this row is left out", error)

@@ -10,6 +10,7 @@ import pytest
 from datasets import Dataset, DatasetDict
 
 from mcts_dpo.common.errors import InputError
+from mcts_dpo.common.settings import changed
 from mcts_dpo.models.loading import load_tokenizer, tokenizer_digest
 from mcts_dpo.training import TrainingSettings, train
 from mcts_dpo.training.data.datasets import is_ours, load_completions, load_preferences, own_table
@@ -273,18 +274,18 @@ def test_training_on_such_data_equals_training_on_the_same_pairs(policy: Path, t
             for prompt, prefix, a, b in rows
         ),
     )
-    settings = TrainingSettings(lr=1e-3, batch_size=4, epochs=2)
+    settings = TrainingSettings(optimiser={"lr": 1e-3}, data={"batch_size": 4, "epochs": 2})
     ours = train(policy, pairs, tmp_path / "ours", settings)
     theirs = train(policy, file, tmp_path / "theirs", settings)
     assert ours == theirs
     weights = [(tmp_path / name / "model.safetensors").read_bytes() for name in ("ours", "theirs")]
     assert weights[0] == weights[1]
     # Without a reference in the loss, the start is measured: such data does not tell it.
-    simpo = train(policy, file, tmp_path / "simpo", settings.model_copy(update={"objective": "simpo"}))
+    simpo = train(policy, file, tmp_path / "simpo", changed(settings, {"objective": "simpo"}))
     assert simpo.first["chosen_displacement"] == 0.0
     assert simpo.reference_tokens > 0
     with pytest.raises(InputError, match="'kto' learns from lists of siblings"):
-        train(policy, file, tmp_path / "kto", settings.model_copy(update={"objective": "kto"}))
+        train(policy, file, tmp_path / "kto", changed(settings, {"objective": "kto"}))
 
 
 def test_our_own_tables_are_told_apart(policy: Path, tmp_path: Path) -> None:

@@ -65,7 +65,7 @@ def test_one_bad_row_is_named_and_left_out(
 def test_more_than_the_share_end_the_training(tokenizer: Any, tmp_path: Path, caplog: Any) -> None:
     path = tmp_path / "data.jsonl"
     path.write_text("\n".join([*map(good, range(6)), *BAD[:4]]) + "\n")
-    with pytest.raises(InputError, match=r"line 7: .* \(so are 3 more rows of 10; training.bad_rows: 0.1\)$"):
+    with pytest.raises(InputError, match=r"line 7: .* \(so are 3 more rows of 10; training.data.bad_rows: 0.1\)$"):
         load_preferences(path, tokenizer)
     with caplog.at_level(logging.WARNING):
         assert len(load_preferences(path, tokenizer, bad_rows=0.4)) == 6
@@ -87,11 +87,11 @@ def test_a_training_goes_on_without_the_bad_row_and_without_the_long_one(
     path = tmp_path / "data.jsonl"
     path.write_text("\n".join([*map(good, range(18)), BAD[0], long]) + "\n")
     with caplog.at_level(logging.WARNING):
-        summary = train(policy, path, tmp_path / "out", TrainingSettings(max_updates=1))
+        summary = train(policy, path, tmp_path / "out", TrainingSettings(data={"max_updates": 1}))
     assert summary.rows == 18
     assert "line 20: 82 tokens (accepted: up to 64, the policy's context); this row is left out" in caplog.text
     with pytest.raises(InputError, match="line 19: not JSON"):
-        train(policy, path, tmp_path / "out2", TrainingSettings(max_updates=1, bad_rows=0.05))
+        train(policy, path, tmp_path / "out2", TrainingSettings(data={"max_updates": 1, "bad_rows": 0.05}))
 
 
 def test_a_mark_at_the_beginning_and_compressed_lines(tokenizer: Any, tmp_path: Path) -> None:

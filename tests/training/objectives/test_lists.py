@@ -11,14 +11,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from mcts_dpo.training.losses import (
-    kto,
-    lambda_loss,
-    sibling_distillation,
-    sibling_kl,
-    step_dpo,
-    tree_policy_gradient,
-)
+from mcts_dpo.training.objectives.kto import kto, sibling_kl
+from mcts_dpo.training.objectives.lipo import lambda_loss
+from mcts_dpo.training.objectives.sibling_distillation import sibling_distillation
+from mcts_dpo.training.objectives.step_dpo import step_dpo
+from mcts_dpo.training.objectives.tree_policy_gradient import tree_policy_gradient
 
 SIZES = (4, 2, 3)
 
@@ -90,7 +87,7 @@ def test_a_list_of_two_is_a_pair_and_a_list_of_equals_teaches_nothing() -> None:
     present = torch.ones(1, 2, dtype=torch.bool)
     value = torch.tensor([[1.0, -1.0]], dtype=torch.float64)
     as_list = lambda_loss(policy, reference, value, present, beta=0.4)
-    as_pair = step_dpo(chosen, rejected, ref_chosen, ref_rejected, beta=0.4).losses
+    as_pair = step_dpo(chosen, rejected, ref_chosen, ref_rejected, beta=0.4)
     torch.testing.assert_close(as_list, as_pair)
     policy.requires_grad_(True)
     equals = lambda_loss(policy, reference, torch.zeros_like(value), present, beta=0.4)

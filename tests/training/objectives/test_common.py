@@ -6,8 +6,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mcts_dpo.training.losses import negative_log_likelihood, shares, weighted_mean
-from tests.training.losses.test_pairs import columns, nats
+from mcts_dpo.training.objectives.common import negative_log_likelihood, shares, weighted_mean
+from tests.training.objectives.test_pairs import columns, nats
 
 
 @given(st.lists(st.tuples(nats, st.floats(0.1, 5)), min_size=2, max_size=10), st.data())

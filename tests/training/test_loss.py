@@ -1,33 +1,41 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
 from mcts_dpo.common.errors import InputError
-from mcts_dpo.training import losses
+from mcts_dpo.training import TrainingSettings
 from mcts_dpo.training.data.batches import forward_passes, make_batch
-from mcts_dpo.training.data.collate import LISTS, Lessons, load_lessons
+from mcts_dpo.training.data.collate import Lessons, load_lessons
 from mcts_dpo.training.logprobs import score
-from mcts_dpo.training.objectives import (
-    beta_of,
-    loss_of,
-    names,
-    needs_reference,
-    preference_weight,
-    totals,
-    wants_means,
-)
-from mcts_dpo.training.settings import BuiltIn, Objective, TrainingSettings
+from mcts_dpo.training.loss import loss_of, names, totals
+from mcts_dpo.training.objectives.kto import kto, sibling_kl
+from mcts_dpo.training.objectives.lipo import lambda_loss
+from mcts_dpo.training.objectives.registry import BUILT_IN, objective_named
+from mcts_dpo.training.objectives.sibling_distillation import sibling_distillation
+from mcts_dpo.training.objectives.tree_policy_gradient import tree_policy_gradient
 from mcts_dpo.training.tasks import PolicyTask
 from tests.training.world import naive_logprobs, pairs_of, random_rows, siblings_of, solutions_of, tiny_model
 
+LISTS = [name for name in BUILT_IN if objective_named(name).table == "siblings"]
+PAIRS = [name for name in BUILT_IN if objective_named(name).table == "pairs"]
 ROWS = random_rows(7, seed=2)
 WEIGHTS = [1.0, 0.5, 3.0, 1.0, 0.25, 2.0, 1.5]
 SMOOTHING = [0.0, 0.1, 0.49, 0.3, 0.0, 0.2, 0.05]
+
+
+def needs_reference(name: str) -> bool:
+    return objective_named(name).needs_reference
+
+
+def own(kind: str, **values: Any) -> dict[str, Any]:
+    """The objective's settings: those of `values` that it has."""
+    fields = objective_named(kind).settings.model_fields
+    return {"kind": kind} | {name: value for name, value in values.items() if name in fields}
 
 
 def update(
@@ -36,16 +44,16 @@ def update(
     """One update's loss accumulated into the model's gradients, pass by pass; its figures."""
     rows = np.arange(lessons.sequences.rows)
     total, sums = totals(lessons, rows), torch.zeros(len(names(settings.objective)))
-    for one in forward_passes(lessons.sequences, rows, settings.max_batch_tokens):
+    for one in forward_passes(lessons.sequences, rows, settings.data.max_batch_tokens):
         which = lessons.sequences.of_rows(one)
         batch = make_batch(lessons.sequences, which)
         loss, figures = loss_of(
-            score(model, batch, means=wants_means(settings.objective)),
+            score(model, batch, means=objective_named(settings.objective.kind).wants_means),
             batch,
             lessons.targets(one),
             None if reference is None else reference[torch.from_numpy(which)],
             total,
-            settings,
+            settings.objective,
         )
         torch.autograd.backward(loss)
         sums = sums + figures
@@ -72,23 +80,24 @@ def naive_step_dpo(model: Any, before: Any, settings: TrainingSettings) -> torch
     chosen, rejected = naive_steps(model, solutions)
     with torch.no_grad():
         ref_chosen, ref_rejected = naive_steps(before, naive_solutions(before))
-    assert settings.beta is not None
-    z = settings.beta * ((chosen - ref_chosen) - (rejected - ref_rejected))
+    z = settings.objective.beta * ((chosen - ref_chosen) - (rejected - ref_rejected))
     losses = -(1 - alpha) * torch.sigmoid(z).log() - alpha * torch.sigmoid(-z).log()
     token_weights = torch.cat([w * torch.ones_like(one) for w, one in zip(weight, solutions, strict=True)])
     nll = -(token_weights * torch.cat(solutions)).sum() / token_weights.sum()
     preference = (weight * losses).sum() / weight.sum()
-    total: torch.Tensor = settings.nll_weight * nll + settings.preference_weight * preference
+    total: torch.Tensor = settings.objective.nll_weight * nll + settings.objective.preference_weight * preference
     return total
 
 
 @pytest.mark.parametrize("nll_weight", [1.0, 0.0])
 @pytest.mark.parametrize("budget", [1, 60, 4096])
 def test_step_dpo_equals_its_formula_whatever_the_forward_passes(nll_weight: float, budget: int) -> None:
-    settings = TrainingSettings(beta=0.7, nll_weight=nll_weight, preference_weight=0.3, max_batch_tokens=budget)
+    settings = TrainingSettings(
+        objective={"beta": 0.7, "nll_weight": nll_weight, "preference_weight": 0.3}, data={"max_batch_tokens": budget}
+    )
     model = tiny_model(dtype=torch.float64)
     before = tiny_model(dtype=torch.float64, seed=1)
-    lessons = load_lessons(pairs_of(ROWS, weight=WEIGHTS, smoothing=SMOOTHING), settings)
+    lessons = load_lessons(pairs_of(ROWS, weight=WEIGHTS, smoothing=SMOOTHING), settings.objective)
     everything = make_batch(lessons.sequences, np.arange(len(lessons.sequences)))
     with torch.no_grad():
         reference = score(before, everything).steps
@@ -118,20 +127,22 @@ def test_step_dpo_equals_its_formula_whatever_the_forward_passes(nll_weight: flo
         assert figures[name] == pytest.approx(float(value), abs=1e-9), name
 
 
-PAIR_OBJECTIVES = [name for name in get_args(BuiltIn) if name not in (*LISTS, "rft", "step_rft")]
+PAIR_OBJECTIVES = [name for name in PAIRS if name != "step_rft"]
 GAPS = [2.0, 0.3, 1.1, 0.0, 0.7, 1.9, 0.5]
 
 
 @pytest.mark.parametrize("normalised", [False, True])
 @pytest.mark.parametrize("objective", PAIR_OBJECTIVES)
-def test_a_pair_objective_is_its_loss_on_each_pair_by_itself(objective: Objective, normalised: bool) -> None:
+def test_a_pair_objective_is_its_loss_on_each_pair_by_itself(objective: str, normalised: bool) -> None:
     """Every formula written out, with every setting away from its default."""
     b, e, delta, scale = 0.7, 0.2, 0.6, 1.4
     settings = TrainingSettings(
-        objective=objective, beta=b, flip_rate=e, target_margin=delta, margin_scale=scale, length_normalised=normalised
+        objective=own(
+            objective, beta=b, flip_rate=e, target_margin=delta, margin_scale=scale, length_normalised=normalised
+        )
     )
     model, before = tiny_model(dtype=torch.float64), tiny_model(dtype=torch.float64, seed=1)
-    lessons = load_lessons(pairs_of(ROWS, weight=WEIGHTS, smoothing=SMOOTHING, margin=GAPS), settings)
+    lessons = load_lessons(pairs_of(ROWS, weight=WEIGHTS, smoothing=SMOOTHING, margin=GAPS), settings.objective)
     everything = make_batch(lessons.sequences, np.arange(len(lessons.sequences)))
     with torch.no_grad():
         reference = score(before, everything).steps if needs_reference(objective) else None
@@ -182,13 +193,13 @@ def hugging_face_loss(model: Any, rows: list[tuple[list[int], list[int]]]) -> to
 
 @pytest.mark.parametrize("objective", ["rft", "step_rft"])
 def test_imitation_equals_the_label_loss_of_transformers(objective: Any) -> None:
-    settings = TrainingSettings(objective=objective, max_batch_tokens=40)
+    settings = TrainingSettings(data={"max_batch_tokens": 40}, objective=objective)
     if objective == "rft":
         rows = [(prompt, [*prefix, *step]) for prompt, prefix, step, _ in ROWS]
-        lessons = load_lessons(solutions_of(rows), settings)
+        lessons = load_lessons(solutions_of(rows), settings.objective)
     else:
         rows = [([*prompt, *prefix], step) for prompt, prefix, step, _ in ROWS]
-        lessons = load_lessons(pairs_of(ROWS), settings)
+        lessons = load_lessons(pairs_of(ROWS), settings.objective)
     # The label loss of transformers is computed in float32 whatever the model, so this compares there.
     model = tiny_model()
     figures = update(model, lessons, settings, None)
@@ -207,56 +218,55 @@ def test_a_weight_of_two_is_as_good_as_the_row_twice() -> None:
     gradients = []
     for table in (solutions_of(rows, weight=[1, 2, 1]), solutions_of([*rows, rows[1]])):
         model = tiny_model(dtype=torch.float64)
-        update(model, load_lessons(table, settings), settings, None)
+        update(model, load_lessons(table, settings.objective), settings, None)
         gradients.append(torch.cat([one.grad.ravel() for one in model.parameters()]))
     assert (gradients[0] - gradients[1]).abs().max() < 1e-12
 
 
 def test_without_nll_only_steps_are_scored() -> None:
     table = pairs_of(ROWS)
-    lessons = load_lessons(table, TrainingSettings(nll_weight=0.0))
+    lessons = load_lessons(table, TrainingSettings(objective={"nll_weight": 0.0}).objective)
     assert (lessons.sequences.scored_from == lessons.sequences.step_from).all()
-    both = load_lessons(table, TrainingSettings())
+    both = load_lessons(table, TrainingSettings().objective)
     assert (both.sequences.scored_from[::2] == table.tokens("prompt_tokens").lengths).all()
     assert (both.sequences.scored_from[1::2] == both.sequences.step_from[1::2]).all()
 
 
 @pytest.mark.parametrize("objective", ["odpo", "mmpo"])
-def test_margins_that_say_nothing_or_the_contrary_are_refused(objective: Objective) -> None:
+def test_margins_that_say_nothing_or_the_contrary_are_refused(objective: str) -> None:
     settings = TrainingSettings(objective=objective)
     against = pairs_of(ROWS, margin=[0.0, 1.0, -1.5, 1.0, -2.0, 0.0, 0.0])
     with pytest.raises(InputError, match=r"^data\.jsonl: row 2: margin is -1.5, .* \(accepted by '...o': 0 or more\)"):
-        load_lessons(against, settings, source="data.jsonl")
+        load_lessons(against, settings.objective, source="data.jsonl")
     with pytest.raises(InputError, match=r"learns from margins, and all of them are 0 \(accepted: a field margin"):
-        load_lessons(pairs_of(ROWS, margin=[0.0] * 7), settings)
-    load_lessons(pairs_of(ROWS, margin=[0.0] * 7), TrainingSettings())
+        load_lessons(pairs_of(ROWS, margin=[0.0] * 7), settings.objective)
+    load_lessons(pairs_of(ROWS, margin=[0.0] * 7), TrainingSettings().objective)
 
 
 def test_weights_that_leave_nothing_to_learn_are_refused() -> None:
     with pytest.raises(ValueError, match="nll_weight and preference_weight are both 0"):
-        TrainingSettings(nll_weight=0.0, preference_weight=0.0)
+        TrainingSettings(objective={"nll_weight": 0.0, "preference_weight": 0.0})
     with pytest.raises(ValueError, match="regression_weight and ranking_weight are both 0"):
-        TrainingSettings(regression_weight=0.0, ranking_weight=0.0)
-    TrainingSettings(objective="rft", nll_weight=0.0, preference_weight=0.0)
+        TrainingSettings(value={"regression_weight": 0.0, "ranking_weight": 0.0})
 
 
 def test_a_table_of_the_wrong_kind_or_without_rows_is_refused(tmp_path: Path) -> None:
     pairs, solutions = pairs_of(ROWS), solutions_of([(row[0], row[2]) for row in ROWS])
     with pytest.raises(InputError, match="'rft' learns from solutions, not pairs"):
-        load_lessons(pairs, TrainingSettings(objective="rft"))
+        load_lessons(pairs, TrainingSettings(objective="rft").objective)
     with pytest.raises(InputError, match="'step_rft' learns from pairs, not solutions"):
-        load_lessons(solutions, TrainingSettings(objective="step_rft"))
+        load_lessons(solutions, TrainingSettings(objective="step_rft").objective)
     pairs.take([]).save(tmp_path / "pairs.parquet")
     with pytest.raises(InputError, match=r"pairs\.parquet: no rows"):
-        load_lessons(tmp_path / "pairs.parquet", TrainingSettings())
+        load_lessons(tmp_path / "pairs.parquet", TrainingSettings().objective)
     solutions.save(tmp_path / "solutions.parquet")
     with pytest.raises(InputError, match=r"solutions\.parquet: .* 'step_dpo' learns from pairs, not solutions"):
-        load_lessons(tmp_path / "solutions.parquet", TrainingSettings())
+        load_lessons(tmp_path / "solutions.parquet", TrainingSettings().objective)
 
 
 def test_step_dpo_without_a_reference_is_a_programming_error() -> None:
     settings = TrainingSettings()
-    lessons = load_lessons(pairs_of(ROWS[:1]), settings)
+    lessons = load_lessons(pairs_of(ROWS[:1]), settings.objective)
     with pytest.raises(ValueError, match="reference"):
         update(tiny_model(), lessons, settings, None)
 
@@ -275,7 +285,7 @@ def shrunk(row: int) -> list[float]:
     return [0.5 * q + 0.1 * q**2 - 0.2 for q in LIST_Q[row]]
 
 
-def table_for(objective: Objective) -> Any:
+def table_for(objective: str) -> Any:
     if objective == "rft":
         return solutions_of([(prompt, [*prefix, *step]) for prompt, prefix, step, _ in ROWS], weight=WEIGHTS)
     if objective in LISTS:
@@ -284,13 +294,13 @@ def table_for(objective: Objective) -> Any:
     return pairs_of(ROWS, weight=WEIGHTS, smoothing=SMOOTHING)
 
 
-@pytest.mark.parametrize("objective", get_args(BuiltIn))
-def test_every_objective_is_the_same_whatever_the_forward_passes(objective: Objective) -> None:
+@pytest.mark.parametrize("objective", BUILT_IN)
+def test_every_objective_is_the_same_whatever_the_forward_passes(objective: str) -> None:
     before = tiny_model(dtype=torch.float64, seed=1)
     found = []
     for budget in (1, 80, 4096):
-        settings = TrainingSettings(objective=objective, preference_weight=0.5, max_batch_tokens=budget)
-        lessons = load_lessons(table_for(objective), settings)
+        settings = TrainingSettings(objective=own(objective, preference_weight=0.5), data={"max_batch_tokens": budget})
+        lessons = load_lessons(table_for(objective), settings.objective)
         reference = None
         if needs_reference(objective):
             with torch.no_grad():
@@ -327,15 +337,22 @@ def likenesses(model: Any, prompt: Any, prefix: Any, steps: Any) -> torch.Tensor
 
 @pytest.mark.parametrize("objective", LISTS)
 @pytest.mark.parametrize("normalised", [False, True])
-def test_a_list_objective_is_its_loss_on_each_list_by_itself(objective: Objective, normalised: bool) -> None:
+def test_a_list_objective_is_its_loss_on_each_list_by_itself(objective: str, normalised: bool) -> None:
     weights_of_kind = {"desirable_weight": 1.2, "undesirable_weight": 0.8}
     clips = {"advantage_clip": 0.6, "ratio_clip": 0.3}
     settings = TrainingSettings(
-        objective=objective, beta=0.7, temperature=0.4, renormalise=normalised, length_normalised=normalised,
-        **weights_of_kind, **clips,
-    )  # fmt: skip
+        objective=own(
+            objective,
+            beta=0.7,
+            temperature=0.4,
+            renormalise=normalised,
+            length_normalised=normalised,
+            **weights_of_kind,
+            **clips,
+        )
+    )
     model, before = tiny_model(dtype=torch.float64), tiny_model(dtype=torch.float64, seed=1)
-    lessons = load_lessons(table_for(objective), settings)
+    lessons = load_lessons(table_for(objective), settings.objective)
     with torch.no_grad():
         reference = score(before, make_batch(lessons.sequences, np.arange(len(lessons.sequences)))).steps
     figures = update(model, lessons, settings, reference if needs_reference(objective) else None)
@@ -349,52 +366,62 @@ def test_a_list_objective_is_its_loss_on_each_list_by_itself(objective: Objectiv
         if normalised and objective in ("kto", "lipo", "tpo"):
             pi, ref = pi / tokens, ref / tokens
         if objective == "kto":
-            drift = losses.sibling_kl(pi, ref, counts, present)
-            each = losses.kto(pi, ref, q > parent, drift, beta=0.7, **weights_of_kind)
+            drift = sibling_kl(pi, ref, counts, present)
+            each = kto(pi, ref, q > parent, drift, beta=0.7, **weights_of_kind)
             found.append(float((counts / counts.sum() * each).sum()))
         elif objective == "sibling_distillation":
             options: Any = {"tau": 0.4, "renormalise": normalised}
-            found.append(float(losses.sibling_distillation(pi, value, counts, present, **options)))
+            found.append(float(sibling_distillation(pi, value, counts, present, **options)))
         elif objective == "tree_policy_gradient":
-            found.append(float(losses.tree_policy_gradient(pi, ref, q - parent, counts, present, **clips)))
+            found.append(float(tree_policy_gradient(pi, ref, q - parent, counts, present, **clips)))
         else:
             weights = 1 + likenesses(model, *LIST_ROWS[row])[None] if objective == "tpo" else None
-            found.append(float(losses.lambda_loss(pi, ref, value, present, beta=0.7, step_weights=weights)))
+            found.append(float(lambda_loss(pi, ref, value, present, beta=0.7, step_weights=weights)))
     assert figures["preference_loss"] == pytest.approx(np.average(found, weights=LIST_WEIGHTS), abs=1e-9)
     solutions = [
         naive_logprobs(model, prompt, [*prefix, *steps[0]]).detach().numpy() for prompt, prefix, steps in LIST_ROWS
     ]
     weights_of = np.concatenate([w * np.ones(len(one)) for w, one in zip(LIST_WEIGHTS, solutions, strict=True)])
     assert figures["nll"] == pytest.approx(-np.average(np.concatenate(solutions), weights=weights_of), abs=1e-9)
-    assert figures["loss"] == pytest.approx(figures["nll"] + preference_weight(settings) * figures["preference_loss"])
+    assert figures["loss"] == pytest.approx(
+        figures["nll"] + settings.objective.preference_weight * figures["preference_loss"]
+    )
 
 
 def test_displacement_without_a_reference_is_measured_from_the_table() -> None:
     model = tiny_model()
     for objective in ("step_rft", "orpo", "simpo"):
         settings = TrainingSettings(objective=objective)
-        figures = update(model, load_lessons(pairs_of(ROWS), settings), settings, None)
+        figures = update(model, load_lessons(pairs_of(ROWS), settings.objective), settings, None)
         # `pairs_of` says that every chosen step was sampled at −3 nats and every rejected one at −4.
         assert figures["chosen_displacement"] == pytest.approx(figures["chosen_logprob"] + 3, rel=1e-5)
         assert figures["rejected_displacement"] == pytest.approx(figures["rejected_logprob"] + 4, rel=1e-5)
 
 
-def test_every_preference_objective_has_a_weight_and_a_beta_of_its_own_unless_set() -> None:
-    for objective in get_args(BuiltIn):
-        plain = TrainingSettings(objective=objective)
-        likelihood = objective in ("rft", "step_rft")
-        assert (preference_weight(plain) == 0) == likelihood
-        assert beta_of(plain) == (0.25 if objective == "ipo" else 1.0)
-        changed = TrainingSettings(objective=objective, beta=0.3, preference_weight=0.7)
-        assert beta_of(changed) == 0.3
-        assert preference_weight(changed) == (0.0 if likelihood else 0.7)
+def test_every_objective_has_a_weight_and_a_beta_of_its_own() -> None:
+    found = {name: objective_named(name).settings() for name in BUILT_IN}
+    weights = {
+        name: one.preference_weight for name, one in found.items() if "preference_weight" in type(one).model_fields
+    }
+    assert weights == {
+        **dict.fromkeys(("step_dpo", "robust_dpo", "odpo", "mmpo", "lipo", "tpo"), 0.02),
+        **dict.fromkeys(("simpo", "orpo", "sibling_distillation"), 0.1),
+        "ipo": 0.0025,
+        "hinge": 0.01,
+        "kto": 0.04,
+        "tree_policy_gradient": 0.05,
+    }
+    assert set(BUILT_IN) - set(weights) == {"rft", "step_rft"}
+    betas = {name: one.beta for name, one in found.items() if "beta" in type(one).model_fields}
+    with_beta = set(weights) - {"orpo", "sibling_distillation", "tree_policy_gradient"}
+    assert betas == dict.fromkeys(with_beta, 1.0) | {"ipo": 0.25}
 
 
 def test_a_sibling_at_its_parents_value_is_neither_desirable_nor_undesirable() -> None:
     rows = [([5, 6], [], [[7], [8], [9]])]
-    settings = TrainingSettings(objective="kto", nll_weight=0.0)
+    settings = TrainingSettings(objective={"kind": "kto", "nll_weight": 0.0})
     model = tiny_model(dtype=torch.float64)
-    lessons = load_lessons(siblings_of(rows, q=[[1.0, 0.0, -1.0]]), settings)
+    lessons = load_lessons(siblings_of(rows, q=[[1.0, 0.0, -1.0]]), settings.objective)
     scores = score(model, make_batch(lessons.sequences, np.arange(3)))
     steps = scores.steps.detach().requires_grad_(True)
     everything = np.arange(1)
@@ -404,7 +431,7 @@ def test_a_sibling_at_its_parents_value_is_neither_desirable_nor_undesirable() -
         lessons.targets(everything),
         scores.steps.detach(),
         totals(lessons, everything),
-        settings,
+        settings.objective,
     )
     torch.autograd.backward(loss)
     assert steps.grad is not None
@@ -413,7 +440,7 @@ def test_a_sibling_at_its_parents_value_is_neither_desirable_nor_undesirable() -
 
 
 def test_only_what_was_imitated_is_scored_before_the_step() -> None:
-    lessons = load_lessons(table_for("lipo"), TrainingSettings(objective="lipo"))
+    lessons = load_lessons(table_for("lipo"), TrainingSettings(objective="lipo").objective)
     first = lessons.sequences.row_offsets[:-1]
     later = np.setdiff1d(np.arange(len(lessons.sequences)), first)
     assert (lessons.sequences.imitation[first] == LIST_WEIGHTS).all()
@@ -426,7 +453,7 @@ def test_only_what_was_imitated_is_scored_before_the_step() -> None:
 def test_no_loss_contains_an_observed_token(objective: Any) -> None:
     """What a tool said is read but not learned: the loss is that of the other tokens, given all of them."""
     prompt, prefix, chosen, rejected = [5, 6], [7, 8, 9], [10, 11, 12], [13, 14]
-    settings = TrainingSettings(objective=objective, preference_weight=0.5)
+    settings = TrainingSettings(objective=own(objective, preference_weight=0.5))
     if objective == "rft":
         plain: Any = solutions_of([(prompt, [*prefix, *chosen])])
         seen = {"completion_observed": [[1, 2, 4]]}
@@ -437,7 +464,7 @@ def test_no_loss_contains_an_observed_token(objective: Any) -> None:
         plain = pairs_of([(prompt, prefix, chosen, rejected)])
         seen = {"prefix_observed": [[1, 2]], "chosen_observed": [[1]], "rejected_observed": [[0]]}
     content = {name: plain.table.column(name).to_pylist() for name in plain.schema.names}
-    lessons = load_lessons(type(plain).from_columns(content | seen, "digest"), settings)
+    lessons = load_lessons(type(plain).from_columns(content | seen, "digest"), settings.objective)
     model, before = tiny_model(dtype=torch.float64), tiny_model(dtype=torch.float64, seed=1)
     with torch.no_grad():
         reference = score(before, make_batch(lessons.sequences, np.arange(len(lessons.sequences)))).steps
@@ -454,11 +481,11 @@ def test_no_loss_contains_an_observed_token(objective: Any) -> None:
 
 
 @pytest.mark.parametrize("objective", [*LISTS, "orpo", "step_rft"])
-def test_packed_trees_give_every_objective_the_same_figures(objective: Objective) -> None:
+def test_packed_trees_give_every_objective_the_same_figures(objective: str) -> None:
     found = []
     for packing in (True, False):
-        settings = TrainingSettings(objective=objective, packing=packing)
-        lessons = load_lessons(table_for(objective), settings)
+        settings = TrainingSettings(data={"packing": packing}, objective=objective)
+        lessons = load_lessons(table_for(objective), settings.objective)
         task = PolicyTask(lessons, settings, torch.device("cpu"))
         rows, model = np.arange(task.rows), tiny_model(dtype=torch.float64)
         reference = None
