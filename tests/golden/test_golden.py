@@ -47,7 +47,12 @@ def search_settings(old: dict[str, Any]) -> SearchSettings:
 
 def training_settings(old: dict[str, Any]) -> TrainingSettings:
     """Settings in the first edition's words, as they are called now."""
-    return TrainingSettings.model_validate(old)
+    given: dict[str, Any] = {"objective": {"kind": old["objective"]}}
+    for name, value in old.items():
+        part, _, inner = TrainingSettings.moved.get(name, name).rpartition(".")
+        if name != "objective":
+            (given.setdefault(part, {}) if part else given)[inner] = value
+    return TrainingSettings.model_validate(given)
 
 
 def assert_same(now: Any, then: Any, where: str, tolerance: float = 1e-9) -> None:
