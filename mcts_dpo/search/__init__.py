@@ -4,7 +4,6 @@ Knows neither training nor run directories; runs without torch of its own.
 """
 
 from mcts_dpo.search.answers import TreeAnswer, tree_answer
-from mcts_dpo.search.faithful import FaithfulSettings
 from mcts_dpo.search.journal import policy_fingerprint
 from mcts_dpo.search.mcts import search_problems
 from mcts_dpo.search.render import render_text, render_tree
@@ -18,7 +17,6 @@ __all__ = [
     "FINISHES",
     "LENGTH",
     "NONE",
-    "FaithfulSettings",
     "Forest",
     "GumbelSettings",
     "RunnerClock",

@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mcts_dpo.search.faithful import BONUS
 from mcts_dpo.search.settings import SearchSettings
 from mcts_dpo.search.tree import IN_FLIGHT, NONE, Forest
 
@@ -20,21 +19,19 @@ def violations(forest: Forest, settings: SearchSettings, *, finished: bool = Tru
 
     finished: False while a search is under way: virtual losses may be out, and new nodes not yet judged.
     """
-    faithful = settings.faithful
     step, nodes = forest.depth > 0, np.arange(len(forest))
     misplaced = step & ((forest.parent < 0) | (forest.parent >= nodes))
     if misplaced.any():  # nothing else can be said then
         return [f"a parent comes after its child: node {int(np.argmax(misplaced))}"]
     above = np.where(step, forest.parent, 0)
-    visits = forest.visits // np.where(step | (not faithful.root_twice), 1, 2)
+    visits = forest.visits
     below = np.bincount(above[step], weights=visits[step], minlength=len(forest)).astype(np.int64)
-    weight = np.maximum(visits, 1 if faithful.unvisited_as_one else 0)
-    total = np.bincount(above[step], weights=weight[step], minlength=len(forest))
-    valued = np.bincount(above[step], weights=(weight * forest.q)[step], minlength=len(forest))
+    total = np.bincount(above[step], weights=visits[step], minlength=len(forest))
+    valued = np.bincount(above[step], weights=(visits * forest.q)[step], minlength=len(forest))
     prior = np.bincount(above[step], weights=forest.prior[step], minlength=len(forest))
     parents = forest.first_child != NONE
     judged = settings.self_evaluation.weight * (settings.max_depth if settings.self_evaluation.at == "all" else 1)
-    highest = (BONUS if faithful.new_solution_bonus else 1.0) + judged
+    highest = 1.0 + judged
 
     def near(left: NDArray[Any], right: NDArray[Any]) -> NDArray[np.bool_]:
         close: NDArray[np.bool_] = np.abs(left - right) < 1e-9
@@ -57,7 +54,7 @@ def violations(forest: Forest, settings: SearchSettings, *, finished: bool = Tru
         | (below == visits)
         | ((forest.depth > 0) & ~settled),
         "fewer visits than samples": ~step | (not finished) | (visits >= forest.samples),
-        "a step that nobody sampled": ~step | (forest.samples >= 1) | faithful.reference_child,
+        "a step that nobody sampled": ~step | (forest.samples >= 1) | settings.reference_child,
         "Q out of range": (forest.q >= -1.0 - 1e-9) & (forest.q <= highest + 1e-9),
         "V is not the mean of the children's Q": ~parents
         | ~settled

@@ -60,13 +60,11 @@ def select(
     *,
     roots: Ints | None = None,
     gumbel: Gumbel | None = None,
-    root_twice: bool = False,
 ) -> NDArray[np.int64]:
     """For each tree up to `wanted` leaves to expand, best first; each carries a virtual loss and is in flight.
 
     trees: [T] tree indices, each at most once. wanted: [T] ≥ 0. rule: PUCT, UCT or GUMBEL (then with `gumbel`: at the
-    root; below it PUCT), with constant c ≥ 0. roots: [T] where to start, None: at the trees' roots. root_twice: the
-    root counts one visit more (see `FaithfulSettings`).
+    root; below it PUCT), with constant c ≥ 0. roots: [T] where to start, None: at the trees' roots.
     Returns [T, max(wanted)] node ids, padded with -1 where a tree has no further leaf that is neither exhausted
     nor in flight. Ties go to the child that was sampled first.
     """
@@ -74,7 +72,7 @@ def select(
     chosen = np.full((len(starts), int(wanted.max(initial=0))), NONE, np.int64)
     g = gumbel or Gumbel(np.zeros(len(starts), np.int64), 1, 1, 0.0, 0.0)
     _select(
-        starts, np.asarray(wanted, np.int64), rule, c, chosen, roots is not None, root_twice, forest.height,
+        starts, np.asarray(wanted, np.int64), rule, c, chosen, roots is not None, forest.height,
         np.asarray(g.seeds, np.int64), g.considered, g.simulations, g.c_visit, g.c_scale, forest.edges, forest.records,
     )  # fmt: skip
     return chosen
@@ -89,8 +87,8 @@ def release(forest: Forest, leaves: Ints, expanded: bool = True) -> None:
     """Take the virtual losses of `leaves` [L] back; mark them expanded (or, after a failure, not), count that upwards,
     and open or close the paths above them accordingly."""
     nothing = np.empty(0, np.int64)
-    _settle(nothing, np.asarray(leaves, np.int64), expanded, MEAN, 0.0, False, False, forest.height, forest.edges,
-            forest.records)  # fmt: skip
+    released = np.asarray(leaves, np.int64)
+    _settle(nothing, released, expanded, MEAN, 0.0, forest.height, forest.edges, forest.records)
 
 
 def back_up(
@@ -99,8 +97,6 @@ def back_up(
     rule: int,
     gamma: float,
     *,
-    root_twice: bool = False,
-    unvisited_as_one: bool = False,
     leaves: Ints | None = None,
     expanded: bool = True,
 ) -> None:
@@ -110,17 +106,16 @@ def back_up(
     the call this holds wherever an entry passed. MEAN: Q(s,a) = mean over the visits of the edge of the return
     G = R(s') + γ G' seen by each, with G' = 0 beyond the last node; V as above, which here is the mean of the returns
     that came up from the children, and is kept as a running mean. Rewards are read, not made.
-    root_twice, unvisited_as_one: see `FaithfulSettings`.
     leaves, expanded: what `release` is to do in the same pass; a large forest is then read once.
     """
     released = np.empty(0, np.int64) if leaves is None else np.asarray(leaves, np.int64)
-    _settle(np.asarray(ends, np.int64), released, expanded, rule, gamma, root_twice, unvisited_as_one, forest.height,
-            forest.edges, forest.records)  # fmt: skip
+    _settle(np.asarray(ends, np.int64), released, expanded, rule, gamma, forest.height, forest.edges,
+            forest.records)  # fmt: skip
 
 
-def refresh(forest: Forest, nodes: Ints, rule: int, gamma: float, *, unvisited_as_one: bool = False) -> None:
+def refresh(forest: Forest, nodes: Ints, rule: int, gamma: float) -> None:
     """V and Q from `nodes` [N] up to their roots as the children now are, without a visit (rules as in `back_up`)."""
-    _refresh(np.asarray(nodes, np.int64), rule, gamma, unvisited_as_one, forest.edges, forest.records)
+    _refresh(np.asarray(nodes, np.int64), rule, gamma, forest.edges, forest.records)
 
 
 def set_priors(forest: Forest, parents: Ints, normalised: bool) -> None:
@@ -191,7 +186,7 @@ def _best_uct(
 
 @njit(cache=True, error_model="numpy")
 def _select(
-    roots: Ints, wanted: Ints, rule: int, c: float, chosen: Ints, inside: bool, root_twice: bool, height: int,
+    roots: Ints, wanted: Ints, rule: int, c: float, chosen: Ints, inside: bool, height: int,
     seeds: Ints, considered: int, simulations: int, c_visit: float, c_scale: float, edges: Records, records: Records,
 ) -> None:  # fmt: skip  # pragma: no cover  (compiled)
     path = np.empty((GROUP, height + 1), np.int64)
@@ -225,8 +220,6 @@ def _select(
                     row = moving[place]
                     node = path[row, level]
                     total = edges[node].visits + edges[node].virtual - 1.0  # without this visit
-                    if level == 0 and root_twice and records[node].parent == NONE:
-                        total += 1.0
                     eldest = edges[node].first_child
                     if rule == UCT:
                         best, count = _best_uct(eldest, total, c, edges, records)
@@ -315,12 +308,12 @@ def _release(leaf: int, done: bool, edges: Records, records: Records) -> None:  
 
 
 @njit(cache=True)
-def _value(node: int, least: int, edges: Records, records: Records) -> float:  # pragma: no cover  (compiled)
-    """V(s) = Σ N(s,a) Q(s,a) / Σ N(s,a), with N no less than `least`; 0 if that leaves nothing."""
+def _value(node: int, edges: Records, records: Records) -> float:  # pragma: no cover  (compiled)
+    """V(s) = Σ N(s,a) Q(s,a) / Σ N(s,a); 0 without a visit."""
     weighted, total = 0.0, 0
     child = edges[node].first_child
     while child != NONE:
-        n = max(least, edges[child].visits)
+        n = edges[child].visits
         weighted += n * edges[child].q
         total += n
         child = next_sibling(child, edges, records)
@@ -329,17 +322,17 @@ def _value(node: int, least: int, edges: Records, records: Records) -> float:  #
 
 @njit(cache=True, error_model="numpy")
 def _back_up(
-    path: Ints, rule: int, gamma: float, root_twice: bool, unvisited_as_one: bool, edges: Records, records: Records
+    path: Ints, rule: int, gamma: float, edges: Records, records: Records
 ) -> None:  # pragma: no cover  (compiled)
     """One visit of one path, from its end (the first) to its root (the last)."""
     seen = 0.0
     for place, node in enumerate(path):
         row = np.uint64(node)  # never an index from the end
         edge, record, root = edges[row], records[row], place == len(path) - 1
-        edge.visits += 2 if root and root_twice else 1
+        edge.visits += 1
         record.below += place > 0
-        if rule == PAPER or unvisited_as_one:
-            record.v = _value(node, 1 if unvisited_as_one else 0, edges, records)
+        if rule == PAPER:
+            record.v = _value(node, edges, records)
         elif place > 0:
             record.v += (seen - record.v) / record.below
         if not root:
@@ -353,12 +346,11 @@ def _back_up(
 
 @njit(cache=True)
 def _settle(
-    ends: Ints, leaves: Ints, done: bool, rule: int, gamma: float, root_twice: bool, unvisited_as_one: bool,
-    height: int, edges: Records, records: Records,
+    ends: Ints, leaves: Ints, done: bool, rule: int, gamma: float, height: int, edges: Records, records: Records,
 ) -> None:  # fmt: skip  # pragma: no cover  (compiled)
     """Back up from `ends` and release `leaves`: neither reads what the other changes, so they may take turns."""
     turns = max(-(-len(ends) // GROUP), -(-len(leaves) // GROUP))
-    families = rule == PAPER or unvisited_as_one
+    families = rule == PAPER
     paths = np.empty((GROUP, height + 1), np.int64)
     steps = np.empty(GROUP, np.int64)
     for turn in range(turns):
@@ -366,7 +358,7 @@ def _settle(
         _ascend(some, families, paths, steps, edges, records)
         for place in range(len(some)):
             path = paths[place, : steps[place]]
-            _back_up(path, rule, gamma, root_twice, unvisited_as_one, edges, records)
+            _back_up(path, rule, gamma, edges, records)
         some = leaves[len(leaves) * turn // turns : len(leaves) * (turn + 1) // turns]
         if len(ends) == 0:  # else the paths are in the cache: samples end where they were drawn, or below
             _ascend(some, False, paths, steps, edges, records)
@@ -408,12 +400,12 @@ def _ascend(
 
 @njit(cache=True)
 def _refresh(
-    nodes: Ints, rule: int, gamma: float, unvisited_as_one: bool, edges: Records, records: Records
+    nodes: Ints, rule: int, gamma: float, edges: Records, records: Records
 ) -> None:  # pragma: no cover  (compiled)
     for start in nodes:
         node = start
         while node != NONE:
-            records[node].v = _value(node, 1 if unvisited_as_one else 0, edges, records)
+            records[node].v = _value(node, edges, records)
             if records[node].parent != NONE and (rule == PAPER or edges[node].visits == 0):
                 edges[node].q = records[node].reward + gamma * records[node].v
             node = records[node].parent

@@ -25,7 +25,7 @@ from mcts_dpo.engines.coroutine import Concurrent, Coroutine, Work, call, gather
 from mcts_dpo.models.prompts import PromptSettings, opened_thought, step_stops
 from mcts_dpo.search import kernels
 from mcts_dpo.search.expansion import Step, attach, attach_unsampled, step_texts, whole_solution
-from mcts_dpo.search.faithful import answer_end, confidence_value, outcome_value
+from mcts_dpo.search.reference_child import answer_end
 from mcts_dpo.search.rewards import Outcome, ends_with_answer, outcome, probability_of_yes, with_noise
 from mcts_dpo.search.runner import ResultLog, Runner, RunnerClock, Schedule
 from mcts_dpo.search.settings import SearchSettings
@@ -174,7 +174,6 @@ def select(state: SearchState, tree: TreeState, wanted: int) -> list[int]:
         settings.c_puct,
         roots=np.array([tree.search_root], np.int64),
         gumbel=gumbel,
-        root_twice=settings.faithful.root_twice,
     )
     return [leaf for leaf in leaves[0].tolist() if leaf != NONE]
 
@@ -400,8 +399,7 @@ def _self_evaluation(
             fail(state, tree, answer.error)
             continue
         forest.confidence[node] = probability_of_yes(answer.probabilities)
-        judged = confidence_value(settings.faithful, float(forest.confidence[node]), int(forest.depth[node]))
-        found[node].append(settings.self_evaluation.weight * judged)
+        found[node].append(settings.self_evaluation.weight * float(forest.confidence[node]))
 
 
 def _asked(state: SearchState, new: Sequence[int]) -> list[int]:
@@ -444,25 +442,21 @@ def backup(
     forest, settings = state.forest, state.settings
     tree.in_flight -= len(simulations)
     for node in (node for simulation in simulations for node in simulation.new):
-        text = state.prompt.prefill + forest.solution_text(node) if forest.outcome[node] > 0 else ""
-        forest.reward[node] = outcome_value(settings.faithful, int(forest.outcome[node]), text, tree.problem)
+        forest.reward[node] = float(forest.outcome[node])
         for judgement in judgements.get(node, ()):
             forest.reward[node] += judgement
     # Every parent on the path of a sample, down from the leaf, has a child whose mass has grown.
     touched = {int(forest.parent[node]) for one in simulations for node in {*_below(forest, one), *one.new}}
     kernels.set_priors(forest, np.array(sorted(touched), np.int64), settings.prior == "normalised")
     rule = kernels.PAPER if settings.backup == "paper" else kernels.MEAN
-    faithful = settings.faithful
     unsampled = [node for one in simulations for node in one.new[::-1] if not forest.samples[node]]
     if unsampled:
-        kernels.refresh(forest, np.array(unsampled), rule, settings.gamma, unvisited_as_one=faithful.unvisited_as_one)
+        kernels.refresh(forest, np.array(unsampled), rule, settings.gamma)
     kernels.back_up(
         forest,
         np.array([end for one in simulations for end in one.ends], np.int64),
         rule,
         settings.gamma,
-        root_twice=faithful.root_twice,
-        unvisited_as_one=faithful.unvisited_as_one,
         leaves=np.array([one.leaf for one in simulations if one.ends], np.int64),
     )
     refused = [one.leaf for one in simulations if not one.ends]

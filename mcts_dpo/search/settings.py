@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal
 
 from pydantic import Field, field_validator, model_validator
 
 from mcts_dpo.common.settings import Settings
-from mcts_dpo.search.faithful import FaithfulSettings
 
 
 class SelfEvaluationSettings(Settings):
@@ -61,6 +61,12 @@ class NoiseSettings(Settings):
     per_answer: float = Field(default=0.0, ge=0.0, le=1.0)
 
 
+def _faithful(name: str) -> str:
+    if name == "reference_child":
+        return "faithful.reference_child is search.reference_child now"
+    return f"faithful.{name} was removed; docs/xie2024.md lists how the released code differs from its paper"
+
+
 class SearchSettings(Settings):
     """One tree search per problem.
 
@@ -102,7 +108,11 @@ class SearchSettings(Settings):
                      on a CPU, but can change last digits on other engines. "shard": finished shards only, for the same
                      output as an undisturbed search on those engines, too (as far as they repeat themselves).
     alive:           trees searched at a time with "asynchronous"; None: twice as many as the engine runs sequences.
-    faithful:        departures of the released MCTS-DPO code from its paper, all off.
+    reference_child: the reference solution's next step is one child more, at the root and wherever the path is the
+                     reference's so far; with "rollout" all of its steps are. If it states no answer, a last step does.
+                     The policy did not draw these steps: the prior mass of such a child is the mean of its siblings',
+                     its log-probabilities are nan, and it has no visit before a simulation goes through it. Training
+                     only: a solving search refuses it.
     noise:           wrong answers accepted by luck, none.
     seed:            a problem's samples depend on it, on the problem's id and on the simulation's index alone.
     """
@@ -131,7 +141,7 @@ class SearchSettings(Settings):
     schedule: Literal["synchronous", "asynchronous"] = "synchronous"
     resume: Literal["journal", "shard"] = "journal"
     alive: int | None = Field(default=None, ge=1)
-    faithful: FaithfulSettings = FaithfulSettings()
+    reference_child: bool = False
     noise: NoiseSettings = NoiseSettings()
     seed: int = Field(default=0, ge=0)
 
@@ -143,6 +153,16 @@ class SearchSettings(Settings):
         if isinstance(value, str) and value in renamed:
             raise ValueError(f"is called {renamed[value]!r} now")
         return value
+
+    @model_validator(mode="before")
+    @classmethod
+    def _moved(cls, data: object) -> object:
+        """Settings of the first edition that have moved or are gone."""
+        if isinstance(data, Mapping) and "faithful" in data:
+            given = data["faithful"]
+            names = sorted(given) if isinstance(given, Mapping) and given else ["*"]
+            raise ValueError("; ".join(_faithful(str(name)) for name in names))
+        return data
 
     @model_validator(mode="after")
     def _coherent(self) -> SearchSettings:

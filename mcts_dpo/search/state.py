@@ -14,7 +14,7 @@ from mcts_dpo.common.files import seed_from
 from mcts_dpo.data import Problem
 from mcts_dpo.engines.base import Engine
 from mcts_dpo.models.prompts import PromptSettings, prompt_tokens
-from mcts_dpo.search.faithful import reference_steps
+from mcts_dpo.search.reference_child import reference_steps
 from mcts_dpo.search.rewards import SelfEvaluationPrompt, readable, self_evaluation_prompt, value_model
 from mcts_dpo.search.settings import SearchSettings
 from mcts_dpo.search.tree import Forest, TreeInfo
@@ -46,7 +46,7 @@ class TreeState:
               that had been started when it came there. draining: no further simulation starts before those in flight
               are backed up.
     noise:    seed of the root's Gumbel draws.
-    steps, reference: of the reference solution (with `faithful.reference_child`), and of each node on its path the
+    steps, reference: of the reference solution (with `reference_child`), and of each node on its path the
               number of the step that comes next.
     """
 
@@ -117,10 +117,8 @@ def begin(
     """
     from mcts_dpo.models.loading import tokenizer_digest  # not before a model is there: it brings torch along
 
-    if mode == "solve" and settings.faithful.reference_child:
-        raise InputError(
-            "search.faithful.reference_child: true, but a solving search cannot see a reference; accepted: false"
-        )
+    if mode == "solve" and settings.reference_child:
+        raise InputError("search.reference_child: true, but a solving search cannot see a reference; accepted: false")
     about = {"search": settings.model_dump(mode="json"), "prompt": prompt.model_dump(mode="json")}
     search = SearchState(Forest(about, tokenizer or tokenizer_digest(engine.tokenizer)), [], engine, prompt, settings)
     search.values = value_model(settings.value_model, engine.tokenizer)
@@ -146,7 +144,7 @@ def _plant(search: SearchState, problem: Problem, mode: Mode, texts: Texts) -> N
     tree = TreeState(index, problem, info, min(settings.max_tokens, room), asked)
     tree.search_root = info.root
     tree.noise = seed_from(settings.seed, "gumbel", problem.id)
-    if settings.faithful.reference_child:
+    if settings.reference_child:
         tree.steps = reference_steps(problem, engine.tokenizer, prompt)
         tree.reference[info.root] = 0
     search.trees.append(tree)

@@ -198,5 +198,5 @@ def test_bad_command_lines_are_one_line(
     assert "needs a budget" in refused()
     assert "did you mean 'mcts'" in refused("--strategy", "mtcs", "--budget", "9")
     assert "no-such-model" in refused("--budget", "9", "--port", "0", policy=tmp_path / "no-such-model")
-    hopeless = ("--budget", "9", "--port", "0", "search.faithful.reference_child=true")
+    hopeless = ("--budget", "9", "--port", "0", "search.reference_child=true")
     assert "a solving search cannot see a reference" in refused(*hopeless)

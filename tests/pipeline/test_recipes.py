@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
 
 from mcts_dpo.common.errors import InputError
-from mcts_dpo.common.settings import difference, load_settings
+from mcts_dpo.common.settings import load_settings
 from mcts_dpo.pipeline.recipes import NEEDED, as_yaml, load_recipe, merged, read_recipe, recipe_config, recipe_names
 from mcts_dpo.pipeline.rounds import run
-from tests.conftest import ToyWorld
+from tests.conftest import ROOT, ToyWorld
 
-EXPECTED = {"xie2024", "xie2024-faithful", "rft", "iterative-dpo", "kto", "orpo-process", "svpo", "offline", "tpo"}
+EXPECTED = {"xie2024", "rft", "iterative-dpo", "kto", "orpo-process", "svpo", "offline", "tpo"}
 
 
 def test_the_first_set_is_there_and_says_what_it_is() -> None:
@@ -25,18 +26,12 @@ def test_the_first_set_is_there_and_says_what_it_is() -> None:
         assert not {"model", "train", "test"} & set(recipe.settings)
 
 
-def test_the_faithful_recipe_turns_every_switch() -> None:
-    config = recipe_config(load_recipe("xie2024-faithful"), NEEDED)
-    assert all(value is True for value in config.search.faithful.model_dump().values())
-    plain = recipe_config(load_recipe("xie2024"), NEEDED)
-    changed = {line.partition(":")[0] for line in difference(plain, config)}
-    departures = {f"search.faithful.{name}" for name in config.search.faithful.model_dump()}
-    assert changed == departures | {
-        "search.prior",
-        "search.self_evaluation.hint",
-        "preferences.rejected",
-        "preferences.smoothing_limit",
-    }
+def test_the_settings_of_the_released_code_can_be_set() -> None:
+    page = (ROOT / "docs" / "xie2024.md").read_text(encoding="utf-8")
+    config = recipe_config(load_recipe("xie2024"), NEEDED, overrides := re.findall(r"`(\w[\w.]+=[\w.]+)`", page))
+    assert len(overrides) == 5
+    assert config.search.reference_child
+    assert config.preferences.rejected == "random"
 
 
 def test_own_settings_prevail_and_overrides_over_them(tmp_path: Path) -> None:
@@ -51,6 +46,8 @@ def test_own_settings_prevail_and_overrides_over_them(tmp_path: Path) -> None:
 def test_what_is_wrong_is_named(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="no recipe 'xie2025'; did you mean 'xie2024'"):
         load_recipe("xie2025")
+    with pytest.raises(InputError, match=r"'xie2024-faithful' was removed; docs/xie2024\.md .*accepted: xie2024"):
+        load_recipe("xie2024-faithful")
     with pytest.raises(InputError, match="model"):
         recipe_config(load_recipe("rft"), None)
     bad = tmp_path / "bad.yaml"
@@ -69,15 +66,13 @@ def test_a_recipe_shown_can_be_used(tmp_path: Path) -> None:
     assert recipe_config(empty, copied) == recipe_config(recipe, NEEDED, ["model=m", "train.source=a", "test.source=b"])
 
 
-@pytest.mark.parametrize("name", ["svpo", "iterative-dpo", "xie2024-faithful"])
+@pytest.mark.parametrize("name", ["svpo", "iterative-dpo"])
 def test_it_runs(name: str, toy_world: ToyWorld, tmp_path: Path) -> None:
     """At the size of the tests' world: two rounds of a few problems."""
     world = toy_world.config.model_dump(mode="json")
     small = {part: world[part] for part in ("model", "train", "test", "prompt", "engine", "evaluation", "shard_size")}
     small |= {"rounds": 2, "problems_per_round": 20}
     own = ["search.max_tokens=64", "search.max_step_tokens=24", "training.threads=1", "training.dtype=float32"]
-    if name == "xie2024-faithful":
-        own += ["search.simulations=4"]
     if name == "svpo":
         own += ["value.training.threads=1", "value.training.dtype=float32"]
     config = recipe_config(load_recipe(name), small, own)

@@ -75,10 +75,6 @@ class ReferenceTree:
     def here(self) -> Node:
         return self.position or self.root
 
-    def counted(self, node: Node) -> int:
-        """Visits, where the root may count twice."""
-        return self.visits(node) * (2 if self.settings.faithful.root_twice and node is self.root else 1)
-
     def visits(self, node: Node) -> int:
         return sum(node in path for path in self.seen)
 
@@ -91,8 +87,7 @@ class ReferenceTree:
         return node.value
 
     def v(self, node: Node) -> float:
-        least = 1 if self.settings.faithful.unvisited_as_one else 0
-        counts = [max(least, self.visits(child)) for child in node.children]
+        counts = [self.visits(child) for child in node.children]
         if sum(counts) == 0:
             return 0.0
         return sum(n * self.q(child) for n, child in zip(counts, node.children, strict=True)) / sum(counts)
@@ -135,9 +130,7 @@ class ReferenceTree:
 
     def score(self, node: Node) -> float:
         assert node.parent is not None
-        above = self.counted(node.parent) + self.virtual(node.parent)
-        if self.settings.faithful.root_twice and node.parent is self.root:
-            above += 1
+        above = self.visits(node.parent) + self.virtual(node.parent)
         n, out = self.visits(node), self.virtual(node)
         # Each expansion in flight counts as one visit of value -1.
         q = (n * self.q(node) - out) / (n + out) if out else self.q(node)
@@ -261,7 +254,7 @@ def reference_search(
 ) -> ReferenceTree:
     """Search one problem; `problem` has a reference answer, which mode "solve" ignores."""
     tree = ReferenceTree(settings, noise=seed_from(settings.seed, "gumbel", problem.id))
-    solution = _reference_steps(problem, prompt) if settings.faithful.reference_child else []
+    solution = _reference_steps(problem, prompt) if settings.reference_child else []
     along = {tree.root: 0} if solution else {}
     base = 0
     start = list(prompt_tokens(problem, engine.tokenizer, prompt))
@@ -370,16 +363,11 @@ def reference_search(
                 elif mode == "train":
                     node.outcome = 1 if verify(problem.answer, node.answer) else -1
             node.value = float(node.outcome)
-            copied = (problem.solution or "").strip().startswith((prompt.prefill + node.solution_text).strip())
-            if settings.faithful.new_solution_bonus and node.outcome > 0 and not copied:
-                node.value = 1.25
             if judged.weight > 0 and (node.finish or judged.at == "all"):
                 said = [token for token in node.solution if token != EOS]
                 (answer,) = complete(engine, [Request(id=0, prefix=(*start, *said, *suffix), choices=choices)])
                 node.confidence = answer.probabilities[0]
-                above = len(node.path) - 2  # the depth of its parent
-                penalty = above - 3 if settings.faithful.depth_penalty and above > 4 else 1
-                node.value += judged.weight * node.confidence / penalty
+                node.value += judged.weight * node.confidence
                 tree.generated += longest
         # Back up.
         for leaf in tree.flying:

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from mcts_dpo.data import Problem
 from mcts_dpo.models.prompts import PromptSettings
-from mcts_dpo.search import FaithfulSettings, Forest, GumbelSettings, SearchSettings, SelfEvaluationSettings
+from mcts_dpo.search import Forest, GumbelSettings, SearchSettings, SelfEvaluationSettings
 from mcts_dpo.search.invariants import violations
 
 PROMPT = PromptSettings(
@@ -29,14 +29,6 @@ prompts = st.builds(
     lambda stop, style: PROMPT.model_copy(update={"stop": stop, "answer_style": style}),
     st.sampled_from([(), (";",), (";", "\n\n"), ("a\nb",)]),
     st.sampled_from(["gsm8k", "math", "last_number"]),
-)
-faithful = st.builds(
-    FaithfulSettings,
-    root_twice=st.booleans(),
-    unvisited_as_one=st.booleans(),
-    new_solution_bonus=st.booleans(),
-    depth_penalty=st.booleans(),
-    reference_child=st.booleans(),
 )
 settings = st.builds(
     SearchSettings,
@@ -67,10 +59,10 @@ settings = st.builds(
 """The paper's rules and their usual variants."""
 
 
-def _coherent(searched: SearchSettings, advance: str, stop: str, switches: FaithfulSettings) -> SearchSettings:
+def _coherent(searched: SearchSettings, advance: str, stop: str, reference_child: bool) -> SearchSettings:
     if searched.selection == "gumbel":
         advance, stop = "none", "budget"
-    return searched.model_copy(update={"advance": advance, "stop": stop, "faithful": switches})
+    return searched.model_copy(update={"advance": advance, "stop": stop, "reference_child": reference_child})
 
 
 every_rule = st.builds(
@@ -91,7 +83,7 @@ every_rule = st.builds(
     ),
     st.sampled_from(["none", "step"]),
     st.sampled_from(["budget", "decided"]),
-    faithful,
+    st.booleans(),
 )
 """Everything that can be set about how a tree grows."""
 
@@ -101,12 +93,9 @@ def assert_sound(forest: Forest, searched: SearchSettings) -> None:
     assert violations(forest, searched) == []
     for node in range(len(forest)):
         assert all(forest.parent[child] == node for child in forest.children(node))
-    twice = 2 if searched.faithful.root_twice else 1
     for tree in forest.trees:
         drawn = int(forest.visits[tree.root])
         if tree.mode == "solve" and searched.budget is not None:
-            assert tree.simulations <= drawn <= twice * tree.simulations * searched.children, (
-                "fewer where little is left"
-            )
+            assert tree.simulations <= drawn <= tree.simulations * searched.children, "fewer where little is left"
         else:
-            assert drawn == twice * tree.simulations * searched.children
+            assert drawn == tree.simulations * searched.children

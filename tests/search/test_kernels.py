@@ -104,22 +104,6 @@ def test_exhausted_subtrees_are_passed_by_and_end_the_tree() -> None:
     assert (forest.virtual == 0).all()
 
 
-def test_the_root_counts_one_visit_more_and_no_other_node() -> None:
-    # 0.1 + c · 0.6 · √N / 2 against 0.5 + c · 0.2 · √N / 4: the second is better up to c √N = 1.6, N = 4 or, twice, 5
-    for root_twice, expected in ((False, 2), (True, 1)):
-        forest = family(q=[0.1, 0.5], visits=[1, 3], prior=[0.6, 0.2])
-        assert select(forest, np.array([0]), np.array([1]), PUCT, 0.75, root_twice=root_twice)[0, 0] == expected
-    forest = Forest()
-    forest.add_tree("p", [1], "Q")
-    start = forest.add_child(0, [1], [-1.0], "so\n")
-    for q, visits, prior in ((0.1, 1, 0.6), (0.5, 3, 0.2)):
-        child = forest.add_child(start, [visits], [-1.0], f"{q}\n")
-        forest.q[child], forest.visits[child], forest.prior[child] = q, visits, prior
-    forest.visits[[0, start]], forest.expanded[[0, start]] = 4, True
-    leaves = select(forest, np.array([0]), np.array([1]), PUCT, 0.75, roots=np.array([start]), root_twice=True)
-    assert forest.q[leaves[0, 0]] == 0.5, "where a search has moved to is not its root"
-
-
 def test_many_trees_in_one_call() -> None:
     forest = Forest()
     for name in "abc":

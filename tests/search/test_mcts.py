@@ -91,11 +91,10 @@ def test_a_tree_does_not_depend_on_the_other_problems(settings: SearchSettings) 
 @hypothesis_settings(max_examples=40, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
 @given(any_settings | every_rule, st.integers(0, 1000), st.sampled_from(["1", "2", "3", "77", "", "not a number"]))
 def test_solving_never_sees_the_hidden_answer(settings: SearchSettings, seed: int, hidden: str) -> None:
-    if settings.faithful.reference_child:
+    if settings.reference_child:
         with pytest.raises(InputError, match="reference_child: true, but a solving search cannot see a reference"):
             grow(settings, seed=seed, mode="solve")
-        blind = settings.faithful.model_copy(update={"reference_child": False})
-        settings = settings.model_copy(update={"faithful": blind})
+        settings = settings.model_copy(update={"reference_child": False})
     other = [replace(problem, answer=hidden, solution=hidden) for problem in PROBLEMS]
     forest = grow(settings, seed=seed, mode="solve")
     assert grow(settings, other, seed=seed, mode="solve") == forest

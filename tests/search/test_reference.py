@@ -32,7 +32,7 @@ def assert_equal(forest: Forest, tree: int, reference: ReferenceTree) -> int:
         assert forest.texts[node] == twin.text, where
         assert FINISHES[forest.finish[node]] == twin.finish, where
         assert forest.terminal[node] == bool(twin.finish), where
-        assert forest.visits[node] == reference.counted(twin), where
+        assert forest.visits[node] == reference.visits(twin), where
         assert forest.expansions[node] == twin.expansions, where
         assert forest.samples[node] == len(twin.masses), where
         assert forest.expanded[node] == twin.expanded, where

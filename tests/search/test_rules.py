@@ -1,4 +1,4 @@
-"""The rules beside PUCT from the root: Gumbel, stepwise advance, early stop, the switches of the released code."""
+"""The rules beside PUCT from the root: Gumbel, stepwise advance, early stop, the reference solution as a child."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import copy
 import math
 import re
 from itertools import pairwise
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,11 +15,12 @@ from mcts_dpo.common.errors import InputError
 from mcts_dpo.common.settings import load_settings
 from mcts_dpo.data import Problem
 from mcts_dpo.models.prompts import PromptSettings
-from mcts_dpo.search import FaithfulSettings, Forest, SearchSettings, SelfEvaluationSettings, search_problems
-from mcts_dpo.search.faithful import confidence_value, outcome_value, reference_steps
+from mcts_dpo.pipeline.config import StageConfig
+from mcts_dpo.search import Forest, SearchSettings, SelfEvaluationSettings, search_problems
 from mcts_dpo.search.gumbel import considered_visits, gumbel_noise
 from mcts_dpo.search.invariants import violations
 from mcts_dpo.search.mcts import admit
+from mcts_dpo.search.reference_child import reference_steps
 from mcts_dpo.search.runner import Runner
 from mcts_dpo.search.state import begin
 from mcts_dpo.search.stopping import advance_or_end, is_decided
@@ -125,31 +127,24 @@ def test_gumbel_keeps_to_the_root() -> None:
             load_settings(SearchSettings, None, ["selection=gumbel", override])
 
 
-def test_the_switches_one_by_one() -> None:
-    problem = Problem("p", "?", "4", "2 + 2 = 4\n#### 4")
-    on = FaithfulSettings(new_solution_bonus=True, depth_penalty=True)
-    off = FaithfulSettings()
-    assert outcome_value(on, 1, "It is 4.\n#### 4", problem) == 1.25
-    assert outcome_value(on, 1, " 2 + 2 = 4\n#### 4\n", problem) == 1.0
-    assert outcome_value(on, -1, "#### 5", problem) == -1.0
-    assert outcome_value(on, 1, "B", Problem("c", "?", "B", "so B", choices=("1", "2"))) == 1.0
-    assert outcome_value(on, 1, "#### 4", Problem("p", "?", "4")) == 1.0
-    assert outcome_value(off, 1, "#### 4", problem) == 1.0
-    assert [confidence_value(on, 0.6, depth) for depth in (1, 4, 5, 6, 9)] == pytest.approx([0.6, 0.6, 0.6, 0.3, 0.12])
-    assert confidence_value(off, 0.6, 9) == 0.6
-
-
-def test_the_root_counts_twice() -> None:
-    once, twice = grow(simulations=1), grow(simulations=1, faithful=FaithfulSettings(root_twice=True))
-    for tree in once.trees:
-        assert twice.visits[tree.root] == 2 * once.visits[tree.root] == 2 * WIDE.children
+@pytest.mark.parametrize(
+    ("override", "said"),
+    [
+        ("search.faithful.reference_child=true", "faithful.reference_child is search.reference_child now"),
+        ("search.faithful.root_twice=true", r"faithful.root_twice was removed; docs/xie2024\.md"),
+        ("search.faithful=null", r"faithful.\* was removed; docs/xie2024\.md"),
+    ],
+)
+def test_switches_of_the_first_edition_are_answered(override: str, said: str) -> None:
+    with pytest.raises(InputError, match=f"override '{re.escape(override)}': search: {said}"):
+        load_settings(StageConfig, None, [override])
+    assert Path("docs/xie2024.md").is_file()
 
 
 @pytest.mark.parametrize("expand", ["step", "rollout"])
 def test_the_reference_solution_stands_among_the_children(expand: str) -> None:
     judged = SelfEvaluationSettings(weight=0.5, at="all")
-    faithful = FaithfulSettings(reference_child=True, unvisited_as_one=True)
-    forest = grow(expand=expand, faithful=faithful, self_evaluation=judged, simulations=6)
+    forest = grow(expand=expand, reference_child=True, self_evaluation=judged, simulations=6)
     for tree, problem in zip(forest.trees, PROBLEMS, strict=True):
         first = reference_steps(problem, TOKENIZER, PROMPT)[0]
         children = forest.children(tree.root)
@@ -161,8 +156,7 @@ def test_the_reference_solution_stands_among_the_children(expand: str) -> None:
             assert math.isnan(forest.logprob[child])
             others = [node for node in children if node != child]
             assert forest.mass[child] == pytest.approx(np.mean([forest.mass[node] for node in others]))
-            every = np.maximum(forest.visits[children], 1)
-            assert forest.v[tree.root] == pytest.approx((every * forest.q[children]).sum() / every.sum())
+            assert forest.q[child] == forest.reward[child]
     given = np.flatnonzero((forest.samples == 0) & (forest.depth > 0))
     assert len(given)
     if expand == "rollout":

@@ -341,9 +341,7 @@ def test_whatever_is_cancelled_the_rest_is_searched_as_if_it_had_been_alone(
 ) -> None:
     settings = asynchronous(settings, parallel_leaves=leaves)
     if mode == "solve":
-        settings = settings.model_copy(
-            update={"faithful": settings.faithful.model_copy(update={"reference_child": False})}
-        )
+        settings = settings.model_copy(update={"reference_child": False})
     chance = random.Random(seed)
     engine = ShuffledEngine(seed, 6)
     runner: Runner[None] = Runner(engine, alive=alive)

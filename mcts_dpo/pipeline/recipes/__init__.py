@@ -21,6 +21,11 @@ from mcts_dpo.pipeline.config import RunConfig
 NEEDED = {"model": "any", "train": {"source": "any"}, "test": {"source": "any"}}
 """What a recipe leaves to its user: stands in when a recipe is checked by itself."""
 
+REMOVED = {
+    "xie2024-faithful": "docs/xie2024.md lists how the released code differs from the paper; accepted: xie2024",
+}
+"""Recipes of the first edition that are gone, and where to look instead."""
+
 
 class Recipe(Settings):
     """One method.
@@ -50,6 +55,8 @@ def load_recipe(name: str) -> Recipe:
     """
     if name.endswith((".yaml", ".yml")):
         return read_recipe(Path(name))
+    if name in REMOVED:
+        raise InputError(f"--recipe: {name!r} was removed; {REMOVED[name]}")
     if name not in recipe_names():
         guess = nearest(name, recipe_names())
         accepted = f"did you mean {guess!r}?" if guess else f"accepted: {', '.join(recipe_names())} or a .yaml file"
