@@ -45,7 +45,7 @@ from mcts_dpo.search import Forest, search_problems
 from mcts_dpo.toy.demo import demo_config, prepare
 from mcts_dpo.training import TrainingSettings, objective_settings, table_of, train
 from mcts_dpo.training.data.batches import forward_passes, make_batch
-from mcts_dpo.training.data.collate import load_lessons
+from mcts_dpo.training.data.collate import collate
 from mcts_dpo.training.logprobs import score
 from mcts_dpo.training.objectives.registry import BUILT_IN
 
@@ -107,7 +107,7 @@ def grow(folder: Path, config: RunConfig, test: Sequence[Problem], seed: int) ->
 
 def tokens_per_update(data: Path, settings: TrainingSettings) -> float:
     """Tokens of all sequences that one update reads, on average."""
-    sequences = load_lessons(data, settings.objective).sequences
+    sequences = collate(data, settings.objective).sequences
     return float(sequences.lengths.sum()) / -(-sequences.rows // settings.data.batch_size)
 
 
@@ -205,8 +205,8 @@ def displacement(policy: Path, pairs: Path) -> tuple[float, float]:
     over all pairs: the same pairs for every arm, whatever it was trained on.
     """
     model = AutoModelForCausalLM.from_pretrained(policy, dtype=torch.float32).eval()
-    lessons = load_lessons(pairs, objective_settings("step_dpo", nll_weight=0.0))
-    data, start = lessons.sequences, lessons.of_step["start"]
+    training_data = collate(pairs, objective_settings("step_dpo", nll_weight=0.0))
+    data, start = training_data.sequences, training_data.step_columns["start"]
     rises = np.empty(len(data))
     with torch.no_grad():
         for rows in forward_passes(data, np.arange(data.rows), 8192):

@@ -30,10 +30,10 @@ from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM, Pr
 from transformers.models.llama.modeling_llama import LlamaRMSNorm
 
 from mcts_dpo.training.data.batches import sequences
-from mcts_dpo.training.data.collate import Lessons
+from mcts_dpo.training.data.collate import TrainingData
 from mcts_dpo.training.data.packing import make_trie
 from mcts_dpo.training.settings import TrainingSettings
-from mcts_dpo.training.tasks import PolicyTask
+from mcts_dpo.training.tasks import PolicyTrainingTask
 
 Ids = list[int]
 Pair = tuple[Ids, Ids, Ids]
@@ -118,23 +118,23 @@ def shapes(vocabulary: int) -> list[Shape]:
     ]
 
 
-def lessons_of(pairs: list[Pair]) -> Lessons:
+def lessons_of(pairs: list[Pair]) -> TrainingData:
     parts = [(np.array(before, np.int32), np.array(step, np.int32)) for before, *two in pairs for step in two]
     begin = np.array([len(before) for before, *two in pairs for _ in two])
     imitation = np.tile([1.0, 0.0], len(pairs))  # with weight 0 in the loss, as TRL has no NLL
     data = sequences(parts, begin, begin, imitation, 2)
     zeros = {"smoothing": np.zeros(len(pairs)), "margin": np.zeros(len(pairs))}
-    return Lessons(data, np.ones(len(pairs)), zeros, {"start": np.zeros(len(parts))}, "", "pairs")
+    return TrainingData(data, np.ones(len(pairs)), zeros, {"start": np.zeros(len(parts))}, "", "pairs")
 
 
-def task_of(pairs: list[Pair], packing: bool, **changes: Any) -> PolicyTask:
+def task_of(pairs: list[Pair], packing: bool, **changes: Any) -> PolicyTrainingTask:
     settings = TrainingSettings(
         objective={"beta": 0.1, "nll_weight": 0, "preference_weight": 1}, data={"packing": packing}, **changes
     )
-    return PolicyTask(lessons_of(pairs), settings, torch.device("cpu"))
+    return PolicyTrainingTask(lessons_of(pairs), settings, torch.device("cpu"))
 
 
-def epoch(model: Any, task: PolicyTask) -> None:
+def epoch(model: Any, task: PolicyTrainingTask) -> None:
     """Reference forward, policy forward and backward of all pairs; the gradient is left in the model."""
     model.zero_grad()
     everything = np.arange(task.rows)
@@ -146,7 +146,7 @@ def epoch(model: Any, task: PolicyTask) -> None:
             which, values, _ = task.reference(model, rows=rows)
             reference[which] = values
     for rows in passes:
-        torch.autograd.backward(task.share(model, rows=rows, update=everything, reference=reference).loss)
+        torch.autograd.backward(task.micro_batch_loss(model, rows=rows, update=everything, reference=reference).loss)
 
 
 def gradient(model: Any) -> torch.Tensor:
@@ -245,7 +245,7 @@ def scaling(model: Any, vocabulary: int, repeats: int) -> list[dict[str, float]]
     for trees in (1, 2, 4, 7):
         pairs = [pair for seed in range(trees) for pair in grown(Words(vocabulary, 20 + seed), 3, 2, 7)]
         task = task_of(pairs, True, max_batch_tokens=10**9)
-        tokens = len(make_trie([task.lessons.sequences.of(i) for i in range(task.sequences)]))
+        tokens = len(make_trie([task.training_data.sequences.of(i) for i in range(task.sequences)]))
         epoch(model, task)
         seconds = statistics.median(clock(lambda task=task: epoch(model, task)) for _ in range(repeats))  # type: ignore[misc]
         found.append({"tokens": tokens, "ms_per_token": 1e3 * seconds / tokens})

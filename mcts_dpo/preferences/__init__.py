@@ -1,15 +1,15 @@
 """Trees in, step-level preferences out: selection, weights, and the tables that the trainer (and TRL) reads."""
 
-from mcts_dpo.preferences.dataset import Pairs, Ragged, Siblings, Solutions
+from mcts_dpo.preferences.dataset import JaggedArray, Pairs, Siblings, Solutions
 from mcts_dpo.preferences.export import push_to_hub, write_card, write_trl
 from mcts_dpo.preferences.extract import PreferenceSettings, best_path, extract_pairs, extract_solutions
 from mcts_dpo.preferences.siblings import extract_siblings
 from mcts_dpo.preferences.tables import Tables, save_tables, tables_of
 
 __all__ = [
+    "JaggedArray",
     "Pairs",
     "PreferenceSettings",
-    "Ragged",
     "Siblings",
     "Solutions",
     "Tables",

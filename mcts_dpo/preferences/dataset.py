@@ -15,12 +15,12 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from mcts_dpo.common.errors import InputError
-from mcts_dpo.preferences.typed_table import TOKENS, Columns, Ragged, schema_of
+from mcts_dpo.preferences.typed_table import TOKENS, JaggedArray, TypedTable, schema_of
 
-__all__ = ["Pairs", "Ragged", "Siblings", "Solutions"]
+__all__ = ["JaggedArray", "Pairs", "Siblings", "Solutions"]
 
 
-class Pairs(Columns):
+class Pairs(TypedTable):
     """Step-level preferences: after the same prefix, one step is preferred to another. One row per pair.
 
     problem_id:      str, the problem the tree was grown for.
@@ -88,7 +88,7 @@ class Pairs(Columns):
                 raise InputError(f"{where}: row {row}: chosen equals rejected ({step!r}); a pair needs two steps")
 
 
-class Solutions(Columns):
+class Solutions(TypedTable):
     """Whole solutions to imitate. One row per solution.
 
     problem_id:        str; tree, leaf: int32, which tree of its shard and the node the solution ends in.
@@ -121,7 +121,7 @@ class Solutions(Columns):
         self._check_positive(where, "weight")
 
 
-class Siblings(Columns):
+class Siblings(TypedTable):
     """Steps that are alternatives to each other, in lists, from best to worst. One row per step; at least two per list.
 
     Rows of one list stand together. `prompt`, `completion` and `label` are TRL's unpaired preferences, so that the same

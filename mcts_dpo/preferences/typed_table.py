@@ -33,7 +33,7 @@ has none."""
 
 
 @dataclass(frozen=True, slots=True)
-class Ragged:
+class JaggedArray:
     """Token sequences of different lengths in one arena.
 
     values:  [T] int32, all tokens one sequence after the other.
@@ -59,7 +59,7 @@ class Ragged:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Columns:
+class TypedTable:
     """One Arrow table with the columns of `schema`, in that order, plus its tokenizer's digest."""
 
     table: Any  # pa.Table
@@ -72,10 +72,10 @@ class Columns:
         self._check(self.what)
 
     @classmethod
-    def from_columns(cls, columns: Mapping[str, Sequence[Any] | NDArray[Any] | Ragged], tokenizer: str) -> Self:
+    def from_columns(cls, columns: Mapping[str, Sequence[Any] | NDArray[Any] | JaggedArray], tokenizer: str) -> Self:
         """Make a table from one sequence per column (see `schema` for names and types) and a tokenizer's digest.
 
-        Token columns take a `Ragged` or a list of sequences of ids. Raises InputError naming the column
+        Token columns take a `JaggedArray` or a list of sequences of ids. Raises InputError naming the column
         (and row) where one is missing, of another type or length, or holds what the table cannot mean.
         """
         unknown = sorted(set(columns) - set(cls.schema.names))
@@ -146,14 +146,14 @@ class Columns:
         """A text column as a list of n strings."""
         return [str(text) for text in self.table.column(column).to_pylist()]
 
-    def tokens(self, column: str) -> Ragged:
+    def tokens(self, column: str) -> JaggedArray:
         """A token column as one arena with offsets."""
         lists = self.table.column(column).combine_chunks()
         if isinstance(lists, pa.ChunkedArray):  # pyarrow returns either, by version and chunk count
             lists = pa.concat_arrays(lists.chunks) if lists.num_chunks else pa.array([], type=TOKENS)
         offsets = lists.offsets.to_numpy().astype(np.int64)
         values = lists.values.to_numpy()[offsets[0] : offsets[-1]]
-        return Ragged(values, offsets - offsets[0])
+        return JaggedArray(values, offsets - offsets[0])
 
     def _check(self, where: str) -> None:
         raise NotImplementedError
@@ -206,9 +206,9 @@ class Columns:
                 raise InputError(f"{where}: row {row}: {column} holds {tokens.values[first]} (accepted: ids from 0)")
 
 
-def _array(column: Sequence[Any] | NDArray[Any] | Ragged, field: Any, where: str) -> Any:
+def _array(column: Sequence[Any] | NDArray[Any] | JaggedArray, field: Any, where: str) -> Any:
     try:
-        if isinstance(column, Ragged):
+        if isinstance(column, JaggedArray):
             return pa.ListArray.from_arrays(column.offsets.astype(np.int32), column.values)
         array = pa.array(column, type=field.type)
         member = field.type.value_type if pa.types.is_list(field.type) else field.type

@@ -14,13 +14,13 @@ from collections.abc import Sequence
 from mcts_dpo.common.errors import InputError, RestartError
 from mcts_dpo.training.distributed import World
 from mcts_dpo.training.memory import out_of_memory
-from mcts_dpo.training.state import TrainingState, Unfinished
-from mcts_dpo.training.tasks import Rows, Task
+from mcts_dpo.training.state import CheckpointManager, TrainingProgress
+from mcts_dpo.training.tasks import Rows, TrainingTask
 
 logger = logging.getLogger(__name__)
 
 
-def passes_of(task: Task, rows: Rows, max_tokens: int, world: World) -> list[Rows]:
+def passes_of(task: TrainingTask, rows: Rows, max_tokens: int, world: World) -> list[Rows]:
     """The update's forward passes, at least one for each process where there are rows for it."""
     passes = task.passes(rows, max_tokens)
     while len(passes) < min(world.size, len(rows)) and max_tokens > 1:
@@ -30,7 +30,7 @@ def passes_of(task: Task, rows: Rows, max_tokens: int, world: World) -> list[Row
 
 
 def go_on_with_less(
-    task: Task, updates: Sequence[Rows], plan: Sequence[Sequence[Rows]], state: TrainingState, world: World
+    task: TrainingTask, updates: Sequence[Rows], plan: Sequence[Sequence[Rows]], state: TrainingProgress, world: World
 ) -> None:
     """Halve the token budget, and say so."""
     state.max_batch_tokens, note = _halved(task, updates, plan, state, world)
@@ -41,12 +41,12 @@ def go_on_with_less(
 
 def end_in_shards(
     error: Exception,
-    task: Task,
+    task: TrainingTask,
     updates: Sequence[Rows],
     plan: Sequence[Sequence[Rows]],
-    state: TrainingState,
+    state: TrainingProgress,
     world: World,
-    run: Unfinished,
+    run: CheckpointManager,
 ) -> None:
     """Raise RestartError if memory ran out here, or in another process, whose going broke an operation here.
 
@@ -65,7 +65,7 @@ def end_in_shards(
     raise RestartError(f"{note}; {again}", speaks=speaks) from error
 
 
-def take_over_budget(state: TrainingState, run: Unfinished) -> None:
+def take_over_budget(state: TrainingProgress, run: CheckpointManager) -> None:
     """The smaller budget that an attempt left whose memory did not suffice."""
     left = run.halved()
     if left is not None and left["max_batch_tokens"] < state.max_batch_tokens:
@@ -74,7 +74,7 @@ def take_over_budget(state: TrainingState, run: Unfinished) -> None:
 
 
 def _halved(
-    task: Task, updates: Sequence[Rows], plan: Sequence[Sequence[Rows]], state: TrainingState, world: World
+    task: TrainingTask, updates: Sequence[Rows], plan: Sequence[Sequence[Rows]], state: TrainingProgress, world: World
 ) -> tuple[int, str]:
     """The token budget, halved until the updates take more passes than in the `plan` that did not fit into memory; and
     a line that says so.

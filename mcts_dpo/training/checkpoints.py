@@ -1,6 +1,6 @@
 """The policy as something that can be trained, and back to a Hugging Face directory.
 
-In: a model as `mcts_dpo.models.loading` loads it, and the settings. Out: a `Trainable`, and later the trained policy
+In: a model as `mcts_dpo.models.loading` loads it, and the settings. Out: a `TrainState`, and later the trained policy
 on disk. Knows no data, loss or schedule.
 """
 
@@ -28,15 +28,15 @@ Result = TypeVar("Result")
 
 
 @dataclass(frozen=True, slots=True)
-class Trainable:
-    """A model whose trained weights have float32 masters.
+class TrainState:
+    """A model whose trained weights have float32 master weights.
 
     model:    the transformers model that is called (adapters, if any, inside it).
     adapters: the PEFT model around it, or None.
     weights:  the trained parameters, in the dtype that is computed with.
-    masters:  one per weight: the weight itself where it is float32 (or wider), else a float32 copy that is updated
-              in its stead. A bf16 weight alone would lose most updates: at lr 1e-6 they are below its resolution.
-              Of a model in shards: of this process's shard, [rows / processes, …].
+    master_weights: one per weight: the weight itself where it is float32 (or wider), otherwise a float32 copy that is
+              updated instead of it. A bf16 weight alone would lose most updates: at lr 1e-6 they are below its
+              resolution. Of a model in shards: of this process's shard, [rows / processes, …].
     stored:   dtype that the policy is stored in, and is saved in again.
     root:     of a model in shards: the module whose forward everything must happen inside; else None.
     """
@@ -44,7 +44,7 @@ class Trainable:
     model: Any
     adapters: Any | None
     weights: list[nn.Parameter]
-    masters: list[Tensor]
+    master_weights: list[Tensor]
     stored: torch.dtype
     root: nn.Module | None = None
 
@@ -61,8 +61,8 @@ class Trainable:
         return result
 
     def collect_gradients(self) -> None:
-        """Add the weights' gradients to the masters', in the masters' dtype, and clear them."""
-        for weight, master in zip(self.weights, self.masters, strict=True):
+        """Add the weights' gradients to the master weights', in the master weights' dtype, and clear them."""
+        for weight, master in zip(self.weights, self.master_weights, strict=True):
             if master is weight or weight.grad is None:
                 continue
             gradient = local(weight.grad)
@@ -74,13 +74,13 @@ class Trainable:
 
     def clear_gradients(self) -> None:
         """Forget all gradients, also those of an update that was not finished."""
-        for tensor in (*self.weights, *self.masters):
+        for tensor in (*self.weights, *self.master_weights):
             tensor.grad = None
 
-    def publish_masters(self) -> None:
-        """Copy the masters into the weights after an update."""
+    def publish_master_weights(self) -> None:
+        """Copy the master weights into the weights after an update."""
         with torch.no_grad():
-            for weight, master in zip(self.weights, self.masters, strict=True):
+            for weight, master in zip(self.weights, self.master_weights, strict=True):
                 if master is not weight:
                     local(weight).copy_(master)
 
@@ -122,7 +122,7 @@ class _Root(nn.Module):
         return function(self.model)
 
 
-def shard(trained: Trainable) -> Trainable:
+def shard(trained: TrainState) -> TrainState:
     """The same policy in shards over all processes of the group (FSDP2), layer by layer; the old one is spent.
 
     Gradients are summed over the processes (never averaged: every loss is normalised by the whole update's totals), in
@@ -141,26 +141,26 @@ def shard(trained: Trainable) -> Trainable:
             module.set_gradient_divide_factor(1.0)
             module.set_force_sum_reduction_for_comms(True)  # gloo knows no scaled sum
     weights = [parameter for parameter in trained.model.parameters() if parameter.requires_grad]
-    masters: list[Tensor] = []
+    master_weights: list[Tensor] = []
     for weight in weights:
         part = local(weight)
-        masters.append((part if _wide(part.dtype) else part.float()).requires_grad_(True))
-    return replace(trained, weights=weights, masters=masters, root=root)
+        master_weights.append((part if _wide(part.dtype) else part.float()).requires_grad_(True))
+    return replace(trained, weights=weights, master_weights=master_weights, root=root)
 
 
-def unsharded(trained: Trainable, policy: str | Path, settings: TrainingSettings) -> Trainable:
+def unsharded(trained: TrainState, policy: str | Path, settings: TrainingSettings) -> TrainState:
     """What was trained in shards as a model that is whole: in rank 0 alone, the others take part and get theirs back.
 
     policy: where the training started; it is loaded again, and given the trained weights.
     """
     if trained.root is None:
         return trained
-    complete = load_trainable(policy, settings) if dist.get_rank() == 0 else None
-    for place, master in enumerate(trained.masters):
+    complete = load_train_state(policy, settings) if dist.get_rank() == 0 else None
+    for place, master in enumerate(trained.master_weights):
         full = trained.gathered(place, master.detach())
         if complete is not None:
             with torch.no_grad():
-                complete.masters[place].copy_(full)
+                complete.master_weights[place].copy_(full)
     return trained if complete is None else complete
 
 
@@ -168,8 +168,8 @@ def _wide(dtype: torch.dtype) -> bool:
     return dtype in {torch.float32, torch.float64}
 
 
-def load_trainable(policy: str | Path, settings: TrainingSettings) -> Trainable:
-    """Load the policy for training: dropout off, the trained weights chosen, their masters made.
+def load_train_state(policy: str | Path, settings: TrainingSettings) -> TrainState:
+    """Load the policy for training: dropout off, the trained weights chosen, their master weights made.
 
     Raises InputError for a policy that cannot be loaded and for LoRA targets that it does not have.
     """
@@ -184,11 +184,11 @@ def load_trainable(policy: str | Path, settings: TrainingSettings) -> Trainable:
         parameter.data = parameter.data.to(compute)
     # What new adapters name as their base: of a policy that is an adapter itself, not what lies under it.
     model.name_or_path = str(policy)
-    return make_trainable(model, stored, settings)
+    return make_train_state(model, stored, settings)
 
 
-def make_trainable(model: Any, stored: torch.dtype, settings: TrainingSettings) -> Trainable:
-    """Set a loaded model up for training in the dtype that its weights have. See `load_trainable`."""
+def make_train_state(model: Any, stored: torch.dtype, settings: TrainingSettings) -> TrainState:
+    """Set a loaded model up for training in the dtype that its weights have. See `load_train_state`."""
     adapters = _add_adapters(model, settings.lora, settings.seed) if settings.lora else None
     if adapters is None:
         model.requires_grad_(True)
@@ -197,20 +197,20 @@ def make_trainable(model: Any, stored: torch.dtype, settings: TrainingSettings) 
     if settings.gradient_checkpointing:
         _checkpoint_layers(model)
     weights = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    masters: list[Tensor] = [
+    master_weights: list[Tensor] = [
         weight if _wide(weight.dtype) else weight.detach().float().requires_grad_(True) for weight in weights
     ]
-    return Trainable(model, adapters, weights, masters, stored)
+    return TrainState(model, adapters, weights, master_weights, stored)
 
 
-def save_policy(trained: Trainable, tokenizer: Any, folder: Path) -> None:
+def save_policy(trained: TrainState, tokenizer: Any, folder: Path) -> None:
     """Write the trained policy to `folder` (made): a plain Hugging Face directory with its tokenizer.
 
     Adapters are written to `folder`/adapter in float32, and merged into the weights in float32 before these are cast
     to the stored dtype: bf16 sums would round a third of the adapters' work away. The model is spent afterwards.
     """
     with torch.no_grad():
-        for weight, master in zip(trained.weights, trained.masters, strict=True):
+        for weight, master in zip(trained.weights, trained.master_weights, strict=True):
             weight.data = master.data.detach()
     model = trained.model
     if trained.adapters is not None:

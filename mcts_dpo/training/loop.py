@@ -26,27 +26,27 @@ from mcts_dpo.common.errors import InputError
 from mcts_dpo.common.files import require_replaceable, whole, write_json
 from mcts_dpo.common.progress import Progress, silent
 from mcts_dpo.models.loading import context_length, load_tokenizer, tokenizer_digest, weights_digest
-from mcts_dpo.preferences.typed_table import Columns
+from mcts_dpo.preferences.typed_table import TypedTable
 from mcts_dpo.training.budget import end_in_shards, go_on_with_less, passes_of, take_over_budget
-from mcts_dpo.training.checkpoints import Trainable, load_trainable, save_policy, shard, unsharded
+from mcts_dpo.training.checkpoints import TrainState, load_train_state, save_policy, shard, unsharded
 from mcts_dpo.training.data.batches import plan_updates
-from mcts_dpo.training.data.collate import Lessons, Table, load_lessons
+from mcts_dpo.training.data.collate import Table, TrainingData, collate
 from mcts_dpo.training.data.datasets import load_table, own_table
 from mcts_dpo.training.distributed import ALONE, World, joined
 from mcts_dpo.training.logprobs import check_packable, check_readable
 from mcts_dpo.training.memory import out_of_memory, release
-from mcts_dpo.training.metrics import WINDOW, Watch
+from mcts_dpo.training.metrics import WINDOW, MetricTracker
 from mcts_dpo.training.optimisation import clip, make_optimizer, schedule
 from mcts_dpo.training.settings import TrainingSettings
 from mcts_dpo.training.state import (
+    CheckpointManager,
     Identity,
-    TrainingState,
-    Unfinished,
+    TrainingProgress,
+    checkpoints_in,
     data_digest,
     explained_disk,
-    unfinished,
 )
-from mcts_dpo.training.tasks import PolicyTask, Rows, Task
+from mcts_dpo.training.tasks import PolicyTrainingTask, Rows, TrainingTask
 from mcts_dpo.training.trackers import Tracker, trackers
 
 Evaluation = Callable[[int, Any], Mapping[str, float]]
@@ -113,7 +113,7 @@ def train(
 
     policy: a hub name, a Hugging Face directory, an adapter's directory or a .gguf file (`mcts_dpo.models.loading`).
     data:   a table, its Parquet file or the folder of it: pairs, siblings or solutions, as the objective wants
-            (`lessons.table_of`); or TRL-style data: a .jsonl, .json or .parquet file, a folder that `datasets` reads,
+            (`collate.table_of`); or TRL-style data: a .jsonl, .json or .parquet file, a folder that `datasets` reads,
             or the name of a data set (see `datasets`).
     out:    becomes a plain Hugging Face directory in the policy's own dtype, with the tokenizer, `training.json`
             (settings and summary), and under LoRA `adapter/`, the adapters by themselves.
@@ -141,20 +141,20 @@ def train(
     require_replaceable(out, "training.json")
     folder = unfinished_at or out.parent / f"{out.name}.unfinished"
     tokenizer = load_tokenizer(policy)
-    lessons = _lessons(data, policy, tokenizer, settings)
-    if lessons.tokenizer != tokenizer_digest(tokenizer):
-        raise InputError(f"{lessons.source}: made with another tokenizer than that of the policy {policy}")
+    training_data = _training_data(data, policy, tokenizer, settings)
+    if training_data.tokenizer != tokenizer_digest(tokenizer):
+        raise InputError(f"{training_data.source}: made with another tokenizer than that of the policy {policy}")
     with ExitStack() as stack:
         stack.enter_context(threads_of(settings))
         world = stack.enter_context(joined())
-        trained = load_trainable(policy, settings)
-        check_fit(lessons, trained.model, settings)
-        identity = Identity(weights_digest(trained.model), data_digest(lessons), settings)
+        trained = load_train_state(policy, settings)
+        check_fit(training_data, trained.model, settings)
+        identity = Identity(weights_digest(trained.model), data_digest(training_data), settings)
         if settings.sharding and world.size > 1:
             trained = shard(trained)
         stack.enter_context(explained_disk(folder))
-        run = stack.enter_context(unfinished(folder, identity, world, out=out, log=log))
-        task = PolicyTask(lessons, settings, trained.device)
+        run = stack.enter_context(checkpoints_in(folder, identity, world, out=out, log=log))
+        task = PolicyTrainingTask(training_data, settings, trained.device)
         summary = fit(trained, task, settings, world=world, run=run, board=board, evaluate=evaluate, progress=progress)
         trained = unsharded(trained, policy, settings)
         if world.main:
@@ -162,28 +162,30 @@ def train(
                 scratch.mkdir()
                 save_policy(trained, tokenizer, scratch)
                 record = {"settings": settings.model_dump(mode="json"), "summary": summary.as_dict()}
-                write_json(scratch / "training.json", {**record, "tokenizer": lessons.tokenizer})
+                write_json(scratch / "training.json", {**record, "tokenizer": training_data.tokenizer})
         world.wait()
     return summary
 
 
-def _lessons(data: str | Path | Table, policy: str | Path, tokenizer: Any, settings: TrainingSettings) -> Lessons:
-    if isinstance(data, Columns):
-        return load_lessons(data, settings.objective)
+def _training_data(
+    data: str | Path | Table, policy: str | Path, tokenizer: Any, settings: TrainingSettings
+) -> TrainingData:
+    if isinstance(data, TypedTable):
+        return collate(data, settings.objective)
     ours = own_table(Path(data), settings.objective.kind)
     if ours is not None:
-        return load_lessons(ours, settings.objective)
+        return collate(ours, settings.objective)
     table = load_table(data, tokenizer, settings, context_length(policy))
-    return load_lessons(table, settings.objective, source=str(data))
+    return collate(table, settings.objective, source=str(data))
 
 
 def fit(
-    trained: Trainable,
-    task: Task,
+    trained: TrainState,
+    task: TrainingTask,
     settings: TrainingSettings,
     *,
     world: World = ALONE,
-    run: Unfinished | None = None,
+    run: CheckpointManager | None = None,
     board: Path | None = None,
     evaluate: Evaluation | None = None,
     progress: Progress = silent,
@@ -201,10 +203,10 @@ def fit(
         tree=task.trees,
     )
     updates = [update for epoch in epochs for update in epoch]
-    optimizer = make_optimizer(trained.masters, settings.optimiser)
+    optimizer = make_optimizer(trained.master_weights, settings.optimiser)
     state = run.load(trained, optimizer) if run is not None else None
     if state is None:
-        state = TrainingState(Watch(min(WINDOW, len(updates))), settings.data.max_batch_tokens)
+        state = TrainingProgress(MetricTracker(min(WINDOW, len(updates))), settings.data.max_batch_tokens)
     if run is not None:
         take_over_budget(state, run)
         run.open_log(state.log_bytes)
@@ -253,20 +255,20 @@ def fit(
 
 
 def _update(
-    trained: Trainable,
-    task: Task,
+    trained: TrainState,
+    task: TrainingTask,
     optimizer: torch.optim.Optimizer,
     rows: Rows,
     lr: float,
-    state: TrainingState,
+    state: TrainingProgress,
     settings: TrainingSettings,
     world: World,
-    run: Unfinished | None,
+    run: CheckpointManager | None,
 ) -> tuple[dict[str, Any], list[str]]:
     """One update of the weights from `rows`. Returns its line for the log and the alarms that it set off."""
     sums = _gradients(trained, task, rows, state, world, run)
     *values, tokens, positions, scored = sums
-    norm = clip(trained.masters, settings.optimiser.max_grad_norm, world, trained.root is not None)
+    norm = clip(trained.master_weights, settings.optimiser.max_grad_norm, world, trained.root is not None)
     if not math.isfinite(norm):
         raise InputError(
             f"training.optimiser.lr: {settings.optimiser.lr:g}: the gradient of update {state.update + 1} is not "
@@ -276,7 +278,7 @@ def _update(
         group["lr"] = lr
     optimizer.step()
     trained.clear_gradients()
-    trained.publish_masters()
+    trained.publish_master_weights()
     state.update += 1
     state.tokens += int(tokens)
     state.positions += int(positions)
@@ -288,9 +290,14 @@ def _update(
 
 
 def _gradients(
-    trained: Trainable, task: Task, rows: Rows, state: TrainingState, world: World, run: Unfinished | None
+    trained: TrainState,
+    task: TrainingTask,
+    rows: Rows,
+    state: TrainingProgress,
+    world: World,
+    run: CheckpointManager | None,
 ) -> list[float]:
-    """Leave the gradients of the whole update in the masters; returns its figures, tokens, positions, scored.
+    """Leave the gradients of the whole update in the master weights; returns its figures, tokens, positions, scored.
 
     Where memory does not suffice, the token budget of a pass is halved and the update begun again; in shards by
     all processes, started anew (`RestartError`).
@@ -301,12 +308,12 @@ def _gradients(
         sums, counted = torch.zeros(len(task.names), device=trained.device), np.zeros(3)
         try:
             for one, counts in world.shares(passes, equal=trained.root is not None):
-                share = trained.call(partial(task.share, rows=one, update=rows, reference=state.reference))
-                torch.autograd.backward(share.loss if counts else 0 * share.loss)
+                part = trained.call(partial(task.micro_batch_loss, rows=one, update=rows, reference=state.reference))
+                torch.autograd.backward(part.loss if counts else 0 * part.loss)
                 trained.collect_gradients()
                 if counts:
-                    sums = sums + share.figures
-                    counted += share[2:]
+                    sums = sums + part.figures
+                    counted += part[2:]
         except (RuntimeError, MemoryError) as error:
             if trained.root is not None and run is not None:
                 end_in_shards(error, task, [rows], [passes], state, world, run)
@@ -319,18 +326,20 @@ def _gradients(
             go_on_with_less(task, [rows], [passes], state, world)
             continue
         if trained.root is None:
-            _sum_gradients(trained.masters, world)
+            _sum_gradients(trained.master_weights, world)
         figures = torch.cat([sums.double(), torch.from_numpy(counted).to(sums.device)])
         summed: list[float] = world.sum(figures).tolist()
         return summed
 
 
-def _sum_gradients(masters: Sequence[Tensor], world: World) -> None:
+def _sum_gradients(master_weights: Sequence[Tensor], world: World) -> None:
     """The gradients of all processes' passes, summed, in each of them; one that no process has stays None."""
     if world.size == 1:
         return
-    have = world.sum(torch.tensor([float(master.grad is not None) for master in masters], device=masters[0].device))
-    wanted = [master for master, count in zip(masters, have.tolist(), strict=True) if count]
+    have = world.sum(
+        torch.tensor([float(master.grad is not None) for master in master_weights], device=master_weights[0].device)
+    )
+    wanted = [master for master, count in zip(master_weights, have.tolist(), strict=True) if count]
     for master in wanted:
         if master.grad is None:
             master.grad = torch.zeros_like(master)
@@ -340,12 +349,12 @@ def _sum_gradients(masters: Sequence[Tensor], world: World) -> None:
 
 
 def _reference(
-    trained: Trainable,
-    task: Task,
+    trained: TrainState,
+    task: TrainingTask,
     updates: Sequence[Rows],
-    state: TrainingState,
+    state: TrainingProgress,
     world: World,
-    run: Unfinished | None,
+    run: CheckpointManager | None,
     progress: Progress,
 ) -> Tensor:
     """What the task's loss compares with, by the model as it starts, for every row that the first epoch sees."""
@@ -353,7 +362,7 @@ def _reference(
         failed = False
         plan = [passes_of(task, update, state.max_batch_tokens, world) for update in updates]
         # Dealt out update by update, as the training deals them: each pass is computed here as it will be again there.
-        mine = [share for passes in plan for share in world.shares(passes, equal=trained.root is not None)]
+        mine = [one for passes in plan for one in world.shares(passes, equal=trained.root is not None)]
         dtype = torch.promote_types(trained.weights[0].dtype, torch.float32)
         found = torch.full((task.sequences,), torch.nan, dtype=dtype, device=trained.device)
         tokens = 0
@@ -382,7 +391,7 @@ def _reference(
         return found
 
 
-def _stop_at_alarms(state: TrainingState, settings: TrainingSettings, run: Unfinished | None) -> None:
+def _stop_at_alarms(state: TrainingProgress, settings: TrainingSettings, run: CheckpointManager | None) -> None:
     if settings.on_alarm == "stop" and state.watch.alarms:
         kept = f"; its checkpoint is kept in {run.folder}" if run is not None else ""
         raise InputError(
@@ -425,22 +434,22 @@ def threads_of(settings: TrainingSettings) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def check_fit(lessons: Lessons, model: Any, settings: TrainingSettings) -> None:
-    """Raise InputError unless the model can read the lessons: ids, lengths, and its kind (see `check_readable`)."""
-    data = lessons.sequences
+def check_fit(training_data: TrainingData, model: Any, settings: TrainingSettings) -> None:
+    """Raise InputError unless the model can read the data: ids, lengths, and its kind (see `check_readable`)."""
+    data = training_data.sequences
     vocabulary = model.get_input_embeddings().num_embeddings
     if int(data.tokens.max()) >= vocabulary:
         first = int(np.flatnonzero(data.tokens >= vocabulary)[0])
         row = data.row_of(int(np.searchsorted(data.offsets, first, side="right")) - 1)
         raise InputError(
-            f"{lessons.source}: row {row}: token id {data.tokens[first]} "
+            f"{training_data.source}: row {row}: token id {data.tokens[first]} "
             f"(accepted: below {vocabulary}, the policy's vocabulary)"
         )
     context = getattr(model.config, "max_position_embeddings", None)
     longest = int(data.lengths.argmax())
     if context is not None and int(data.lengths[longest]) > context:
         raise InputError(
-            f"{lessons.source}: row {data.row_of(longest)}: {data.lengths[longest]} tokens "
+            f"{training_data.source}: row {data.row_of(longest)}: {data.lengths[longest]} tokens "
             f"(accepted: up to {context}, the policy's context)"
         )
     short = data.tokens[: min(8, int(data.offsets[1]))].astype(np.int64)

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from mcts_dpo.training.data.batches import Batch
-from mcts_dpo.training.data.collate import Lessons, Targets
+from mcts_dpo.training.data.collate import Targets, TrainingData
 from mcts_dpo.training.data.packing import Packed
 from mcts_dpo.training.logprobs import Scores
 from mcts_dpo.training.objectives.base import BetaSettings, LossSettings, ObjectiveSettings, ReferenceSettings, Steps
@@ -35,11 +35,13 @@ class Totals:
     step_tokens: int
 
 
-def totals(lessons: Lessons, rows: NDArray[np.int64]) -> Totals:
+def totals(training_data: TrainingData, rows: NDArray[np.int64]) -> Totals:
     """The totals over the given rows."""
-    data, which = lessons.sequences, lessons.sequences.of_rows(rows)
+    data, which = training_data.sequences, training_data.sequences.of_rows(rows)
     scored, steps = data.scored_tokens(which), data.step_tokens(which)
-    return Totals(len(rows), float(lessons.weight[rows].sum()), float(scored @ data.imitation[which]), int(steps.sum()))
+    return Totals(
+        len(rows), float(training_data.weight[rows].sum()), float(scored @ data.imitation[which]), int(steps.sum())
+    )
 
 
 def names(settings: ObjectiveSettings) -> tuple[str, ...]:
@@ -98,7 +100,7 @@ def loss_of(
     if isinstance(settings, LossSettings):
         value = weighted_mean(_losses(scores, reference, targets, settings), targets.weight, total.weight)
         parts = [settings.nll_weight * nll + settings.preference_weight * value, nll, value]
-    start = targets.of_step["start"].to(scores.steps.dtype) if reference is None else reference
+    start = targets.step_columns["start"].to(scores.steps.dtype) if reference is None else reference
     with torch.no_grad():
         return parts[0], torch.cat([torch.stack(parts), _figures(scores.steps, start, targets, total, settings)])
 

@@ -17,7 +17,7 @@ WINDOW = 10
 
 
 @dataclass(slots=True)
-class Watch:
+class MetricTracker:
     """Figures of the updates so far.
 
     window:  updates that are averaged.
@@ -55,7 +55,7 @@ class Watch:
         return {name: getattr(self, name) for name in self.__slots__}
 
     @classmethod
-    def of(cls, data: Mapping[str, Any]) -> Watch:
+    def of(cls, data: Mapping[str, Any]) -> MetricTracker:
         """What `as_dict` gave."""
         return cls(**data)
 

@@ -1,7 +1,7 @@
 """What an unfinished training run leaves in its folder, so that a killed one goes on where it was.
 
-    checkpoint.safetensors   masters, optimiser, random state, reference log-probabilities; as JSON in its header the
-                             position and all counts, and what the run was made of
+    checkpoint.safetensors   master weights, optimiser, random state, reference log-probabilities; as JSON in its header
+                             the position, all counts, and what the run was made of
     log.jsonl                the training log so far, a line per update as it happens
     budget-N.json            memory did not suffice in a model in shards: go on with N tokens per forward pass
     .lock                    held by the process that trains
@@ -34,9 +34,9 @@ from torch import Tensor
 from mcts_dpo.common.errors import InputError
 from mcts_dpo.common.files import create_json, digest, explained, read_json, sweep_beside, whole
 from mcts_dpo.common.settings import difference
-from mcts_dpo.training.checkpoints import Trainable
+from mcts_dpo.training.checkpoints import TrainState
 from mcts_dpo.training.distributed import World
-from mcts_dpo.training.metrics import Watch
+from mcts_dpo.training.metrics import MetricTracker
 from mcts_dpo.training.settings import TrainingSettings
 
 FREE = (
@@ -55,7 +55,7 @@ logger = logging.getLogger(__name__)
 
 
 @dataclass(slots=True)
-class TrainingState:
+class TrainingProgress:
     """How far a run is. All but `reference` goes through JSON unchanged.
 
     update:           updates done.
@@ -66,7 +66,7 @@ class TrainingState:
     reference:        [sequences] log-probabilities of the steps under the reference; None before they are computed.
     """
 
-    watch: Watch
+    watch: MetricTracker
     max_batch_tokens: int
     update: int = 0
     tokens: int = 0
@@ -83,14 +83,14 @@ class TrainingState:
         return {name: getattr(self, name) for name in names} | {"watch": self.watch.as_dict()}
 
     @classmethod
-    def of(cls, data: Mapping[str, Any], reference: Tensor | None) -> TrainingState:
+    def of(cls, data: Mapping[str, Any], reference: Tensor | None) -> TrainingProgress:
         """What `as_dict` gave."""
-        return cls(**{**data, "watch": Watch.of(data["watch"])}, reference=reference)
+        return cls(**{**data, "watch": MetricTracker.of(data["watch"])}, reference=reference)
 
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """What a run is made of: digests of the starting weights and of the lessons, and the settings."""
+    """What a run is made of: digests of the starting weights and of the training data, and the settings."""
 
     policy: str
     data: str
@@ -159,7 +159,7 @@ def data_digest(data: Any) -> str:
     return found.hexdigest()
 
 
-class Unfinished:
+class CheckpointManager:
     """The folder of a run that is not finished. In a world of several processes, rank 0's alone does anything."""
 
     def __init__(self, folder: Path, identity: Identity, world: World) -> None:
@@ -178,7 +178,7 @@ class Unfinished:
         by_count = every is not None and update % every == 0 and update > 0
         return by_count or (minutes is not None and time.monotonic() - self._saved_at >= 60 * minutes)
 
-    def load(self, trained: Trainable, optimizer: torch.optim.Optimizer) -> TrainingState | None:
+    def load(self, trained: TrainState, optimizer: torch.optim.Optimizer) -> TrainingProgress | None:
         """Put the checkpoint's weights and optimiser in place and return the rest; None if there is no checkpoint.
 
         One that cannot be read is set aside beside the folder, with a line that says so, and None is returned: the
@@ -189,7 +189,7 @@ class Unfinished:
         damage = ""
         try:
             if self.checkpoint.exists():
-                header, tensors = self._read(len(trained.masters))
+                header, tensors = self._read(len(trained.master_weights))
         except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
             if isinstance(error, InputError):
                 raise
@@ -203,15 +203,15 @@ class Unfinished:
         _restore(tensors, trained, optimizer)
         self.saved_update = header["state"]["update"]
         reference = tensors.get("reference")
-        return TrainingState.of(header["state"], None if reference is None else reference.to(trained.device))
+        return TrainingProgress.of(header["state"], None if reference is None else reference.to(trained.device))
 
-    def _read(self, masters: int) -> tuple[Any, dict[str, Tensor]]:
+    def _read(self, master_weights: int) -> tuple[Any, dict[str, Tensor]]:
         with safe_open(self.checkpoint, framework="pt") as file:
             header = json.loads(file.metadata()["training"])
             self.identity.refuse(header["identity"], self.checkpoint)
-            TrainingState.of(header["state"], None)
+            TrainingProgress.of(header["state"], None)
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  not a dict
-        absent = {"random", *(f"master.{place:05d}" for place in range(masters))} - tensors.keys()
+        absent = {"random", *(f"master.{place:05d}" for place in range(master_weights))} - tensors.keys()
         if absent:
             raise KeyError(f"{min(absent)} is missing")
         return header, tensors
@@ -228,7 +228,7 @@ class Unfinished:
             target,
         )
 
-    def save(self, state: TrainingState, trained: Trainable, optimizer: torch.optim.Optimizer) -> None:
+    def save(self, state: TrainingProgress, trained: TrainState, optimizer: torch.optim.Optimizer) -> None:
         """Replace the checkpoint by one of this moment. A collective operation where the model is in shards."""
         tensors = _tensors(trained, optimizer)
         if self.world.main:
@@ -280,13 +280,15 @@ class Unfinished:
 
 
 @contextmanager
-def unfinished(folder: Path, identity: Identity, world: World, *, out: Path, log: Path | None) -> Iterator[Unfinished]:
+def checkpoints_in(
+    folder: Path, identity: Identity, world: World, *, out: Path, log: Path | None
+) -> Iterator[CheckpointManager]:
     """The folder while the block runs, locked. Afterwards the log is at `log`, whole, and the folder is gone.
 
     When the block fails, the folder stays if there is a checkpoint or a smaller budget in it, and no log appears. What
     killed processes left of `out` is removed first. Raises InputError while another process trains there.
     """
-    run = Unfinished(folder, identity, world)
+    run = CheckpointManager(folder, identity, world)
     if not world.main:
         yield run
         return
@@ -325,12 +327,12 @@ def explained_disk(folder: Path) -> Iterator[None]:
         yield
 
 
-def _tensors(trained: Trainable, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+def _tensors(trained: TrainState, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
     """Everything that is a tensor, whole (not in shards) and on the CPU."""
     found = {"random": torch.get_rng_state()}
     if torch.cuda.is_available():
         found["random.cuda"] = torch.cuda.get_rng_state()
-    for place, master in enumerate(trained.masters):
+    for place, master in enumerate(trained.master_weights):
         found[f"master.{place:05d}"] = trained.gathered(place, master.detach())
         for name, value in optimizer.state.get(master, {}).items():
             scalar = value.dim() == 0
@@ -340,12 +342,12 @@ def _tensors(trained: Trainable, optimizer: torch.optim.Optimizer) -> dict[str, 
     return found
 
 
-def _restore(tensors: Mapping[str, Tensor], trained: Trainable, optimizer: torch.optim.Optimizer) -> None:
+def _restore(tensors: Mapping[str, Tensor], trained: TrainState, optimizer: torch.optim.Optimizer) -> None:
     torch.set_rng_state(tensors["random"])
     if torch.cuda.is_available() and "random.cuda" in tensors:
         torch.cuda.set_rng_state(tensors["random.cuda"])
     with torch.no_grad():
-        for place, master in enumerate(trained.masters):
+        for place, master in enumerate(trained.master_weights):
             master.copy_(trained.own_part(place, tensors[f"master.{place:05d}"]))
             prefix = f"optimizer.{place:05d}."
             state = {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
@@ -356,4 +358,4 @@ def _restore(tensors: Mapping[str, Tensor], trained: Trainable, optimizer: torch
                     else trained.own_part(place, value).to(master.device).clone()
                     for name, value in state.items()
                 }
-    trained.publish_masters()
+    trained.publish_master_weights()

@@ -1,6 +1,6 @@
-"""What one training run computes: its rows in forward passes, and each pass's share of the update's loss.
+"""What a training run computes: which rows share a forward pass, and each pass's part of the update's loss.
 
-In: lessons. Out: what the loop in `trainer` needs to know of them, and nothing else. Knows no optimiser.
+In: training data. Out: what the loop (`loop.py`) needs: passes, losses, figures.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from mcts_dpo.training.data.batches import Batch, forward_passes, make_batch
-from mcts_dpo.training.data.collate import Lessons
+from mcts_dpo.training.data.collate import TrainingData
 from mcts_dpo.training.data.packing import Packed, pack, packed_passes
 from mcts_dpo.training.logprobs import score
 from mcts_dpo.training.loss import loss_of, names, totals
@@ -25,13 +25,14 @@ from mcts_dpo.training.settings import TrainingSettings
 Rows = NDArray[np.int64]
 
 
-class Share(NamedTuple):
-    """One forward pass's part of an update.
+class MicroBatchLoss(NamedTuple):
+    """What one forward pass adds to an update.
 
-    loss:    scalar; over all passes of an update the parts add up to its loss.
-    figures: [names], detached; they add up likewise.
-    tokens:  real tokens that went through the model, a packed one once; positions: computed ones, padding included;
-             scored: those whose log-probability was wanted.
+    loss:      scalar; summed over all passes of an update it is the update's loss.
+    figures:   [names], detached; they add up likewise.
+    tokens:    real tokens that went through the model; a token that sequences share in a pack counts once.
+    positions: computed tokens, padding included.
+    scored:    tokens whose log-probability was computed for the loss.
     """
 
     loss: Tensor
@@ -41,11 +42,11 @@ class Share(NamedTuple):
     scored: int
 
 
-class Task(Protocol):
-    """What the loop knows of what is learned.
+class TrainingTask(Protocol):
+    """What the loop needs of a policy, a value model or another model that is trained.
 
-    `share` is given the numbers that `reference` returned when the model was as it starts, if it needs them: one per
-    sequence, NaN for those that no update sees.
+    `micro_batch_loss` gets the numbers that `reference` returned for the model at its start, if the task needs them: one
+    per sequence, NaN for those that no update sees.
     """
 
     @property
@@ -60,17 +61,17 @@ class Task(Protocol):
 
     @property
     def trees(self) -> NDArray[np.int64] | None:
-        """[rows] int64: rows with the same number are better off in the same update. None: no matter."""
+        """[rows] int64: rows with the same number are kept in the same update where possible. None: in any order."""
         ...
 
     @property
     def names(self) -> tuple[str, ...]:
-        """Of the figures, in order."""
+        """The names of the figures, in order."""
         ...
 
     @property
     def needs_reference(self) -> bool:
-        """Whether the loss compares with the model as it starts."""
+        """Whether the loss compares with the model at its start."""
         ...
 
     def passes(self, rows: Rows, max_tokens: int) -> list[Rows]:
@@ -82,45 +83,45 @@ class Task(Protocol):
         ...
 
     def reference(self, model: Any, *, rows: Rows) -> tuple[Tensor, Tensor, int]:
-        """The reference's numbers of these rows: indices in [0, sequences), values, and tokens that it took."""
+        """The reference's numbers for these rows: indices in [0, sequences), values, and the tokens that were read."""
         ...
 
-    def share(self, model: Any, *, rows: Rows, update: Rows, reference: Tensor | None) -> Share:
+    def micro_batch_loss(self, model: Any, *, rows: Rows, update: Rows, reference: Tensor | None) -> MicroBatchLoss:
         """The loss of a pass over `rows`, a part of `update`."""
         ...
 
 
 @dataclass(frozen=True, slots=True)
-class PolicyTask:
+class PolicyTrainingTask:
     """A policy that learns from pairs, lists of siblings or solutions, as `settings.objective` says."""
 
-    lessons: Lessons
+    training_data: TrainingData
     settings: TrainingSettings
     device: torch.device
 
     @property
     def rows(self) -> int:
         """Pairs, lists or solutions."""
-        return self.lessons.sequences.rows
+        return self.training_data.sequences.rows
 
     @property
     def sequences(self) -> int:
         """Of all rows."""
-        return len(self.lessons.sequences)
+        return len(self.training_data.sequences)
 
     @property
     def trees(self) -> NDArray[np.int64] | None:
         """Rows under one prompt, which a pack computes once."""
-        return self.lessons.sequences.tree if self.settings.data.packing else None
+        return self.training_data.sequences.tree if self.settings.data.packing else None
 
     @property
     def names(self) -> tuple[str, ...]:
-        """See `objectives.names`."""
+        """See `loss.names`."""
         return names(self.settings.objective)
 
     @property
     def needs_reference(self) -> bool:
-        """Whether the loss compares with the policy as it starts, or nobody has told where the steps start."""
+        """Whether the loss compares with the policy at its start, or the table lacks the steps' log-probabilities there."""
         return self._objective.needs_reference or self._start_unknown
 
     @property
@@ -129,45 +130,45 @@ class PolicyTask:
 
     @property
     def _start_unknown(self) -> bool:
-        return self._objective.table != "solutions" and "start" not in self.lessons.of_step
+        return self._objective.table != "solutions" and "start" not in self.training_data.step_columns
 
     def passes(self, rows: Rows, max_tokens: int) -> list[Rows]:
-        """See `Task`."""
+        """See `TrainingTask`."""
         divide = packed_passes if self.settings.data.packing else forward_passes
-        return divide(self.lessons.sequences, rows, max_tokens)
+        return divide(self.training_data.sequences, rows, max_tokens)
 
     def longest(self, rows: Rows) -> int:
-        """See `Task`."""
-        data = self.lessons.sequences
+        """See `TrainingTask`."""
+        data = self.training_data.sequences
         return int(data.lengths[data.of_rows(rows)].max())
 
     def reference(self, model: Any, *, rows: Rows) -> tuple[Tensor, Tensor, int]:
-        """Step log-probabilities. See `Task`."""
-        which = self.lessons.sequences.of_rows(rows)
+        """Step log-probabilities. See `TrainingTask`."""
+        which = self.training_data.sequences.of_rows(rows)
         batch, tokens = self._batch(which)
         return torch.from_numpy(which).to(self.device), score(model, batch).steps, tokens
 
-    def share(self, model: Any, *, rows: Rows, update: Rows, reference: Tensor | None) -> Share:
-        """See `Task`."""
-        which = self.lessons.sequences.of_rows(rows)
+    def micro_batch_loss(self, model: Any, *, rows: Rows, update: Rows, reference: Tensor | None) -> MicroBatchLoss:
+        """See `TrainingTask`."""
+        which = self.training_data.sequences.of_rows(rows)
         batch, tokens = self._batch(which)
-        targets = self.lessons.targets(rows, self.device)
+        targets = self.training_data.targets(rows, self.device)
         start = None if reference is None else reference[torch.from_numpy(which)]
         if start is not None and not self._objective.needs_reference:
-            targets, start = replace(targets, of_step={**targets.of_step, "start": start}), None
+            targets, start = replace(targets, step_columns={**targets.step_columns, "start": start}), None
         loss, figures = loss_of(
             score(model, batch, means=self._objective.wants_means),
             batch,
             targets,
             start,
-            totals(self.lessons, update),
+            totals(self.training_data, update),
             self.settings.objective,
         )
-        return Share(loss, figures, tokens, batch.input_ids.numel(), len(batch.targets))
+        return MicroBatchLoss(loss, figures, tokens, batch.input_ids.numel(), len(batch.targets))
 
     def _batch(self, which: Rows) -> tuple[Batch | Packed, int]:
         """The given sequences as one forward pass, and its real tokens."""
-        data = self.lessons.sequences
+        data = self.training_data.sequences
         if self.settings.data.packing:
             packed = pack(data, which).to(self.device)
             return packed, packed.input_ids.numel()

@@ -31,18 +31,18 @@ from mcts_dpo.common.progress import Progress, silent
 from mcts_dpo.models.loading import load_tokenizer, tokenizer_digest, weights_digest
 from mcts_dpo.models.value_head import relative_policy, save
 from mcts_dpo.preferences.dataset import Pairs, Siblings, Solutions
-from mcts_dpo.preferences.typed_table import Columns
-from mcts_dpo.training.checkpoints import Trainable, load_trainable, save_adapters
+from mcts_dpo.preferences.typed_table import TypedTable
+from mcts_dpo.training.checkpoints import TrainState, load_train_state, save_adapters
 from mcts_dpo.training.data.batches import Sequences, forward_passes, make_batch, sequences
-from mcts_dpo.training.data.collate import Lessons, load_any, load_lessons
+from mcts_dpo.training.data.collate import TrainingData, collate, load_any
 from mcts_dpo.training.data.packing import Packed, pack, packed_passes
 from mcts_dpo.training.distributed import joined
 from mcts_dpo.training.logprobs import states_of
 from mcts_dpo.training.loop import TrainingSummary, check_fit, fit, threads_of
 from mcts_dpo.training.objectives.registry import objective_settings
 from mcts_dpo.training.settings import TrainingSettings, ValueLossSettings
-from mcts_dpo.training.state import Identity, data_digest, explained_disk, unfinished
-from mcts_dpo.training.tasks import Rows, Share
+from mcts_dpo.training.state import Identity, checkpoints_in, data_digest, explained_disk
+from mcts_dpo.training.tasks import MicroBatchLoss, Rows
 
 
 def train_value(
@@ -67,20 +67,20 @@ def train_value(
     out = Path(out)
     require_replaceable(out, "value.json")
     folder = unfinished_at or out.parent / f"{out.name}.unfinished"
-    table = data if isinstance(data, Columns) else _load(Path(data))
-    lessons, values = value_lessons(table, str(data) if isinstance(data, Path) else table.what)
+    table = data if isinstance(data, TypedTable) else _load(Path(data))
+    training_data, values = collate_values(table, str(data) if isinstance(data, Path) else table.what)
     tokenizer = load_tokenizer(policy)
-    if lessons.tokenizer != tokenizer_digest(tokenizer):
-        raise InputError(f"{lessons.source}: made with another tokenizer than that of the policy {policy}")
+    if training_data.tokenizer != tokenizer_digest(tokenizer):
+        raise InputError(f"{training_data.source}: made with another tokenizer than that of the policy {policy}")
     with ExitStack() as stack:
         stack.enter_context(threads_of(settings))
         world = stack.enter_context(joined())
-        trained, weights = _trainable(policy, settings)
-        check_fit(lessons, trained.model.trunk, settings)
-        identity = Identity(weights, data_digest((lessons.sequences, values, lessons.weight)), settings)
+        trained, weights = _train_state(policy, settings)
+        check_fit(training_data, trained.model.trunk, settings)
+        identity = Identity(weights, data_digest((training_data.sequences, values, training_data.weight)), settings)
         stack.enter_context(explained_disk(folder))
-        run = stack.enter_context(unfinished(folder, identity, world, out=out, log=log))
-        task = ValueTask(lessons.sequences, values, lessons.weight, settings, trained.device)
+        run = stack.enter_context(checkpoints_in(folder, identity, world, out=out, log=log))
+        task = ValueTrainingTask(training_data.sequences, values, training_data.weight, settings, trained.device)
         summary = fit(trained, task, settings, world=world, run=run, board=board, progress=progress)
         summary = replace(summary, objective="value")
         if world.main:
@@ -89,7 +89,7 @@ def train_value(
                 scratch.mkdir()
                 if trained.adapters is not None:
                     with torch.no_grad():
-                        for weight, master in zip(trained.weights, trained.masters, strict=True):
+                        for weight, master in zip(trained.weights, trained.master_weights, strict=True):
                             weight.data = master.data.detach()
                     save_adapters(trained.adapters, scratch / "adapter")
                 about = {"settings": settings.model_dump(mode="json"), "summary": summary.as_dict()}
@@ -99,19 +99,19 @@ def train_value(
                     head.bias.detach()[0],
                     policy=relative_policy(policy, out),
                     weights=weights,
-                    tokenizer=lessons.tokenizer,
+                    tokenizer=training_data.tokenizer,
                     about=about,
                 )
         world.wait()
     return summary
 
 
-def value_lessons(table: Pairs | Siblings, source: str) -> tuple[Lessons, NDArray[np.float64]]:
+def collate_values(table: Pairs | Siblings, source: str) -> tuple[TrainingData, NDArray[np.float64]]:
     """Every step of the table as a prefix whose last state is wanted, and the Q of each.
 
     A token is put behind each prefix and called the scored one: the state that would predict it is the prefix's last.
     """
-    known = load_lessons(table, objective_settings("step_dpo" if isinstance(table, Pairs) else "lipo"))
+    known = collate(table, objective_settings("step_dpo" if isinstance(table, Pairs) else "lipo"))
     data = known.sequences
     parts = [(data.of(place), np.zeros(1, np.int32)) for place in range(len(data))]
     ends = data.lengths
@@ -125,10 +125,10 @@ def value_lessons(table: Pairs | Siblings, source: str) -> tuple[Lessons, NDArra
 
 
 @dataclass(frozen=True, slots=True)
-class ValueTask:
-    """A head that learns the Q of sequences' last tokens. See `tasks.Task`.
+class ValueTrainingTask:
+    """A head that learns the Q of sequences' last tokens. See `tasks.TrainingTask`.
 
-    data: sequences as `value_lessons` makes them. values: [sequences] float64. weight: [rows] float64 > 0.
+    data: sequences as `collate_values` makes them. values: [sequences] float64. weight: [rows] float64 > 0.
     """
 
     data: Sequences
@@ -163,19 +163,19 @@ class ValueTask:
         return False
 
     def passes(self, rows: Rows, max_tokens: int) -> list[Rows]:
-        """See `Task`."""
+        """See `TrainingTask`."""
         return (packed_passes if self.settings.data.packing else forward_passes)(self.data, rows, max_tokens)
 
     def longest(self, rows: Rows) -> int:
-        """See `Task`."""
+        """See `TrainingTask`."""
         return int(self.data.lengths[self.data.of_rows(rows)].max())
 
     def reference(self, model: Any, *, rows: Rows) -> tuple[Tensor, Tensor, int]:
         """There is none."""
         raise NotImplementedError
 
-    def share(self, model: Any, *, rows: Rows, update: Rows, reference: Tensor | None) -> Share:
-        """See `Task`."""
+    def micro_batch_loss(self, model: Any, *, rows: Rows, update: Rows, reference: Tensor | None) -> MicroBatchLoss:
+        """See `TrainingTask`."""
         which = self.data.of_rows(rows)
         batch = (pack if self.settings.data.packing else make_batch)(self.data, which).to(self.device)
         found = model.head(states_of(model.trunk, batch).float()).squeeze(-1)
@@ -196,7 +196,7 @@ class ValueTask:
         with torch.no_grad():
             right = (weight / pairs)[row] @ (better * (gap.sign() + 1) / 2).sum(1)
             figures = torch.stack([loss, regression, ranking, right])
-        return Share(loss, figures, int(batch.input_ids.numel()), int(batch.input_ids.numel()), len(which))
+        return MicroBatchLoss(loss, figures, int(batch.input_ids.numel()), int(batch.input_ids.numel()), len(which))
 
 
 def ranking_loss(gap: Tensor, settings: ValueLossSettings) -> Tensor:
@@ -213,19 +213,21 @@ class _Scored(nn.Module):
         self.head = head
 
 
-def _trainable(policy: str | Path, settings: TrainingSettings) -> tuple[Trainable, str]:
+def _train_state(policy: str | Path, settings: TrainingSettings) -> tuple[TrainState, str]:
     """The policy's trunk (adapted or frozen) under a new head that says 0 to everything, and its weights' digest."""
-    frozen = load_trainable(policy, settings.model_copy(update={"lora": None, "dtype": "float32"}))
+    frozen = load_train_state(policy, settings.model_copy(update={"lora": None, "dtype": "float32"}))
     digest = weights_digest(frozen.model)
-    trained = load_trainable(policy, settings) if settings.lora else frozen
+    trained = load_train_state(policy, settings) if settings.lora else frozen
     if settings.lora is None:
         trained.model.requires_grad_(False)
     head = nn.Linear(trained.model.config.get_text_config().hidden_size, 1, device=trained.device)
     nn.init.zeros_(head.weight)
     nn.init.zeros_(head.bias)
     weights = [*head.parameters(), *(trained.weights if settings.lora else [])]
-    masters: list[Tensor] = [*head.parameters(), *(trained.masters if settings.lora else [])]
-    return replace(trained, model=_Scored(trained.model, head).eval(), weights=weights, masters=masters), digest
+    master_weights: list[Tensor] = [*head.parameters(), *(trained.master_weights if settings.lora else [])]
+    return replace(
+        trained, model=_Scored(trained.model, head).eval(), weights=weights, master_weights=master_weights
+    ), digest
 
 
 def _load(path: Path) -> Pairs | Siblings:

@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 from mcts_dpo.common.errors import InputError
 from mcts_dpo.models.loading import load_model, load_tokenizer, stored_dtype
 from mcts_dpo.training import LoraSettings, TrainingSettings, train
-from mcts_dpo.training.checkpoints import load_trainable, save_policy
+from mcts_dpo.training.checkpoints import load_train_state, save_policy
 from tests.training.world import digest_of, pairs_of, random_rows, tiny_policy
 
 IDS = torch.tensor([[3, 9, 4, 4, 20, 17, 2]])
@@ -75,7 +75,7 @@ def test_targets_that_cannot_be_trained_are_refused_by_name(
 ) -> None:
     policy = tiny_policy(tmp_path / "tiny", tied=tied)
     with pytest.raises(InputError, match=re.escape(told)) as caught:
-        load_trainable(policy, TrainingSettings(lora=LoraSettings(rank=2, targets=targets)))
+        load_train_state(policy, TrainingSettings(lora=LoraSettings(rank=2, targets=targets)))
     message = str(caught.value)
     assert "\n" not in message
     accepted = message.partition("accepted: ")[2]
@@ -105,28 +105,28 @@ def test_bf16_weights_are_updated_through_float32_masters(tmp_path: Path, lora: 
     """Updates far below the resolution of bf16 must add up instead of being rounded away one by one."""
     policy = tiny_policy(tmp_path / "tiny", dtype=torch.bfloat16)
     settings = TrainingSettings(dtype="bfloat16", lora=lora)
-    trained = load_trainable(policy, settings)
+    trained = load_train_state(policy, settings)
     assert {weight.dtype for weight in trained.model.parameters()} == {torch.bfloat16}
-    assert {master.dtype for master in trained.masters} == {torch.float32}
+    assert {master.dtype for master in trained.master_weights} == {torch.float32}
     # Rotary frequencies are no weights and stay exact.
     assert trained.model.model.rotary_emb.inv_freq.dtype == torch.float32
-    start = [master.detach().clone() for master in trained.masters]
-    optimizer = torch.optim.SGD(trained.masters, lr=1.0)
+    start = [master.detach().clone() for master in trained.master_weights]
+    optimizer = torch.optim.SGD(trained.master_weights, lr=1.0)
     for _ in range(100):
         for weight in trained.weights:
             weight.grad = torch.full_like(weight, 2**-16)
         trained.collect_gradients()
         optimizer.step()
         optimizer.zero_grad()
-        trained.publish_masters()
-    for weight, master, before in zip(trained.weights, trained.masters, start, strict=True):
+        trained.publish_master_weights()
+    for weight, master, before in zip(trained.weights, trained.master_weights, start, strict=True):
         assert torch.allclose(master, before - 100 * 2**-16, atol=1e-5)
         assert torch.equal(weight, master.bfloat16())
 
 
 def test_checkpointed_layers_are_computed_again_without_dropout(tmp_path: Path) -> None:
     policy = tiny_policy(tmp_path / "tiny")
-    trained = load_trainable(policy, TrainingSettings(gradient_checkpointing=True))
+    trained = load_train_state(policy, TrainingSettings(gradient_checkpointing=True))
     layer, calls = trained.model.model.layers[0], []
     layer.mlp.register_forward_pre_hook(lambda *_: calls.append(1))
     found = trained.model(input_ids=IDS, use_cache=False).logits.sum()
@@ -137,15 +137,15 @@ def test_checkpointed_layers_are_computed_again_without_dropout(tmp_path: Path) 
 
 
 def test_gradients_of_several_passes_add_up_in_float32(tmp_path: Path) -> None:
-    trained = load_trainable(tiny_policy(tmp_path / "tiny"), TrainingSettings(dtype="bfloat16"))
+    trained = load_train_state(tiny_policy(tmp_path / "tiny"), TrainingSettings(dtype="bfloat16"))
     for _ in range(3):
         trained.weights[0].grad = torch.full_like(trained.weights[0], 1.0)
         trained.collect_gradients()
         trained.weights[0].grad = torch.full_like(trained.weights[0], 2**-12)
         trained.collect_gradients()
     assert trained.weights[0].grad is None
-    assert trained.masters[0].grad is not None
-    assert torch.equal(trained.masters[0].grad, torch.full_like(trained.masters[0], 3 * (1 + 2**-12)))
+    assert trained.master_weights[0].grad is not None
+    assert torch.equal(trained.master_weights[0].grad, torch.full_like(trained.master_weights[0], 3 * (1 + 2**-12)))
 
 
 @pytest.mark.parametrize("stored", [torch.float32, torch.bfloat16])
@@ -190,6 +190,6 @@ def test_adapters_name_the_policy_that_they_adapt(tmp_path: Path) -> None:
 
 def test_an_untrained_policy_is_saved_as_it_was(tmp_path: Path) -> None:
     policy = tiny_policy(tmp_path / "tiny", tied=False)
-    trained = load_trainable(policy, TrainingSettings(lora=LoraSettings(rank=2)))
+    trained = load_train_state(policy, TrainingSettings(lora=LoraSettings(rank=2)))
     save_policy(trained, load_tokenizer(policy), tmp_path / "out")
     assert torch.equal(logits(load_model(tmp_path / "out", "float32")), logits(load_model(policy, "float32")))

@@ -17,9 +17,9 @@ from mcts_dpo.training import TrainingSettings
 from mcts_dpo.training.attention import flex
 from mcts_dpo.training.attention import tree as attention
 from mcts_dpo.training.attention.tree import dense_attention, flex_attention
-from mcts_dpo.training.checkpoints import make_trainable
+from mcts_dpo.training.checkpoints import make_train_state
 from mcts_dpo.training.logprobs import check_packable
-from mcts_dpo.training.tasks import PolicyTask
+from mcts_dpo.training.tasks import PolicyTrainingTask
 from tests.training.attention.test_flex import tree_of
 from tests.training.test_exactness import SHAPE, flat_gradient, naive_loss, tree_pairs
 from tests.training.world import tiny_model
@@ -62,18 +62,18 @@ def test_the_gradient_on_a_gpu_equals_that_of_one_sequence_at_a_time(window: int
     shape = {**SHAPE, "hidden_size": 4 * width, "head_dim": width, "initializer_range": 0.1}
     torch.manual_seed(0)
     model: Any = MistralForCausalLM(MistralConfig(**shape, sliding_window=window)).eval()
-    lessons = tree_pairs()
-    torch.autograd.backward(naive_loss(model.double(), model, lessons, settings))
+    training_data = tree_pairs()
+    torch.autograd.backward(naive_loss(model.double(), model, training_data, settings))
     expected = flat_gradient(model)
     model = model.float().cuda()
     check_packable(model, torch.tensor([[3, 4, 5]], device="cuda"))
-    task = PolicyTask(lessons, settings, torch.device("cuda"))
+    task = PolicyTrainingTask(training_data, settings, torch.device("cuda"))
     update = np.arange(task.rows)
     with torch.no_grad():
         which, values, _ = task.reference(model, rows=update)
     reference = torch.zeros(task.sequences, device="cuda").index_copy(0, which, values)
     for one in task.passes(update, 60):
-        torch.autograd.backward(task.share(model, rows=one, update=update, reference=reference).loss)
+        torch.autograd.backward(task.micro_batch_loss(model, rows=one, update=update, reference=reference).loss)
     found = flat_gradient(model).double().cpu()
     assert (found - expected).norm() / expected.norm() < 1e-4
 
@@ -83,16 +83,16 @@ def test_a_step_stays_on_its_device(objective: Any) -> None:
     """On "meta", whose tensors have no contents: an operation that mixed it with the CPU, or looked at a number before
     the step is done, raises."""
     settings = TrainingSettings(objective=objective)
-    lessons, device = tree_pairs(), torch.device("meta")
-    trained = make_trainable(tiny_model().to(device), torch.float32, settings)
-    task = PolicyTask(lessons, settings, device)
+    training_data, device = tree_pairs(), torch.device("meta")
+    trained = make_train_state(tiny_model().to(device), torch.float32, settings)
+    task = PolicyTrainingTask(training_data, settings, device)
     rows = np.arange(task.rows)
     which, values, _ = trained.call(partial(task.reference, rows=rows))
     reference = torch.zeros(task.sequences, device=device).index_copy(0, which, values.detach())
-    share = trained.call(partial(task.share, rows=rows, update=rows, reference=reference))
-    torch.autograd.backward(share.loss)
+    part = trained.call(partial(task.micro_batch_loss, rows=rows, update=rows, reference=reference))
+    torch.autograd.backward(part.loss)
     trained.collect_gradients()
-    assert {one.device for one in (share.loss, share.figures, values)} == {device}
-    assert all(master.grad is not None for master in trained.masters)
+    assert {one.device for one in (part.loss, part.figures, values)} == {device}
+    assert all(master.grad is not None for master in trained.master_weights)
     with pytest.raises(RuntimeError, match="device"):
-        _ = share.figures + torch.ones(len(share.figures))
+        _ = part.figures + torch.ones(len(part.figures))

@@ -18,10 +18,10 @@ from mcts_dpo.common.errors import InputError
 from mcts_dpo.training import TrainingSettings, logprobs
 from mcts_dpo.training.attention import tree as attention
 from mcts_dpo.training.data.batches import Sequences, sequences
-from mcts_dpo.training.data.collate import Lessons
+from mcts_dpo.training.data.collate import TrainingData
 from mcts_dpo.training.data.packing import Packed, pack
 from mcts_dpo.training.logprobs import check_packable, score
-from mcts_dpo.training.tasks import PolicyTask
+from mcts_dpo.training.tasks import PolicyTrainingTask
 from tests.training.world import VOCABULARY, tiny_model
 
 SHAPE = {
@@ -70,7 +70,7 @@ def small_tiles(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(attention, "BLOCK", 8)
 
 
-def tree_pairs(seed: int = 0, trees: int = 2, depth: int = 4, children: int = 3) -> Lessons:
+def tree_pairs(seed: int = 0, trees: int = 2, depth: int = 4, children: int = 3) -> TrainingData:
     """All pairs of siblings along the first child, with weights, smoothing, margins, and observations in between."""
     rng = np.random.default_rng(seed)
 
@@ -97,8 +97,8 @@ def tree_pairs(seed: int = 0, trees: int = 2, depth: int = 4, children: int = 3)
     weight = rng.uniform(0.3, 2, rows)
     imitation = np.stack([weight, np.zeros(rows)], axis=1).ravel()
     data = sequences(parts, np.array(scored_from), np.array(step_from), imitation, 2, np.array(unscored))
-    of_row = {"smoothing": rng.uniform(0, 0.4, rows), "margin": rng.uniform(0.1, 2, rows)}
-    return Lessons(data, weight, of_row, {"start": np.zeros(len(data))}, "digest", "pairs")
+    row_columns = {"smoothing": rng.uniform(0, 0.4, rows), "margin": rng.uniform(0.1, 2, rows)}
+    return TrainingData(data, weight, row_columns, {"start": np.zeros(len(data))}, "digest", "pairs")
 
 
 def alone(model: Any, data: Sequences) -> tuple[list[Tensor], Tensor]:
@@ -115,19 +115,19 @@ def alone(model: Any, data: Sequences) -> tuple[list[Tensor], Tensor]:
     return tokens, torch.stack(steps)
 
 
-def naive_loss(model: Any, before: Any, lessons: Lessons, settings: TrainingSettings) -> Tensor:
+def naive_loss(model: Any, before: Any, training_data: TrainingData, settings: TrainingSettings) -> Tensor:
     """NLL and preference loss as algorithm.md has them, from sequences alone."""
-    data = lessons.sequences
+    data = training_data.sequences
     tokens, steps = alone(model, data)
     with torch.no_grad():
         _, reference = alone(before, data)
     h = settings.objective.beta * (steps - reference).view(-1, 2) @ torch.tensor([1.0, -1.0], dtype=steps.dtype)
-    columns = {name: torch.from_numpy(values).to(h.dtype) for name, values in lessons.of_row.items()}
+    columns = {name: torch.from_numpy(values).to(h.dtype) for name, values in training_data.row_columns.items()}
     if settings.objective.kind == "odpo":
         losses = -torch.sigmoid(h - columns["margin"]).log()
     else:
         losses = -(1 - columns["smoothing"]) * torch.sigmoid(h).log() - columns["smoothing"] * torch.sigmoid(-h).log()
-    weight = torch.from_numpy(lessons.weight).to(h.dtype)
+    weight = torch.from_numpy(training_data.weight).to(h.dtype)
     imitated = torch.stack([one.sum() for one in tokens[::2]])
     counts = torch.tensor([float(len(one)) for one in tokens[::2]], dtype=h.dtype)
     nll = -(weight @ imitated) / (weight @ counts)
@@ -151,11 +151,11 @@ def test_the_gradient_equals_that_of_one_sequence_at_a_time(
     with torch.no_grad():
         for one in before.parameters():
             one += 0.05 * torch.randn(one.shape, dtype=dtype, generator=torch.Generator().manual_seed(one.numel()))
-    lessons = tree_pairs()
+    training_data = tree_pairs()
     check_packable(model, torch.tensor([[3, 4, 5]]))
-    torch.autograd.backward(naive_loss(model, before, lessons, settings))
+    torch.autograd.backward(naive_loss(model, before, training_data, settings))
     expected = flat_gradient(model)
-    task = PolicyTask(lessons, settings, torch.device("cpu"))
+    task = PolicyTrainingTask(training_data, settings, torch.device("cpu"))
     update = np.arange(task.rows)
     # One pack, and trees cut between their sibling groups.
     for budget in (4096, 40):
@@ -167,7 +167,7 @@ def test_the_gradient_equals_that_of_one_sequence_at_a_time(
                 which, values, _ = task.reference(before, rows=one)
             reference[which] = values
         for one in passes:
-            torch.autograd.backward(task.share(model, rows=one, update=update, reference=reference).loss)
+            torch.autograd.backward(task.micro_batch_loss(model, rows=one, update=update, reference=reference).loss)
         found = flat_gradient(model)
         assert (found - expected).norm() / expected.norm() < bound
 

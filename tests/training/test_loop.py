@@ -32,7 +32,7 @@ def policy(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tiny_policy(tmp_path_factory.mktemp("policy") / "tiny")
 
 
-def lesson_rows(n: int = 24) -> list[Any]:
+def training_rows(n: int = 24) -> list[Any]:
     """After any prompt, the step `5 6` is right and `5 7` is wrong."""
     return [(prompt, prefix, [5, 6], [5, 7]) for prompt, prefix, _, _ in random_rows(n, seed=3)]
 
@@ -62,12 +62,12 @@ def test_training_raises_the_chosen_and_lowers_the_rejected_step(policy: Path, t
     def watch(stage: str, done: int, total: int, **figures: float) -> None:
         seen.append((stage, done, total))
 
-    table = pairs_of(lesson_rows(), digest_of(policy))
+    table = pairs_of(training_rows(), digest_of(policy))
     table.save(tmp_path / "pairs.parquet")
     log = tmp_path / "logs" / "log.jsonl"
     summary = train(policy, tmp_path / "pairs.parquet", tmp_path / "out", LEARNING, log=log, progress=watch)
     before, after = load_model(policy, "float32"), load_model(tmp_path / "out", "float32")
-    for row in lesson_rows()[:6]:
+    for row in training_rows()[:6]:
         assert step_logprob(after, row, [5, 6]) > step_logprob(before, row, [5, 6]) + 1
         assert step_logprob(after, row, [5, 6]) > step_logprob(after, row, [5, 7])
     assert summary.last["accuracy"] > 0.95
@@ -85,7 +85,7 @@ def test_training_raises_the_chosen_and_lowers_the_rejected_step(policy: Path, t
     assert updates[0]["chosen_logprob"] == summary.first["chosen_logprob"]
     assert seen[-1] == ("train", 24, 24)
     assert {stage for stage, _, _ in seen} == {"reference", "train"}
-    reported = sum(step_logprob(before, row, [5, 6]) for row in lesson_rows()) / 24
+    reported = sum(step_logprob(before, row, [5, 6]) for row in training_rows()) / 24
     assert sum(line["chosen_logprob"] - line["chosen_displacement"] for line in updates[:3]) / 3 == pytest.approx(
         reported, abs=1e-4
     )
@@ -103,7 +103,7 @@ def test_the_first_update_starts_at_ln_2_and_zero_margin(policy: Path, tmp_path:
 
 @pytest.mark.parametrize("objective", ["rft", "step_rft"])
 def test_imitation_objectives_learn_their_targets(policy: Path, tmp_path: Path, objective: Any) -> None:
-    rows, digest = lesson_rows(), digest_of(policy)
+    rows, digest = training_rows(), digest_of(policy)
     table = solutions_of([(row[0], row[2]) for row in rows], digest) if objective == "rft" else pairs_of(rows, digest)
     settings = changed(LEARNING, {"objective": objective})
     summary = train(policy, table, tmp_path / "out", settings)
@@ -317,7 +317,7 @@ def test_preference_objectives_without_likelihood_are_watched_too(policy: Path, 
 
 
 def test_an_evaluation_is_called_and_its_figures_are_kept(policy: Path, tmp_path: Path) -> None:
-    table = pairs_of(lesson_rows(), digest_of(policy))
+    table = pairs_of(training_rows(), digest_of(policy))
     called: list[int] = []
 
     def evaluate(update: int, model: Any) -> dict[str, float]:
@@ -345,6 +345,6 @@ def test_progress_shows_what_a_person_wants_to_see(policy: Path, tmp_path: Path)
         if stage == "train":
             seen.append(figures)
 
-    train(policy, pairs_of(lesson_rows(), digest_of(policy)), tmp_path / "out", LEARNING, progress=watch)
+    train(policy, pairs_of(training_rows(), digest_of(policy)), tmp_path / "out", LEARNING, progress=watch)
     assert list(seen[0]) == ["loss", "margin", "accuracy", "chosen", "rejected", "tok/s"]
     assert all(figures["tok/s"] > 0 for figures in seen)

@@ -10,7 +10,7 @@ import torch
 from mcts_dpo.common.errors import InputError
 from mcts_dpo.training import TrainingSettings
 from mcts_dpo.training.data.batches import forward_passes, make_batch
-from mcts_dpo.training.data.collate import Lessons, load_lessons
+from mcts_dpo.training.data.collate import TrainingData, collate
 from mcts_dpo.training.logprobs import score
 from mcts_dpo.training.loss import loss_of, names, totals
 from mcts_dpo.training.objectives.kto import kto, sibling_kl
@@ -18,7 +18,7 @@ from mcts_dpo.training.objectives.lipo import lambda_loss
 from mcts_dpo.training.objectives.registry import BUILT_IN, objective_named
 from mcts_dpo.training.objectives.sibling_distillation import sibling_distillation
 from mcts_dpo.training.objectives.tree_policy_gradient import tree_policy_gradient
-from mcts_dpo.training.tasks import PolicyTask
+from mcts_dpo.training.tasks import PolicyTrainingTask
 from tests.training.world import naive_logprobs, pairs_of, random_rows, siblings_of, solutions_of, tiny_model
 
 LISTS = [name for name in BUILT_IN if objective_named(name).table == "siblings"]
@@ -39,18 +39,18 @@ def own(kind: str, **values: Any) -> dict[str, Any]:
 
 
 def update(
-    model: Any, lessons: Lessons, settings: TrainingSettings, reference: torch.Tensor | None
+    model: Any, training_data: TrainingData, settings: TrainingSettings, reference: torch.Tensor | None
 ) -> dict[str, float]:
     """One update's loss accumulated into the model's gradients, pass by pass; its figures."""
-    rows = np.arange(lessons.sequences.rows)
-    total, sums = totals(lessons, rows), torch.zeros(len(names(settings.objective)))
-    for one in forward_passes(lessons.sequences, rows, settings.data.max_batch_tokens):
-        which = lessons.sequences.of_rows(one)
-        batch = make_batch(lessons.sequences, which)
+    rows = np.arange(training_data.sequences.rows)
+    total, sums = totals(training_data, rows), torch.zeros(len(names(settings.objective)))
+    for one in forward_passes(training_data.sequences, rows, settings.data.max_batch_tokens):
+        which = training_data.sequences.of_rows(one)
+        batch = make_batch(training_data.sequences, which)
         loss, figures = loss_of(
             score(model, batch, means=objective_named(settings.objective.kind).wants_means),
             batch,
-            lessons.targets(one),
+            training_data.targets(one),
             None if reference is None else reference[torch.from_numpy(which)],
             total,
             settings.objective,
@@ -97,11 +97,11 @@ def test_step_dpo_equals_its_formula_whatever_the_forward_passes(nll_weight: flo
     )
     model = tiny_model(dtype=torch.float64)
     before = tiny_model(dtype=torch.float64, seed=1)
-    lessons = load_lessons(pairs_of(ROWS, weight=WEIGHTS, smoothing=SMOOTHING), settings.objective)
-    everything = make_batch(lessons.sequences, np.arange(len(lessons.sequences)))
+    training_data = collate(pairs_of(ROWS, weight=WEIGHTS, smoothing=SMOOTHING), settings.objective)
+    everything = make_batch(training_data.sequences, np.arange(len(training_data.sequences)))
     with torch.no_grad():
         reference = score(before, everything).steps
-    figures = update(model, lessons, settings, reference)
+    figures = update(model, training_data, settings, reference)
     found = {name: one.grad.clone() for name, one in model.named_parameters()}
     model.zero_grad()
     naive = naive_step_dpo(model, before, settings)
@@ -142,11 +142,11 @@ def test_a_pair_objective_is_its_loss_on_each_pair_by_itself(objective: str, nor
         )
     )
     model, before = tiny_model(dtype=torch.float64), tiny_model(dtype=torch.float64, seed=1)
-    lessons = load_lessons(pairs_of(ROWS, weight=WEIGHTS, smoothing=SMOOTHING, margin=GAPS), settings.objective)
-    everything = make_batch(lessons.sequences, np.arange(len(lessons.sequences)))
+    training_data = collate(pairs_of(ROWS, weight=WEIGHTS, smoothing=SMOOTHING, margin=GAPS), settings.objective)
+    everything = make_batch(training_data.sequences, np.arange(len(training_data.sequences)))
     with torch.no_grad():
         reference = score(before, everything).steps if needs_reference(objective) else None
-    figures = update(model, lessons, settings, reference)
+    figures = update(model, training_data, settings, reference)
 
     def lost(z: float) -> float:
         return float(np.logaddexp(0, -z))
@@ -196,13 +196,13 @@ def test_imitation_equals_the_label_loss_of_transformers(objective: Any) -> None
     settings = TrainingSettings(data={"max_batch_tokens": 40}, objective=objective)
     if objective == "rft":
         rows = [(prompt, [*prefix, *step]) for prompt, prefix, step, _ in ROWS]
-        lessons = load_lessons(solutions_of(rows), settings.objective)
+        training_data = collate(solutions_of(rows), settings.objective)
     else:
         rows = [([*prompt, *prefix], step) for prompt, prefix, step, _ in ROWS]
-        lessons = load_lessons(pairs_of(ROWS), settings.objective)
+        training_data = collate(pairs_of(ROWS), settings.objective)
     # The label loss of transformers is computed in float32 whatever the model, so this compares there.
     model = tiny_model()
-    figures = update(model, lessons, settings, None)
+    figures = update(model, training_data, settings, None)
     found = {name: one.grad.clone() for name, one in model.named_parameters()}
     model.zero_grad()
     expected = hugging_face_loss(model, rows)
@@ -218,16 +218,16 @@ def test_a_weight_of_two_is_as_good_as_the_row_twice() -> None:
     gradients = []
     for table in (solutions_of(rows, weight=[1, 2, 1]), solutions_of([*rows, rows[1]])):
         model = tiny_model(dtype=torch.float64)
-        update(model, load_lessons(table, settings.objective), settings, None)
+        update(model, collate(table, settings.objective), settings, None)
         gradients.append(torch.cat([one.grad.ravel() for one in model.parameters()]))
     assert (gradients[0] - gradients[1]).abs().max() < 1e-12
 
 
 def test_without_nll_only_steps_are_scored() -> None:
     table = pairs_of(ROWS)
-    lessons = load_lessons(table, TrainingSettings(objective={"nll_weight": 0.0}).objective)
-    assert (lessons.sequences.scored_from == lessons.sequences.step_from).all()
-    both = load_lessons(table, TrainingSettings().objective)
+    training_data = collate(table, TrainingSettings(objective={"nll_weight": 0.0}).objective)
+    assert (training_data.sequences.scored_from == training_data.sequences.step_from).all()
+    both = collate(table, TrainingSettings().objective)
     assert (both.sequences.scored_from[::2] == table.tokens("prompt_tokens").lengths).all()
     assert (both.sequences.scored_from[1::2] == both.sequences.step_from[1::2]).all()
 
@@ -237,10 +237,10 @@ def test_margins_that_say_nothing_or_the_contrary_are_refused(objective: str) ->
     settings = TrainingSettings(objective=objective)
     against = pairs_of(ROWS, margin=[0.0, 1.0, -1.5, 1.0, -2.0, 0.0, 0.0])
     with pytest.raises(InputError, match=r"^data\.jsonl: row 2: margin is -1.5, .* \(accepted by '...o': 0 or more\)"):
-        load_lessons(against, settings.objective, source="data.jsonl")
+        collate(against, settings.objective, source="data.jsonl")
     with pytest.raises(InputError, match=r"learns from margins, and all of them are 0 \(accepted: a field margin"):
-        load_lessons(pairs_of(ROWS, margin=[0.0] * 7), settings.objective)
-    load_lessons(pairs_of(ROWS, margin=[0.0] * 7), TrainingSettings().objective)
+        collate(pairs_of(ROWS, margin=[0.0] * 7), settings.objective)
+    collate(pairs_of(ROWS, margin=[0.0] * 7), TrainingSettings().objective)
 
 
 def test_weights_that_leave_nothing_to_learn_are_refused() -> None:
@@ -253,22 +253,22 @@ def test_weights_that_leave_nothing_to_learn_are_refused() -> None:
 def test_a_table_of_the_wrong_kind_or_without_rows_is_refused(tmp_path: Path) -> None:
     pairs, solutions = pairs_of(ROWS), solutions_of([(row[0], row[2]) for row in ROWS])
     with pytest.raises(InputError, match="'rft' learns from solutions, not pairs"):
-        load_lessons(pairs, TrainingSettings(objective="rft").objective)
+        collate(pairs, TrainingSettings(objective="rft").objective)
     with pytest.raises(InputError, match="'step_rft' learns from pairs, not solutions"):
-        load_lessons(solutions, TrainingSettings(objective="step_rft").objective)
+        collate(solutions, TrainingSettings(objective="step_rft").objective)
     pairs.take([]).save(tmp_path / "pairs.parquet")
     with pytest.raises(InputError, match=r"pairs\.parquet: no rows"):
-        load_lessons(tmp_path / "pairs.parquet", TrainingSettings().objective)
+        collate(tmp_path / "pairs.parquet", TrainingSettings().objective)
     solutions.save(tmp_path / "solutions.parquet")
     with pytest.raises(InputError, match=r"solutions\.parquet: .* 'step_dpo' learns from pairs, not solutions"):
-        load_lessons(tmp_path / "solutions.parquet", TrainingSettings().objective)
+        collate(tmp_path / "solutions.parquet", TrainingSettings().objective)
 
 
 def test_step_dpo_without_a_reference_is_a_programming_error() -> None:
     settings = TrainingSettings()
-    lessons = load_lessons(pairs_of(ROWS[:1]), settings.objective)
+    training_data = collate(pairs_of(ROWS[:1]), settings.objective)
     with pytest.raises(ValueError, match="reference"):
-        update(tiny_model(), lessons, settings, None)
+        update(tiny_model(), training_data, settings, None)
 
 
 LIST_ROWS = [
@@ -300,13 +300,15 @@ def test_every_objective_is_the_same_whatever_the_forward_passes(objective: str)
     found = []
     for budget in (1, 80, 4096):
         settings = TrainingSettings(objective=own(objective, preference_weight=0.5), data={"max_batch_tokens": budget})
-        lessons = load_lessons(table_for(objective), settings.objective)
+        training_data = collate(table_for(objective), settings.objective)
         reference = None
         if needs_reference(objective):
             with torch.no_grad():
-                reference = score(before, make_batch(lessons.sequences, np.arange(len(lessons.sequences)))).steps
+                reference = score(
+                    before, make_batch(training_data.sequences, np.arange(len(training_data.sequences)))
+                ).steps
         model = tiny_model(dtype=torch.float64)
-        figures = update(model, lessons, settings, reference)
+        figures = update(model, training_data, settings, reference)
         gradient = torch.cat([one.grad.ravel() for one in model.parameters()])
         assert gradient.isfinite().all()
         assert gradient.any()
@@ -352,10 +354,10 @@ def test_a_list_objective_is_its_loss_on_each_list_by_itself(objective: str, nor
         )
     )
     model, before = tiny_model(dtype=torch.float64), tiny_model(dtype=torch.float64, seed=1)
-    lessons = load_lessons(table_for(objective), settings.objective)
+    training_data = collate(table_for(objective), settings.objective)
     with torch.no_grad():
-        reference = score(before, make_batch(lessons.sequences, np.arange(len(lessons.sequences)))).steps
-    figures = update(model, lessons, settings, reference if needs_reference(objective) else None)
+        reference = score(before, make_batch(training_data.sequences, np.arange(len(training_data.sequences)))).steps
+    figures = update(model, training_data, settings, reference if needs_reference(objective) else None)
     found = []
     for row, (policy, start) in enumerate(zip(likelihoods(model), likelihoods(before), strict=True)):
         q, counts, value = torch.tensor([[LIST_Q[row]], [LIST_SAMPLES[row]], [shrunk(row)]], dtype=torch.float64)
@@ -392,7 +394,7 @@ def test_displacement_without_a_reference_is_measured_from_the_table() -> None:
     model = tiny_model()
     for objective in ("step_rft", "orpo", "simpo"):
         settings = TrainingSettings(objective=objective)
-        figures = update(model, load_lessons(pairs_of(ROWS), settings.objective), settings, None)
+        figures = update(model, collate(pairs_of(ROWS), settings.objective), settings, None)
         # `pairs_of` says that every chosen step was sampled at −3 nats and every rejected one at −4.
         assert figures["chosen_displacement"] == pytest.approx(figures["chosen_logprob"] + 3, rel=1e-5)
         assert figures["rejected_displacement"] == pytest.approx(figures["rejected_logprob"] + 4, rel=1e-5)
@@ -421,16 +423,16 @@ def test_a_sibling_at_its_parents_value_is_neither_desirable_nor_undesirable() -
     rows = [([5, 6], [], [[7], [8], [9]])]
     settings = TrainingSettings(objective={"kind": "kto", "nll_weight": 0.0})
     model = tiny_model(dtype=torch.float64)
-    lessons = load_lessons(siblings_of(rows, q=[[1.0, 0.0, -1.0]]), settings.objective)
-    scores = score(model, make_batch(lessons.sequences, np.arange(3)))
+    training_data = collate(siblings_of(rows, q=[[1.0, 0.0, -1.0]]), settings.objective)
+    scores = score(model, make_batch(training_data.sequences, np.arange(3)))
     steps = scores.steps.detach().requires_grad_(True)
     everything = np.arange(1)
     loss, _ = loss_of(
         type(scores)(scores.tokens.detach(), steps),
-        make_batch(lessons.sequences, np.arange(3)),
-        lessons.targets(everything),
+        make_batch(training_data.sequences, np.arange(3)),
+        training_data.targets(everything),
         scores.steps.detach(),
-        totals(lessons, everything),
+        totals(training_data, everything),
         settings.objective,
     )
     torch.autograd.backward(loss)
@@ -440,13 +442,13 @@ def test_a_sibling_at_its_parents_value_is_neither_desirable_nor_undesirable() -
 
 
 def test_only_what_was_imitated_is_scored_before_the_step() -> None:
-    lessons = load_lessons(table_for("lipo"), TrainingSettings(objective="lipo").objective)
-    first = lessons.sequences.row_offsets[:-1]
-    later = np.setdiff1d(np.arange(len(lessons.sequences)), first)
-    assert (lessons.sequences.imitation[first] == LIST_WEIGHTS).all()
-    assert not lessons.sequences.imitation[later].any()
-    assert (lessons.sequences.scored_from[later] == lessons.sequences.step_from[later]).all()
-    assert lessons.sequences.scored_from[first].tolist() == [len(prompt) for prompt, _, _ in LIST_ROWS]
+    training_data = collate(table_for("lipo"), TrainingSettings(objective="lipo").objective)
+    first = training_data.sequences.row_offsets[:-1]
+    later = np.setdiff1d(np.arange(len(training_data.sequences)), first)
+    assert (training_data.sequences.imitation[first] == LIST_WEIGHTS).all()
+    assert not training_data.sequences.imitation[later].any()
+    assert (training_data.sequences.scored_from[later] == training_data.sequences.step_from[later]).all()
+    assert training_data.sequences.scored_from[first].tolist() == [len(prompt) for prompt, _, _ in LIST_ROWS]
 
 
 @pytest.mark.parametrize("objective", ["step_dpo", "lipo", "rft"])
@@ -464,11 +466,11 @@ def test_no_loss_contains_an_observed_token(objective: Any) -> None:
         plain = pairs_of([(prompt, prefix, chosen, rejected)])
         seen = {"prefix_observed": [[1, 2]], "chosen_observed": [[1]], "rejected_observed": [[0]]}
     content = {name: plain.table.column(name).to_pylist() for name in plain.schema.names}
-    lessons = load_lessons(type(plain).from_columns(content | seen, "digest"), settings.objective)
+    training_data = collate(type(plain).from_columns(content | seen, "digest"), settings.objective)
     model, before = tiny_model(dtype=torch.float64), tiny_model(dtype=torch.float64, seed=1)
     with torch.no_grad():
-        reference = score(before, make_batch(lessons.sequences, np.arange(len(lessons.sequences)))).steps
-    figures = update(model, lessons, settings, reference if needs_reference(objective) else None)
+        reference = score(before, make_batch(training_data.sequences, np.arange(len(training_data.sequences)))).steps
+    figures = update(model, training_data, settings, reference if needs_reference(objective) else None)
     with torch.no_grad():
         solution = naive_logprobs(model, prompt, [*prefix, *chosen])[[0, 3, 5]]
         assert figures["nll"] == pytest.approx(-float(solution.mean()))
@@ -485,8 +487,8 @@ def test_packed_trees_give_every_objective_the_same_figures(objective: str) -> N
     found = []
     for packing in (True, False):
         settings = TrainingSettings(data={"packing": packing}, objective=objective)
-        lessons = load_lessons(table_for(objective), settings.objective)
-        task = PolicyTask(lessons, settings, torch.device("cpu"))
+        training_data = collate(table_for(objective), settings.objective)
+        task = PolicyTrainingTask(training_data, settings, torch.device("cpu"))
         rows, model = np.arange(task.rows), tiny_model(dtype=torch.float64)
         reference = None
         if task.needs_reference:
@@ -494,9 +496,9 @@ def test_packed_trees_give_every_objective_the_same_figures(objective: str) -> N
             with torch.no_grad():
                 where, steps, _ = task.reference(before, rows=rows)
             reference = torch.zeros(task.sequences, dtype=torch.float64).index_copy(0, where, steps)
-        share = task.share(model, rows=rows, update=rows, reference=reference)
-        torch.autograd.backward(share.loss)
+        part = task.micro_batch_loss(model, rows=rows, update=rows, reference=reference)
+        torch.autograd.backward(part.loss)
         gradient = torch.cat([one.grad.ravel() for one in model.parameters()])
-        found.append((share.figures, gradient))
+        found.append((part.figures, gradient))
     # Llama's norms round to float32 on their way, even in a float64 model.
     torch.testing.assert_close(found[0], found[1], rtol=1e-4, atol=1e-6)

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from mcts_dpo.training import TrainingSettings
-from mcts_dpo.training.metrics import Watch
+from mcts_dpo.training.metrics import MetricTracker
 
 SETTINGS = TrainingSettings(chosen_alarm=0.5)
 
@@ -16,9 +16,9 @@ def figures(fall: float) -> dict[str, float]:
 
 def test_means_and_alarms_look_at_the_last_updates_alone() -> None:
     """Means of three: 0.47 after the third and fourth, 0.67 after the fifth; of all, 0.58 after the fourth."""
-    watch, alarms = Watch(window=3), []
+    watch, alarms = MetricTracker(window=3), []
     for update, fall in enumerate([0.9, 0.3, 0.2, 0.9, 0.9, 0.9], 1):
-        watch = Watch.of(json.loads(json.dumps(watch.as_dict())))
+        watch = MetricTracker.of(json.loads(json.dumps(watch.as_dict())))
         alarms += watch.see(update, figures(fall), update == 2, SETTINGS)
     assert alarms == [watch.alarms["chosen"]]
     assert "by update 5 the chosen steps' log-probability is 0.67 nats below its start (mean of 3 updates" in alarms[0]
@@ -27,4 +27,4 @@ def test_means_and_alarms_look_at_the_last_updates_alone() -> None:
 
 
 def test_what_is_not_a_number_is_not_quietly_fine() -> None:
-    assert Watch(window=1).see(1, figures(float("nan")), False, SETTINGS) != []
+    assert MetricTracker(window=1).see(1, figures(float("nan")), False, SETTINGS) != []

@@ -20,7 +20,7 @@ from mcts_dpo.search.settings import ValueRewardSettings
 from mcts_dpo.solve import solve_question
 from mcts_dpo.toy.world import make_problems
 from mcts_dpo.training import LoraSettings, TrainingSettings, train_value
-from mcts_dpo.training.value_model import ValueTask, value_lessons
+from mcts_dpo.training.value_model import ValueTrainingTask, collate_values
 from tests.conftest import ToyWorld
 from tests.training.world import digest_of, pairs_of, random_rows, solutions_of, tiny_model, tiny_policy
 
@@ -32,7 +32,7 @@ def policy(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tiny_policy(tmp_path_factory.mktemp("policy") / "tiny")
 
 
-def lessons(policy: Path) -> Pairs:
+def training_data(policy: Path) -> Pairs:
     """A step that ends with token 5 is worth 0.8, one with token 6 -0.6, whatever came before."""
     rows = [(prompt, prefix, [*a, 5], [*b, 6]) for prompt, prefix, a, b in random_rows(32)]
     return pairs_of(rows, digest_of(policy), chosen_q=[0.8] * 32, rejected_q=[-0.6] * 32)
@@ -41,7 +41,7 @@ def lessons(policy: Path) -> Pairs:
 @pytest.mark.parametrize("lora", [None, LoraSettings(rank=4)], ids=["head alone", "with adapters"])
 def test_it_learns_q_and_what_is_saved_says_the_same(policy: Path, tmp_path: Path, lora: LoraSettings | None) -> None:
     settings = changed(HEAD, {"lora": lora, "optimiser.lr": 0.03 if lora is None else 5e-3})
-    summary = train_value(policy, lessons(policy), tmp_path / "value", settings)
+    summary = train_value(policy, training_data(policy), tmp_path / "value", settings)
     assert summary.objective == "value"
     assert summary.first["regression"] == pytest.approx((0.8**2 + 0.6**2) / 2, rel=1e-5)
     assert summary.first["accuracy"] == pytest.approx(0.5)
@@ -67,7 +67,7 @@ def test_a_pack_gives_the_loss_that_its_definition_gives(policy: Path, ranking: 
         rows, digest_of(policy), weight=[1.0, 2.0, 0.5, 1.0, 3.0, 1.0], chosen_q=rng.normal(size=6).tolist(),
         rejected_q=rng.normal(size=6).tolist(),
     )  # fmt: skip
-    known, values = value_lessons(table, "test")
+    known, values = collate_values(table, "test")
     trunk = tiny_model()
     head = torch.nn.Linear(16, 1)
     model = torch.nn.Module()
@@ -78,10 +78,12 @@ def test_a_pack_gives_the_loss_that_its_definition_gives(policy: Path, ranking: 
         settings = TrainingSettings(
             data={"packing": packing}, value={"ranking": ranking, "ranking_margin": 0.3, **weights}
         )
-        task = ValueTask(known.sequences, values, known.weight, settings, torch.device("cpu"))
+        task = ValueTrainingTask(known.sequences, values, known.weight, settings, torch.device("cpu"))
         for passes in ([np.arange(6)], [np.arange(2), np.arange(2, 6)]):
-            shares = [task.share(model, rows=rows_of, update=np.arange(6), reference=None) for rows_of in passes]
-            losses.append(torch.stack([share.figures for share in shares]).sum(0))
+            parts = [
+                task.micro_batch_loss(model, rows=rows_of, update=np.arange(6), reference=None) for rows_of in passes
+            ]
+            losses.append(torch.stack([part.figures for part in parts]).sum(0))
     expected = np.zeros(4)
     for row, (prompt, prefix, chosen, rejected) in enumerate(rows):
         v = []
@@ -151,7 +153,7 @@ _SIDES = ("chosen_tokens", "rejected_tokens")
 
 def test_bad_input_is_one_line(policy: Path, tmp_path: Path) -> None:
     quick = changed(HEAD, {"data.epochs": 1})
-    train_value(policy, lessons(policy), tmp_path / "value", quick)
+    train_value(policy, training_data(policy), tmp_path / "value", quick)
     about = json.loads((tmp_path / "value" / "value.json").read_text())
     (tmp_path / "bare").mkdir()
     with pytest.raises(InputError, match=r"value\.json: no such file"):

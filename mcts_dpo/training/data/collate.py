@@ -1,6 +1,6 @@
 """What each objective learns from: rows of the data set as scored sequences, with what is known of each.
 
-In: `Pairs`, `Siblings` or `Solutions`. Out: `Lessons`, and for one forward pass `Targets`. Knows no loss and no model.
+In: `Pairs`, `Siblings` or `Solutions`. Out: `TrainingData`, and for one forward pass `Targets`.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from torch import Tensor
 
 from mcts_dpo.common.errors import InputError
 from mcts_dpo.preferences.dataset import Pairs, Siblings, Solutions
-from mcts_dpo.preferences.typed_table import Columns, Ragged
+from mcts_dpo.preferences.typed_table import JaggedArray, TypedTable
 from mcts_dpo.training.data.batches import Sequences, sequences
 from mcts_dpo.training.objectives.base import LossSettings, ObjectiveSettings
 from mcts_dpo.training.objectives.registry import objective_named
@@ -37,14 +37,14 @@ def table_of(objective: str) -> type[Pairs] | type[Siblings] | type[Solutions]:
 
 
 @dataclass(frozen=True, slots=True)
-class Lessons:
+class TrainingData:
     """Rows to learn from: pairs, solutions or lists of siblings.
 
     sequences: what is scored: of a pair the chosen sequence, then the rejected; of a list its siblings, best first.
     weight:    [rows] float64 > 0, a row's share in every mean.
-    of_row:    by name, [rows] float64: "smoothing" in [0, 0.5) and "margin" (the gap in Q) of a pair.
-    of_step:   by name, [sequences] float64: "start", the step's log-probability under the policy that sampled it (pairs
-               and lists; left out where the table does not know it: then the trainer measures it); "value" (Q'),
+    row_columns: by name, [rows] float64: "smoothing" in [0, 0.5) and "margin" (the gap in Q) of a pair.
+    step_columns: by name, [sequences] float64: "start", the step's log-probability under the policy that sampled it, of
+               pairs and lists (absent if the table does not have it; then the trainer measures it); "value" (Q'),
                "advantage" (Q − V of the parent) and "count" (samples ≥ 1) of a sibling.
     tokenizer: digest of the tokenizer that the ids belong to.
     source:    the file or kind of table, for messages.
@@ -52,8 +52,8 @@ class Lessons:
 
     sequences: Sequences
     weight: NDArray[np.float64]
-    of_row: Mapping[str, NDArray[np.float64]]
-    of_step: Mapping[str, NDArray[np.float64]]
+    row_columns: Mapping[str, NDArray[np.float64]]
+    step_columns: Mapping[str, NDArray[np.float64]]
     tokenizer: str
     source: str
 
@@ -75,8 +75,8 @@ class Lessons:
             present=tensor(present),
             last=tensor(first + sizes - 1),
             lengths=tensor(data.step_tokens(which)),
-            of_row={name: tensor(column[rows]) for name, column in self.of_row.items()},
-            of_step={name: tensor(column[which]) for name, column in self.of_step.items()},
+            row_columns={name: tensor(column[rows]) for name, column in self.row_columns.items()},
+            step_columns={name: tensor(column[which]) for name, column in self.step_columns.items()},
         )
 
 
@@ -89,7 +89,7 @@ class Targets:
     present: [R, width] bool: which of the places are real.
     last:    [R] int64 in [0, B): each row's last sequence: a pair's rejected step, a list's worst.
     lengths: [B] int64, scored tokens of each step.
-    of_row, of_step: [R] and [B] float64 columns by name; see `Lessons`.
+    row_columns, step_columns: [R] and [B] float64 columns by name; see `TrainingData`.
     """
 
     weight: Tensor
@@ -97,8 +97,8 @@ class Targets:
     present: Tensor
     last: Tensor
     lengths: Tensor
-    of_row: Mapping[str, Tensor]
-    of_step: Mapping[str, Tensor]
+    row_columns: Mapping[str, Tensor]
+    step_columns: Mapping[str, Tensor]
 
     @property
     def first(self) -> Tensor:
@@ -106,15 +106,15 @@ class Targets:
         return self.places[:, 0]
 
 
-def load_lessons(data: Path | Table, settings: ObjectiveSettings, *, source: str | None = None) -> Lessons:
+def collate(data: Path | Table, settings: ObjectiveSettings, *, source: str | None = None) -> TrainingData:
     """The rows of a table (or of its file) as the objective learns from them.
 
     source: what messages call the table (None: its file, or its kind). Raises InputError for a file that is not the
     objective's kind of table, for a table without rows, and for margins that an objective on margins cannot use.
     """
     wanted = table_of(settings.kind)
-    source = source or (data.what if isinstance(data, Columns) else str(data))
-    table = data if isinstance(data, Columns) else load_any(Path(data), wanted)
+    source = source or (data.what if isinstance(data, TypedTable) else str(data))
+    table = data if isinstance(data, TypedTable) else load_any(Path(data), wanted)
     if not isinstance(table, wanted):
         what = f"{settings.kind!r} learns from {wanted.what}, not {table.what}"
         raise InputError(f"{source}: training.objective: {what}")
@@ -140,16 +140,16 @@ def load_any(path: Path, wanted: type[Pairs] | type[Siblings] | type[Solutions])
         raise
 
 
-def _solutions(table: Solutions, source: str) -> Lessons:
+def _solutions(table: Solutions, source: str) -> TrainingData:
     prompt, completion = table.tokens("prompt_tokens"), table.tokens("completion_tokens")
     parts = [(prompt[row], completion[row]) for row in range(len(table))]
     weight = table.numbers("weight")
     unscored = _unscored(prompt, [table.observed("completion")])
     scored = sequences(parts, prompt.lengths, prompt.lengths, weight, unscored=unscored)
-    return Lessons(scored, weight, {}, {}, table.tokenizer, source)
+    return TrainingData(scored, weight, {}, {}, table.tokenizer, source)
 
 
-def _pairs(table: Pairs, settings: ObjectiveSettings, source: str) -> Lessons:
+def _pairs(table: Pairs, settings: ObjectiveSettings, source: str) -> TrainingData:
     prompt, prefix = table.tokens("prompt_tokens"), table.tokens("prefix_tokens")
     chosen, rejected = table.tokens("chosen_tokens"), table.tokens("rejected_tokens")
     weight, margin = table.numbers("weight"), table.numbers("margin")
@@ -161,7 +161,7 @@ def _pairs(table: Pairs, settings: ObjectiveSettings, source: str) -> Lessons:
     scored_from = _scored_from(np.repeat(prompt.lengths, 2), step_from, imitation, settings)
     unscored = _unscored(prompt, *([table.observed("prefix"), table.observed(step)] for step in ("chosen", "rejected")))
     start = np.stack([table.numbers("chosen_logprob"), table.numbers("rejected_logprob")], axis=1).ravel()
-    return Lessons(
+    return TrainingData(
         sequences(parts, scored_from, step_from, imitation, per_row=2, unscored=unscored),
         weight,
         {"smoothing": table.numbers("smoothing"), "margin": margin},
@@ -183,14 +183,14 @@ def _check_margins(margin: NDArray[np.float64], settings: ObjectiveSettings, sou
         )
 
 
-def _lists(table: Siblings, settings: ObjectiveSettings, source: str) -> Lessons:
+def _lists(table: Siblings, settings: ObjectiveSettings, source: str) -> TrainingData:
     prompt, prefix, step = (table.tokens(f"{name}_tokens") for name in ("prompt", "prefix", "step"))
     parts = [(prompt[row], prefix[row], step[row]) for row in range(len(table))]
     step_from = prompt.lengths + prefix.lengths
     best = table.numbers("rank") == 0
     imitation = np.where(best, table.numbers("weight"), 0.0)
     scored_from = _scored_from(prompt.lengths, step_from, imitation, settings)
-    of_step = {
+    step_columns = {
         "start": table.numbers("logprob"),
         "value": table.numbers("value"),
         "advantage": table.numbers("q") - table.numbers("parent_value"),
@@ -198,10 +198,10 @@ def _lists(table: Siblings, settings: ObjectiveSettings, source: str) -> Lessons
     }
     unscored = _unscored(prompt, [table.observed("prefix"), table.observed("step")])
     scored = sequences(parts, scored_from, step_from, imitation, per_row=np.diff(table.offsets), unscored=unscored)
-    return Lessons(scored, table.numbers("weight")[best], {}, of_step, table.tokenizer, source)
+    return TrainingData(scored, table.numbers("weight")[best], {}, step_columns, table.tokenizer, source)
 
 
-def _unscored(prompt: Ragged, *sequences_of_row: list[list[NDArray[np.bool_]]]) -> NDArray[np.bool_] | None:
+def _unscored(prompt: JaggedArray, *sequences_of_row: list[list[NDArray[np.bool_]]]) -> NDArray[np.bool_] | None:
     """[T] bool, all sequences' observed tokens one after the other; None where nothing is observed.
 
     sequences_of_row: for each sequence of a row, its parts after the prompt, and of each part one mask per row.

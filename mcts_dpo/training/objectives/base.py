@@ -118,11 +118,11 @@ class Steps:
 
     def row(self, name: str) -> Tensor:
         """[R], a column of the rows in the policy's dtype: "smoothing" or "margin" of pairs."""
-        return self.targets.of_row[name].to(self.policy.dtype)
+        return self.targets.row_columns[name].to(self.policy.dtype)
 
     def siblings(self, name: str) -> Tensor:
         """[R, width], a column of the steps in the policy's dtype: "value", "advantage" or "count" of siblings."""
-        return self.targets.of_step[name].to(self.policy.dtype)[self.targets.places]
+        return self.targets.step_columns[name].to(self.policy.dtype)[self.targets.places]
 
 
 @dataclass(frozen=True, slots=True)
