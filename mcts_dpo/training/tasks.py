@@ -45,8 +45,8 @@ class MicroBatchLoss(NamedTuple):
 class TrainingTask(Protocol):
     """What the loop needs of a policy, a value model or another model that is trained.
 
-    `micro_batch_loss` gets the numbers that `reference` returned for the model at its start, if the task needs them: one
-    per sequence, NaN for those that no update sees.
+    `micro_batch_loss` gets the numbers that `reference` returned for the model at its start, if the task needs them:
+    one per sequence, NaN for those that no update sees.
     """
 
     @property
@@ -121,7 +121,7 @@ class PolicyTrainingTask:
 
     @property
     def needs_reference(self) -> bool:
-        """Whether the loss compares with the policy at its start, or the table lacks the steps' log-probabilities there."""
+        """Whether the loss, or a figure that the table does not hold, compares with the policy at its start."""
         return self._objective.needs_reference or self._start_unknown
 
     @property
