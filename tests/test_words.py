@@ -1,0 +1,70 @@
+"""One concept, one name: the words that the first edition used for its own ideas appear nowhere any more.
+
+`python -m tests.test_words` prints each place that holds one, with the word that replaces it.
+"""
+
+from __future__ import annotations
+
+import re
+import subprocess
+from collections.abc import Iterator
+
+from tests.conftest import ROOT
+
+RETIRED = {
+    # A retired word, as a regular expression, and what to write instead. A word counts in any case, alone and between
+    # the underscores of a name; "(?-i:…)" marks a name of a class.
+    r"desks?|(?-i:Desk\w*)": "RequestTracker",
+    r"lasting|(?-i:LastingEngine)": "retry, RetryingEngine",
+    r"signs? of life": "health check",
+    r"suspects?": "quarantined requests",
+    r"dialogues?": "strategy coroutine",
+    r"(?-i:SharedEngine|Attempt|SolvedQuestion|TreeAnswer)": "OnlineSolver, Solution",
+    r"lessons?|(?-i:Lessons)": "TrainingData, training sequences",
+    r"masters|master_of": "fp32 master weights",
+    r"(?-i:ALONE)": "SINGLE_PROCESS",
+    r"(?-i:Trainable|Unfinished|_Bench|Ragged)": "TrainState, CheckpointManager, StageRunner, JaggedArray",
+    r"of_row|of_step": "row_columns, step_columns",
+    r"flying": "in flight",
+    r"resting": "draining",
+    r"promised": "reserved",
+    r"lanes?": "SIMD width",
+    r"company": "batch composition",
+    r"waves": "synchronous",
+    r"givers?": "user",
+    r"mend(?:s|ed|ing)?": "fix",
+    r"in (?:its|their|his|her) stead": "instead",
+    r"st(?:and|ands|ood|anding) beside": "is next to",
+    r"go(?:es|ing|ne)? on|went on": "continue",
+    r"dials?": "setting, budget",
+    r"somebody else's": "another project's",
+}
+ALLOWED = {
+    # Where a retired word may stand, and why.
+    "tests/test_words.py": "the table itself",
+    "CHANGELOG.md": "says what was renamed to what",
+}
+PHRASES = {
+    # Lines that may hold a retired word, and why.
+    r"waves.*(?:synchronous|schedule)|(?:synchronous|schedule).*waves": "the message for a renamed value of a setting",
+    r"tests/verifiers/": "texts of models, which say what they like",
+}
+
+
+def offenders() -> Iterator[str]:
+    """Each line of the repository's text that holds a retired word: place, word, replacement, line."""
+    words = {re.compile(rf"(?<![A-Za-z])(?:{word})(?![A-Za-z])", re.I): new for word, new in RETIRED.items()}
+    known = re.compile("|".join(PHRASES))
+    listed = ["git", "ls-files", "*.py", "*.md", "*.yaml", "*.toml", "*.js", "*.html", "Makefile"]
+    for name in subprocess.run(listed, cwd=ROOT, capture_output=True, text=True, check=True).stdout.split():
+        if name in ALLOWED or not (ROOT / name).is_file():
+            continue
+        for number, line in enumerate((ROOT / name).read_text(encoding="utf-8").splitlines(), 1):
+            for word, new in words.items():
+                found = word.search(line)
+                if found and not known.search(f"{name}: {line}"):
+                    yield f"{name}:{number}: {found.group()!r} (write: {new}): {line.strip()[:100]}"
+
+
+if __name__ == "__main__":
+    print(*offenders(), sep="\n")
