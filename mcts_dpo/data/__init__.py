@@ -1,13 +1,13 @@
 r"""Problems with reference answers, from files or the Hugging Face hub.
 
-In: a path (.jsonl, .json, .csv, .parquet, each but the last also .gz; or a folder of such files) or the
-name of a data set on the hub, in the layout of GSM8K, MATH, MAWPS, ARC, or any columns. Out: a list of
-`Problem`. Also here: which reference answers cannot be read, and which training problems are test problems. Knows no
-models, prompts or tokens.
+In: a path or the name of a data set on the hub. A path is a file (.jsonl, .json, .csv, each also with .gz, or .parquet)
+or a folder of such files. `formats/` has one reader per layout: GSM8K, MATH, MAWPS, multiple choice, plain columns.
+Out: a list of `Problem`. `checks` finds reference answers that cannot be read, and training problems that are also test
+problems.
 
-A reference answer is text: numbers as their shortest decimal, a list of one as its item, a list of several (and several
-boxes in a MATH solution) as one answer of several parts, "part, part". Null, NaN and an empty list
-are no answer. Anything else is refused by name.
+A reference answer is text. A number becomes its shortest decimal. A list of one becomes its item. A list of several, or
+several boxes in a MATH solution, becomes one answer of several parts: "part, part". Null, NaN and an empty list are no
+answer. Anything else is refused by name.
 """
 
 from mcts_dpo.data.checks import overlap, require_answers, unparsable_answers, without_any_answer

@@ -11,12 +11,14 @@ from mcts_dpo.common.errors import InputError
 from mcts_dpo.common.files import shown
 
 _PLAIN_DIGITS = 20
-"""Up to so many digits before or after its point a number is written without an exponent."""
+"""A number with more digits than this before or after its point is written with an exponent."""
 
 
 def answer_text(value: Any, where: str) -> str | None:
-    """A cell as a reference answer: None for none (null, NaN, an empty list), text as it is without the space around
-    it, numbers as their shortest decimal, a list of one as its item, of several as "part, part".
+    """The text of a reference answer that a cell holds; None for null, NaN and an empty list.
+
+    Text loses the space around it. A number becomes its shortest decimal, a list of one its item, a list of several
+    "part, part". where: the place, for messages.
 
     Raises InputError, naming the place, for anything else: objects, bytes, infinity, lists of lists, lists with gaps.
     """
@@ -51,7 +53,7 @@ def scalar_text(value: Any, where: str, what: str) -> str | None:
 
 
 def _not_a_number(value: Any) -> bool:
-    """Whether a value is NaN, or the absent date that is unequal to itself, too."""
+    """Whether a value is unequal to itself: NaN, or pandas' absent date."""
     return not isinstance(value, str | bytes | list | dict) and bool(value != value)
 
 

@@ -1,4 +1,4 @@
-"""Checks of problem sets: reference answers that cannot be read, training problems that are test problems."""
+"""Checks of problem sets: which reference answers cannot be read, and which training problems are test problems."""
 
 from __future__ import annotations
 
@@ -14,20 +14,17 @@ from verifiers import get_verifier, verify
 
 
 def unparsable_answers(problems: Iterable[Problem]) -> list[Problem]:
-    """The problems whose reference answer cannot be read, so that no solution of theirs is likely to be right.
+    """The problems whose reference answer cannot be read. No solution of such a problem is likely to count as right.
 
-    That is: empty, without a letter or digit, with braces that do not match, or unequal to itself for `verify`;
-    of a multiple-choice problem, no letter of a choice. They are kept by `load_problems`; callers count and report
-    them. Problems without any reference answer (None) are not among them.
+    An answer cannot be read if it is empty, has no letter or digit, has braces that do not match, or is unequal to
+    itself for `verify`. For multiple choice: if it is not the letter of a choice. `load_problems` keeps these problems;
+    callers count and report them. Problems without a reference answer (None) are not included.
     """
     return [problem for problem in problems if problem.answer is not None and not _readable(problem, problem.answer)]
 
 
 def without_any_answer(problems: Sequence[Problem]) -> str | None:
-    """What is to be said of problems none of which has a reference answer that can be read; None where one has.
-
-    Stops at the first that has one.
-    """
+    """A warning for a set in which no problem has a readable reference answer; None if at least one has."""
     if any(problem.answer is not None and _readable(problem, problem.answer) for problem in problems):
         return None
     missing = sum(problem.answer is None for problem in problems)
@@ -38,7 +35,7 @@ def without_any_answer(problems: Sequence[Problem]) -> str | None:
 
 
 def require_answers(problems: Sequence[Problem], source: str) -> None:
-    """Raise InputError unless every problem has a reference answer, without which no policy can be measured on it."""
+    """Raise InputError unless every problem has a reference answer. Accuracy cannot be measured without one."""
     without = next((problem.id for problem in problems if problem.answer is None), None)
     if without is not None:
         what = without_any_answer(problems) or f"the problem {without} has no reference answer"
@@ -50,7 +47,7 @@ def _readable(problem: Problem, answer: str) -> bool:
         return bool(get_verifier(problem.verifier)(answer, answer))
     if problem.choices:
         return answer != "" and answer in ascii_uppercase[: len(problem.choices)]
-    # Equal texts are equal answers to `verify`, whether or not they mean anything: hence the first two.
+    # `verify` calls equal texts equal even if they mean nothing. The first two conditions catch those.
     return any(map(str.isalnum, answer)) and _balanced(answer) and bool(verify(answer, answer))
 
 
@@ -67,10 +64,10 @@ def _balanced(text: str) -> bool:
 def overlap(train: Iterable[Problem], test: Iterable[Problem], ngram: int | None = None) -> list[tuple[str, str]]:
     """Pairs (training id, test id) of problems that ask the same: a check for contamination.
 
-    Two problems ask the same if their questions (with their choices) are equal after case folding and
-    without white space and punctuation that carries no mathematics. With `ngram` also if they share that
-    many consecutive words (13 in Brown et al. 2020, *Language Models are Few-Shot Learners*, appendix C;
-    boilerplate in a data set then counts as overlap). In the order of `train`, then of `test`.
+    Two problems ask the same if their questions and choices are equal after case folding, and after white space and
+    punctuation without mathematical meaning are removed. With `ngram`, they also ask the same if they share that many
+    consecutive words. Source: 13 words in Brown et al. 2020 (arXiv 2005.14165), appendix C. Text that a data set
+    repeats in every question then counts as overlap. The pairs are in the order of `train`, then of `test`.
     """
 
     def keys(problem: Problem) -> set[str]:
@@ -94,6 +91,6 @@ def _words(problem: Problem) -> list[str]:
     text = unicodedata.normalize("NFKC", " ".join([problem.question, *problem.choices])).casefold()
     text = re.sub(r"(?<=\d),(?=\d{3}\b)", "", text)  # 1,000 is 1000
     text = re.sub(r"['’`]", "", text)
-    # A point between digits and the signs of mathematics tell questions apart: 3.5 from 35, a - b from a + b.
+    # Decimal points and mathematical signs stay: they tell 3.5 from 35, and a - b from a + b.
     text = re.sub(r"(?<!\d)\.|\.(?!\d)|[,;:?!\"“”‘—–…]", " ", text)
     return text.split()

@@ -1,9 +1,9 @@
-"""Multiple choice: the texts of the choices from whatever a row has them in, and the right one's letter.
+"""Multiple choice: reads the texts of the choices from a row, and finds the letter of the right choice.
 
-Choices come as {text: [...], label: [...]}, {A: ..., B: ...}, a list of texts or of {text, label}, JSON of one of
-these, or in columns of their own (A, B, C, …; option_a, …; choice1, …). The right one comes as a label, a letter
-("b", "(B)", "B. fire"), a text, or a place, counted from 0 or 1. What names no choice stays as it is, so that
-`unparsable_answers` reports it; a place that is not there is refused.
+Choices are {text: [...], label: [...]}, {A: ..., B: ...}, a list of texts or of {text, label}, JSON of one of these,
+or columns of their own (A, B, C, …; option_a, …; choice1, …). The right choice is given by its label, its letter ("b",
+"(B)", "B. fire"), its text, or its number, counted from 0 or 1. An answer that names no choice stays as it is, and
+`unparsable_answers` reports it. A number without a choice is refused.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _WHOLE = re.compile(r"[+-]?\d+(?:\.0+)?")
 
 @dataclass(frozen=True, slots=True)
 class Choices:
-    """The texts in the order of the letters A, B, …, and how the data set labels them (empty: not at all)."""
+    """The texts in the order of the letters A, B, …, and the data set's labels for them (empty: it has none)."""
 
     texts: tuple[str, ...] = ()
     labels: tuple[str, ...] = ()
@@ -50,7 +50,7 @@ def choice_columns(names: Iterable[str], least: int = 3) -> list[str]:
 
 
 def of_columns(values: Sequence[Any], where: str) -> Choices:
-    """Choices from a row's own columns for them; empty ones at the end are not there."""
+    """Choices from columns that hold one choice each. Empty columns at the end hold no choice."""
     texts = [scalar_text(value, where, "choice") or "" for value in values]
     while texts and not texts[-1]:
         texts.pop()
@@ -58,9 +58,9 @@ def of_columns(values: Sequence[Any], where: str) -> Choices:
 
 
 def of_value(value: Any, where: str) -> Choices:
-    """Choices from one cell; none for null and for what is empty.
+    """Choices from one cell that holds all of them. A null or empty cell has none.
 
-    Raises InputError, naming the place, for what is in no known form, and for fewer than 2 or more than 26.
+    Raises InputError, naming the place, for an unknown form, and for fewer than 2 or more than 26 choices.
     """
     if isinstance(value, str):
         try:
@@ -110,7 +110,7 @@ def _checked(texts: Sequence[str], labels: Sequence[str], where: str, value: Any
         raise _refusal(value, where)
     own = [_OWN_LABEL.fullmatch(text) for text in texts]
     if all(found and found.group(1).upper() == letter for found, letter in zip(own, ascii_uppercase, strict=False)):
-        texts = [found.group(2).strip() for found in own if found]  # "A) 21" among choices that are lettered anyway
+        texts = [found.group(2).strip() for found in own if found]  # "A) 21": its letter is known already
     return Choices(tuple(texts), tuple(labels))
 
 
@@ -119,10 +119,9 @@ def _refusal(value: Any, where: str) -> InputError:
 
 
 def letter_of(answer: Any, choices: Choices, first: int, where: str) -> str | None:
-    """The letter of the right choice; of several right ones "A, C"; what names no choice stays as it is.
+    """The letter of the right choice, or "A, C" for several. An answer that names no choice stays as it is.
 
-    first: what the first choice is called where choices are numbered, 0 or 1. Raises InputError, naming the place, for
-    a number that is the place of no choice.
+    first: the number of the first choice, 0 or 1. Raises InputError, naming the place, for a number without a choice.
     """
     if isinstance(answer, list | tuple):
         letters = [letter_of(item, choices, first, where) for item in answer]
@@ -146,7 +145,7 @@ def _named(text: str, *names: Sequence[str]) -> str | None:
 
 
 def _loosely(text: str, choices: Choices) -> str | None:
-    """The letter that a text means in spite of its case and brackets, or the text of the choice behind it."""
+    """The letter that a text means, whatever its case and brackets. The text of a choice may follow the letter."""
     letters, texts = ascii_uppercase[: len(choices.texts)], [one.casefold() for one in choices.texts]
     bare = _DECORATED.fullmatch(text)
     if bare:

@@ -1,7 +1,7 @@
-"""Data sets that the library `datasets` opens: folders, what `save_to_disk` wrote, names on the hub.
+"""Opens data sets with the library `datasets`: folders, the output of `save_to_disk`, names on the hub.
 
-In: a function that opens one. Out: what it gives, without bars and messages of the library's own. Where a file of a
-folder cannot be read, the row that is to blame is named; compressed files hold no more than a bound.
+In: a function that opens one. Out: its result, without progress bars and messages of the library. If a file of a folder
+cannot be read, the error names the row. A compressed file that is larger than a bound is refused.
 """
 
 from __future__ import annotations
@@ -18,10 +18,12 @@ Opened = TypeVar("Opened")
 
 
 def opened(load: Callable[[], Opened], folder: Path, max_mib: int) -> Opened:
-    """What `load` gives. folder: what it reads, if it is a folder at all. max_mib: see `rows.read_rows`.
+    """The result of `load`.
 
-    Raises InputError for a file of the folder that holds too much, and about the first row that cannot be read where
-    `load` fails; else what `load` raises.
+    folder: the folder that it reads; a path that is no folder is ignored. max_mib: see `rows.read_rows`.
+
+    Raises InputError for a file of the folder that is too large. If `load` fails, raises InputError for the first row
+    that cannot be read, or else the error of `load`.
     """
     files = _data_files(folder)
     for path in files:
@@ -45,7 +47,7 @@ _ABOUT = ("state.json", "dataset_dict.json", "dataset_info.json", "dataset_infos
 
 
 def _data_files(folder: Path) -> list[Path]:
-    """The files with rows in a folder; none of one that `save_to_disk` wrote, whose rows are in Arrow's format."""
+    """The files with rows in a folder. A folder that `save_to_disk` wrote has none: its rows are in Arrow's format."""
     if not folder.is_dir() or any((folder / name).exists() for name in _ABOUT[:2]):
         return []
     found = (path for path in sorted(folder.rglob("*")) if path.is_file() and path.name not in _ABOUT)

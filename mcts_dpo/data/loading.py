@@ -27,14 +27,18 @@ _HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*(?:/[A-Za-z0-9][\w.-]*)?")
 
 
 def load_problems(source: str | Path | ProblemSettings, **settings: Any) -> list[Problem]:
-    """The problems of `source`; `settings` are those of `ProblemSettings` (and override them if that is what is given).
+    """Load the problems of a file, a folder or a data set on the hub.
 
-    Ids are those of the data set (column "id" or "unique_id"), or "<stem>-<row number>" (rows count from 1, a
-    hub data set's stem is name, subset and split), the same whatever limit, offset and shuffle_seed are.
+    source:   the path or name, or all settings in one object.
+    settings: fields of `ProblemSettings`, which override those of the object.
 
-    Raises InputError, naming file and line, for: no such file or data set, a malformed line, a missing column,
-    an empty question, an answer that is no text, number or list of them, the place of a choice that is not there, an id
-    that occurs twice, no problems at all.
+    A problem's id is that of the data set (column "id" or "unique_id"), or "<stem>-<row number>". Rows count from 1.
+    The stem is the file's name without suffix, or a hub data set's name, subset and split. Ids do not depend on limit,
+    offset and shuffle_seed.
+
+    Raises InputError, naming file and line, for: no such file or data set, a malformed line, a missing column, an empty
+    question, an answer that is no text, number or list of them, the number of a choice that does not exist, an id that
+    occurs twice, no problems at all.
     """
     given = source.model_dump() if isinstance(source, ProblemSettings) else {"source": str(source)}
     chosen = load_settings(ProblemSettings, {**given, **settings})
@@ -59,8 +63,9 @@ def load_problems(source: str | Path | ProblemSettings, **settings: Any) -> list
 
 
 def save_problems(path: Path, problems: Iterable[Problem]) -> None:
-    """Write problems as JSON lines, whole or not at all; `load_problems` reads them back equal but for `source` and
-    `verifier`, which are said by whoever loads. A field that a problem lacks is left out of its line.
+    """Write problems as JSON lines, whole or not at all. A field that a problem lacks is left out of its line.
+
+    `load_problems` reads the problems back. Their `source` and `verifier` then come from the settings of that call.
     """
     with whole(path) as scratch, scratch.open("w", encoding="utf-8") as lines:
         for problem in problems:
@@ -102,8 +107,8 @@ def _of_file(path: Path, settings: ProblemSettings) -> list[Record]:
 
 
 def _hub(settings: ProblemSettings) -> tuple[list[Record], str]:
-    """Rows of a data set on the hub, or of a folder: data files, or what `save_to_disk` of `datasets` wrote."""
-    import datasets  # two seconds that files do not need
+    """Rows of a data set on the hub, or of a folder: data files, or the output of `save_to_disk` of `datasets`."""
+    import datasets  # takes two seconds, which reading a file does not need
 
     source = settings.source
     try:
@@ -117,7 +122,7 @@ def _hub(settings: ProblemSettings) -> tuple[list[Record], str]:
             data = opened(lambda: datasets.load_dataset(name, name=settings.subset), path, settings.max_mib)
     except InputError:
         raise
-    except Exception as error:  # whatever the hub, the network or a file of the folder may raise
+    except Exception as error:  # the hub, the network and the files of a folder can raise anything
         reason = " ".join(str(error).split()) or type(error).__name__
         raise InputError(f"{source}: not a file, nor a data set that can be loaded ({reason[:300]})") from None
     split = settings.split

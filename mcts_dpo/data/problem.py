@@ -15,14 +15,13 @@ class Problem:
 
     id:       unique in its set.
     question: the text, never empty.
-    answer:   the reference answer as text; of several parts "part, part"; for multiple choice its letter; "" if the
-              data set has one that could not be found (no \\boxed in a MATH solution); None if it has none, or it is
-              withheld.
-    solution: a reference solution, if there is one.
-    choices:  of a multiple-choice question, in the order of the letters A, B, C, …; otherwise empty.
-    source:   the data set, as it was asked for.
-    verifier: the name of the verifier that compares answers (`verifiers.get_verifier`); "": as mathematics, or as
-              letters where there are choices.
+    answer:   the reference answer as text: several parts as "part, part", a multiple choice as its letter. "" if the
+              answer could not be found (a MATH solution without \\boxed). None if there is none or it is withheld.
+    solution: a reference solution, or None.
+    choices:  the choices of a multiple-choice question, in the order of the letters A, B, C, …; otherwise empty.
+    source:   the data set, as the user named it.
+    verifier: the name of the verifier that compares answers (`verifiers.get_verifier`). "" compares as mathematics, or
+              as letters if there are choices.
     """
 
     id: str

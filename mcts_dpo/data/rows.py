@@ -1,7 +1,7 @@
-"""Rows of data files: JSON lines, a JSON list, CSV or Parquet, the text kinds also compressed with gzip.
+"""Reads the rows of data files: JSON lines, a JSON list, CSV or Parquet; all but Parquet also compressed with gzip.
 
-In: a path. Out: one `Record` per row, or in its place an InputError that names file and row, so that a caller may stop
-there or skip the row. Text is read line by line, never more of it than a set bound.
+In: a path. Out: one `Record` per row. For a bad row it is an InputError that names file and row, so that a caller can
+stop there or skip the row. Text is read line by line, up to a bound.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ from mcts_dpo.common.errors import InputError
 from mcts_dpo.common.files import parse_json, read_table, shown
 
 MAX_MIB = 1024
-"""How much text a compressed file may hold, in MiB, unless a setting says otherwise."""
+"""The default bound on the text in a compressed file, in MiB."""
 MAX_DEPTH = 100
-"""How deep the values of a row may be nested."""
+"""The most levels that the values of a row may be nested."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,10 +44,10 @@ _SURROGATE = re.compile("[\ud800-\udfff]")
 def read_rows(path: Path, max_mib: int = MAX_MIB) -> Iterator[Found]:
     """The rows of a file, by its suffix (`.jsonl`, `.json`, `.csv`, each also with `.gz`, or `.parquet`).
 
-    max_mib: how much text a compressed file may hold.
+    max_mib: the most text that a compressed file may hold, in MiB.
 
-    Yields an InputError for a row that cannot be read. Raises InputError for a file that cannot be read at all: it is
-    absent, of another kind, not compressed as its name says, or holds more than `max_mib`.
+    Yields an InputError for a row that cannot be read. Raises InputError for a file that cannot be read at all: it does
+    not exist, is of another kind, is not compressed as its name says, or holds more than `max_mib`.
     """
     kind = kind_of(path)
     if kind is None:
@@ -66,7 +66,7 @@ def kind_of(path: Path) -> str | None:
 
 
 def _lines(path: Path, max_mib: int) -> Iterator[tuple[int, str | InputError]]:
-    """The lines of a text file with their numbers; for one that is not UTF-8, what is wrong."""
+    """The lines of a text file with their numbers. A line that is not UTF-8 becomes an InputError."""
     packed = path.suffix.lower() == ".gz"
     if packed and path.exists():
         require_size(path, max_mib)
@@ -81,7 +81,7 @@ def _lines(path: Path, max_mib: int) -> Iterator[tuple[int, str | InputError]]:
 
 
 def require_size(path: Path, max_mib: int) -> None:
-    """Raise InputError for a compressed file that is damaged or holds more than the bound; nothing of it is kept."""
+    """Raise InputError for a compressed file that is damaged or holds more than `max_mib` MiB."""
     try:
         with gzip.open(path) as stream:
             for _ in range(max_mib):
@@ -114,7 +114,7 @@ def _json_lines(path: Path, max_mib: int) -> Iterator[Found]:
 
 
 def _objects(path: Path, lines: Iterable[tuple[int, str | InputError]]) -> Iterator[Found]:
-    """One object per line; blank lines are passed over."""
+    """One object per line. Blank lines are skipped."""
     rows = 0
     for number, line in lines:
         if isinstance(line, InputError):
@@ -126,7 +126,7 @@ def _objects(path: Path, lines: Iterable[tuple[int, str | InputError]]) -> Itera
 
 def _json(path: Path, max_mib: int) -> Iterator[Found]:
     text = _text(path, max_mib)
-    if text.lstrip().startswith("{"):  # as the hub often names them
+    if text.lstrip().startswith("{"):  # the hub often names JSON lines so
         yield from _objects(path, enumerate(text.split("\n"), 1))
         return
     data = parse_json(text, str(path), whole=True) if text.strip() else []
@@ -154,8 +154,9 @@ def _record(values: Any, where: str, number: int) -> Found:
 
 
 def require_text(values: Mapping[str, Any], where: str) -> None:
-    """Raise InputError, naming the column, for text that cannot be written down (a lone surrogate, which JSON can
-    escape) and for values nested deeper than `MAX_DEPTH`.
+    """Raise InputError, naming the column, for text with half a character, and for values nested too deep.
+
+    Half a character is a lone surrogate: JSON can escape it, but it cannot be encoded. Too deep: beyond `MAX_DEPTH`.
     """
     for column, value in values.items():
         level: list[Any] = [column, value]
@@ -178,8 +179,8 @@ def _inside(value: dict[Any, Any] | list[Any]) -> list[Any]:
 
 
 def _csv(path: Path, max_mib: int) -> Iterator[Found]:
-    """Rows by the names of the header; an empty cell is no value."""
-    csv.field_size_limit(2**31 - 1)  # Python's own limit of 128 KiB is below what solutions can be
+    """Rows by the names of the header. An empty cell has no value."""
+    csv.field_size_limit(2**31 - 1)  # solutions can be longer than Python's own limit of 128 KiB
     numbered = _csv_lines(path, max_mib)
     first = next(numbered, "")
     spaced = re.search(r",[ \t]+\S", first) is not None
@@ -199,7 +200,7 @@ def _csv(path: Path, max_mib: int) -> Iterator[Found]:
                 yield InputError(f"{where}: {len(cells)} cells, but the header has {len(header)} columns")
             else:
                 yield Record(where, rows, {name: cell or None for name, cell in zip(header, cells, strict=True)})
-    except csv.Error as error:  # of the rows after it nothing is certain
+    except csv.Error as error:  # the rows after it cannot be trusted
         raise InputError(f"{path}, line {reader.line_num}: not CSV ({error})") from None
 
 
@@ -236,7 +237,7 @@ def _parquet(path: Path, max_mib: int) -> Iterator[Found]:
 
 
 def _values(batch: Any) -> list[dict[str, Any] | None]:
-    """The values of each row; None for one with text that is none."""
+    """The values of each row; None for a row whose text is not UTF-8."""
     try:
         return list(batch.to_pylist())
     except UnicodeDecodeError:
@@ -247,10 +248,9 @@ def _values(batch: Any) -> list[dict[str, Any] | None]:
 
 
 def narrowing(schema: Any) -> Callable[[Mapping[str, Any]], Mapping[str, Any]]:
-    """What gives the values of a row the shortest decimals that its columns' types have: 0.1 for a float32, and not
-    0.10000000149011612.
+    """A function that shortens the decimals in a row: 0.1 for a float32 and not 0.10000000149011612.
 
-    schema: of Arrow.
+    schema: the Arrow schema that says which columns are short floats.
     """
     short = {field.name: narrow for field in schema if (narrow := _narrowed(field.type))}
 
@@ -262,7 +262,7 @@ def narrowing(schema: Any) -> Callable[[Mapping[str, Any]], Mapping[str, Any]]:
 
 
 def _narrowed(kind: Any) -> Callable[[Any], Any] | None:
-    """The function that shortens the decimals of a value of an Arrow type; None where there is nothing to shorten."""
+    """The function that shortens the decimals of a value of an Arrow type; None if the type needs none."""
     if pa.types.is_float32(kind) or pa.types.is_float16(kind):
         numpy_type = np.float32 if pa.types.is_float32(kind) else np.float16
         return lambda value: value if value is None else float(str(numpy_type(value)))
@@ -287,4 +287,4 @@ KINDS: dict[str, Callable[[Path, int], Iterator[Found]]] = {
     ".csv": _csv,
     ".parquet": _parquet,
 }
-"""How each kind of file is read, by its suffix."""
+"""The reader of each kind of file, by suffix."""

@@ -1,7 +1,7 @@
-"""Whether what was loaded is the model that its files describe: possible sizes, no tensor missing.
+"""Checks that a loaded model is the one that its files describe: possible sizes, no tensor missing.
 
-transformers and PEFT fill what a file lacks with random numbers and go on. Such a policy only looks like a bad one;
-here it is refused. In: configurations, what a loader reports. Out: nothing, or InputError with one line.
+transformers and PEFT fill missing tensors with random numbers and continue. The result looks like a bad policy. These
+checks refuse it. In: configurations and reports of a loader. Out: nothing, or InputError with one line.
 """
 
 from __future__ import annotations
@@ -21,17 +21,17 @@ _SIZES = (
     "head_dim",
     "max_position_embeddings",
 )
-"""Fields of a configuration that count something, where they are there."""
+"""Fields of a configuration that count something. A configuration need not have all of them."""
 MOST_LAYERS = 10_000
 _SMALL_TERMS = ("rms_norm_eps", "layer_norm_eps", "layer_norm_epsilon")
-"""What is added before a root is taken."""
+"""Small constants that a normalisation adds before it takes a root."""
 
 
 def require_possible(config: Any, where: str) -> None:
-    """Raise InputError, naming the field, for a configuration that no model can have: no layers, heads that do not
-    divide their widths.
+    """Raise InputError, naming the field, for a configuration that no model can have.
 
-    config: of transformers; of a model of several parts, its text part counts. where: the model, for the message.
+    Examples: no layers, or heads that do not divide the width. config: of transformers; for a model of several parts,
+    its text part is checked. where: the model, for the message.
     """
     text = config.get_text_config()
     sizes = require_sizes({name: getattr(text, name, None) for name in _SIZES}, where)
@@ -62,13 +62,13 @@ def require_sizes(fields: Mapping[str, Any], where: str) -> dict[str, int]:
 
 
 def require_complete(missing: Collection[str], where: str) -> None:
-    """Raise InputError, naming the tensors, if there are any that a model needs and its files do not hold."""
+    """Raise InputError, naming the tensors, if a model's files lack tensors that it needs."""
     if missing:
         raise InputError(f"{where}: the files lack {named(missing)}, without which the model would hold random numbers")
 
 
 def require_whole_adapter(wanted: Collection[str], found: Collection[str], where: str) -> None:
-    """Raise InputError unless an adapter's file holds the tensors that its configuration and base model call for.
+    """Raise InputError unless an adapter's file holds exactly the tensors that its configuration and base model need.
 
     wanted, found: names of tensors, as PEFT writes them.
     """

@@ -1,11 +1,10 @@
-"""Token ids to text, fast, and exactly as the tokenizer itself does it.
+"""Token ids to text: fast, and exactly as the tokenizer does it.
 
-In: a tokenizer. Out: the text of token ids, and of every prefix of them. Byte-level vocabularies (GPT-2, Llama 3, Qwen,
-SmolLM2, the built-in world) write a text as the bytes of its tokens, one after the other: these are looked up in a
-table, joined and decoded once, instead of asking the tokenizer again for each prefix. Every entry of a table is
-checked against the tokenizer when the table is made; where one differs, and for other kinds of vocabulary
-(SentencePiece, word pieces), the tokenizer is asked. An id that the tokenizer does not know (a model's vocabulary is
-often padded beyond its tokenizer's) decodes to nothing. Knows neither prompts nor engines.
+In: a tokenizer. Out: the text of token ids, and of every prefix of them. In a byte-level vocabulary (GPT-2, Llama 3,
+Qwen, SmolLM2, the built-in world) a text is the bytes of its tokens in order. Those bytes come from a table and are
+decoded once, which saves a call of the tokenizer for each prefix. Each entry of the table is checked against the
+tokenizer when the table is made. If one differs, and for other kinds of vocabulary (SentencePiece, word pieces), the
+tokenizer decodes. An id that the tokenizer does not know decodes to nothing: models often pad their vocabulary.
 """
 
 from __future__ import annotations
@@ -25,12 +24,12 @@ _known: WeakKeyDictionary[PreTrainedTokenizerBase, tuple[int, frozenset[int]]] =
 
 
 def decode(tokenizer: PreTrainedTokenizerBase, tokens: Sequence[int]) -> str:
-    """The text of `tokens`, special tokens left out, bytes that are no UTF-8 as U+FFFD."""
+    """The text of `tokens`. Special tokens are left out; bytes that are not UTF-8 become U+FFFD."""
     return prefixes(tokenizer, tokens)(len(tokens))
 
 
 def prefixes(tokenizer: PreTrainedTokenizerBase, tokens: Sequence[int]) -> Callable[[int], str]:
-    """A function n → the text of the first n of `tokens`, which may end in U+FFFD where a character is not complete."""
+    """A function from n to the text of the first n of `tokens`. U+FFFD ends an incomplete character."""
     table = _table(tokenizer)
     if table is None:
         listed = list(tokens)
@@ -43,11 +42,11 @@ def prefixes(tokenizer: PreTrainedTokenizerBase, tokens: Sequence[int]) -> Calla
 
 
 def decode_batch(tokenizer: PreTrainedTokenizerBase, sequences: list[list[int]]) -> list[str]:
-    """The text of each sequence of token ids as the tokenizer gives it, without a table; special tokens left out."""
+    """The text of each sequence of token ids, decoded by the tokenizer itself. Special tokens are left out."""
     backend = getattr(tokenizer, "backend_tokenizer", None)
     texts: list[str]
     if isinstance(backend, Tokenizer):
-        # What a fast tokenizer itself calls, without its checks of every token on the way. It skips unknown ids.
+        # The function that a fast tokenizer calls itself, without its checks of every token. It skips unknown ids.
         texts = backend.decode_batch(sequences, skip_special_tokens=True)
         return texts
     known = known_ids(tokenizer)
@@ -64,7 +63,7 @@ def decode_batch(tokenizer: PreTrainedTokenizerBase, sequences: list[list[int]])
 
 
 def known_ids(tokenizer: PreTrainedTokenizerBase) -> frozenset[int]:
-    """The ids that the tokenizer has a token for. All others decode to nothing."""
+    """The ids for which the tokenizer has a token. All others decode to nothing."""
     size = len(tokenizer)
     known = _known.get(tokenizer)
     if known is None or known[0] != size:
@@ -75,7 +74,7 @@ def known_ids(tokenizer: PreTrainedTokenizerBase) -> frozenset[int]:
 
 
 def _table(tokenizer: PreTrainedTokenizerBase) -> list[bytes] | None:
-    """bytes of each token id, b"" for special tokens; None if the tokenizer does not simply join bytes."""
+    """The bytes of each token id, b"" for special tokens. None if the tokenizer does more than join bytes."""
     size = len(tokenizer)
     known = _tables.get(tokenizer)
     if known is None or known[0] != size:
@@ -105,8 +104,10 @@ def _make_table(tokenizer: PreTrainedTokenizerBase) -> list[bytes] | None:
 
 
 def _bytes_of_characters() -> dict[str, int]:
-    """The alphabet of byte-level vocabularies (Radford et al. 2019): printable bytes stand for themselves, the others,
-    in order, for the characters from U+0100 on."""
+    """The alphabet of byte-level vocabularies (Radford et al. 2019), as a map from character to byte.
+
+    A printable byte is its own character. The other bytes, in order, are the characters from U+0100 on.
+    """
     printable = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
     others = [byte for byte in range(0x100) if byte not in set(printable)]
     return {chr(byte): byte for byte in printable} | {chr(0x100 + place): byte for place, byte in enumerate(others)}

@@ -1,12 +1,12 @@
-"""Text to token ids, so that only the author of a prompt writes control tokens, never the text that is put into it.
+"""Text to token ids, so that text from users and data cannot write control tokens.
 
-In: a tokenizer, the texts that come from users, data or steps, and the prompt they were put into. Out: token ids.
-"<|im_end|>" in a question is then spelt in ordinary tokens, as `split_special_tokens` of transformers does it, while
-the chat template's own "<|im_end|>" stays one token. A prompt without such text has the ids that the tokenizer gives.
+In: a tokenizer, the texts that come from users, data or steps, and the prompt that holds them. Out: token ids.
+"<|im_end|>" in a question is spelt in ordinary tokens, as `split_special_tokens` of transformers does. The chat
+template's own "<|im_end|>" stays one token. A prompt without control tokens in its texts has the tokenizer's own ids.
 
-How: in front of each control token in a given text stands a mark, a character that occurs nowhere else. The chat
-template is rendered with the marks in place, so it sees every text as it is. The marks are then taken out again;
-they say which control tokens of the rendered text are to be split.
+How: a mark, a character that occurs nowhere else, is put before each control token in a text. The chat template is
+rendered with the marks, so it sees the texts as they are. The marks are then removed. Their places say which control
+tokens of the rendered text are split.
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 SpecialTokens = Literal["split", "allow"]
-"""What becomes of control tokens in texts from users, data and steps: spelt out, or encoded as control tokens."""
+"""How control tokens in texts from users, data and steps are encoded: split into ordinary tokens, or as they are."""
 
 _MARKS = [*range(0xFDD0, 0xFDF0), *range(0xF0000, 0xFFFFD)]  # no characters, then characters for private use
 _AFTER = chr(0xFFFFD)
-"""One token of a twin: it stands in front of a text that comes after a control token."""
+"""One token of a twin (see `_Control.twin`). It precedes a text that comes after a control token."""
 _THOUGHT = re.compile("think|thought|reason", re.IGNORECASE)
 _SIDES = ("system", "user", "assistant", "user")
 
@@ -40,10 +40,10 @@ _SIDES = ("system", "user", "assistant", "user")
 def ids_of(
     tokenizer: PreTrainedTokenizerBase, text: str, *, add_special_tokens: bool = False, **options: Any
 ) -> list[int]:
-    """The ids that a tokenizer itself gives a text.
+    """The ids that the tokenizer itself gives a text.
 
-    Raises InputError where it fails, as one does whose pattern backtracks for too long (Rust's panic then is no
-    `Exception`).
+    Raises InputError if the tokenizer fails. One fails if its pattern backtracks for too long: Rust then panics, with
+    an error that is no `Exception`.
     """
     try:
         return list(tokenizer(text, add_special_tokens=add_special_tokens, **options)["input_ids"])
@@ -55,9 +55,9 @@ def ids_of(
 
 
 class Guard:
-    """The texts from outside that go into one prompt; see the module.
+    """The texts from users and data that go into one prompt; see the module.
 
-    texts: all of them, before any is put into the prompt. special: "allow" leaves everything to the tokenizer.
+    texts: all of them, before any is put into the prompt. special: with "allow", the tokenizer encodes everything.
     """
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase, texts: Iterable[str], special: SpecialTokens) -> None:
@@ -72,11 +72,11 @@ class Guard:
             self._mark = next(mark for mark in map(chr, _MARKS) if mark not in used)
 
     def text(self, text: str) -> str:
-        """One of the texts as it is put into the prompt: a mark before each control token."""
+        """One of the texts as the prompt holds it: with a mark before each control token."""
         return self._control.pattern.sub(lambda found: self._mark + found.group(), text) if self._mark else text
 
     def without_end(self, text: str) -> str:
-        """One of the texts without the control tokens that it ends with: marks of an end that the template writes."""
+        """One of the texts without control tokens at its end. The template writes those itself."""
         if self._mark:
             while found := self._control.at_end.search(text):
                 text = text[: found.start()]
@@ -87,7 +87,7 @@ class Guard:
         return text.replace(self._mark, "") if self._mark else text
 
     def ids(self, prompt: str) -> tuple[int, ...]:
-        """The token ids of a prompt that holds texts from `text`; no special tokens are put around it."""
+        """The token ids of a prompt that holds texts made by `text`. No special tokens are added around it."""
         if not self._mark or self._mark not in prompt:
             return tuple(ids_of(self._tokenizer, self.bare(prompt)))
         pieces = prompt.split(self._mark)
@@ -95,7 +95,7 @@ class Guard:
         return tuple(self._control.encode("".join(pieces), marked))
 
     def ids_with_ends(self, prompt: str) -> tuple[int, ...]:
-        """As `ids`, between the special tokens that the tokenizer puts around a text."""
+        """As `ids`, with the special tokens that the tokenizer adds around a text."""
         if not self._mark or self._mark not in prompt:
             return tuple(ids_of(self._tokenizer, self.bare(prompt), add_special_tokens=True))
         around, inside = ids_of(self._tokenizer, "a", add_special_tokens=True), list(self.ids("a"))
@@ -105,7 +105,7 @@ class Guard:
 
 
 class _Control:
-    """The control tokens of a tokenizer. names: what they look like in text, with their ids."""
+    """The control tokens of a tokenizer. names: their text, with their ids."""
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase, names: dict[str, int]) -> None:
         self.tokenizer = tokenizer
@@ -117,7 +117,7 @@ class _Control:
 
     @cached_property
     def twin(self) -> Tokenizer | None:
-        """A fast tokenizer's twin that knows no control tokens, made when it is first needed. None for others."""
+        """A copy of a fast tokenizer without control tokens, made on first use. None for slow tokenizers."""
         return _twin(self.tokenizer, self.names)
 
     def occurs(self, text: str) -> bool:
@@ -125,7 +125,7 @@ class _Control:
         return bool(self.ids) and self.pattern.search(text) is not None
 
     def encode(self, text: str, marked: set[int]) -> Iterator[int]:
-        """The ids of `text`; control tokens in which one of the offsets `marked` lies are split."""
+        """The ids of `text`. A control token that holds one of the offsets `marked` is split."""
         start = 0
         for begin, end, token in chain(self._kept(text, marked), [(len(text), len(text), -1)]):
             yield from self._spelt(text[start:begin], first=start == 0)
@@ -150,14 +150,14 @@ class _Control:
             return
         ids, cuts = self._tokens(text, first)
         if cuts:
-            # Some models know "</s>" as a word like any other; in two parts it is none.
+            # In some vocabularies "</s>" is also an ordinary word. Cut in two, it is not.
             for begin, end in pairwise([0, *cuts, len(text)]):
                 yield from self._spelt(text[begin:end], first=first and begin == 0)
         else:
             yield from (token for token in ids if token not in self.ids)
 
     def _tokens(self, text: str, first: bool) -> tuple[list[int], list[int]]:
-        """The ids of a text without control tokens, and where to cut it because there are some all the same."""
+        """The ids of a text that is encoded without control tokens, and where to cut it if some remain."""
         if self.twin is None:
             ids = ids_of(self.tokenizer, text, split_special_tokens=True)
             spans = [found.span() for found in self.pattern.finditer(text)] if self.ids.intersection(ids) else []
@@ -200,15 +200,15 @@ def _find_control(tokenizer: PreTrainedTokenizerBase) -> _Control:
 
 
 def _turn_marks(tokenizer: PreTrainedTokenizerBase) -> set[int]:
-    """Ids that the chat template writes around a conversation's turns, marks of thoughts excepted.
+    """Ids that the chat template writes around the turns of a conversation, except the marks of thoughts.
 
-    Some tokenizers do not call these tokens special (DeepSeek's "<｜User｜>").
+    Some tokenizers do not list these tokens as special (DeepSeek's "<｜User｜>").
     """
     turns = [{"role": role, "content": "a"} for role in _SIDES]
     for conversation in (turns, turns[1:], turns[-1:]):
         try:
             text = render_chat(tokenizer, conversation, add_generation_prompt=True)
-        except Exception:  # a template raises what it likes, here because of a system message
+        except Exception:  # a template can raise anything, here because of a system message
             continue
         ids = ids_of(tokenizer, text)
         return {token for token in ids if not _THOUGHT.search(str(tokenizer.convert_ids_to_tokens(token)))}

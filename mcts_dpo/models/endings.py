@@ -1,7 +1,7 @@
 """How a policy's answers end: exactly once, with the token that its chat template writes there.
 
-Many templates end a turn with another token than the tokenizer's end of sequence ("<|im_end|>" beside "<|endoftext|>"),
-and many texts carry an end of their own. In: token ids of an answer. Out: the same ids up to one end.
+Many templates end a turn with a token that is not the tokenizer's end of sequence ("<|im_end|>", not "<|endoftext|>").
+Many texts also end with such a token already. In: token ids of an answer. Out: the same ids up to one end.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 _SAID = "SAID"
 USUAL_ENDS = ("<|im_end|>", "<|endoftext|>", "<|eot_id|>", "<|end_of_text|>", "<end_of_turn>", "<|end|>", "</s>")
-"""Special tokens that end a turn or a text in the families that use them, whatever their configuration says."""
+"""Special tokens that end a turn or a text in the model families that use them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,9 +25,9 @@ class Endings:
     """The tokens that end an answer.
 
     sequence: the tokenizer's end of sequence; None if it has none.
-    turn:     the control token that its chat template writes behind what an assistant says; None without one.
-    others:   further special tokens that end a turn or a text, as texts bring them along.
-    blank:    ids of the tokens of white space that a template may write between two ends.
+    turn:     the control token that the chat template writes after the assistant's text; None without one.
+    others:   further special tokens that end a turn or a text. Texts of data sets can hold them.
+    blank:    ids of white-space tokens that a template may write between two ends.
     """
 
     sequence: int | None
@@ -36,17 +36,19 @@ class Endings:
     blank: frozenset[int] = frozenset()
 
     def after(self, prompt: str | None, ids: Sequence[int]) -> int | None:
-        """The token to end an answer with that has no end: the template's after a conversation, also one that is text
-        already; the end of sequence after other text.
+        """The token that ends an answer without an end.
 
-        prompt: None for a conversation that the template rendered. ids: of the prompt.
+        After a conversation (also one that is text already) it is the template's; after other text, the end of
+        sequence. prompt: None for a conversation that the template rendered. ids: of the prompt.
         """
         templated = prompt is None or self.turn in ids
         return self.turn if templated and self.turn is not None else self.sequence
 
     def closed(self, answer: list[int], end: int | None) -> list[int]:
-        """An answer up to its end, which `end` becomes if it has none; what a template writes after it, no policy ever
-        samples. Of several ends in a row, with or without white space between them, one is left. end None: as it is.
+        """An answer up to and with its end. An answer without one gets `end`, unless `end` is None.
+
+        Tokens after the end are dropped: a template writes them, and no policy samples them. Several ends in a row,
+        also with white space between them, become one.
         """
         if end is None:
             return answer
@@ -56,12 +58,12 @@ class Endings:
         return [*answer[: run[0]], end if end in (answer[place] for place in run) else answer[run[0]]]
 
     def cut(self, answer: list[int]) -> list[int]:
-        """An answer up to its end; all of it if it has none."""
+        """An answer up to its end, or all of it if it has none."""
         run = self._last_run(answer)
         return answer[: run[0] + 1] if run else answer
 
     def _last_run(self, answer: Sequence[int]) -> list[int]:
-        """The places of the last ends, between which there is nothing but white space; in order."""
+        """The indices of the last ends that have only white space between them, in order."""
         marks = {self.sequence, self.turn, *self.others}
         places = [place for place, token in enumerate(answer) if token in marks]
         run = places[-1:]
@@ -94,11 +96,11 @@ def _special(tokenizer: PreTrainedTokenizerBase) -> set[int]:
 
 
 def _tail(tokenizer: PreTrainedTokenizerBase) -> list[int]:
-    """The ids of what the chat template writes after the words of the assistant who speaks last; none without one."""
+    """The ids that the chat template writes after the last words of the assistant; empty without a template."""
     said = {"role": "assistant", "content": _SAID}
     try:
         text = render_chat(tokenizer, [{"role": "user", "content": "a"}, said])
-    except Exception:  # no template, or one that wants other messages
+    except Exception:  # no template, or one that needs other messages
         return []
     _, found, tail = text.rpartition(_SAID)
     return list(tokenizer(tail, add_special_tokens=False)["input_ids"]) if found else []

@@ -1,12 +1,12 @@
-"""Loading a policy and its tokenizer from wherever a user has them. Floor 0: knows no engine, no training.
+"""Loads a policy and its tokenizer, from a directory, a file or the hub.
 
 A model is named by one string or path:
 - a directory in Hugging Face format (config.json, safetensors, tokenizer);
 - a directory that holds a PEFT adapter: its base model is loaded and the adapter merged into it, in float32;
 - a `.gguf` file: the weights are de-quantised and trainable, the tokenizer comes from the same file;
 - anything else: a name on the Hugging Face hub.
-What cannot be loaded, or would be loaded with random numbers in it, raises InputError with one line. Code that comes
-with a model is never run, and nobody is asked whether it may be.
+A model that cannot be loaded, or whose files lack tensors, raises InputError with one line. Code that comes with a
+model is never run, and no question on the terminal asks for it.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ Loaded = TypeVar("Loaded")
 
 @dataclass(frozen=True, slots=True)
 class _Source:
-    """Where a model is. `name`: what from_pretrained is given; `options`: what goes with it."""
+    """Where a model is. name, options: the arguments of `from_pretrained`."""
 
     kind: Literal["directory", "adapter", "gguf", "hub"]
     name: str
@@ -83,13 +83,13 @@ def _locate(model: str | Path) -> _Source:
 
 
 def _hub_options(name: str) -> dict[str, Any]:
-    """How to load `name` from the hub; from this machine's cache alone when the hub cannot be asked.
+    """The options to load `name` from the hub, or from this machine's cache if the hub cannot be reached.
 
-    Asked once and first, because from_pretrained goes on asking an unreachable hub for the better part of a minute.
+    One request decides this first, because `from_pretrained` retries an unreachable hub for most of a minute.
     """
     try:
         model_info(name, timeout=30)
-    except Exception as error:  # whatever the hub's client of the day raises when refused or unreachable
+    except Exception as error:  # the hub's client raises many kinds of errors
         if isinstance(try_to_load_from_cache(name, "config.json"), str):
             return {**_NO_CODE, "local_files_only": True}
         raise InputError(f"{name}: no such file or directory, and no such model on the hub ({_line(error)})") from None
@@ -97,14 +97,14 @@ def _hub_options(name: str) -> dict[str, Any]:
 
 
 def _line(error: Exception) -> str:
-    """What an error says, in one line: the first of its message, and the next where that only announces it."""
+    """The message of an error in one line: its first line, and the next one if the first ends with a colon."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
     said = " ".join(lines[:2]) if lines[0].endswith(":") else lines[0]
     return f"{type(error).__name__}: {said}" if isinstance(error, LookupError | AttributeError) else said
 
 
 def _adapter_base(directory: Path) -> str | Path:
-    """The base model that an adapter names: a path (also relative to the adapter) or a hub name."""
+    """The base model that an adapter names: a path, which may be relative to the adapter, or a hub name."""
     config = directory / "adapter_config.json"
     about = read_json(config)
     if not isinstance(about, dict):
@@ -117,7 +117,7 @@ def _adapter_base(directory: Path) -> str | Path:
 
 
 def _require_base(directory: Path) -> None:
-    """Raise InputError for an adapter whose base model is, in the end, the adapter itself."""
+    """Raise InputError for an adapter whose chain of base models leads back to itself."""
     passed: list[Path] = []
     while (directory / "adapter_config.json").is_file():
         if directory.resolve() in passed:
@@ -128,12 +128,12 @@ def _require_base(directory: Path) -> None:
 
 
 def _attempt(what: str, model: str | Path, load: Callable[[], Loaded]) -> Loaded:
-    """Run `load`; what a user can mend (missing, unreadable, unreachable) becomes one line."""
+    """Run `load`. An error that a user can fix (missing, unreadable, unreachable) becomes an InputError of one line."""
     try:
         return load()
     except InputError:
         raise
-    except Exception as error:  # a damaged file surfaces as whatever its reader trips over
+    except Exception as error:  # a damaged file can raise anything in its reader
         if "trust_remote_code" in str(error):
             raise InputError(
                 f"{model}: comes with code of its own, which is not run (accepted: models that transformers knows)"
@@ -142,9 +142,9 @@ def _attempt(what: str, model: str | Path, load: Callable[[], Loaded]) -> Loaded
 
 
 def load_tokenizer(model: str | Path) -> PreTrainedTokenizerBase:
-    """The tokenizer that belongs to `model` (see the module for what a model can be).
+    """The tokenizer of a model. model: see the module.
 
-    Raises InputError when there is no such model or it comes without a tokenizer.
+    Raises InputError if there is no such model or it comes without a tokenizer.
     """
     source = _locate(model)
     if source.kind == "adapter" and not any((Path(source.name) / name).is_file() for name in _TOKENIZER_FILES):
@@ -164,34 +164,35 @@ def load_tokenizer(model: str | Path) -> PreTrainedTokenizerBase:
 def load_model(
     model: str | Path, dtype: Dtype | torch.dtype = "auto", device: str | torch.device = "cpu"
 ) -> PreTrainedModel:
-    """The causal language model, in evaluation mode, every weight an ordinary trainable parameter.
+    """Load a causal language model, in evaluation mode, with every weight an ordinary trainable parameter.
 
-    dtype: of the weights; "auto": float32 on a CPU below 50M parameters or without bfloat16 instructions, else
-    bfloat16. An adapter is merged in float32 before the cast. Raises InputError when there is no such model or it is
-    not a causal language model.
+    dtype: of the weights. "auto" is float32 on a CPU without bfloat16 instructions and for models below 50 million
+    parameters on a CPU; otherwise bfloat16. An adapter is merged in float32 before the weights are converted.
+
+    Raises InputError if there is no such model or it is not a causal language model.
     """
     source = _locate(model)
     wanted = getattr(torch, dtype) if isinstance(dtype, str) and dtype != "auto" else dtype
     if source.kind == "adapter":
         loaded = merge_adapter(load_model(_adapter_base(Path(source.name)), torch.float32), Path(source.name))
     else:
-        # "auto" reads a directory as it is stored (no detour through float32); a GGUF file has no such type.
+        # "auto" reads a directory in the type in which it is stored. A GGUF file has no such type.
         first = torch.float32 if source.kind == "gguf" else wanted
         loaded = _attempt("causal language model", model, lambda: _from_pretrained(source, model, first))
     if wanted == "auto":
         wanted = default_dtype(sum(parameter.numel() for parameter in loaded.parameters()), device)
     loaded.to(device=device)
     for parameter in loaded.parameters():
-        # Weights only: a rotary embedding's frequencies are float32 buffers, and rounded they turn far positions.
+        # Weights only. Rotary frequencies are float32 buffers; rounding them would change far positions.
         parameter.data = parameter.data.to(wanted)
     return loaded.eval()
 
 
 def as_directory(model: str | Path, scratch: Path, dtype: Dtype | torch.dtype = "auto") -> str:
-    """What a program that knows neither GGUF files nor adapters can load: a directory's path, or a hub name.
+    """The path or hub name of a model in Hugging Face format, for programs that read neither GGUF files nor adapters.
 
-    A `.gguf` file or an adapter is saved once as a Hugging Face directory at `scratch` (which must not exist), its
-    weights as `load_model(model, dtype)` gives them. Raises InputError when there is no such model.
+    A `.gguf` file or an adapter is saved at `scratch`, which must not exist, with the weights of
+    `load_model(model, dtype)`. Raises InputError if there is no such model.
     """
     source = _locate(model)
     if source.kind in {"directory", "hub"}:
@@ -205,9 +206,9 @@ def as_directory(model: str | Path, scratch: Path, dtype: Dtype | torch.dtype = 
 
 
 def load_skeleton(model: str | Path) -> PreTrainedModel:
-    """The model without its weights (they are on the "meta" device): configuration, shapes, generation settings.
+    """The model without its weights: configuration, shapes and generation settings, on the "meta" device.
 
-    model: a directory or a hub name. Raises InputError when there is no such model or it is not a causal one.
+    model: a directory or a hub name. Raises InputError if there is no such model or it is not a causal one.
     """
     source = _locate(model)
 
@@ -215,7 +216,7 @@ def load_skeleton(model: str | Path) -> PreTrainedModel:
         config = _config(source, model)
         with torch.device("meta"):
             skeleton = AutoModelForCausalLM.from_config(config, **_NO_CODE)
-        with suppress(OSError):  # a model need not come with generation settings
+        with suppress(OSError):  # a model may come without generation settings
             skeleton.generation_config = GenerationConfig.from_pretrained(source.name, **source.options)
         return skeleton
 
@@ -223,9 +224,9 @@ def load_skeleton(model: str | Path) -> PreTrainedModel:
 
 
 def stored_dtype(model: str | Path) -> torch.dtype | None:
-    """The data type that a model's weights are stored in, by its configuration (float32 where that says nothing).
+    """The data type in which a model's weights are stored, from its configuration; float32 if that names none.
 
-    Of an adapter, its base model's. None for a .gguf file, whose weights are quantised. Raises as `load_model` does.
+    For an adapter, that of its base model. For a .gguf file, None: its weights are quantised. Raises as `load_model`.
     """
     source = _locate(model)
     if source.kind == "adapter":
@@ -237,7 +238,10 @@ def stored_dtype(model: str | Path) -> torch.dtype | None:
 
 
 def context_length(model: str | Path) -> int | None:
-    """Tokens that a model was made for, by its configuration; None where that does not say. Raises as `load_model`."""
+    """The longest context of a model in tokens, from its configuration; None if that names none.
+
+    Raises as `load_model`.
+    """
     source = _locate(model)
     if source.kind == "adapter":
         return context_length(_adapter_base(Path(source.name)))
@@ -246,18 +250,19 @@ def context_length(model: str | Path) -> int | None:
 
 
 def default_dtype(parameters: int, device: str | torch.device) -> torch.dtype:
-    """What the data type "auto" means for a model of that size on that device."""
+    """The data type that "auto" chooses for a model of this many parameters on this device."""
     small = parameters < _SMALL and torch.device(device).type == "cpu"
     return torch.float32 if small or not has_bfloat16(device) else torch.bfloat16
 
 
 def has_bfloat16(device: str | torch.device, capabilities: Mapping[str, object] | None = None) -> bool:
-    """Whether the device multiplies bfloat16 matrices itself: every GPU; a CPU with AVX512-BF16, AMX or ARM's BF16.
+    """Whether the device has instructions for bfloat16 matrix products.
 
-    Without such instructions torch emulates them, at a fortieth of the pace of float32 (measured on AVX2: 1.9 against
-    78 GFLOP/s). The flags decide, not a measurement: a resumed run must make the same choice on a busy machine.
+    Every GPU has; a CPU has with AVX512-BF16, AMX or ARM's BF16. Without them, torch emulates the products at a
+    fortieth of the speed of float32 (measured on AVX2: 1.9 against 78 GFLOP/s). The CPU's flags decide, not a
+    measurement: a resumed run must make the same choice on a busy machine.
 
-    capabilities: of the CPU by name, as `torch.cpu.get_capabilities` says (None: this machine's).
+    capabilities: of the CPU by name, as `torch.cpu.get_capabilities` returns them; None: those of this machine.
     """
     if torch.device(device).type != "cpu":
         return True
@@ -267,12 +272,12 @@ def has_bfloat16(device: str | torch.device, capabilities: Mapping[str, object] 
 
 @dataclass(frozen=True, slots=True)
 class ModelSize:
-    """What a model needs, counted from its configuration.
+    """The size of a model, counted from its configuration.
 
-    parameters:     weights, tied ones once.
-    cache_elements: numbers of keys and values per token, all layers.
-    context:        tokens that the model was made for.
-    linear_width:   Σ (inputs + outputs) over its linear layers but the head: LoRA adds that many weights per rank.
+    parameters:     number of weights; tied ones count once.
+    cache_elements: keys and values per token, as a number of elements over all layers.
+    context:        the longest context in tokens.
+    linear_width:   Σ (inputs + outputs) over all linear layers except the head. LoRA adds this many weights per rank.
     """
 
     parameters: int
@@ -302,7 +307,7 @@ def model_size(model: str | Path) -> ModelSize:
 
 @contextmanager
 def quiet_transformers() -> Iterator[None]:
-    """transformers draws no progress bars and prints no reports of its own while the block runs."""
+    """Keep transformers from drawing progress bars and printing reports while the block runs."""
     bars, level = transformers_logging.is_progress_bar_enabled(), transformers_logging.get_verbosity()
     transformers_logging.disable_progress_bar()
     transformers_logging.set_verbosity_error()
@@ -315,8 +320,8 @@ def quiet_transformers() -> Iterator[None]:
 
 
 def _config(source: _Source, model: str | Path) -> Any:
-    """A model's configuration. Raises InputError for one that no model can have."""
-    if source.kind == "directory":  # before transformers computes with them
+    """The configuration of a model. Raises InputError for one that no model can have."""
+    if source.kind == "directory":  # checked before transformers computes with it
         raw = read_json(Path(source.name) / "config.json")
         if isinstance(raw, dict):
             require_sizes(raw, str(model))
@@ -340,7 +345,7 @@ def _from_pretrained(source: _Source, model: str | Path, dtype: torch.dtype | st
             "%s: the model has no place for %s, which its files hold", model, named(report["unexpected_keys"])
         )
     if source.kind == "gguf":
-        # The weights are plain now; a policy saved from them must not claim to be quantised.
+        # The weights are no longer quantised, and a policy saved from them must not say so.
         if hasattr(loaded.config, "quantization_config"):
             del loaded.config.quantization_config
         loaded.is_quantized = False
@@ -349,7 +354,7 @@ def _from_pretrained(source: _Source, model: str | Path, dtype: torch.dtype | st
 
 
 def merge_adapter(base: PreTrainedModel, directory: Path) -> PreTrainedModel:
-    """A model with a PEFT adapter's products added to its weights; `base` is spent.
+    """A model with a PEFT adapter merged into its weights. `base` must not be used afterwards.
 
     Raises InputError for an adapter that is damaged, lacks tensors or belongs to another base model.
     """
@@ -366,7 +371,7 @@ def merge_adapter(base: PreTrainedModel, directory: Path) -> PreTrainedModel:
 
 
 def tokenizer_digest(tokenizer: PreTrainedTokenizerBase) -> str:
-    """SHA-256 (hex) of all that makes text into tokens: vocabulary, merges, special tokens, chat template."""
+    """SHA-256 (hex) of everything that turns text into tokens: vocabulary, merges, special tokens, chat template."""
     backend = getattr(tokenizer, "backend_tokenizer", None)
     body = backend.to_str() if backend is not None else sorted(tokenizer.get_vocab().items())
     special = {name: str(token) for name, token in sorted(tokenizer.special_tokens_map.items())}

@@ -1,9 +1,8 @@
-"""From a problem to the tokens that a policy continues, and from what it continued to steps.
+"""Turns a problem into the tokens that a policy continues, and its solution into steps.
 
-In: a problem, the policy's tokenizer, `PromptSettings`. Out: token ids. A prompt is rendered to text once
-and tokenised once; everything after it passes token ids on and never re-tokenises. Also here: what ends
-a step, what ends a solution, and the question that asks the policy whether its reasoning is right.
-Knows neither search nor engines.
+In: a problem, the policy's tokenizer, `PromptSettings`. Out: token ids. A prompt is rendered and tokenised once. All
+later code passes token ids on and never tokenises again. This module also says what ends a step, what ends a solution,
+and how the policy is asked whether its reasoning is right.
 """
 
 from __future__ import annotations
@@ -37,25 +36,26 @@ class Example(Settings):
 
 
 class PromptSettings(Settings):
-    """How a question is put and how what comes back is read.
+    """How a question is put to the policy, and how its solution is read.
 
     style:         "chat" uses the tokenizer's chat template, "plain" writes text (for policies without one).
-    system:        the system message of a chat; None leaves it to the template (Qwen's and SmolLM2's add one of
-                   their own). In plain style the text before everything else.
-    template:      a question in its surroundings; "{question}" stands for the question with its choices. In plain
-                   style it ends where the solution starts ("Question: {question}\\nAnswer:").
+    system:        the system message of a chat; null leaves it to the template (Qwen's and SmolLM2's add their own). In
+                   plain style, the text before everything else.
+    template:      the text around a question; "{question}" is replaced by the question with its choices. In plain style
+                   it ends where the solution starts ("Question: {question}\\nAnswer:").
     examples:      earlier turns of a chat, or text before the question, each in the same template.
     separator:     plain style: between system text, examples and question, and before the self-evaluation question.
-    prefill:       the beginning of every solution, given to the policy.
+    prefill:       the beginning of every solution. The policy continues it.
     template_arguments: further variables of the chat template (enable_thinking: false for Qwen3; date_string for
                    Llama 3, whose prompt otherwise changes with the day).
-    step_end:      a step ends with the token whose text completes this.
-    stop:          a solution ends with the token whose text completes one of these, besides the end-of-sequence token.
-    special_tokens: what becomes of control tokens ("<|im_end|>") in questions, choices, examples, system messages and
-                   reference solutions: "split" spells them out in ordinary tokens, "allow" lets them act. What the
-                   other settings here write, and the chat template, is never split.
+    step_end:      a step ends with the token whose text completes this text.
+    stop:          a solution ends with the token whose text completes one of these texts, or with the end-of-sequence
+                   token.
+    special_tokens: how control tokens ("<|im_end|>") in questions, choices, examples, system messages and reference
+                   solutions are encoded: "split" spells them in ordinary tokens, "allow" lets them act. The chat
+                   template and the other settings of this group are never split.
     answer_style:  how the answer is found in a solution (a style of `verifiers.extract_answer`).
-    self_evaluation_question, yes, no: what the policy is asked about its own reasoning, and the two replies.
+    self_evaluation_question, yes, no: the question about the policy's own reasoning, and its two replies.
     """
 
     style: Literal["chat", "plain"] = "chat"
@@ -77,7 +77,7 @@ class PromptSettings(Settings):
     @classmethod
     def _has_a_question(cls, template: str) -> str:
         if "{question}" not in template:
-            raise ValueError("does not contain '{question}', where the question is put")
+            raise ValueError("does not contain '{question}', the place of the question")
         return template
 
     @field_validator("answer_style")
@@ -98,9 +98,9 @@ class PromptSettings(Settings):
 
 
 def step_stops(settings: PromptSettings) -> tuple[tuple[str, ...], bool]:
-    """What ends the sample of one step: its stop strings, and whether it must have visible text first.
+    """The stop strings of one step, and whether visible text must come before them.
 
-    A blank line belongs to the step after it, unless a stop string of white space gives it a meaning of its own.
+    A blank line belongs to the step after it, unless one of `stop` is white space.
     """
     return (settings.step_end, *settings.stop), not any(stop.isspace() for stop in settings.stop)
 
@@ -108,12 +108,12 @@ def step_stops(settings: PromptSettings) -> tuple[tuple[str, ...], bool]:
 def prompt_tokens(problem: Problem, tokenizer: PreTrainedTokenizerBase, settings: PromptSettings) -> tuple[int, ...]:
     """The token ids that the policy continues with a solution of `problem`; never empty.
 
-    Chat style: the ids of the rendered template up to and including the mark that opens the assistant's turn,
-    then `prefill`; special tokens are those that the template writes, none are added. Plain style: the text
-    between the special tokens that the tokenizer itself puts before a text (a BOS if its model was trained with
-    one), without any that it puts after. Control tokens in what is put in: see `PromptSettings.special_tokens`.
+    Chat style: the rendered template up to and with the mark that opens the assistant's turn, then `prefill`. No
+    special tokens are added to those of the template. Plain style: the special tokens that the tokenizer puts before a
+    text (a BOS if its model was trained with one), then the text. For control tokens in the problem see
+    `PromptSettings.special_tokens`.
 
-    Raises InputError if the tokenizer has no chat template, or its template refuses the messages.
+    Raises InputError if the tokenizer has no chat template, or if the template refuses the messages.
     """
     question = _question(problem)
     guard = _guard(tokenizer, settings, question)
@@ -124,7 +124,7 @@ def prompt_tokens(problem: Problem, tokenizer: PreTrainedTokenizerBase, settings
         text = _plain(question, settings, guard)
         bare, tokens = guard.ids(text), guard.ids_with_ends(text)
         end = tokenizer.eos_token_id
-        # An end of sequence would tell the policy that there is nothing to solve (one in the text itself stays).
+        # An end of sequence here would tell the policy that the text is over. One in the text itself stays.
         if tokens[-1:] == (end,) and tokens[len(tokens) - len(bare) :] != bare:
             tokens = tokens[:-1]
     if not tokens:
@@ -138,7 +138,7 @@ _opened: WeakKeyDictionary[PreTrainedTokenizerBase, dict[Any, str]] = WeakKeyDic
 def opened_thought(tokenizer: PreTrainedTokenizerBase, settings: PromptSettings) -> str:
     """The mark of a thought that the prompt leaves open ("<think>" at the end of some chat templates); "" without one.
 
-    What a solution states is read behind it: the policy's own text holds only the mark that closes the thought.
+    The policy's own text then holds only the mark that closes the thought. The answer is read after that.
     """
     known = _opened.setdefault(tokenizer, {})
     arguments = tuple(sorted(settings.template_arguments.items()))
@@ -151,7 +151,7 @@ def opened_thought(tokenizer: PreTrainedTokenizerBase, settings: PromptSettings)
 
 
 def _after_question(tokenizer: PreTrainedTokenizerBase, settings: PromptSettings) -> str:
-    """What the prompt holds behind the question, `prefill` left out; "" where the template hides the question."""
+    """The prompt's text after the question, without `prefill`; "" if the template hides the question."""
     if settings.style == "plain":
         return settings.template.rpartition("{question}")[2]
     asked = "THE-USER-ASKED-THIS"
@@ -165,9 +165,9 @@ def _after_question(tokenizer: PreTrainedTokenizerBase, settings: PromptSettings
 def split_steps(tokens: Sequence[int], tokenizer: PreTrainedTokenizerBase, settings: PromptSettings) -> list[int]:
     """Where the steps of a solution end: offsets into `tokens`, ascending; step i is tokens[ends[i-1]:ends[i]].
 
-    A step ends with the token that completes `step_end`, whatever else that token holds (".\\n" is one token in
-    many vocabularies, and so is "\\n\\n"). Steps of white space or special tokens only join the step before them
-    (at the start: the one after). The last offset is len(tokens); no tokens, no steps.
+    A step ends with the token that completes `step_end`, even if that token holds more (".\\n" and "\\n\\n" are single
+    tokens in many vocabularies). A step of only white space or special tokens joins the step before it, or at the start
+    the step after it. The last offset is len(tokens). Without tokens there are no steps.
     """
     decode = prefixes(tokenizer, tokens)
     text = decode(len(tokens))
@@ -176,8 +176,8 @@ def split_steps(tokens: Sequence[int], tokenizer: PreTrainedTokenizerBase, setti
     token, found = 0, text.find(settings.step_end)
     while found >= 0:
         reach = text[: found + len(settings.step_end)]
-        # The first token whose prefix spells `reach`. Prefixes are decoded whole: a token alone has no text of its
-        # own where a character is spread over several tokens, or where a decoder joins words with spaces.
+        # The first token whose prefix spells `reach`. Whole prefixes are decoded: a single token has no text of its
+        # own if a character spans several tokens, or if the decoder joins words with spaces.
         low, high = token, len(tokens)
         while low < high:
             middle = (low + high) // 2
@@ -203,14 +203,14 @@ def split_steps(tokens: Sequence[int], tokenizer: PreTrainedTokenizerBase, setti
 def self_evaluation(
     tokenizer: PreTrainedTokenizerBase, settings: PromptSettings, hint: str | None = None
 ) -> tuple[tuple[int, ...], tuple[tuple[int, ...], tuple[int, ...]]]:
-    """What asks the policy about its own reasoning: (suffix, (yes, no)), all token ids.
+    """The question that asks the policy about its own reasoning: (suffix, (yes, no)), all as token ids.
 
-    prompt_tokens + the solution so far (its end-of-sequence token, if any, left out) + suffix is the context whose
-    next tokens are `yes` or `no`; so the engine has computed all but the suffix before. Chat style: the suffix
-    closes the assistant's turn as the template does, asks in a user's turn, and opens the assistant's next one.
-    Plain style: separator, question, newline. `hint`, a reference solution, is shown before the question.
+    The context is prompt_tokens, then the solution so far without its end-of-sequence token, then suffix. Its next
+    tokens are `yes` or `no`. The engine has the keys and values of everything except the suffix already. Chat style:
+    the suffix closes the assistant's turn, asks in a user's turn, and opens the next turn of the assistant. Plain
+    style: separator, question, newline. `hint`, a reference solution, comes before the question.
 
-    Source: the self-evaluation of Xie et al. 2024 (arXiv 2405.00451), section 2.1, there with the hint in training.
+    Source: the self-evaluation of Xie et al. 2024 (arXiv 2405.00451), section 2.1, which gives the hint in training.
     Raises InputError if `yes` and `no` are the same tokens, or no tokens.
     """
     question = settings.self_evaluation_question
@@ -224,7 +224,7 @@ def self_evaluation(
     suffix = guard.ids(text)
 
     def reply(word: str) -> tuple[int, ...]:
-        # As the word is spelt in its place: alone, some tokenizers would put a space before it.
+        # The word is encoded in its place: some tokenizers would put a space before it alone.
         together = guard.ids(text + word)
         return together[len(suffix) :] if together[: len(suffix)] == suffix else guard.ids(word)
 
@@ -232,7 +232,7 @@ def self_evaluation(
     if not yes or not no or yes == no:
         raise InputError(
             f"prompt.yes and prompt.no: {settings.yes!r} and {settings.no!r} are {list(yes)} and {list(no)} "
-            "to this tokenizer (accepted: two words that it tells apart)"
+            "to this tokenizer (accepted: two words with different tokens)"
         )
     return suffix, (yes, no)
 
@@ -243,7 +243,7 @@ def _question(problem: Problem) -> str:
 
 
 def _put(question: str, settings: PromptSettings) -> str:
-    # Not str.format: questions and templates are full of LaTeX's braces.
+    # Not str.format: questions and templates hold the braces of LaTeX.
     return settings.template.replace("{question}", question)
 
 
@@ -278,13 +278,13 @@ def _render(tokenizer: PreTrainedTokenizerBase, settings: PromptSettings, messag
     arguments: dict[str, Any] = dict(settings.template_arguments)
     try:
         return render_chat(tokenizer, messages, add_generation_prompt=True, **arguments)
-    except Exception as error:  # a template is a program: it raises what it likes
+    except Exception as error:  # a template is a program and can raise anything
         reason = " ".join(str(error).split()) or type(error).__name__
         raise InputError(f"prompt: the model's chat template refuses the messages ({reason[:300]})") from None
 
 
 def _after_assistant(tokenizer: PreTrainedTokenizerBase, settings: PromptSettings, question: str, guard: Guard) -> str:
-    """What the template writes between the content of the assistant's turn and its answer to `question`."""
+    """The text that the template writes between an assistant's turn and the assistant's answer to `question`."""
     said = "THE-ASSISTANT-SAID-THIS"
     turns = [{"role": "assistant", "content": said}, {"role": "user", "content": question}]
     rendered = _render(tokenizer, settings, [*_messages("?", settings, guard), *turns])

@@ -1,7 +1,7 @@
-"""A conversation as a model's chat template writes it, within a time limit.
+"""Renders a conversation with a model's chat template, within a time limit.
 
-A chat template is a program that comes with the model: it may loop for hours. It runs in Jinja's sandbox, so that it
-cannot do more than that. In: a tokenizer, messages. Out: text.
+A chat template is a program that comes with the model. Jinja's sandbox keeps it from files and processes, but it can
+still loop for hours. In: a tokenizer, messages. Out: text.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 LIMIT = 20.0
-"""Seconds that a template may take for one conversation; real ones take about a thousandth of one."""
+"""Seconds that a template may take for one conversation. Usual templates take about a millisecond."""
 
 
 class EndlessTemplateError(Exception):
@@ -30,7 +30,7 @@ class EndlessTemplateError(Exception):
 def render_chat(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Mapping[str, Any]], **options: Any) -> str:
     """The text of a conversation. options: of `apply_chat_template`, and further variables of the template.
 
-    Raises whatever the template raises, and EndlessTemplateError.
+    Raises any error of the template, and EndlessTemplateError.
     """
     with _limited():
         return str(tokenizer.apply_chat_template(list(messages), tokenize=False, **options))
@@ -38,7 +38,7 @@ def render_chat(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Mapping[s
 
 @contextmanager
 def _limited() -> Iterator[None]:
-    """Raise EndlessTemplateError in this thread if the block takes longer than `LIMIT`. A call into C ends first."""
+    """Raise EndlessTemplateError in this thread if the block takes over `LIMIT`. A running call into C ends first."""
     lock, over, fired, thread = threading.Lock(), False, False, ctypes.c_ulong(threading.get_ident())
 
     def interrupt() -> None:
@@ -65,8 +65,10 @@ def _limited() -> Iterator[None]:
 
 
 def _absorb() -> None:
-    """Let an exception arrive that was fired in the last moment. It cannot be taken back: CPython 3.11 then spins
-    wherever a tracer (coverage, a debugger) is at work."""
+    """Wait for an exception that was raised in the last moment.
+
+    It cannot be withdrawn: CPython 3.11 then loops for ever under a tracer (coverage, a debugger).
+    """
     with suppress(EndlessTemplateError):
         for _ in range(100):
             time.sleep(0.001)

@@ -1,10 +1,10 @@
-"""A value model: how good is a solution so far, as one number, from a scalar head on a policy's last states.
+"""A value model: one number for how good a solution so far is, from a scalar head on a policy's last hidden states.
 
-In: token ids. Out: estimates of Q, the action value that the search would give the last step. Learned by
-`mcts_dpo.training.value_model`; used by a search as a reward. Knows neither trees nor training.
+In: token ids. Out: estimates of Q, the action value that the search would give the last step.
+`mcts_dpo.training.value_model` trains it; a search uses it as a reward.
 
-On disk, a directory: `value.safetensors` (weight [d], bias []), `value.json` (the policy whose trunk it stands on and
-the digest of its weights, the digest of the tokenizer, how it was trained), and `adapter/` where the trunk was adapted.
+On disk it is a directory: `value.safetensors` (weight [d], bias []), `value.json` (the policy below the head and the
+digest of its weights, the digest of the tokenizer, how it was trained), and `adapter/` if the policy was adapted.
 """
 
 from __future__ import annotations
@@ -30,10 +30,11 @@ from mcts_dpo.models.loading import load_model, merge_adapter, tokenizer_digest,
 
 @dataclass(frozen=True, slots=True)
 class ValueModel:
-    """A trunk with a scalar head.
+    """A policy with a scalar head.
 
-    trunk:     a causal language model in evaluation mode. weight: [d] float32; bias: [] float32.
-    tokenizer: digest of the tokenizer that its ids belong to.
+    trunk:        a causal language model in evaluation mode.
+    weight, bias: of the head, [d] and [] float32.
+    tokenizer:    digest of the tokenizer whose ids it reads.
     """
 
     trunk: Any
@@ -43,10 +44,9 @@ class ValueModel:
 
     @classmethod
     def load(cls, path: str | Path) -> ValueModel:
-        """Read a directory that `save` wrote; the policy is loaded from where its `value.json` says.
+        """Read a directory that `save` wrote. `value.json` says where the policy is.
 
-        Raises InputError for what is no value model, and where the policy's weights are no longer those it was
-        trained on.
+        Raises InputError if the directory holds no value model, or if the policy's weights have changed since training.
         """
         folder = Path(path).expanduser()
         about = read_json(folder / "value.json")
@@ -70,7 +70,7 @@ class ValueModel:
     def values(self, prefixes: Sequence[Sequence[int]]) -> NDArray[np.float64]:
         """[n] estimates of Q at the last token of each prefix (≥ 1 token ids each, from the prompt's first on).
 
-        Each prefix is computed by itself and unpadded: its value does not depend on what it is asked beside.
+        Each prefix is computed alone and without padding, so its value does not depend on the others.
         """
         found = np.empty(len(prefixes))
         with torch.no_grad():
@@ -81,7 +81,7 @@ class ValueModel:
         return found
 
     def confidences(self, prefixes: Sequence[Sequence[int]]) -> NDArray[np.float64]:
-        """[n] in [0, 1]: (Q + 1) / 2, cut to that range: the probability of a right answer where Q is its outcome."""
+        """[n] in [0, 1]: (Q + 1) / 2, clipped. If Q is the outcome ±1, this is the probability of a right answer."""
         return np.clip((self.values(prefixes) + 1) / 2, 0.0, 1.0)
 
 
@@ -95,23 +95,23 @@ def save(
     tokenizer: str,
     about: dict[str, Any],
 ) -> None:
-    """Write a head into `folder` (made). weights: digest of the policy's; about: how it was trained, for JSON."""
+    """Write a head into `folder`, which is created. weights: digest of the policy's; about: how it was trained."""
     folder.mkdir(parents=True, exist_ok=True)
     save_file({"weight": weight.float().cpu(), "bias": bias.float().cpu()}, folder / "value.safetensors")
     write_json(folder / "value.json", {**about, "policy": policy, "weights": weights, "tokenizer": tokenizer})
 
 
 def relative_policy(policy: str | Path, out: Path) -> str:
-    """How a value model at `out` names its policy: a path from there, so that both can move together; or a name."""
+    """The policy as a value model at `out` names it: by a relative path, so that both can move, or by its hub name."""
     path = Path(policy).expanduser()
     return os.path.relpath(path.resolve(), out.resolve()) if path.exists() else str(policy)
 
 
 def value_model_for(path: Path, tokenizer: Any) -> ValueModel:
-    """The value model at `path` for a search with this tokenizer; loaded once. Raises InputError for another's."""
+    """The value model at `path`, loaded once. Raises InputError if it was trained with another tokenizer."""
     found = _load_once(str(path), (path / "value.json").stat().st_mtime_ns if (path / "value.json").exists() else 0)
     if found.tokenizer != tokenizer_digest(tokenizer):
-        raise InputError(f"{path}: was made with another tokenizer than that of the policy that is searched")
+        raise InputError(f"{path}: was trained with another tokenizer than that of the policy of this search")
     return found
 
 

@@ -304,7 +304,7 @@ def test_replies_are_spelt_as_after_the_question() -> None:
 
 
 def test_replies_must_differ() -> None:
-    with pytest.raises(InputError, match="accepted: two words that it tells apart"):
+    with pytest.raises(InputError, match="accepted: two words with different tokens"):
         self_evaluation(byte_level(), bare(yes="Yes", no="Yes"))
 
 

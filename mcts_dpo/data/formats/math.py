@@ -32,9 +32,10 @@ _BOX = re.compile(r"\\(?:boxed|fbox)(?:\s*\{|\s+([^\s${}]+))")
 
 
 def boxed_answer(solution: str) -> str | None:
-    r"""The answer that a MATH solution has in its boxes, \boxed{…}: of several with different values one answer of
-    several parts, "1, 2", without those that are taken back ("no", "wait"). None without a box, or where the last
-    never ends.
+    r"""The answer in the boxes, \boxed{…}, of a MATH solution.
+
+    Several boxes with different values become one answer of several parts, "1, 2". Boxes before a word that takes them
+    back ("no", "wait") do not count. None without a box, or if the last box never ends.
     """
     last = last_boxed(solution)
     boxes = list(_BOX.finditer(solution))
@@ -58,7 +59,7 @@ _RETRACTED = re.compile(r"\b(?:no|not|wait|wrong|actually|instead|oops|mistake|i
 
 
 def last_boxed(text: str) -> str | None:
-    r"""What the last \boxed{...} (or \fbox{...}) holds, braces balanced; None if there is none or it never ends."""
+    r"""The content of the last \boxed{...} or \fbox{...}, braces balanced. None without one, or if it never ends."""
     boxes = list(_BOX.finditer(text))
     return _content(text, boxes[-1]) if boxes else None
 
