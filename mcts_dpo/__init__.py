@@ -1,6 +1,6 @@
 """Step-level reasoning by tree search, and self-training on the preferences that the trees reveal.
 
-The stages, as functions; between them lie files in open formats, and each is also a command of `mcts-dpo`:
+Each stage is a function, and also a command of `mcts-dpo`. The files between stages are in open formats:
 
     problems = load_problems("train.jsonl")
     engine = load_engine("a/model")
@@ -20,7 +20,7 @@ FOREIGN_VERIFIERS_REMEDY = "pip uninstall -y verifiers mcts-dpo, then install mc
 
 
 def _refuse_foreign_verifiers(origin: str | None) -> None:
-    """Raise ImportError where `verifiers/__init__.py` at `origin` is not mcts-dpo's.
+    """Raise ImportError if `verifiers/__init__.py` at `origin` is not mcts-dpo's.
 
     An unrelated package on the index has the same name, and installing both overwrites files.
     """
@@ -89,7 +89,7 @@ _HOMES = {
 
 
 def __getattr__(name: str) -> Any:
-    """Import a stage when it is first asked for, so that one that needs no torch does not wait for it."""
+    """Import a stage on first use, so that a stage without torch does not wait for torch."""
     if name not in _HOMES:
         raise AttributeError(f"module 'mcts_dpo' has no attribute {name!r}")
     return getattr(import_module(f"mcts_dpo.{_HOMES[name]}"), name)

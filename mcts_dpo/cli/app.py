@@ -1,8 +1,8 @@
-"""The command line: parse, call one function, print. Nothing is computed here.
+"""The command line: each command parses its options, calls one function and prints the result.
 
-Exit codes: 0; 2 for input that its giver can mend (one line on stderr); 75 where the same command goes on by itself
-(memory ran out in a model in shards); 1 for any other failure; 130 when interrupted (what was finished stays finished).
-`--debug` before the command shows tracebacks.
+Exit codes: 0; 2 for input that the user can fix (one line on stderr); 75 if the same command can continue (memory ran
+out in a model in shards); 1 for any other failure; 130 when interrupted (finished work is kept). `--debug` before the
+command shows tracebacks.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ JsonFlag = Annotated[bool, typer.Option("--json", help="Print JSON instead of te
 
 
 class PairsFormat(StrEnum):
-    """What `pairs` writes."""
+    """The formats that `pairs` writes."""
 
     tables = "tables"
     trl = "trl"
@@ -58,14 +58,14 @@ class PairsFormat(StrEnum):
 
 
 def _main_process() -> bool:
-    """Whether this process speaks for all that `torchrun` started together."""
+    """Whether this process prints for all processes that `torchrun` started together."""
     return int(os.environ.get("RANK", "0")) == 0
 
 
 @app.command()
 def demo(
     out: Annotated[Path, typer.Option(help="Run directory.")] = Path("runs/demo"),
-    seed: Annotated[int, typer.Option(help="Of everything random.", min=0)] = 0,
+    seed: Annotated[int, typer.Option(help="Seed of everything random.", min=0)] = 0,
     as_json: JsonFlag = False,
 ) -> None:
     """Watch a tiny policy improve itself on the built-in arithmetic world, in about five minutes."""
@@ -90,7 +90,7 @@ def run(
         str | None, typer.Option(help="Start from a published method (see `mcts-dpo recipes`), or a .yaml file of one.")
     ] = None,
     force: Annotated[
-        bool, typer.Option("--force", help="Go on with changed settings; what is finished stays as it is.")
+        bool, typer.Option("--force", help="Continue with changed settings; finished stages stay as they are.")
     ] = False,
     ray: Annotated[
         str | None,
@@ -135,8 +135,8 @@ def run(
 def problems(
     source: Annotated[str, typer.Argument(help="A file (JSONL, CSV, Parquet) or the name of a hub data set.")],
     overrides: Overrides = None,
-    out: Annotated[Path | None, typer.Option("--out", "-o", help="Write them as JSONL.")] = None,
-    against: Annotated[str | None, typer.Option(help="Another problem set that must not share questions.")] = None,
+    out: Annotated[Path | None, typer.Option("--out", "-o", help="Write the problems as JSONL.")] = None,
+    against: Annotated[str | None, typer.Option(help="Another problem set, to check for shared questions.")] = None,
     as_json: JsonFlag = False,
 ) -> None:
     """Load, check and convert a problem set (settings: format, split, subset, columns, limit, …)."""
@@ -181,10 +181,10 @@ def search(
     problems: ProblemsOption = None,
     config: ConfigOption = None,
     shard_size: Annotated[int, typer.Option(help="Problems per shard; a finished shard is not repeated.", min=1)] = 32,
-    seed: Annotated[int | None, typer.Option(help="Of the samples; else search.seed.", min=0)] = None,
+    seed: Annotated[int | None, typer.Option(help="Seed of the samples; default: search.seed.", min=0)] = None,
     as_json: JsonFlag = False,
 ) -> None:
-    """Grow one tree per problem. Here no tree waits for another unless search.schedule=synchronous is given."""
+    """Search one tree per problem. No tree waits for another unless search.schedule=synchronous is given."""
     from mcts_dpo.search import policy_fingerprint, search_shards
     from mcts_dpo.search.tree_io import tree_infos
 
@@ -229,7 +229,7 @@ def pairs(
     format_: Annotated[
         PairsFormat, typer.Option("--format", help="tables: all columns; trl: dpo/, kto/, sft/ for TRL's own commands.")
     ] = PairsFormat.tables,
-    card: Annotated[bool, typer.Option("--card", help="Write the data set's card, README.md, too.")] = False,
+    card: Annotated[bool, typer.Option("--card", help="Also write the data set's card, README.md.")] = False,
     model: Annotated[str | None, typer.Option("--model", "-m", help="The policy's name, for the card.")] = None,
     license_: Annotated[str, typer.Option("--license", help="The data's licence, for the card.")] = "unknown",
     push: Annotated[str | None, typer.Option("--push", help="ORG/NAME: upload to the hub, card included.")] = None,
@@ -290,8 +290,8 @@ def train(
 ) -> None:
     """Train a policy (settings: training.objective=step_dpo|rft|…; docs/training.md says which table each learns from).
 
-    While it trains, OUT.unfinished/ holds the live log and the checkpoint from which the same command goes on when it
-    was killed; then OUT and OUT.training.jsonl appear. Under torchrun all processes train one policy together.
+    During training, OUT.unfinished/ holds the live log and the checkpoint from which the same command continues after a
+    kill. At the end OUT and OUT.training.jsonl appear. Under torchrun all processes train one policy together.
     """
     settings = stage_config(config, overrides)
     policy = policy_named(settings, model)
@@ -331,7 +331,8 @@ def evaluate(
     strategy: Annotated[
         str | None,
         typer.Option(
-            help="Compare at equal budgets: of greedy,majority,best-of-n,weighted,beam,dvts,mcts.", show_default=False
+            help="Compare at equal budgets: any of greedy,majority,best-of-n,weighted,beam,dvts,mcts.",
+            show_default=False,
         ),
     ] = None,
     budget: Annotated[
@@ -339,10 +340,10 @@ def evaluate(
     ] = None,
     as_json: JsonFlag = False,
 ) -> None:
-    """Measure a policy (greedy, pass@k, majority@k), or with --strategy and --budget ways to spend tokens on problems.
+    """Measure a policy, or with --strategy and --budget compare strategies at equal budgets.
 
     Policy: greedy pass@1 and, with evaluation.samples=N, sampled pass@1, pass@k and majority@k.
-    Strategies: accuracy against generated tokens; solutions are sampled as search.* says. The same command continues.
+    Strategies: accuracy against generated tokens; search.* sets the sampling. The same command continues after a kill.
     """
     from mcts_dpo.evaluation import Evaluation, compare
     from mcts_dpo.evaluation import evaluate as evaluate_policy
@@ -382,7 +383,7 @@ def _evaluate_strategies(
     out: Path | None,
     as_json: bool,
 ) -> None:
-    """`eval --strategy`: strategies of one policy at equal budgets."""
+    """`eval --strategy`: compare strategies of one policy at equal budgets."""
     from mcts_dpo.evaluation import evaluate_strategies
     from mcts_dpo.evaluation.strategies import parse_budgets, parse_strategies
     from mcts_dpo.report import plot_strategies, strategies_table
@@ -427,7 +428,8 @@ def solve(
     model: ModelOption = None,
     config: ConfigOption = None,
     budget: Annotated[
-        int | None, typer.Option(help="Generated tokens to spend; what search.* leaves open follows from it.", min=1)
+        int | None,
+        typer.Option(help="Generated tokens to spend; settings of search.* that are not given follow from it.", min=1),
     ] = None,
     as_json: JsonFlag = False,
 ) -> None:
@@ -480,7 +482,8 @@ def _options(
     context: typer.Context,
     debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks.")] = False,
     with_: Annotated[
-        list[str] | None, typer.Option("--with", help="Import this Python module first; what it registers has a name.")
+        list[str] | None,
+        typer.Option("--with", help="Import this Python module first; settings can then name what it registers."),
     ] = None,
 ) -> None:
     context.obj = debug

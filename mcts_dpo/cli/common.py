@@ -1,6 +1,6 @@
-"""What the commands share: options by name, and what they name made ready. Knows no command.
+"""Options that several commands share, and functions that load what these options name.
 
-Heavy libraries are imported inside the functions, so that `--help` and usage errors answer at once.
+Heavy libraries are imported inside the functions, so that `--help` and usage errors are fast.
 """
 
 from __future__ import annotations
@@ -35,9 +35,9 @@ ProblemsOption = Annotated[
 
 
 def load_extension(name: str) -> None:
-    """Import a module that registers objectives, strategies or verifiers; those beside the working directory are found.
+    """Import a module that registers things: formats, verifiers, objectives, strategies. See docs/extending.md.
 
-    Raises InputError if it cannot be imported.
+    Modules in the working directory are found too. Raises InputError if the module cannot be imported.
     """
     if os.getcwd() not in sys.path:
         sys.path.insert(0, os.getcwd())
@@ -48,7 +48,7 @@ def load_extension(name: str) -> None:
 
 
 def stage_config(path: Path | None, overrides: list[str] | None) -> StageConfig:
-    """Settings for one stage: a run's whole config file will do, and so will a file of stage sections only."""
+    """Settings for one stage, from the config file of a run or a file with only the sections of stages."""
     from mcts_dpo.common.settings import load_settings, read_yaml
     from mcts_dpo.pipeline.config import RunConfig, StageConfig
 
@@ -67,9 +67,9 @@ def policy_named(config: StageConfig, given: str | None) -> str:
 
 
 def load_named_problems(config: StageConfig, given: str | None, section: str) -> list[Problem]:
-    """The problems of `--problems`, or of a section of a run's file. Warns if none has an answer that can be read.
+    """The problems of `--problems`, or of a section of a run's file. Warns if no problem has a readable answer.
 
-    Raises InputError if neither names any, and where problems of the section "test" have no answer at all.
+    Raises InputError if neither names problems, or if a problem of the section "test" has no answer.
     """
     from mcts_dpo.data import load_problems, require_answers, without_any_answer
 
@@ -88,7 +88,7 @@ def load_named_problems(config: StageConfig, given: str | None, section: str) ->
 
 
 def engine_of(policy: str, config: StageConfig, progress: Progress) -> Engine:
-    """The engine with the policy loaded; a watcher sees that it is being loaded."""
+    """The engine with the policy loaded. Progress is shown while it loads."""
     progress("load model", 0, 0)
     from mcts_dpo.engines import load_engine
 

@@ -1,7 +1,7 @@
-"""What is installed here, which engine will run a model and why, and whether its memory suffices.
+"""Diagnoses a machine: what is installed, which engine will run a model and why, and whether memory suffices.
 
-In: settings, and a model if one is meant. Out: findings, one line each, with what to do where something is missing.
-Loads no weights: a model's size is counted from its configuration. Changes nothing.
+In: settings, and optionally a model. Out: findings of one line each, with a remedy where something is missing. It loads
+no weights (a model's size is counted from its configuration) and changes nothing.
 """
 
 from __future__ import annotations
@@ -31,12 +31,12 @@ EXTRAS = {
     "serve": (("fastapi",), "`mcts-dpo serve`"),
     "verifiers-fallback": (("math-verify",), "integrals in answers"),
 }
-"""Extra: the packages of which one will do, and what it is for."""
+"""For each extra of the package: its packages, of which one is enough, and its purpose."""
 
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One line of the diagnosis. level: "missing" is worth doing something about; remedy says what."""
+    """One line of the diagnosis. level "missing" calls for an action; `remedy` names it."""
 
     level: Level
     topic: str
@@ -49,7 +49,7 @@ class Finding:
 
 
 def diagnose(config: StageConfig, model: str | Path | None = None) -> list[Finding]:
-    """All findings, in the order in which a reader wants them. Raises InputError for a model that cannot be found."""
+    """All findings, the general ones first. Raises InputError for a model that cannot be found."""
     found = [_machine(), *_packages(), _verifiers(), _engine(config)]
     if model is not None:
         size = model_size(model)
@@ -85,7 +85,7 @@ def _extra(name: str, packages: tuple[str, ...], purpose: str) -> Finding:
 
 
 def _verifiers() -> Finding:
-    """Whether another package that is called `verifiers` is installed beside ours, and may overwrite its files."""
+    """Whether another project's package `verifiers` is also installed. It may overwrite our files."""
     if not _installed("verifiers"):
         return Finding("ok", "verifiers", "mcts-dpo's own package; no other of that name is installed")
     text = f"another package named verifiers ({version('verifiers')}) is installed; it may overwrite our files"
@@ -125,7 +125,7 @@ def _weights(size: ModelSize, config: StageConfig) -> Finding:
 
 
 def _dtype(size: ModelSize, config: StageConfig) -> tuple[torch.dtype, str]:
-    """What the engine computes in, and why."""
+    """The data type in which the engine computes, and the reason."""
     import torch
 
     if config.engine.dtype != "auto":
@@ -142,7 +142,7 @@ def _dtype(size: ModelSize, config: StageConfig) -> tuple[torch.dtype, str]:
 
 
 def _search_memory(size: ModelSize, config: StageConfig) -> Finding:
-    """Keys and values: what is set aside, and how many whole solutions of the search fit into it at a time."""
+    """The memory reserved for keys and values, and how many whole solutions of the search fit into it at once."""
     per_token = size.cache_elements * _dtype(size, config)[0].itemsize
     reserved = config.engine.memory * GIB
     longest = min(size.context, config.search.max_tokens + 512)
@@ -158,7 +158,7 @@ def _search_memory(size: ModelSize, config: StageConfig) -> Finding:
 
 
 def _training_memory(size: ModelSize, config: StageConfig) -> list[Finding]:
-    """Weights, masters, gradients and AdamW's two moments. Activations depend on the batch and come on top."""
+    """The memory of weights, fp32 master weights, gradients and AdamW's two moments, without activations."""
     full = size.parameters * (4 + 4 + 8)
     rank = config.training.lora.rank if config.training.lora else 16
     adapters = size.linear_width * rank
@@ -182,7 +182,7 @@ def _fits(topic: str, text: str, need: float, remedy: str) -> Finding:
 
 
 def _memory() -> float:
-    """Free bytes where weights would go: the first CUDA device's, else what the system says is available."""
+    """Free bytes for weights: on the first CUDA device, or else in main memory."""
     import torch
 
     if torch.cuda.is_available():

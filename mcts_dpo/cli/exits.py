@@ -1,8 +1,8 @@
-"""How a command ends: 0; 2 for input that its giver can mend; 75 where the same command may go on from what is on disk;
-1 for any other failure; 130 when interrupted (what was finished stays finished; a second signal ends it at once). All
-but 0 with one line on stderr. `--debug` before the command shows tracebacks.
+"""How a command ends: its exit code, and one line on stderr for every code except 0.
 
-In: the command line's app. Out: the process's exit code. Knows no command.
+2: input that the user can fix. 75: the same command can continue from the files on disk. 1: any other failure. 130:
+interrupted; finished work is kept, and a second signal ends the process at once. `--debug` before the command shows
+tracebacks. In: the app of the command line. Out: the exit code of the process.
 """
 
 from __future__ import annotations
@@ -22,22 +22,22 @@ from mcts_dpo.common.interrupts import guard
 from verifiers.visible import visible
 
 MENDABLE: dict[type[OSError], str] = {
-    FileExistsError: "a file; accepted: a folder, new or there already",
+    FileExistsError: "a file; accepted: a folder, which need not exist",
     IsADirectoryError: "a folder; accepted: a file",
     NotADirectoryError: "lies below a file; accepted: a place in a folder",
     FileNotFoundError: "no such file or folder",
     PermissionError: "permission is denied",
 }
-"""What the system says of a path that was given and cannot be used so, in words: input that its giver can mend."""
+"""Messages for errors of the system about a path that the user gave. The user can fix these."""
 
 
 def run_app(app: typer.Typer) -> NoReturn:
-    """Run the command that the process was given; what it raises becomes a line and an exit code."""
+    """Run the command in the process's arguments. An exception becomes one line and an exit code."""
     _speak_literally()
     try:
         with guard():
             _run(app, "--debug" in sys.argv[1:])
-    except Exception:  # --debug: the interpreter shows the traceback, by our hook (typer has put its own there)
+    except Exception:  # --debug: the interpreter shows the traceback with our hook, not with typer's
         sys.excepthook = _show_traceback
         raise
 
@@ -79,7 +79,7 @@ def _run(app: typer.Typer, debug: bool) -> NoReturn:
 
 
 def _usage(error: typer.exceptions.TyperException) -> str:
-    """What is wrong with a command line, in one line."""
+    """The error in a command line, in one line."""
     context = getattr(error, "ctx", None)
     program = context.command_path if context else "mcts-dpo"
     message = " ".join(getattr(error, "format_message", lambda: str(error))().split())
@@ -92,7 +92,7 @@ def _end(code: int, line: str) -> NoReturn:
 
 
 class _Visible(logging.Formatter):
-    """Log lines, tracebacks included, in which text of others cannot act on the terminal."""
+    """Formats log lines and tracebacks so that text of models and data cannot act on the terminal."""
 
     def format(self, record: logging.LogRecord) -> str:
         return visible(super().format(record))
@@ -103,7 +103,7 @@ def _show_traceback(kind: type[BaseException], error: BaseException, trace: Trac
 
 
 def _speak_literally() -> None:
-    """See to it that log lines, tracebacks and characters that the terminal's encoding lacks are spelled out."""
+    """Escape control characters in log lines and tracebacks, and characters that the terminal's encoding lacks."""
     if logging.lastResort is not None:
         logging.lastResort.setFormatter(_Visible())
     for stream in (sys.stdout, sys.stderr):

@@ -1,6 +1,6 @@
-"""The commands of the integrations, for the command line to take in: parse, call one function, print.
+"""The commands of the integrations: the harness lm-eval and the server.
 
-Each needs its own extra; without it the answer is one line that says which.
+Each needs its own extra. Without it, the command ends with one line that names the extra.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ app = typer.Typer()
     context_settings={"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []},
 )
 def lm_eval(context: typer.Context) -> None:
-    """lm-evaluation-harness with `--model mcts-dpo` known to it (extra lm-eval); all arguments are the harness's."""
+    """Run lm-evaluation-harness with the model `mcts-dpo` (extra lm-eval). All arguments are those of the harness."""
     try:
         from mcts_dpo.integrations.lm_eval import run_harness
     except ModuleNotFoundError as error:
@@ -41,37 +41,39 @@ def serve(
     ] = "mcts",
     budget: Annotated[
         int | None,
-        typer.Option(help="Generated tokens per answer; a request may say otherwise with its own field `budget`."),
+        typer.Option(help="Generated tokens per answer; a request can set its own with the field `budget`."),
     ] = None,
     max_budget: Annotated[
-        int | None, typer.Option(help="The most that a request may say. Default: four times the budget.")
+        int | None, typer.Option(help="The largest budget of a request. Default: four times --budget.")
     ] = None,
     max_work: Annotated[
         int | None, typer.Option(help="The most tokens of one request, n × budget. Default: 128 times --max-budget.")
     ] = None,
-    name: Annotated[str | None, typer.Option(help="Of the model, for clients. Default: the end of its path.")] = None,
-    host: Annotated[str, typer.Option(help="Where to listen; anything but loopback needs a key.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(help="0 takes any free one.")] = 8000,
+    name: Annotated[
+        str | None, typer.Option(help="The model's name for clients. Default: the end of its path.")
+    ] = None,
+    host: Annotated[str, typer.Option(help="Address to listen on; any other than loopback needs a key.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="Port to listen on; 0 takes a free one.")] = 8000,
     key: Annotated[
-        str | None, typer.Option(envvar="MCTS_DPO_KEY", help="What clients must send as a bearer token.")
+        str | None, typer.Option(envvar="MCTS_DPO_KEY", help="The key that clients must send as a bearer token.")
     ] = None,
     concurrency: Annotated[
         int | None, typer.Option(help="Searches at a time. Default: twice the engine's slots.", show_default=False)
     ] = None,
-    queue: Annotated[int, typer.Option(help="Searches that may wait; what comes beyond is answered with 429.")] = 256,
-    grace: Annotated[float, typer.Option(help="Seconds to end what is under way when told to stop.")] = 30.0,
+    queue: Annotated[int, typer.Option(help="Searches that may wait; further requests are answered with 429.")] = 256,
+    grace: Annotated[float, typer.Option(help="Seconds that running requests get to end after SIGTERM.")] = 30.0,
     max_body_bytes: Annotated[
         int, typer.Option(help="The longest body of a request; a longer one is answered with 413.")
     ] = 4 << 20,
     read_timeout: Annotated[
         float, typer.Option(help="Seconds in which a request's headers, and then its body, must have arrived.")
     ] = 30.0,
-    as_json: Annotated[bool, typer.Option("--json", help="Say as JSON where it listens.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the address as JSON.")] = False,
 ) -> None:
     """Serve the search as OpenAI's API (extra serve): /v1/chat/completions, /v1/completions, /v1/models.
 
-    Beside them /health and /metrics. Answers to streaming requests come as their steps are decided, which before the
-    end only happens with --strategy mcts and search.advance=step. SIGTERM ends it once what is under way has ended.
+    /health and /metrics are there too. A streaming answer arrives as its steps are decided: with --strategy mcts and
+    search.advance=step during the search, otherwise at the end. After SIGTERM, running requests end first.
     """
     from mcts_dpo.common.settings import load_settings
 

@@ -1,8 +1,8 @@
-"""The reference of all settings, made from the classes that declare them: `mcts-dpo settings > docs/configuration.md`.
+"""Makes the reference of all settings from the classes that declare them: `mcts-dpo settings > docs/configuration.md`.
 
-In: the settings classes, their fields and docstrings. Out: Markdown. A field's meaning is what its class's docstring
-says of it ("name: meaning", several names before one colon, several entries in a line); a field that it says nothing of
-is an error, so that no setting is undocumented.
+In: the settings classes, their fields and docstrings. Out: Markdown. The meaning of a field comes from the docstring of
+its class: "name: meaning". Several names may share a colon, and a line may hold several entries. A field without a
+meaning is an error, so that every setting is documented.
 """
 
 from __future__ import annotations
@@ -73,7 +73,7 @@ def summary(cls: type[Settings]) -> str:
 def _section(
     cls: type[Settings], prefix: str, shown: dict[type[Settings], str], skip: Collection[str] = ()
 ) -> list[str]:
-    """A class's table and those of its groups. shown: where a class has been described, so that it is once only."""
+    """The table of a class and those of its groups. shown: the section of each class so far; each is described once."""
     said = meanings(cls)
     shown[cls] = prefix.rstrip(".")
     title = f"`{prefix.rstrip('.')}`" if prefix else "The run"
@@ -137,7 +137,7 @@ def _kinds_section(kinds: Kinds, place: str, shown: dict[type[Settings], str]) -
 
 
 def _group(annotation: Any) -> Any:
-    """The settings class in an annotation, alone or beside null; None without one."""
+    """The settings class in an annotation, alone or in a union with null; None without one."""
     members = get_args(annotation) if get_origin(annotation) in (Union, types.UnionType) else (annotation,)
     return next((kind for kind in members if isinstance(kind, type) and issubclass(kind, Settings)), None)
 
@@ -156,5 +156,5 @@ def _default(field: Any, whole: bool) -> str:
 
 
 def _cell(text: str) -> str:
-    """Text that may stand in a table's cell."""
+    """Text with the characters escaped that end a cell of a table."""
     return text.replace("|", "\\|").replace("\n", " ")

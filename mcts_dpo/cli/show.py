@@ -1,6 +1,4 @@
-"""The commands that show something and change nothing but their own pages: a run's report, a tree, published methods,
-what a policy reads, the settings, this machine. For the command line to take in: parse, call one function, print.
-"""
+"""The commands that show something: a run's report, a tree, recipes, prompts, the settings, this machine."""
 
 from __future__ import annotations
 
@@ -31,7 +29,7 @@ def report(
     directory: Annotated[Path, typer.Argument(help="A run directory.")],
     as_json: JsonFlag = False,
 ) -> None:
-    """Sum up a run as text; write report.html (figures and a tree browser, one file) and PNG plots into it."""
+    """Summarise a run as text; write report.html (figures and a tree browser in one file) and PNG plots into it."""
     with live_progress(err_console) as progress:
         progress("start", 0, 0)
         from mcts_dpo.report import load_run, summary_text, write_report
@@ -106,7 +104,7 @@ def prompts(
     count: Annotated[int, typer.Option(help="Problems to show.", min=1)] = 1,
     as_json: JsonFlag = False,
 ) -> None:
-    """Show what the policy reads: the rendered prompt, its tokens, and the self-evaluation question."""
+    """Show the rendered prompt, its tokens, and the self-evaluation question."""
     from mcts_dpo.models.prompts import prompt_tokens, self_evaluation
 
     settings = stage_config(config, overrides)
@@ -137,7 +135,7 @@ def prompts(
 def settings_reference(
     as_json: Annotated[bool, typer.Option("--json", help="Print the JSON Schema of a run's file instead.")] = False,
 ) -> None:
-    """Print every setting with its default, what it accepts and what it means, as Markdown (docs/configuration.md)."""
+    """Print every setting with its default, accepted values and meaning, as Markdown (docs/configuration.md)."""
     from mcts_dpo.cli.settings_reference import configuration
     from mcts_dpo.pipeline.config import RunConfig
 
@@ -154,7 +152,7 @@ def doctor(
     config: ConfigOption = None,
     as_json: JsonFlag = False,
 ) -> None:
-    """Say what is installed, which engine runs and why, whether a model's memory suffices, and what to install."""
+    """Show what is installed, which engine runs and why, whether a model fits into memory, and what to install."""
     settings = stage_config(config, overrides)
     with live_progress(err_console) as progress:
         progress("look around", 0, 0)

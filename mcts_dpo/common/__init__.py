@@ -1,1 +1,1 @@
-"""What every package here stands on: files that appear whole, settings, statistics, progress, the console."""
+"""What every other package uses: files that appear whole, settings, statistics, progress, the console."""

@@ -1,7 +1,7 @@
-"""What a person sees: lines, tables and trees, and one live line per stage where the output is a terminal.
+"""Prints lines, tables and trees for people, and one live line per stage if the output is a terminal.
 
-All that a command prints goes through here. Text from models, data and files is printed as it reads: nothing in it is
-markup, and what would act on the terminal is spelled as an escape (see `verifiers.visible`).
+Everything that a command prints goes through this module. Text from models, data and files is printed literally:
+nothing in it is markup, and characters that act on the terminal are printed as escapes (see `verifiers.visible`).
 """
 
 from __future__ import annotations
@@ -24,17 +24,17 @@ from verifiers.visible import visible, visible_json
 
 
 class LiteralConsole(Console):
-    """A console that prints text as it reads: no markup, no emoji codes, no controls, whatever it is given."""
+    """A console that prints text literally: no markup, no emoji codes, no control characters."""
 
     def __init__(self, **options: Any) -> None:
         super().__init__(markup=False, emoji=False, highlight=False, **options)
 
     def render_str(self, text: str, **options: Any) -> Text:
-        """A string, also one in a table or a rule, as text; see rich."""
+        """A string as plain text, also in a table or a rule; overrides rich's method."""
         return super().render_str(visible(text), **(options | {"markup": False, "emoji": False}))
 
     def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterator[Segment]:
-        """What is left in the text of other renderables is spelled here; rich's own control codes pass."""
+        """Escapes control characters in the text of other renderables. Rich's own control codes pass."""
         for segment in super().render(renderable, options):
             yield segment if segment.control else Segment(visible(segment.text), segment.style)
 
@@ -62,7 +62,7 @@ def say_json(data: Any) -> None:
 
 
 def say_json_list(items: Iterable[Any]) -> None:
-    """As `say_json` of a list, one item in memory at a time."""
+    """Print a list as `say_json` does, with one item in memory at a time."""
     before = "[\n"
     for item in items:
         text = visible_json(standard_json(item, indent=2, sort_keys=True))
@@ -72,7 +72,7 @@ def say_json_list(items: Iterable[Any]) -> None:
 
 
 def _unseen(stage: str, done: int, total: int, **figures: float) -> None:
-    """Shows nothing either, but is a place where an interruption that a library dropped ends the command."""
+    """Shows nothing, but ends the command after an interruption that a library has dropped."""
     check()
 
 
@@ -80,7 +80,7 @@ def _unseen(stage: str, done: int, total: int, **figures: float) -> None:
 def live_progress(console: Console) -> Iterator[Progress]:
     """A Progress that draws bars with elapsed time, ETA and running figures on `console` while the block runs.
 
-    Of a figure `tokens`, the number so far, it shows the pace since the stage began. A stage whose length is not known
+    For a figure named `tokens`, the number so far, it shows the rate since the stage began. A stage of unknown length
     (total 0) gets a bar that moves back and forth until another stage reports.
     """
     if not console.is_terminal:
@@ -94,7 +94,7 @@ def live_progress(console: Console) -> Iterator[Progress]:
         TimeRemainingColumn(),
         TextColumn("{task.fields[figures]}", markup=False),
     )
-    # What a command prints is for whoever reads it, even while bars are drawn: it does not go through their console.
+    # The output of a command must not go through the console of the bars, even while they are drawn.
     with Bars(*columns, console=console, redirect_stdout=False) as bars:
         tasks: dict[str, TaskID] = {}
         unknown: list[TaskID] = []
@@ -107,7 +107,7 @@ def live_progress(console: Console) -> Iterator[Progress]:
             if not total:
                 unknown.append(bars.add_task(stage, total=None, figures=""))
                 return
-            # A stage that starts again (the next evaluation, say) gets a new line.
+            # A stage that starts again, like the next evaluation, gets a new line.
             if stage not in tasks or done < bars.tasks[tasks[stage]].completed:
                 tasks[stage] = bars.add_task(stage, total=total, figures="")
             spent = bars.tasks[tasks[stage]].elapsed

@@ -11,11 +11,11 @@ class InputError(ValueError):
 
 
 class RestartError(RuntimeError):
-    """This process cannot continue; the same command, started again, can. The message is one line.
+    """This process cannot continue, but the same command can when it is started again. The message is one line.
 
     The command line prints it without a traceback and exits with code 75 (EX_TEMPFAIL of sysexits.h).
 
-    speaks: whether this process prints the message, where several end together.
+    speaks: whether this process prints the message, if several processes end together.
     """
 
     def __init__(self, message: str, *, speaks: bool = True) -> None:

@@ -1,7 +1,6 @@
-"""Files that appear whole or not at all.
+"""Writes files that appear whole or not at all, and reads them back with exact errors.
 
-Every file and directory that a stage leaves
-behind goes through `whole`, so that a reader (or a resumed run) never meets half of one.
+Every file and directory that a stage leaves goes through `whole`. A reader, or a resumed run, never sees half of one.
 """
 
 from __future__ import annotations
@@ -42,8 +41,8 @@ _REASONS = {
 
 
 def why_not_written(error: BaseException) -> tuple[str, str] | None:
-    """Why a file could not be written and what would help, if that is what `error` says."""
-    # Rust and Arrow tell the number in words only.
+    """The reason why a file could not be written, and the remedy; None if `error` is about something else."""
+    # Rust and Arrow give the number only in the message.
     number = error.errno if isinstance(error, OSError) else None
     if number is None:
         found = re.search(r"(?:os error|errno) (\d+)", str(error))
@@ -53,9 +52,9 @@ def why_not_written(error: BaseException) -> tuple[str, str] | None:
 
 @contextmanager
 def explained(folder: Path, kept: Callable[[], str]) -> Iterator[None]:
-    """Turn a full disk, a limit on sizes or a place where nobody may write into an InputError that says what is safe.
+    """Turn a full disk, a size limit or a missing permission into an InputError that says which files are safe.
 
-    folder: what is named where the error names no file. kept: tells what there is, once it has happened.
+    folder: the place to name if the error names no file. kept: returns what is safe; called after the error.
     """
     try:
         yield
@@ -67,7 +66,7 @@ def explained(folder: Path, kept: Callable[[], str]) -> Iterator[None]:
             raise
         reason, remedy = found
         where = Path(os.fsdecode(getattr(error, "filename", None) or folder))
-        if _PARTIAL in where.name:  # the scratch folder beside what was to be written
+        if _PARTIAL in where.name:  # the scratch folder next to the target
             where = where.parent
         raise InputError(
             f"{where}: {reason}; nothing half-written is left and {kept()}; {remedy} and give the same command again"
@@ -78,10 +77,10 @@ def explained(folder: Path, kept: Callable[[], str]) -> Iterator[None]:
 def whole(path: Path) -> Iterator[Path]:
     """Yield a temporary sibling of `path`; when the block succeeds, sync it and rename it to `path`.
 
-    Works for a file or a directory (the block creates whichever it wants at the yielded path). An existing `path` is
-    replaced: at every moment, also for a process that is killed, the old one or the new one is there. (Directories on
-    a system that cannot exchange two names in one step are the exception: for an instant neither is.) When the block
-    raises, `path` is untouched and the temporary is gone.
+    The block creates a file or a directory at the yielded path. An existing `path` is replaced: at every moment, also
+    if the process is killed, either the old or the new one is there. (One exception: a directory on a system that
+    cannot exchange two names in one step. For an instant neither is there.) If the block raises, `path` is unchanged
+    and the temporary is removed.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -103,23 +102,25 @@ def whole(path: Path) -> Iterator[Path]:
 
 
 def free_name(path: Path) -> Path:
-    """`path`, or where something is in its place the same with so many "~" behind it that nothing is."""
+    """`path`, with as many "~" added to its name as it takes until nothing has that name."""
     while path.exists():
         path = path.with_name(path.name + "~")
     return path
 
 
 def require_replaceable(folder: Path, mark: str) -> None:
-    """Raise InputError unless a folder may be written in this place: nothing is there, or an empty folder, or one that
-    the same command has made before, which is known by the file `mark` in it."""
+    """Raise InputError unless a folder may be written here.
+
+    It may if nothing is there, or an empty folder, or one that the same command made before: it holds the file `mark`.
+    """
     if folder.is_dir() and any(folder.iterdir()) and not (folder / mark).exists():
-        raise InputError(f"{folder}: there are other things in this folder; accepted: a new one, or one made so before")
+        raise InputError(f"{folder}: holds other files; accepted: a new folder, or one that this command made")
     if folder.exists() and not folder.is_dir():
-        raise InputError(f"{folder}: a file; accepted: a folder, new or made so before")
+        raise InputError(f"{folder}: a file; accepted: a new folder, or one that this command made")
 
 
 def _replace_directory(new: Path, old: Path, aside: Path) -> None:
-    """Put the directory `new` in the place of `old`, which goes."""
+    """Replace the directory `old` by `new`."""
     if _exchange(new, old):
         return
     replaced = old.rename(aside)
@@ -131,7 +132,7 @@ def _replace_directory(new: Path, old: Path, aside: Path) -> None:
 
 
 def _exchange(one: Path, other: Path) -> bool:
-    """Exchange what two names stand for, in one step (Linux: renameat2(2)); False where that cannot be done."""
+    """Exchange two names in one step (Linux: renameat2(2)). False if the system cannot do that."""
     try:
         rename = ctypes.CDLL(None, use_errno=True).renameat2
     except (OSError, AttributeError):
@@ -140,13 +141,13 @@ def _exchange(one: Path, other: Path) -> bool:
 
 
 def sweep(directory: Path) -> None:
-    """Remove what killed writers left below `directory`. Only while nothing else writes there."""
+    """Remove temporaries of killed writers below `directory`. Call it only while nothing else writes there."""
     for left in list(Path(directory).rglob(f".*{_PARTIAL}*")):
         shutil.rmtree(left, ignore_errors=True)
 
 
 def sweep_beside(path: Path) -> None:
-    """Remove what killed writers of `path` itself left beside it. Only while nothing else writes `path`."""
+    """Remove temporaries of killed writers of `path`, next to it. Call it only while nothing else writes `path`."""
     if path.parent.is_dir():
         for left in list(path.parent.iterdir()):
             if left.name.startswith(f".{path.name}{_PARTIAL}"):
@@ -169,9 +170,9 @@ def _sync_tree(path: Path) -> None:
 
 
 def standard_json(data: Any, **options: Any) -> str:
-    """`data` as JSON that every reader accepts: a number that is not finite (NaN, Infinity) becomes null.
+    """`data` as JSON that every reader accepts: NaN and Infinity become null.
 
-    options: as of `json.dumps`.
+    options: of `json.dumps`.
     """
     try:
         return json.dumps(data, ensure_ascii=False, allow_nan=False, **options)
@@ -194,14 +195,14 @@ def write_json(path: Path, data: Any) -> None:
 
 
 def append_json_line(path: Path, data: Any) -> None:
-    """Add a line of JSON to a (short) file, which is at every moment the old one or the new one."""
+    """Add a line of JSON to a short file. At every moment the file is either the old or the new one."""
     before = path.read_text(encoding="utf-8") if path.exists() else ""
     with whole(path) as scratch:
         scratch.write_text(before + json.dumps(data, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
 def create_json(path: Path, data: Any) -> bool:
-    """Write `data` as `write_json` does, but only where nothing is. Of several processes one is told True."""
+    """Write `data` as `write_json` does, if `path` does not exist. Of several processes, exactly one gets True."""
     path.parent.mkdir(parents=True, exist_ok=True)
     scratch = Path(tempfile.mkdtemp(prefix=f".{path.name}{_PARTIAL}", dir=path.parent))
     try:
@@ -216,10 +217,12 @@ def create_json(path: Path, data: Any) -> bool:
 
 
 def parse_json(text: str, where: str, *, whole: bool = False) -> Any:
-    """The value of a JSON text. Raises InputError, one line that begins with `where`, for text that is not JSON, an
-    integer of more digits than Python reads (4,300), and nesting too deep to be read.
+    """The value of a JSON text.
 
-    whole: `text` is a whole document, of which a message names the line; else it is one line.
+    where: the place, with which messages begin. whole: `text` is a document and messages name the line; else one line.
+
+    Raises InputError for text that is not JSON, an integer of more digits than Python reads (4,300), and nesting that
+    is too deep to be read.
     """
     try:
         return json.loads(text)
@@ -235,7 +238,7 @@ def parse_json(text: str, where: str, *, whole: bool = False) -> Any:
 
 
 def require_encodable(value: Any, where: str) -> None:
-    """Raise InputError for JSON-like data with half of a surrogate pair in it, which no file and no tokenizer takes."""
+    """Raise InputError for JSON-like data that holds a lone surrogate: it cannot be encoded."""
     try:
         json.dumps(value, ensure_ascii=False, default=str, skipkeys=True).encode()
     except UnicodeEncodeError as error:
@@ -246,7 +249,7 @@ def require_encodable(value: Any, where: str) -> None:
 
 
 def shown(value: Any, most: int = 60) -> str:
-    """A value as JSON for a message: its beginning where it is long, nothing in it that cannot be printed."""
+    """A value as JSON for a message: shortened if it is long, and without characters that cannot be printed."""
     try:
         text = json.dumps(value, ensure_ascii=False, default=str)
     except (ValueError, RecursionError):
@@ -255,7 +258,7 @@ def shown(value: Any, most: int = 60) -> str:
 
 
 def read_json(path: Path) -> Any:
-    """Read one JSON document. Raises InputError naming the file (and line) when it is missing or malformed."""
+    """Read one JSON document. Raises InputError, naming the file and line, if it is missing or malformed."""
     try:
         found = parse_json(Path(path).read_text(encoding="utf-8"), str(path), whole=True)
         require_encodable(found, str(path))
@@ -267,10 +270,10 @@ def read_json(path: Path) -> Any:
 
 
 class TableWriter:
-    """Where the rows of a table go; see `growing_table`."""
+    """Takes the rows of a table; see `growing_table`."""
 
     GROUP = 1 << 13
-    """Rows of a row group: so many are kept in memory."""
+    """Rows of a row group, which are kept in memory until it is written."""
 
     def __init__(self, path: Path, stack: ExitStack) -> None:
         self.path, self.rows = path, 0
@@ -280,7 +283,7 @@ class TableWriter:
         self._writer: Any = None
 
     def add(self, table: pa.Table) -> None:
-        """Append the rows of a table. All tables of a file have the same schema, its metadata included."""
+        """Append the rows of a table. All tables of a file must have the same schema and metadata."""
         self.rows += table.num_rows
         self._count += table.num_rows
         self._waiting.append(table)
@@ -288,12 +291,12 @@ class TableWriter:
             self._flush(self.GROUP)
 
     def finish(self, empty: bool) -> None:
-        """Write what is left. empty: write a file without rows, too."""
+        """Write the remaining rows. empty: also write a file without rows."""
         if self._waiting and (self._count or (empty and not self.rows)):
             self._flush(0)
 
     def _flush(self, least: int) -> None:
-        """Write groups of rows as long as `least` are left, and one at any rate."""
+        """Write at least one group of rows, and more while `least` rows remain."""
         table = pa.concat_tables(self._waiting)
         if self._writer is None:
             scratch = self._stack.enter_context(whole(self.path))
@@ -309,11 +312,11 @@ class TableWriter:
 
 @contextmanager
 def growing_table(path: Path, *, empty: bool = True) -> Iterator[TableWriter]:
-    """Write one Parquet file part by part, whole or not at all: it appears when the block has succeeded.
+    """Write one Parquet file part by part. It appears, whole, when the block has succeeded.
 
-    The bytes depend on the rows alone, not on the parts in which they came. Each page carries a checksum, by which
-    `read_table` (and other readers) notice damage; so does its metadata (`read_schema`). empty: whether a file
-    without rows appears (if any part came).
+    The bytes depend only on the rows, not on how they were divided into parts. Each page has a checksum, with which
+    `read_table` and other readers notice damage. The metadata has one too (`read_schema`). empty: whether a file
+    without rows is written, if any part came.
     """
     with ExitStack() as stack:
         writer = TableWriter(path, stack)
@@ -322,14 +325,14 @@ def growing_table(path: Path, *, empty: bool = True) -> Iterator[TableWriter]:
 
 
 def write_table(path: Path, table: pa.Table) -> None:
-    """Write an Arrow table as `growing_table` does, in one go."""
+    """Write an Arrow table in one part; see `growing_table`."""
     with growing_table(path) as writer:
         writer.add(table)
 
 
 _SEAL = b"mcts_dpo.seal"
-"""In a table's metadata: the names of the other entries, and a checksum over them. Parquet has checksums for pages
-only."""
+"""The entry of a table's metadata with the names of the other entries and a checksum over them. Parquet itself has only
+checksums for pages."""
 
 
 def _seal(metadata: Mapping[bytes, bytes], names: Sequence[str]) -> bytes:
@@ -345,17 +348,17 @@ def _sealed(schema: pa.Schema) -> pa.Schema:
 
 
 def _checked(schema: pa.Schema, path: Path) -> pa.Schema:
-    """The schema without its checksum. Raises InputError where that does not fit; a file need not have one."""
+    """The schema without its checksum. Raises InputError if the checksum is wrong. A file without one is accepted."""
     metadata = dict(schema.metadata or {})
     seal = metadata.pop(_SEAL, None)
     if seal is not None and seal != _seal(metadata, json.loads(seal)[1:]):
-        raise InputError(f"{path}: damaged: what it says of itself does not fit its checksum")
+        raise InputError(f"{path}: damaged: its metadata does not match its checksum")
     return schema.with_metadata(metadata or None)
 
 
 @contextmanager
 def _readable(path: Path) -> Iterator[None]:
-    """What goes wrong while a Parquet file is read becomes an InputError of one line."""
+    """Turn errors while a Parquet file is read into an InputError of one line."""
     try:
         yield
     except InputError:
@@ -368,13 +371,13 @@ def _readable(path: Path) -> Iterator[None]:
 
 
 def read_schema(path: Path) -> pa.Schema:
-    """The columns of a Parquet file and what it says of itself. Raises InputError as `read_table` does."""
+    """The columns and metadata of a Parquet file. Raises InputError as `read_table` does."""
     with _readable(path):
         return _checked(pq.read_schema(path), path)
 
 
 def read_batches(path: Path, columns: Sequence[str], rows: int = 4096) -> Iterator[pa.RecordBatch]:
-    """Some columns of one Parquet file, some rows at a time. Raises InputError as `read_table` does."""
+    """The given columns of one Parquet file, a batch of rows at a time. Raises InputError as `read_table` does."""
     with _readable(path), pq.ParquetFile(path, page_checksum_verification=True) as file:
         schema = _checked(file.schema_arrow, path)
         absent = [name for name in columns if name not in schema.names]
@@ -386,7 +389,7 @@ def read_batches(path: Path, columns: Sequence[str], rows: int = 4096) -> Iterat
 def read_table(path: Path, columns: Sequence[str] | None = None) -> pa.Table:
     """Read one Parquet file, or some of its columns.
 
-    Raises InputError naming the file when it is missing or not Parquet, or lacks one of `columns`.
+    Raises InputError, naming the file, if it is missing or not Parquet, or lacks one of `columns`.
     """
     with _readable(path):
         wanted = None if columns is None else list(columns)
@@ -405,8 +408,8 @@ _digests: dict[tuple[str, int, int, int, int], str] = {}
 def file_digest(path: Path, *, cached: bool = True) -> str:
     """SHA-256 (hex) of all bytes of a file.
 
-    cached: a file is read once per process as long as its path, size, inode and times stay; False reads it always.
-    A file that changed within the last two seconds is never taken from the cache. Raises OSError if it cannot be read.
+    cached: read a file once per process while its path, size, inode and times stay the same; False: read it every time.
+    A file that changed within the last two seconds is always read. Raises OSError if it cannot be read.
     """
     about = path.stat()
     key = (os.path.abspath(path), about.st_size, about.st_mtime_ns, about.st_ctime_ns, about.st_ino)
@@ -420,12 +423,12 @@ def file_digest(path: Path, *, cached: bool = True) -> str:
 
 
 def digest(*parts: Any) -> str:
-    """SHA-256 (hex) of JSON-serialisable parts, independent of dictionary order. Stable across processes."""
+    """SHA-256 (hex) of JSON-serialisable parts. It depends neither on the order of dictionaries nor on the process."""
     return hashlib.sha256(json.dumps(parts, sort_keys=True, ensure_ascii=False).encode()).hexdigest()
 
 
 def seed_from(*parts: Any) -> int:
-    """A seed in [0, 2**63) drawn from JSON-serialisable parts: the same parts, the same seed, anywhere."""
+    """A seed in [0, 2**63) from JSON-serialisable parts: the same parts give the same seed on every machine."""
     return int(digest(*parts)[:16], 16) >> 1
 
 

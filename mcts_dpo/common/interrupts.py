@@ -1,11 +1,11 @@
-"""Control-C that is never lost: the first ends the command in order, the second ends the process at once.
+"""Ctrl-C that is never lost: the first ends the command in order, the second ends the process at once.
 
-Python raises KeyboardInterrupt wherever the main thread happens to be. In a destructor or a callback of a library it is
-dropped ("Exception ignored in …"), and the command would go on as if nobody had asked. So the interruption is noted as
-well: it is raised again when it was dropped, and whenever the command reports progress. The second signal is heard by a
-thread of its own, whatever the main thread is doing.
+Python raises KeyboardInterrupt wherever the main thread is. In a destructor or a callback of a library the exception is
+dropped ("Exception ignored in …"), and the command would continue. So the interruption is also recorded. It is raised
+again after it was dropped, and when the command next reports progress. A thread of its own receives the second signal,
+so that it works whatever the main thread does.
 
-In: signals. Out: KeyboardInterrupt, or the end of the process with exit code 130. Knows no command.
+In: signals. Out: KeyboardInterrupt, or the end of the process with exit code 130.
 """
 
 from __future__ import annotations
@@ -23,20 +23,20 @@ from typing import NoReturn
 TOLD = b"\nmcts-dpo: interrupted again; ended at once\n"
 _SHOW_CURSOR = b"\x1b[?25h"
 _AGAIN_AFTER = 0.05
-"""Seconds after a dropped interruption until it is raised again: by then the destructor has returned."""
+"""Seconds until a dropped interruption is raised again. The destructor has returned by then."""
 _ECHO = 1.0
-"""Seconds in which a second signal under torchrun, which passes on what the terminal sends to all, is the same one."""
+"""Under torchrun, a second signal within this many seconds is the same one: torchrun passes signals on."""
 
 
 def end_at_once() -> NoReturn:
-    """Say so and end the process with exit code 130; nothing is cleaned up. Safe in a signal handler and any thread."""
+    """Print a line and end the process with exit code 130, without clean-up. Safe in signal handlers and threads."""
     with suppress(OSError):
         os.write(2, (_SHOW_CURSOR if os.isatty(2) else b"") + TOLD)
     os._exit(130)
 
 
 class _Guard:
-    """The handler, and what it knows. One for the process, in the main thread."""
+    """The signal handler and its state. The process has one, in the main thread."""
 
     def __init__(self) -> None:
         self.interrupted = False
@@ -58,7 +58,7 @@ class _Guard:
         signal.set_wakeup_fd(-1)
         signal.signal(signal.SIGINT, signal.default_int_handler)
         sys.unraisablehook = self._hook_before
-        os.close(self._writing)  # the thread reads the end
+        os.close(self._writing)  # the thread reads the end of the pipe
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
         if self._repeats:
@@ -70,7 +70,7 @@ class _Guard:
         raise KeyboardInterrupt
 
     def _hear(self) -> None:
-        """Count the signals as they come, in a thread; the handler runs only when the main thread is at Python code."""
+        """Count the signals in a thread. The handler itself waits until the main thread runs Python code."""
         came = 0
         while data := os.read(self._reading, 64):
             for number in data:
@@ -89,7 +89,7 @@ class _Guard:
         return "TORCHELASTIC_RUN_ID" in os.environ and time.monotonic() - self._first < _ECHO
 
     def _unraisable(self, dropped: sys.UnraisableHookArgs) -> None:
-        """A destructor or a callback has dropped an exception. An interruption is sent again a moment later."""
+        """Called when a destructor or callback drops an exception. Sends an interruption again a moment later."""
         if self.interrupted and dropped.exc_type is not None and issubclass(dropped.exc_type, KeyboardInterrupt):
             threading.Timer(_AGAIN_AFTER, self._send_again).start()
         else:
@@ -109,9 +109,9 @@ _GUARD: list[_Guard] = []
 
 @contextmanager
 def guard() -> Iterator[None]:
-    """Take SIGINT over while a command runs, and for good once it came: the process then is on its way out.
+    """Handle SIGINT while a command runs, and until the process ends once a signal has come.
 
-    Does nothing where SIGINT is ignored (nohup) or handled already, and outside the main thread.
+    Does nothing if SIGINT is ignored (nohup) or already handled, and outside the main thread.
     """
     free = not _GUARD and threading.current_thread() is threading.main_thread()
     if not free or signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
@@ -127,7 +127,7 @@ def guard() -> Iterator[None]:
 
 
 def _leave() -> None:
-    """A forked child has the handler, but must not write into its parent's pipe."""
+    """Restore the default in a forked child: it must not write into its parent's pipe."""
     if _GUARD:
         with suppress(ValueError):
             signal.set_wakeup_fd(-1)
@@ -137,19 +137,19 @@ os.register_at_fork(after_in_child=_leave)
 
 
 def guarded() -> bool:
-    """Whether SIGINT is taken over."""
+    """Whether `guard` handles SIGINT now."""
     return bool(_GUARD)
 
 
 def check() -> None:
-    """Raise KeyboardInterrupt if one came and was dropped on its way: for places where a command may well end."""
+    """Raise KeyboardInterrupt if one was dropped. Call it where the command may end."""
     if _GUARD and _GUARD[0].interrupted and threading.current_thread() is threading.main_thread():
         raise KeyboardInterrupt
 
 
 @contextmanager
 def left_to_others() -> Iterator[None]:
-    """Leave the counting of signals to somebody else (a server, which ends what is under way) while the block runs."""
+    """Let a server handle signals itself while the block runs, so that it can end its work in order."""
     before = signal.set_wakeup_fd(-1) if _GUARD else -1
     try:
         yield

@@ -1,4 +1,4 @@
-"""How a long stage tells whoever is watching how far it is. Floor 0: knows neither stages nor screens."""
+"""How a long stage reports its progress: a function that the caller passes in."""
 
 from __future__ import annotations
 
@@ -9,12 +9,13 @@ ItemT = TypeVar("ItemT")
 
 
 class Progress(Protocol):
-    """Called by a stage after each unit of work; raises only KeyboardInterrupt, never slows the stage noticeably."""
+    """A function that a stage calls after each unit of work. It is fast and raises only KeyboardInterrupt."""
 
     def __call__(self, stage: str, done: int, total: int, **figures: float) -> None:
-        """`stage` is a short label, `done` of `total` units are finished, `figures` are running means to show.
+        """Report that `done` of `total` units of a stage are finished.
 
-        A total of 0: how many there are is not known (a model being loaded). Such a stage ends when another reports.
+        stage: a short label. figures: running means to show. total: 0 if it is not known, as while a model loads; such
+        a stage ends when another reports.
         """
         ...
 
@@ -24,7 +25,7 @@ def silent(stage: str, done: int, total: int, **figures: float) -> None:
 
 
 def tracked(progress: Progress, stage: str, items: Sequence[ItemT]) -> Iterator[ItemT]:
-    """The items one after the other; each counts as finished when the next is asked for."""
+    """Yield the items and report each as finished when the next is requested."""
     for done, item in enumerate(items):
         progress(stage, done, len(items))
         yield item
@@ -32,10 +33,10 @@ def tracked(progress: Progress, stage: str, items: Sequence[ItemT]) -> Iterator[
 
 
 def part_of(progress: Progress, *, prefix: str = "", before: int = 0, total: int | None = None) -> Progress:
-    """A Progress for one part of a longer stage, reporting to `progress` in the whole's terms.
+    """A Progress for one part of a longer stage, which reports to `progress` as the whole stage.
 
-    prefix: put in front of the stage's name. before: units finished before this part. total: of the whole
-    (None: the part is the whole).
+    prefix: put before the stage's name. before: units finished before this part. total: of the whole stage; None: the
+    part is the whole.
     """
 
     whole = total

@@ -1,9 +1,9 @@
-"""The base of every room's settings: YAML and dotted overrides in, checked frozen values out.
+"""The base of all settings: YAML and dotted overrides in, checked frozen values out.
 
-A room declares its settings beside the code that they set, as a subclass of `Settings` (fields with
-types, ranges and defaults; groups are fields that are themselves `Settings`). This module reads them
-(`load_settings`), writes them (`dump_settings`), compares them (`difference`), and turns whatever is
-wrong with a file or an override into one line that its writer can act on. It knows no stage.
+Each package declares its settings next to the code that uses them, as a subclass of `Settings`: fields with types,
+ranges and defaults. A group is a field whose type is itself a `Settings`. This module reads settings (`load_settings`),
+writes them (`dump_settings`) and compares them (`difference`). An error in a file or an override becomes one line that
+says how to fix it.
 """
 
 from __future__ import annotations
@@ -29,10 +29,10 @@ from mcts_dpo.common.yaml_dialect import Dumper, Loader
 class Settings(BaseModel):
     """Strict, frozen, no unknown keys. Sequences are tuples (lists are accepted on the way in).
 
-    Nothing is converted but what YAML cannot say: a list becomes a tuple, an integer serves as a
-    float, a string serves as a `Path`. "4" is not 4, and 1 is not true.
+    Only types that YAML lacks are converted: a list to a tuple, an integer to a float, a string to a `Path`. "4" is not
+    4, and 1 is not true.
 
-    moved: names that fields of this class had once, with where they are now ("lr": "optimiser.lr").
+    moved: former names of fields, with their present place ("lr": "optimiser.lr").
     """
 
     model_config = ConfigDict(strict=True, frozen=True, extra="forbid", ser_json_inf_nan="constants")
@@ -113,15 +113,16 @@ def changed(settings: SettingsT, changes: Mapping[str, Any]) -> SettingsT:
 def load_settings(
     cls: type[SettingsT], source: Path | str | Mapping[str, Any] | None, overrides: Sequence[str] = (), name: str = ""
 ) -> SettingsT:
-    """Settings of class `cls` from a YAML file (or a mapping; None: all defaults), then `overrides` in order.
+    """Settings of class `cls` from a YAML file or a mapping, then `overrides` in order.
 
-    An override is "dotted.path=value", the value being YAML: "search.children=4", "training.optimiser.lr=1e-6",
-    "problems.limit=null", "prompt.stop=['\\n\\n']". name: what errors call settings that come from no file (else the
-    class's name).
+    source:    None gives all defaults.
+    overrides: "dotted.path=value" each, the value in YAML: "search.children=4", "training.optimiser.lr=1e-6",
+               "problems.limit=null", "prompt.stop=['\\n\\n']".
+    name:      what errors call settings that come from no file; else the name of the class.
 
-    Raises InputError, one line, naming the file or override, the full dotted path, the value and what is
-    accepted; the nearest spelling for an unknown name; the line for malformed YAML. Of several errors the
-    first is told and the others are counted.
+    Raises InputError, one line, naming the file or override, the full dotted path, the value and what is accepted. For
+    an unknown name it gives the nearest spelling, for malformed YAML the line. Of several errors, the first is shown
+    and the others are counted.
     """
     data: dict[Any, Any]
     if source is None:
@@ -140,20 +141,20 @@ def load_settings(
 
 
 def dump_settings(settings: Settings) -> str:
-    """All settings, defaults included, as YAML in the order of declaration; `load_settings` reads it back equal."""
+    """All settings, with defaults, as YAML in the order of declaration. `load_settings` reads them back equal."""
     return yaml.dump(
         settings.model_dump(mode="json"), Dumper=Dumper, sort_keys=False, allow_unicode=True, width=120, indent=2
     )
 
 
 def difference(a: Settings, b: Settings) -> list[str]:
-    """What differs from `a` to `b`: lines such as "search.children: 4 -> 8", in order of declaration."""
+    """The differences from `a` to `b`: lines such as "search.children: 4 -> 8", in order of declaration."""
     left, right = dict(_leaves(a.model_dump(mode="json"))), dict(_leaves(b.model_dump(mode="json")))
     lines = []
     opened = {path[:depth] for side in (left, right) for path in side for depth in range(len(path))}
     for path in [*left, *(path for path in right if path not in left)]:
         if path in opened:
-            continue  # null or empty on one side, a group on the other: its members tell
+            continue  # null or empty on one side and a group on the other: the members of the group are listed
         old = _show(left[path]) if path in left else "absent"
         new = _show(right[path]) if path in right else "absent"
         if old != new:
@@ -162,7 +163,7 @@ def difference(a: Settings, b: Settings) -> list[str]:
 
 
 def nearest(name: str, candidates: Sequence[str]) -> str | None:
-    """The candidate that `name` was most likely meant to be, or None when none is near."""
+    """The candidate that is most similar to `name`, or None if none is similar."""
     folded = {candidate.casefold(): candidate for candidate in reversed(candidates)}
     found = difflib.get_close_matches(name.casefold(), list(folded), n=1, cutoff=0.6)
     return folded[found[0]] if found else None
@@ -188,7 +189,7 @@ def _tuples(value: Any) -> Any:
 
 
 def _parse(text: str, where: str) -> Any:
-    # A Loader of its own: yaml.safe_load would bring the scalars of version 1.1 back.
+    # Not yaml.safe_load, which reads scalars as version 1.1 does.
     try:
         data = yaml.load(text, Loader=Loader)
         require_encodable(data, where)
@@ -268,7 +269,7 @@ _OUT_OF_RANGE = {"greater", "less", "too", "multiple", "string_pattern", "string
 def _one_line(
     cls: type[Settings], data: Any, error: ValidationError, where: str, origins: Mapping[tuple[str, ...], str]
 ) -> str:
-    # Unknown names first: a misspelt name of a required setting is both unknown and missing.
+    # Unknown names come first: a misspelt name of a required setting is both unknown and missing.
     found = sorted(error.errors(include_url=False), key=lambda one: one["type"] != "extra_forbidden")
     by_path: dict[tuple[str, ...], list[tuple[ErrorDetails, _Place]]] = {}
     for one in found:
@@ -308,7 +309,7 @@ def _complaint(cls: type[Settings], path: tuple[str, ...], same: list[tuple[Erro
         hint = f"; did you mean {close!r}?" if close else ""
         return f"{given} is not one of the choices{hint} (accepted: {_or([_show(one) for one in kinds])})"
     if kind in {"value_error", "assertion_error"}:
-        # Said by a room's own validator, in its own words.
+        # The message of a validator in the settings class.
         message = str(first.get("ctx", {}).get("error", first["msg"]))
         return message if isinstance(first["input"], Mapping) else f"{given} {message}"
     if first["loc"][-1:] == ("[key]",):
@@ -369,9 +370,9 @@ class _Place:
 
 
 def _locate(cls: type[Settings], location: tuple[int | str, ...], data: Any) -> _Place:
-    """Follow pydantic's location through the annotations; the names it gives to members of unions drop out.
+    """Follow pydantic's location through the annotations, without the names that it gives to members of unions.
 
-    data: the values that are located in; they tell the kind of a group that has several.
+    data: the given values, which tell the kind of a group that has several kinds.
     """
     place = _Place(cls)
     for depth, part in enumerate(location):
@@ -423,7 +424,7 @@ def accepted_by(annotation: Any, metadata: Sequence[Any] = ()) -> str:
         return said
     members = _alternatives(annotation)
     if len(members) > 1:
-        # Bounds given for a union hold for its numbers (and texts); null has none.
+        # The bounds of a union hold for its numbers and texts, not for null.
         words = [accepted_by(member, metadata) for member in members if member is not type(None)]
         return _or([*words, *(["null"] if type(None) in members else [])])
     if get_origin(annotation) is Literal:

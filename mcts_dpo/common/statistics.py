@@ -1,6 +1,6 @@
-"""The few statistics that every claim here is made with. Numbers in, numbers out; randomness by seed.
+"""The statistics behind every reported figure: intervals and paired tests. Randomness comes from a seed.
 
-Floor 0: knows no problems, models or files. Intervals are two-sided; `level` is their coverage.
+Intervals are two-sided; `level` is their coverage.
 """
 
 from __future__ import annotations
@@ -34,14 +34,14 @@ class Estimate:
 
 
 def proportion(successes: int, trials: int, level: float = 0.95) -> Estimate:
-    """Share of successes with its Wilson score interval (Wilson 1927). `trials` ≥ 1, else ValueError."""
+    """The fraction of successes with its Wilson score interval (Wilson 1927). Raises ValueError for `trials` < 1."""
     result = stats.binomtest(successes, trials)
     interval = result.proportion_ci(level, method="wilson")
     return Estimate(successes / trials, float(interval.low), float(interval.high))
 
 
 def bootstrap_mean(values: Sequence[float] | Floats, level: float = 0.95, resamples: int = 2000) -> Estimate:
-    """Mean over independent items (shape [n], n ≥ 1) with a percentile bootstrap interval; seeded, so repeatable."""
+    """The mean of independent values ([n], n ≥ 1) with a percentile bootstrap interval; a fixed seed."""
     array = np.asarray(values, dtype=np.float64)
     if array.size == 0:
         raise ValueError("no values to average")
@@ -51,7 +51,7 @@ def bootstrap_mean(values: Sequence[float] | Floats, level: float = 0.95, resamp
 
 
 def mean_t(values: Sequence[float] | Floats, level: float = 0.95) -> Estimate:
-    """Mean over a few independent runs (shape [n], n ≥ 2) with Student's t interval."""
+    """The mean of a few independent runs ([n], n ≥ 2) with Student's t interval."""
     array = np.asarray(values, dtype=np.float64)
     if array.size < 2:
         raise ValueError("a t interval needs at least two values")
@@ -64,8 +64,8 @@ class PairedComparison:
     """Two policies on the same problems.
 
     difference: mean of (after − before), with a bootstrap interval over problems.
-    gained:     problems only `after` has right; lost: problems only `before` has right.
-    p_value:    exact McNemar test (binomial on gained against lost), two-sided; 1 when they never disagree.
+    gained:     problems that only `after` solves; lost: problems that only `before` solves.
+    p_value:    exact two-sided McNemar test, a binomial test of gained against lost; 1 if the policies never disagree.
     """
 
     difference: Estimate
@@ -89,14 +89,14 @@ def compare_paired(before: Sequence[bool], after: Sequence[bool]) -> PairedCompa
 
 
 def pass_at_k(samples: int, correct: int, k: int) -> float:
-    """Unbiased chance that at least one of k of the samples is right (Chen et al. 2021, arXiv 2107.03374, eq. 1)."""
+    """Unbiased chance that at least one of k samples is right (Chen et al. 2021, arXiv 2107.03374, eq. 1)."""
     if not 1 <= k <= samples:
         raise ValueError(f"k = {k} is outside 1..{samples}")
     return 1.0 - comb(samples - correct, k) / comb(samples, k)
 
 
 def area_under_roc(scores: Sequence[float] | Floats, labels: Sequence[bool]) -> float | None:
-    """Chance that a positive's score exceeds a negative's, ties counting half; None without both kinds."""
+    """The chance that a positive's score exceeds a negative's; ties count half. None without both kinds."""
     array, positive = np.asarray(scores, dtype=np.float64), np.asarray(labels, dtype=bool)
     positives, negatives = int(positive.sum()), int((~positive).sum())
     if not positives or not negatives:

@@ -107,8 +107,8 @@ LINES = [
     # train
     ("train -m /nope -d missing.parquet -o out", "/nope: no such model file or directory"),
     ("train -d good.jsonl -o out", "no model: give --model"),
-    ("train -m /nope -d good.jsonl -o .", ".: there are other things in this folder; accepted: a new one"),
-    ("train --value -m /nope -d good.jsonl -o half", "half: there are other things in this folder"),
+    ("train -m /nope -d good.jsonl -o .", ".: holds other files; accepted: a new folder"),
+    ("train --value -m /nope -d good.jsonl -o half", "half: holds other files"),
     ("train -m /nope -d good.jsonl -o good.jsonl", "good.jsonl: a file; accepted: a folder"),
     ("train -m /nope -d good.jsonl -o out training.objective=step_dop", "did you mean 'step_dpo'?"),
     ("train -m /nope -d good.jsonl -o out training.optimiser.lr=fast", "training.optimiser.lr: 'fast' is not a number"),
