@@ -1,4 +1,4 @@
-"""The whole run in one file: every room's settings, composed. Knows what can be set, not how anything runs."""
+"""The settings of a whole run in one class: those of every stage, and those of the rounds."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from mcts_dpo.training import LaunchSettings, OptimiserSettings, TrainingSetting
 
 
 class StageConfig(Settings):
-    """The settings of the single stages, each under its room's name: what a stage run alone needs."""
+    """The settings of the stages, each under the name of its package. A stage that runs alone needs only these."""
 
     prompt: PromptSettings = PromptSettings()
     engine: EngineSettings = EngineSettings()
@@ -28,8 +28,7 @@ class StageConfig(Settings):
 
 
 class ValueStageSettings(Settings):
-    """A value model, trained anew in every round on the round's trees, that judges in the next round's search (and
-    whenever `search.value_model.path` names it).
+    """A value model that each round trains on its own trees. It judges in the next round's search.
 
     weight, at: as in `search.value_model`. training: of the value model; its `seed` is the run's.
     """
@@ -43,19 +42,19 @@ class RunConfig(StageConfig):
     """Settings of a self-training run.
 
     model:               the starting policy: a hub name, a Hugging Face directory, or a `.gguf` file.
-    train, test:         where problems come from; the two must share no question (checked).
+    train, test:         the problem sets. They must share no question; this is checked.
     rounds:              how often search and training alternate, ≥ 1.
     problems_per_round:  fresh training problems searched in each round; all rounds' slices are disjoint.
-    shard_size:          problems per search shard, the unit that a resumed run does not repeat.
+    shard_size:          problems per search shard. A resumed run does not repeat a finished shard.
     development:         problems held back from the end of the training set; greedy accuracy on them is
                          measured before and after each round, and a round that lowers it beyond noise
                          (exact McNemar p < 0.05) is rolled back. 0: no guard.
-    replay:              earlier rounds whose data every training reads beside its own; 0: the round's own only.
-    value:               train a value model in every round and let it judge in the next; null: none.
-    launch:              which processes do the trainings: the run's own, or several under torchrun. It may differ when
-                         a run goes on (the policy is the same to rounding).
-    baseline:            evaluate the starting policy too (needed for any claim of a gain).
-    seed:                of everything random; the same seed on the same machine gives the same bytes.
+    replay:              number of earlier rounds whose data each training also reads; 0: only the round's own.
+    value:               train a value model in every round, which judges in the next; null: none.
+    launch:              the processes that train: the run's own, or several under torchrun. It may change when a run
+                         is continued; the policy is then the same up to rounding.
+    baseline:            also evaluate the starting policy. Every claim of a gain needs it.
+    seed:                of everything random. The same seed on the same machine gives the same bytes.
     """
 
     model: str
@@ -73,7 +72,7 @@ class RunConfig(StageConfig):
 
     @model_validator(mode="after")
     def _sections_agree(self) -> Self:
-        # Each stage derives its seed from the run's: a second dial beside it would silently do nothing.
+        # Each stage derives its seed from the run's seed, so a seed of its own would silently do nothing.
         seeds = {section: getattr(self, section).seed for section in ("search", "training", "evaluation")}
         seeds["value.training"] = self.value.training.seed if self.value else 0
         for section, seed in seeds.items():

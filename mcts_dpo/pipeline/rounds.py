@@ -1,4 +1,4 @@
-"""The self-training loop: the only room that knows the order of the stages.
+"""The self-training loop. Only this module knows the order of the stages.
 
 In: a `RunConfig` and a directory. Out: that directory, filled:
 
@@ -7,12 +7,11 @@ In: a `RunConfig` and a directory. Out: that directory, filled:
     round-000/   trees/shard-0000.parquet …  pairs.parquet  siblings.parquet  solutions.parquet
                  training/log.jsonl  policy/  evaluation.parquet  metrics.json
 
-A stage is finished when its manifest under `stages/` says so; a search shard, when its file is there; a training
-under way has its live log and its checkpoint in `training/unfinished/`. What is found damaged is moved to a folder
-`damaged/` of its round, and its stage is done again. Every file appears whole. So the process may be killed at any
-moment: the same call continues, repeats no finished stage or shard, goes on in the middle of a training, and ends with
-the same bytes as an undisturbed run on the same machine (`timings.jsonl` and TensorBoard's files apart, which hold
-clock times).
+A stage is finished when its manifest under `stages/` says so, and a search shard when its file exists. A training keeps
+its live log and its checkpoint in `training/unfinished/`. Damaged files are moved to the folder `damaged/` of their
+round, and their stage runs again. Every file appears whole, so the process can be killed at any moment. The same call
+then continues, also in the middle of a training, and repeats no finished stage or shard. It ends with the same bytes as
+an undisturbed run on the same machine, except for files with clock times: `timings.jsonl` and those of TensorBoard.
 """
 
 from __future__ import annotations
@@ -69,7 +68,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class RunResult:
-    """What a finished run found.
+    """The result of a finished run.
 
     directory: the run directory.
     baseline:  metrics of the starting policy (None if `baseline: false`).
@@ -84,7 +83,7 @@ class RunResult:
 
 
 class ShardSearch(Protocol):
-    """How a round's trees are grown: here (`search_here`), or by many machines."""
+    """A function that searches the trees of a round: in this process (`search_here`) or on many machines."""
 
     def __call__(
         self,
@@ -96,10 +95,10 @@ class ShardSearch(Protocol):
         settings: SearchSettings,
         progress: Progress,
     ) -> None:
-        """Leave a file of trees in `folder` for every `config.shard_size` problems, by `policy`.
+        """Search with `policy` and write one file of trees into `folder` per `config.shard_size` problems.
 
-        engine: gives this process's own engine, with the policy's weights. settings: of the search, with the round's
-        seed. What is there of an earlier attempt is not repeated.
+        engine: returns this process's own engine with the policy's weights. settings: of the search, with the round's
+        seed. Shards that are in the folder already are not searched again.
         """
         ...
 
@@ -113,7 +112,7 @@ def search_here(
     settings: SearchSettings,
     progress: Progress,
 ) -> None:
-    """A round's trees, grown in this process. See `ShardSearch`."""
+    """Search the trees of a round in this process; see `ShardSearch`."""
     search_shards(
         problems,
         engine,
@@ -123,12 +122,12 @@ def search_here(
         settings=settings,
         policy=policy_fingerprint(policy),
         progress=progress,
-        trusting=True,  # the run directory is this config's, or was taken over with what is finished in it
+        trusting=True,  # the run directory belongs to this config, or was taken over with its finished stages
     )
 
 
 class ShardMap(Protocol):
-    """How something is done with every shard: here (`map`), or by many machines."""
+    """A function that applies another to every shard: in this process (`map`) or on many machines."""
 
     def __call__(self, function: Callable[[Path], Result], shards: Iterable[Path], /) -> Iterable[Result]:
         """`function(shard)` of each shard, in order."""
@@ -137,7 +136,7 @@ class ShardMap(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Workers:
-    """Who does what is shared out shard by shard."""
+    """The functions that do the work on shards: search them, and read them."""
 
     search: ShardSearch = search_here
     each: ShardMap = map
@@ -153,12 +152,12 @@ def run(
 ) -> RunResult:
     """Run, or continue, the self-training loop of `config` in `directory`.
 
-    workers: who grows trees and reads them.
-    force:  go on with `config` where the directory belongs to another one: what is finished stays as it is, what was
-            under way is begun anew, and the change is written down in `changes.jsonl`.
+    workers: the functions that search and read shards.
+    force:   continue with `config` although the directory belongs to another one. Finished stages stay as they are,
+             unfinished ones start again, and the change is recorded in `changes.jsonl`.
 
-    Raises InputError when the directory belongs to another config (with the differences), is in use by another
-    process, cannot be written (a full disk, no permission), or when the problems do not suffice for the rounds.
+    Raises InputError if the directory belongs to another config (with the differences), is in use by another process,
+    or cannot be written (a full disk, no permission), and if there are too few problems for the rounds.
     """
     directory = Path(directory)
     with explained(directory, lambda: "finished stages are kept"):
@@ -169,17 +168,19 @@ def _run(config: RunConfig, directory: Path, workers: Workers, force: bool, prog
     check_launch(config.launch)
     problems = _load(config)
     if not (directory / "config.yaml").exists():
-        load_tokenizer(config.model)  # a model that is not there leaves no directory that a better command is refused
+        load_tokenizer(
+            config.model
+        )  # a missing model must leave no directory, which would refuse the corrected command
     directory.mkdir(parents=True, exist_ok=True)
     with locked(directory):
         claim(config, directory, force)  # a refusal touches nothing
         sweep(directory)
-        bench = _Bench(config, directory, workers, progress)
-        baseline = _evaluate_baseline(bench, problems) if config.baseline else None
+        stages = _StageRunner(config, directory, workers, progress)
+        baseline = _evaluate_baseline(stages, problems) if config.baseline else None
         policy = config.model
         rounds: list[dict[str, Any]] = []
         for index in range(config.rounds):
-            metrics = _round(bench, problems, index, policy)
+            metrics = _round(stages, problems, index, policy)
             policy = str(directory / metrics["policy"]) if metrics["accepted"] else policy
             rounds.append(metrics)
             lines = [json.dumps(line, sort_keys=True) for line in [*([baseline] if baseline else []), *rounds]]
@@ -190,7 +191,7 @@ def _run(config: RunConfig, directory: Path, workers: Workers, force: bool, prog
 
 @dataclass(frozen=True, slots=True)
 class _Problems:
-    """The problems of a run: shared by no two rounds, and by no training and test set.
+    """The problems of a run. No two rounds share a problem, and no training problem is a test problem.
 
     left_out: training problems that were dropped because the test set asks the same question.
     """
@@ -215,7 +216,7 @@ def _load(config: RunConfig) -> _Problems:
         )
     size = config.problems_per_round
     slices = tuple(tuple(usable[index * size : (index + 1) * size]) for index in range(config.rounds))
-    # The guard's problems come from the far end, so that raising `rounds` later moves no slice.
+    # The development problems come from the end, so that raising `rounds` later moves no slice.
     development = tuple(usable[len(usable) - config.development :]) if config.development else ()
     _check_answers(config, [problem for one in slices for problem in one], development, test)
     return _Problems(slices, development, tuple(test), len(contaminated))
@@ -224,10 +225,10 @@ def _load(config: RunConfig) -> _Problems:
 def _check_answers(
     config: RunConfig, searched: Sequence[Problem], development: Sequence[Problem], test: Sequence[Problem]
 ) -> None:
-    """Say at the start, not after the first round, what the reference answers do not allow.
+    """Check the reference answers before the first round.
 
-    Raises InputError for a problem that policies are measured on and that has no reference answer. Warns of sets none
-    of whose answers can be read: no solution of theirs is ever right.
+    Raises InputError if a problem that measures policies has no reference answer. Warns if no answer of a set can be
+    read: no solution would count as right.
     """
     require_answers(test, config.test.source)
     require_answers(development, config.train.source)
@@ -241,8 +242,8 @@ def _check_answers(
 
 
 @dataclass(slots=True)
-class _Bench:
-    """What the stages of one run share: the config, the directory, and one engine with some policy's weights."""
+class _StageRunner:
+    """Runs the stages of one run. They share the config, the directory, and one engine with some policy's weights."""
 
     config: RunConfig
     directory: Path
@@ -252,7 +253,7 @@ class _Bench:
     loaded: str = ""
 
     def engine_for(self, policy: str) -> Engine:
-        """The engine, holding `policy`'s weights and nothing cached, whatever was done before."""
+        """The engine with the weights of `policy` and an empty cache."""
         if self.loaded != policy:
             self.progress("load model", 0, 0)
         if self.engine is None:
@@ -264,7 +265,7 @@ class _Bench:
         return self.engine
 
     def let_go(self) -> None:
-        """Give back what this process's engine holds: other processes need the memory."""
+        """Free the memory of this process's engine: other processes need it."""
         if self.engine is None or not engine_kind(self.config.engine.kind).local:
             return
         self.engine.close()
@@ -272,10 +273,10 @@ class _Bench:
         release()
 
     def stage(self, place: Path, name: str, outputs: Callable[[], Sequence[Path]], work: Callable[[], None]) -> None:
-        """Do `work` unless the manifest `place`/stages/`name`.json says it is done; then write the manifest.
+        """Run `work` unless the manifest `place`/stages/`name`.json says it is done; then write the manifest.
 
-        What is there must be what was written, to the byte; where it is not, it is set aside, and the stage is done
-        again. If it comes out different then, so are the stages after it, which have read it.
+        The files of a finished stage must be byte for byte as it wrote them. Otherwise they are set aside and the stage
+        runs again. If its files then differ, the later stages, which have read them, run again too.
         """
         manifest = place / "stages" / f"{name}.json"
         expected: dict[str, Any] | None = None
@@ -302,71 +303,71 @@ class _Bench:
         append_json_line(self.directory / "timings.jsonl", took)
 
 
-def _evaluate_baseline(bench: _Bench, problems: _Problems) -> dict[str, Any]:
-    place = bench.directory / "baseline"
+def _evaluate_baseline(stages: _StageRunner, problems: _Problems) -> dict[str, Any]:
+    place = stages.directory / "baseline"
     target = place / "metrics.json"
 
     def work() -> None:
-        evaluation = _evaluate(bench, bench.config.model, problems.test, place / "evaluation.parquet")
+        evaluation = _evaluate(stages, stages.config.model, problems.test, place / "evaluation.parquet")
         write_json(target, {"round": -1, "policy": "", "test": evaluation.summary()})
 
-    bench.stage(place, "evaluate", lambda: [target, place / "evaluation.parquet"], work)
+    stages.stage(place, "evaluate", lambda: [target, place / "evaluation.parquet"], work)
     metrics: dict[str, Any] = read_json(target)
     return metrics
 
 
-def _round(bench: _Bench, problems: _Problems, index: int, policy: str) -> dict[str, Any]:
-    """One turn: search → pairs → train → evaluate. Returns the round's metrics.
+def _round(stages: _StageRunner, problems: _Problems, index: int, policy: str) -> dict[str, Any]:
+    """One round: search → pairs → train → evaluate. Returns its metrics.
 
-    Of a finished round everything that is read later is verified; only where something is damaged are its stages gone
-    through again, and those done again whose files are not what they were.
+    Files of a finished round that later rounds read are verified. If one is damaged, the stages are checked one by one,
+    and those with damaged files run again.
     """
-    place = bench.directory / f"round-{index:03d}"
+    place = stages.directory / f"round-{index:03d}"
     target = place / "metrics.json"
-    lacks_value = bench.config.value is not None and not (place / "stages" / "value.json").exists()
+    lacks_value = stages.config.value is not None and not (place / "stages" / "value.json").exists()
     if is_sound(place) and not lacks_value:
         finished: dict[str, Any] = read_json(target)
         return finished
     slice_ = problems.rounds[index]
-    shards = _search(bench, place, index, slice_, policy)
-    bench.stage(
+    shards = _search(stages, place, index, slice_, policy)
+    stages.stage(
         place,
         "pairs",
         lambda: [place / f"{table.what}.parquet" for table in (Pairs, Siblings, Solutions)],
-        lambda: _extract(bench, place, shards),
+        lambda: _extract(stages, place, shards),
     )
-    bench.stage(place, "train", lambda: _trained_files(place), lambda: _train(bench, place, index, policy))
-    if bench.config.value:
-        bench.stage(place, "value", lambda: _files_below(place / "value"), lambda: _train_value(bench, place, index))
-    bench.stage(
+    stages.stage(place, "train", lambda: _trained_files(place), lambda: _train(stages, place, index, policy))
+    if stages.config.value:
+        stages.stage(place, "value", lambda: _files_below(place / "value"), lambda: _train_value(stages, place, index))
+    stages.stage(
         place,
         "evaluate",
         lambda: [target, *_existing(place, "evaluation.parquet", "development.parquet")],
-        lambda: write_json(target, _measure(bench, place, index, policy, shards, problems)),
+        lambda: write_json(target, _measure(stages, place, index, policy, shards, problems)),
     )
     metrics: dict[str, Any] = read_json(target)
     return metrics
 
 
-def _search(bench: _Bench, place: Path, index: int, problems: Sequence[Problem], policy: str) -> list[Path]:
-    """Grow the round's trees, shard by shard; a shard whose file is there is not searched again."""
-    config = bench.config
-    changes = {"seed": seed_from("search", config.seed, index), "value_model": _judge(bench, policy)}
+def _search(stages: _StageRunner, place: Path, index: int, problems: Sequence[Problem], policy: str) -> list[Path]:
+    """Search the round's trees, shard by shard. A shard whose file exists is not searched again."""
+    config = stages.config
+    changes = {"seed": seed_from("search", config.seed, index), "value_model": _judge(stages, policy)}
     settings = config.search.model_copy(update=changes)
     folder = place / "trees"
 
     def work() -> None:
         _set_foreign_trees_aside(place, folder, policy)
-        told = part_of(bench.progress, prefix=f"round {index + 1}: ")
+        told = part_of(stages.progress, prefix=f"round {index + 1}: ")
         with _memory_explained(config):
-            bench.workers.search(problems, policy, lambda: bench.engine_for(policy), folder, config, settings, told)
+            stages.workers.search(problems, policy, lambda: stages.engine_for(policy), folder, config, settings, told)
 
-    bench.stage(place, "search", lambda: sorted(folder.glob("*.parquet")), work)
+    stages.stage(place, "search", lambda: sorted(folder.glob("*.parquet")), work)
     return sorted(folder.glob("*.parquet"))
 
 
 def _set_foreign_trees_aside(place: Path, folder: Path, policy: str) -> None:
-    """Shards of an unfinished search that another policy has grown, or that cannot be read, make room for new ones."""
+    """Set aside shards of an unfinished search that cannot be read, or that another policy has searched."""
     for shard in sorted(folder.glob("*.parquet")):
         try:
             known = made_with(shard).get("policy", "")
@@ -377,26 +378,26 @@ def _set_foreign_trees_aside(place: Path, folder: Path, policy: str) -> None:
             logger.warning("%s: %s; set aside as %s, and searched again", shard, why, set_aside(shard, place))
 
 
-def _extract(bench: _Bench, place: Path, shards: Sequence[Path]) -> None:
-    of_shard = partial(tables_of, settings=bench.config.preferences)
-    save_tables(bench.workers.each(of_shard, shards), place)
+def _extract(stages: _StageRunner, place: Path, shards: Sequence[Path]) -> None:
+    of_shard = partial(tables_of, settings=stages.config.preferences)
+    save_tables(stages.workers.each(of_shard, shards), place)
 
 
-def _train(bench: _Bench, place: Path, index: int, policy: str) -> None:
-    """Train from `policy` on the round's data; with nothing to learn from, leave a note instead of a policy."""
-    config = bench.config
-    data = _lessons(bench, place, index)
+def _train(stages: _StageRunner, place: Path, index: int, policy: str) -> None:
+    """Train `policy` on the round's data. Without data, write a note instead of a policy."""
+    config = stages.config
+    data = _training_table(stages, place, index)
     settings = config.training.model_copy(update={"seed": seed_from("training", config.seed, index) % 2**32})
     if not read_rows(data):
         write_json(place / "training" / "skipped.json", {"reason": f"{data.name} has no rows: nothing to learn from"})
         return
     folder = place / "training"
-    summary = _trained(bench, "policy", policy, data, place / "policy", settings, folder, f"round {index + 1}: ")
+    summary = _trained(stages, "policy", policy, data, place / "policy", settings, folder, f"round {index + 1}: ")
     write_json(folder / "summary.json", summary.as_dict())
 
 
 def _trained(
-    bench: _Bench,
+    stages: _StageRunner,
     what: Literal["policy", "value"],
     policy: str,
     data: Path,
@@ -405,24 +406,26 @@ def _trained(
     folder: Path,
     prefix: str,
 ) -> TrainingSummary:
-    """A training, in this process or by those that `config.launch` names; beside `out` it writes into `folder`."""
-    launch = bench.config.launch
+    """A training, in this process or in those of `config.launch`. It writes to `out` and into `folder`."""
+    launch = stages.config.launch
     if out.exists() and not (out / {"policy": "training.json", "value": "value.json"}[what]).exists():
-        set_aside(out, out.parent)  # what damage has left of one
+        set_aside(out, out.parent)  # the remains of a damaged one
     places = {"log": folder / "log.jsonl", "unfinished_at": folder / "unfinished", "board": folder / "tensorboard"}
-    progress = part_of(bench.progress, prefix=prefix)
+    progress = part_of(stages.progress, prefix=prefix)
     if launch.outside:
-        bench.let_go()
+        stages.let_go()
         return train_launched(what, policy, data, out, settings, launch, **places, progress=progress)
     function = {"policy": train, "value": train_value}[what]
     return function(policy, data, out, settings, **places, progress=progress)
 
 
-def _lessons(bench: _Bench, place: Path, index: int) -> Path:
-    """The table that a round trains on: its own; with `replay`, the earlier rounds' before it."""
-    table: Any = table_of(bench.config.training.objective.kind)
+def _training_table(stages: _StageRunner, place: Path, index: int) -> Path:
+    """The table that a round trains on: its own, after those of earlier rounds with `replay`."""
+    table: Any = table_of(stages.config.training.objective.kind)
     name = f"{table.what}.parquet"
-    rounds = [bench.directory / f"round-{earlier:03d}" for earlier in range(max(0, index - bench.config.replay), index)]
+    rounds = [
+        stages.directory / f"round-{earlier:03d}" for earlier in range(max(0, index - stages.config.replay), index)
+    ]
     if not rounds:
         return place / name
     mixed = place / "training" / name
@@ -430,36 +433,36 @@ def _lessons(bench: _Bench, place: Path, index: int) -> Path:
     return mixed
 
 
-def _train_value(bench: _Bench, place: Path, index: int) -> None:
-    """A value model on the trunk of the round's policy, from the round's lists of siblings."""
-    stage, policy, data = bench.config.value, place / "policy", place / "siblings.parquet"
+def _train_value(stages: _StageRunner, place: Path, index: int) -> None:
+    """Train a value model on the round's policy, from the round's lists of siblings."""
+    stage, policy, data = stages.config.value, place / "policy", place / "siblings.parquet"
     if stage is None or not policy.exists() or not read_rows(data):
         return
-    settings = stage.training.model_copy(update={"seed": seed_from("value", bench.config.seed, index) % 2**32})
+    settings = stage.training.model_copy(update={"seed": seed_from("value", stages.config.seed, index) % 2**32})
     folder, prefix = place / "training" / "value", f"round {index + 1}, value: "
-    _trained(bench, "value", str(policy), data, place / "value", settings, folder, prefix)
+    _trained(stages, "value", str(policy), data, place / "value", settings, folder, prefix)
 
 
-def _judge(bench: _Bench, policy: str) -> ValueRewardSettings | None:
-    """What judges in the search beside the policy: the setting's value model, or the one that came with the policy."""
-    stage, path = bench.config.value, Path(policy).parent / "value"
-    if stage is None or not path.exists() or bench.directory not in path.parents:
-        return bench.config.search.value_model
+def _judge(stages: _StageRunner, policy: str) -> ValueRewardSettings | None:
+    """The value model of the search: that of the settings, or the one trained with the policy."""
+    stage, path = stages.config.value, Path(policy).parent / "value"
+    if stage is None or not path.exists() or stages.directory not in path.parents:
+        return stages.config.search.value_model
     return ValueRewardSettings(path=path, weight=stage.weight, at=stage.at)
 
 
 def _measure(
-    bench: _Bench, place: Path, index: int, policy: str, shards: Sequence[Path], problems: _Problems
+    stages: _StageRunner, place: Path, index: int, policy: str, shards: Sequence[Path], problems: _Problems
 ) -> dict[str, Any]:
-    """Evaluate the round's policy and gather the round's numbers. Nothing in them depends on the clock."""
+    """Evaluate the round's policy and collect the round's figures. None of them depends on the clock."""
     trained = (place / "policy").exists()
     candidate = str(place / "policy") if trained else policy
-    evaluation = _evaluate(bench, candidate, problems.test, place / "evaluation.parquet")
+    evaluation = _evaluate(stages, candidate, problems.test, place / "evaluation.parquet")
     metrics: dict[str, Any] = {
         "round": index,
         "policy": f"{place.name}/policy",
         "accepted": trained,
-        "search": search_statistics(bench.workers.each(counts_of_shard, shards)),
+        "search": search_statistics(stages.workers.each(counts_of_shard, shards)),
         "pairs": read_rows(place / "pairs.parquet"),
         "siblings": read_rows(place / "siblings.parquet"),
         "solutions": read_rows(place / "solutions.parquet"),
@@ -469,46 +472,46 @@ def _measure(
     summary = place / "training" / "summary.json"
     if summary.exists():
         metrics["training"] = read_json(summary)
-    baseline = bench.directory / "baseline" / "evaluation.parquet"
+    baseline = stages.directory / "baseline" / "evaluation.parquet"
     if baseline.exists():
         metrics["against_baseline"] = compare(Evaluation.load(baseline), evaluation).as_dict()
     if problems.development and trained:
-        before = _development(bench, index, policy, problems)
-        after = _evaluate(bench, candidate, problems.development, place / "development.parquet")
+        before = _development(stages, index, policy, problems)
+        after = _evaluate(stages, candidate, problems.development, place / "development.parquet")
         metrics["development"] = compare(before, after).as_dict()
         worse = metrics["development"]["difference"]["value"] < 0 and metrics["development"]["p_value"] < 0.05
         metrics["accepted"] = not worse
     return metrics
 
 
-def _development(bench: _Bench, index: int, policy: str, problems: _Problems) -> Evaluation:
-    """The guard's measurement of the policy that the round started from: the last accepted round's, or anew."""
+def _development(stages: _StageRunner, index: int, policy: str, problems: _Problems) -> Evaluation:
+    """The development accuracy of the round's starting policy: from the last accepted round, or measured now."""
     for earlier in reversed(range(index)):
-        place = bench.directory / f"round-{earlier:03d}"
+        place = stages.directory / f"round-{earlier:03d}"
         if policy == str(place / "policy"):
             return Evaluation.load(place / "development.parquet")
-    start = bench.directory / "baseline" / "development.parquet"
+    start = stages.directory / "baseline" / "development.parquet"
     try:
         return Evaluation.load(start)
     except InputError as error:
         if start.exists():
             logger.warning("%s; set aside as %s, and measured again", error, set_aside(start, start.parent))
-        return _evaluate(bench, policy, problems.development, start)
+        return _evaluate(stages, policy, problems.development, start)
 
 
-def _evaluate(bench: _Bench, policy: str, problems: Sequence[Problem], target: Path) -> Evaluation:
-    config = bench.config
+def _evaluate(stages: _StageRunner, policy: str, problems: Sequence[Problem], target: Path) -> Evaluation:
+    config = stages.config
     settings = config.evaluation.model_copy(update={"seed": seed_from("evaluation", config.seed)})
     with _memory_explained(config):
-        engine = bench.engine_for(policy)
-        evaluation = evaluate(problems, engine, prompt=config.prompt, settings=settings, progress=bench.progress)
+        engine = stages.engine_for(policy)
+        evaluation = evaluate(problems, engine, prompt=config.prompt, settings=settings, progress=stages.progress)
     evaluation.save(target)
     return evaluation
 
 
 @contextmanager
 def _memory_explained(config: RunConfig) -> Iterator[None]:
-    """Turn an engine without memory into an InputError that says which settings it takes."""
+    """Turn an engine's lack of memory into an InputError that names the settings to change."""
     try:
         yield
     except (RuntimeError, MemoryError) as error:
@@ -516,12 +519,12 @@ def _memory_explained(config: RunConfig) -> Iterator[None]:
             raise
         raise InputError(
             f"engine.slots: memory does not suffice for an engine of {config.engine.slots} sequences at once "
-            "(accepted: fewer, or engine.dtype=bfloat16, and --force to go on with that; what is finished is kept)"
+            "(accepted: fewer, or engine.dtype=bfloat16, with --force to continue so; finished work is kept)"
         ) from error
 
 
 def read_rows(path: Path) -> int:
-    """Rows of a Parquet file, from its footer."""
+    """The number of rows of a Parquet file, from its footer."""
     return int(pq.read_metadata(path).num_rows)
 
 

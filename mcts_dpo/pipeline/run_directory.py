@@ -1,7 +1,6 @@
-"""Whose a run directory is, what of it is finished, and that one process at a time works in it.
+"""A run directory: which config it belongs to, which of its files are sound, and a lock for one process at a time.
 
-In: a config, a directory. Out: `config.yaml` and `environment.json` in it, manifests checked, a lock. Knows neither
-stages nor what they make.
+In: a config, a directory. Out: `config.yaml` and `environment.json` in it, checked manifests, a lock.
 """
 
 from __future__ import annotations
@@ -25,20 +24,20 @@ LIBRARIES = ("torch", "transformers", "peft", "numpy", "numba", "datasets", "mct
 
 
 STAGES = ("search", "pairs", "train", "value", "evaluate")
-"""Of a round, in their order: each reads what those before it have written."""
+"""The stages of a round in order. Each reads the files of those before it."""
 
 
 def fingerprint(path: Path) -> dict[str, Any]:
-    """Size and SHA-256 of a file, for a manifest; it is read, whatever is known of it."""
+    """Size and SHA-256 of a file, for a manifest. The file is read every time."""
     return {"bytes": path.stat().st_size, "sha256": file_digest(path, cached=False)}
 
 
 def is_sound(place: Path) -> bool:
-    """Whether a round is finished and what later rounds read of it is what its stages have written.
+    """Whether a round is finished, and the files that later rounds read are as its stages wrote them.
 
-    All files but the trees are read and hashed. The trees, which no later round reads, must be there in their size.
+    All files except the trees are read and hashed. No later round reads the trees, so only their size is checked.
 
-    Raises InputError where nothing but trees is missing or of another size: they cost a search, which nobody needs.
+    Raises InputError if only trees are missing or of another size: another search would be needed only for them.
     """
     manifests = sorted((place / "stages").glob("*.json"))
     if not any(manifest.stem == "evaluate" for manifest in manifests):
@@ -55,7 +54,7 @@ def is_sound(place: Path) -> bool:
 
 
 def _is_as_written(manifest: Path, place: Path) -> bool:
-    """Whether every file of a finished stage is there, to the byte."""
+    """Whether every file of a finished stage is byte for byte as the stage wrote it."""
     files = read_json(manifest)["files"]
     return all(_matches(place / name, expected) for name, expected in files.items())
 
@@ -65,9 +64,9 @@ def _matches(path: Path, expected: dict[str, Any]) -> bool:
 
 
 def set_damaged_aside(manifest: Path, place: Path) -> list[str]:
-    """Which files of a finished stage are missing or are not, to the byte, what it has written; one line for each.
+    """The files of a finished stage that are missing or have changed; one line for each.
 
-    Those that are there are moved to the folder "damaged" in `place`, under their own names.
+    Changed files are moved to the folder "damaged" in `place`, under their own names.
     """
     found = []
     for name, expected in read_json(manifest)["files"].items():
@@ -75,14 +74,14 @@ def set_damaged_aside(manifest: Path, place: Path) -> list[str]:
         if not path.exists():
             found.append(f"{path}: is missing")
         elif not _matches(path, expected):
-            found.append(f"{path}: is not what its stage has written; set aside as {set_aside(path, place)}")
+            found.append(f"{path}: is not as its stage wrote it; set aside as {set_aside(path, place)}")
     return found
 
 
 def undo_after(stage: str, place: Path) -> list[str]:
-    """The stages after `stage` have read what is no longer there: their files are set aside, they are to be done again.
+    """Set aside the files of the stages after `stage`, which have read files that changed. They must run again.
 
-    Returns their names. Raises InputError, and changes nothing, where a later round has been made from this one.
+    Returns their names. Raises InputError, and changes nothing, if a later round was made from this one.
     """
     later = [other.name for other in sorted(place.parent.glob("round-*")) if other.name > place.name]
     if stage != "evaluate" and any((place.parent / name / "stages").glob("*.json") for name in later):
@@ -104,18 +103,19 @@ def undo_after(stage: str, place: Path) -> list[str]:
 
 
 def set_aside(path: Path, place: Path) -> Path:
-    """Move a file below `place` to the folder "damaged" there. Returns where it is."""
+    """Move a file below `place` to the folder "damaged" there. Returns its new path."""
     target = free_name(place / "damaged" / path.relative_to(place))
     target.parent.mkdir(parents=True, exist_ok=True)
     return path.rename(target)
 
 
 def claim(config: RunConfig, directory: Path, force: bool) -> None:
-    """Write the config into a new run directory, or check that the directory is this config's own.
+    """Write the config into a new run directory, or check that the directory belongs to it.
 
-    force: take it over from another config: finished stages stay, what was under way goes, the change is written down.
+    force: take the directory over from another config. Finished stages stay, unfinished ones are removed, and the
+    change is recorded.
 
-    Raises InputError with the differences, and touches nothing then.
+    Raises InputError with the differences, and then changes nothing.
     """
     target = directory / "config.yaml"
     if target.exists():
@@ -123,16 +123,16 @@ def claim(config: RunConfig, directory: Path, force: bool) -> None:
             earlier = load_settings(RunConfig, target)
         except InputError as error:
             raise InputError(
-                f"{error}; change it in this file to go on with the run, or give another directory"
+                f"{error}; change it in this file to continue the run, or give another directory"
             ) from None
-        # More rounds of the same run continue it, on however many devices; all else would make two runs of one.
+        # A run can continue with more rounds and other devices. Any other change would make it another run.
         free = {"rounds": config.rounds, "launch": config.launch}
         changes = difference(earlier.model_copy(update=free), config)
         changes += _other_policy(earlier, config, directory)
         if changes and not force:
             raise InputError(
                 f"{directory}: holds a run of another config ({'; '.join(changes)}); give another directory, or "
-                "--force to go on with the new one (finished stages stay as they are)"
+                "--force to continue with the new one (finished stages stay as they are)"
             )
         if config.rounds < earlier.rounds:
             raise InputError(
@@ -159,8 +159,10 @@ def claim(config: RunConfig, directory: Path, force: bool) -> None:
 
 
 def _other_policy(earlier: RunConfig, config: RunConfig, directory: Path) -> list[str]:
-    """That the starting policy has other weights, or another tokenizer, than when the run began; nothing if it has not,
-    if it goes by another name now, or if the run's record does not say."""
+    """A message if the starting policy has other weights, or another tokenizer, than when the run began.
+
+    Nothing if it has the same, if its name has changed, or if the run's record does not say.
+    """
     record = directory / "environment.json"
     known = read_json(record).get("policy") if record.exists() else None
     if known is None or earlier.model != config.model or known == policy_fingerprint(config.model):
@@ -169,13 +171,13 @@ def _other_policy(earlier: RunConfig, config: RunConfig, directory: Path) -> lis
 
 
 def _finished(directory: Path) -> list[str]:
-    """The stages that are done, as "round-000/search"."""
+    """The finished stages, as "round-000/search"."""
     return [f"{path.parents[1].name}/{path.stem}" for path in sorted(directory.glob("*/stages/*.json"))]
 
 
 @contextmanager
 def locked(directory: Path) -> Iterator[None]:
-    """Hold the directory's lock; the system lets go of it when the process dies, however it dies."""
+    """Hold the lock of the directory. The system releases it when the process ends, also after a kill."""
     with (directory / ".lock").open("a") as handle:
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -1,8 +1,8 @@
-"""A folder of tables as a data set that others load: columns for TRL, a card that says what is in it, the hub.
+"""Exports tables as a data set for other tools: columns for TRL, a data card, an upload to the hub.
 
-In: a folder of tables (Parquet), what is known of how they were made. Out: `dpo/`, `kto/` and `sft/` tables with
-nothing but the columns that TRL reads; a README.md with the hub's YAML header, by which `datasets.load_dataset(folder,
-NAME)` finds each table, here and on the hub; an upload. Knows no trees and no models.
+In: a folder of tables (Parquet), and how they were made. Out: `dpo/`, `kto/` and `sft/` tables with only the columns
+that TRL reads; a README.md whose YAML header lets `datasets.load_dataset(folder, NAME)` find each table, locally and on
+the hub; an upload.
 
 Sources: TRL's dataset formats (https://huggingface.co/docs/trl/dataset_formats); the hub's dataset cards
 (https://huggingface.co/docs/hub/datasets-cards).
@@ -42,9 +42,9 @@ SAYS = {
 
 
 def write_trl(folder: Path, parts: Iterable[Tables]) -> Counts:
-    """Write `dpo/`, `kto/` and `sft/train.parquet` under `folder`; those without a row are left out.
+    """Write `dpo/`, `kto/` and `sft/train.parquet` under `folder`. Tables without rows are left out.
 
-    parts: the tables of shards, in their order. Raises InputError as `save_tables` does.
+    parts: the tables of the shards, in order. Raises InputError as `save_tables` does.
 
     TRL ends every completion with the end of sequence, single steps too; our own trainer does not.
     """
@@ -65,8 +65,8 @@ def write_card(
 ) -> Path:
     """Write README.md, the card of the tables under `folder`, whole or not at all. Returns its path.
 
-    model: the policy that was searched. license: of the data, as the hub spells it ("apache-2.0").
-    settings: how the trees and tables were made. Raises InputError where there is no table.
+    model: the policy of the search. license: of the data, as the hub spells it ("apache-2.0").
+    settings: how the trees and tables were made. Raises InputError if there is no table.
     """
     tables = tables_in(folder)
     if not tables:
@@ -95,11 +95,13 @@ def write_card(
 
 
 def push_to_hub(folder: Path, repository: str, *, private: bool = False, token: str | None = None) -> str:
-    """Upload a folder that has a card to the hub's data set `repository` ("ORG/NAME"), made if need be, in one commit.
+    """Upload a folder with a card to the hub's data set `repository` ("ORG/NAME"), in one commit.
 
-    token: None: as huggingface_hub finds one (`hf auth login`, HF_TOKEN). Returns the address of the commit. Raises
-    InputError without a card, for a name that is none, and for a card that the hub does not understand (a licence that
-    it does not know, say); RefusalError for whatever else the hub refuses, or if it cannot be reached.
+    The data set is created if it does not exist. token: None uses that of huggingface_hub (`hf auth login`, HF_TOKEN).
+    Returns the address of the commit.
+
+    Raises InputError without a card, for a malformed name, and for a card that the hub does not accept (an unknown
+    licence, for example). Raises RefusalError for any other refusal, or if the hub cannot be reached.
     """
     from huggingface_hub import CommitOperationAdd, HfApi
     from huggingface_hub.utils.tqdm import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
@@ -117,8 +119,8 @@ def push_to_hub(folder: Path, repository: str, *, private: bool = False, token: 
             repo_type="dataset",
             commit_message="Step-level preferences by mcts-dpo",
         )
-    except Exception as error:  # whatever the hub, the network or the client between them may raise
-        # So the client says that a name or a card cannot be used; an answer that is no JSON comes from elsewhere.
+    except Exception as error:  # the hub, the network and the client can raise anything
+        # The client reports an unusable name or card this way. An answer that is no JSON comes from elsewhere.
         if isinstance(error, ValueError) and not isinstance(error, json.JSONDecodeError):
             raise InputError(f"--push {repository}: {_one_line(error)}") from None
         raise RefusalError(f"--push {repository}: not uploaded ({_one_line(error)})") from None
@@ -129,13 +131,13 @@ def push_to_hub(folder: Path, repository: str, *, private: bool = False, token: 
 
 
 def _one_line(error: Exception) -> str:
-    """What an error says, without the empty lines, marks of lists and hints at manuals that clients of HTTP put in."""
+    """The message of an error in one line, without the list marks and links to manuals that HTTP clients add."""
     said = [line.strip().removeprefix("- ") for line in str(error).splitlines()]
     return " ".join(line for line in said if line and not line.startswith("For more info")) or type(error).__name__
 
 
 def upload_names(folder: Path) -> list[str]:
-    """What of a folder is uploaded: the card and the tables it names, nothing else that lies there."""
+    """The files of a folder that are uploaded: the card and the tables that it names."""
     files = [str(file.relative_to(folder)) for files in tables_in(folder).values() for file in files]
     return ["README.md", *files]
 

@@ -1,7 +1,7 @@
-"""From search trees to what is worth learning: step-level preference pairs, and whole solutions.
+"""Extracts training data from search trees: step-level preference pairs, and whole solutions.
 
-In: forests. Out: `Pairs` and `Solutions`. Knows no engine and no model: every token id, log-probability and
-count was put into the trees by the search. A pair's two steps are siblings, so it never crosses problems.
+In: forests. Out: `Pairs` and `Solutions`. All token ids, log-probabilities and counts come from the trees. The two
+steps of a pair are siblings, so a pair never crosses problems.
 """
 
 from __future__ import annotations
@@ -23,28 +23,28 @@ from mcts_dpo.search import LENGTH, Forest
 class PreferenceSettings(Settings):
     """Which siblings become pairs, and with what weight.
 
-    select:          "best_path": at every step of the tree's best path, the step taken over the worst sibling (the
-                     reference's choice); "best_worst": at every parent, the best child over the worst;
+    select:          "best_path": at every step of the tree's best path, the step over its worst sibling (as the
+                     released code of MCTS-DPO); "best_worst": at every parent, the best child over the worst;
                      "two_sigma": at every parent, the best child over the one nearest to two standard deviations below
                      the mean (`selection.two_sigma_below`);
                      "all": at every parent, every child over every worse sibling.
-    rejected:        with "best_path" and "best_worst": the "worst" sibling, or a "random" one of all but the best, as
-                     the released code of MCTS-DPO takes it (`--choose_random` there is true whatever is given;
-                     mcts/trainer.py, `tsrl_step`); the same for the same problem and parent.
+    rejected:        with "best_path" and "best_worst": the "worst" sibling, or a "random" one of all but the best. The
+                     released code of MCTS-DPO always takes a random one (`--choose_random` is always true there;
+                     mcts/trainer.py, `tsrl_step`). The choice repeats for the same problem and parent.
     min_gap:         least difference of Q, in units of value (right minus wrong is 2).
     min_visits:      least visits N of either step.
-    shrinkage:       s ≥ 0 pseudo-samples that say "wrong": Q' = (n · Q − s) / (n + s), n the step's visits, is
-                     compared instead of Q, so that one lucky guess does not become a lesson. 0: Q itself.
-    min_certainty:   least probability that the chosen step is truly better, given the visits of both
-                     (`selection.certainty`), below 1; 0.5 or less asks for nothing.
-    max_pairs:       pairs kept of each tree at most (null: all); first: which of them are kept first: "tree": in order
-                     of the tree; "boundary": the policy least decided; "margin": the largest gap in Q.
+    shrinkage:       s ≥ 0 pseudo-samples that are wrong. Q' = (n · Q − s) / (n + s), with n the step's visits, is
+                     compared instead of Q, so that one lucky guess makes no pair. 0: Q itself.
+    min_certainty:   least probability, below 1, that the chosen step is truly better, given the visits of both
+                     (`selection.certainty`). 0.5 or less has no effect.
+    max_pairs:       most pairs kept per tree (null: all); first: which are kept first: "tree": in order of the tree;
+                     "boundary": the policy least decided; "margin": the largest gap in Q.
     smoothing:       label noise α of a pair: "visits": 1 / (N(chosen) / N(rejected) + 1), the conservative loss of
                      Xie et al. 2024 (arXiv 2405.00451, section 2.2); "none": 0.
-    weight:          of a pair in the mean: "one"; "samples": by evidence, the harmonic mean of how often either step
-                     was sampled (of a list: its best and its worst). Revisits add visits and no samples.
-    smoothing_limit: α is clipped to it. It must stay below 0.5: above, the label would be reversed wherever the
-                     rejected step was visited more.
+    weight:          of a pair in the mean: "one"; "samples": the harmonic mean of how often each step was sampled (for
+                     a list: its best and its worst). Revisits add visits and no samples.
+    smoothing_limit: upper bound of α, below 0.5. Above 0.5, the label would be reversed for pairs whose rejected step
+                     has more visits.
     """
 
     select: Literal["best_path", "best_worst", "two_sigma", "all"] = "best_worst"
@@ -61,27 +61,26 @@ class PreferenceSettings(Settings):
 
 
 def extract_pairs(forests: Iterable[Forest], settings: PreferenceSettings | None = None) -> Pairs:
-    """All pairs of the forests under `settings`, in order of forest, tree and parent. May be empty.
+    """All pairs of the forests under `settings`, in order of forest, tree and parent. The table may be empty.
 
-    Raises InputError when there is no forest, or when the forests' tokenizers differ.
+    Raises InputError if there is no forest, or if the forests' tokenizers differ.
     """
     settings = settings or PreferenceSettings()
     return Pairs.concatenate([_forest_pairs(forest, settings) for forest in forests])
 
 
 def extract_solutions(forests: Iterable[Forest], settings: PreferenceSettings | None = None) -> Solutions:
-    """For rejection-sampling fine-tuning: the best path of every tree in which something went wrong.
+    """The best path of every tree that also holds a wrong solution, for rejection-sampling fine-tuning.
 
-    Taken only from trees with at least one wrong solution (the others have nothing to teach), and only when the
-    path ends in a solution that was verified right and that ended by itself. May be empty. Raises InputError as
-    `extract_pairs` does.
+    A tree without a wrong solution teaches nothing. A path counts only if it ends in a solution that was verified as
+    right and ended by itself. The table may be empty. Raises InputError as `extract_pairs` does.
     """
     settings = settings or PreferenceSettings()
     return Solutions.concatenate([_forest_solutions(forest, settings) for forest in forests])
 
 
 def shrunk_q(forest: Forest, node: int, shrinkage: float) -> float:
-    """Q' = (n · Q − s) / (n + s): the action value after s pseudo-samples that were wrong; n are the visits."""
+    """Q' = (n · Q − s) / (n + s): the action value with s more samples that were wrong. n: the visits."""
     visits = int(forest.visits[node])
     if not visits:
         return float(forest.q[node])
@@ -124,7 +123,7 @@ def _candidates(
             )
             yield ranked[0], ranked[1 + turn % (len(ranked) - 1)]
         else:
-            # The worst by Q; among equals the most visited one, whose value is known best.
+            # The worst by Q. Of equals, the most visited one: its value is known best.
             lowest = shrunk_q(forest, ranked[-1], settings.shrinkage)
             worst = next(node for node in ranked if shrunk_q(forest, node, settings.shrinkage) == lowest)
             yield ranked[0], worst
@@ -155,7 +154,7 @@ def _forest_pairs(forest: Forest, settings: PreferenceSettings) -> Pairs:
 
 
 def evidence(forest: Forest, best: int, worst: int) -> float:
-    """Harmonic mean of how often either step was sampled: as much as is known of the one known less, at most twice."""
+    """The harmonic mean of how often each step was sampled: at most twice the smaller number."""
     a, b = max(1, int(forest.samples[best])), max(1, int(forest.samples[worst]))
     return 2 * a * b / (a + b)
 
@@ -172,7 +171,7 @@ def _worth_keeping(forest: Forest, chosen: int, rejected: int, margin: float, se
         q = float(forest.q[chosen]), float(forest.q[rejected])
         if certainty(q[0], visits[0], q[1], visits[1]) < settings.min_certainty:
             return False
-    # Siblings differ in text, yet ids may agree when white space was all that differed in another place.
+    # Siblings differ in text. Their ids can still agree if they differ only in white space elsewhere.
     return forest.step_tokens(chosen) != forest.step_tokens(rejected)
 
 
@@ -239,5 +238,5 @@ def _forest_solutions(forest: Forest, settings: PreferenceSettings) -> Solutions
 def forest_tokenizer(forest: Forest) -> str:
     """Digest of the tokenizer whose ids the forest holds; InputError if there is none."""
     if not forest.tokenizer:
-        raise InputError("a forest without its tokenizer's digest: it was not made by a search")
+        raise InputError("a forest without its tokenizer's digest; accepted: forests that a search made")
     return forest.tokenizer

@@ -1,7 +1,7 @@
-"""Rules by which siblings are picked against each other, and pairs are kept: numbers in, numbers out.
+"""Rules that choose the rejected sibling and the pairs to keep: numbers in, numbers out.
 
-Knows no tree and no model. What needs a model is not here: the filter by hidden embeddings (CHES, Razin et al. 2024,
-arXiv 2410.08847) takes hidden states of both steps, which the search does not keep.
+The filter by hidden embeddings (CHES, Razin et al. 2024, arXiv 2410.08847) is not here: it needs hidden states of both
+steps, which the search does not keep.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ Order = Literal["tree", "boundary", "margin"]
 
 
 def two_sigma_below(values: Sequence[float], counts: Sequence[int]) -> int:
-    """Which of the siblings is nearest to μ − 2σ of their values, each counted as often as it was sampled.
+    """The index of the sibling nearest to μ − 2σ of the values, each counted as often as it was sampled.
 
-    values: ≥ 2, best first. counts: ≥ 1 each. Returns an index; of equals the last, and never the first one. With few
-    siblings nothing lies as low as μ − 2σ, and it is the worst; with many samples it passes over rare failures.
+    values: ≥ 2, best first. counts: ≥ 1 each. Of equals the last is returned, and never index 0. With few siblings, no
+    value is as low as μ − 2σ, so the result is the worst. With many samples, the rule skips rare failures.
 
     Source: Xiao et al. 2025 ("Finding the sweet spot"), arXiv 2502.16825: the response at μ − 2σ is a better rejected
     one than the minimum.
@@ -33,14 +33,13 @@ def two_sigma_below(values: Sequence[float], counts: Sequence[int]) -> int:
 
 
 def certainty(better: float, better_visits: int, worse: float, worse_visits: int) -> float:
-    """Probability in (0, 1) that the better step's true value is above the worse one's, given how little was seen.
+    """The probability in (0, 1) that the better step's true value is above that of the worse one, given the visits.
 
-    better, worse: Q in [−1, 1] (what lies beyond, by self-evaluation, is taken for the bound); visits: ≥ 0. Each
-    step's share of right outcomes, (Q + 1) / 2, has a Beta posterior from a uniform prior, n visits strong; the
-    difference of the two is taken as normal.
+    better, worse: Q, clipped to [−1, 1]. visits: ≥ 0. The rate of right outcomes of a step, (Q + 1) / 2, has a Beta
+    posterior from a uniform prior and n visits. The difference of the two is treated as normal.
 
-    Uncertain pairs are left out in the spirit of UPO (Wang et al. 2024, arXiv 2409.11212: pairs are chosen
-    by an estimator's uncertainty); there the estimator is a network with dropout, here the tree's own counts are.
+    Leaving out uncertain pairs follows UPO (Wang et al. 2024, arXiv 2409.11212). There the uncertainty comes from a
+    network with dropout, here from the counts of the tree.
     """
     mean, variance = 0.0, 0.0
     for sign, value, visits in ((1.0, better, better_visits), (-1.0, worse, worse_visits)):
@@ -52,15 +51,15 @@ def certainty(better: float, better_visits: int, worse: float, worse_visits: int
 
 
 def kept_first(order: Order, margin: float, log_ratio: float) -> float:
-    """Sort key of a pair, smaller first, where a tree may keep only some. Ties stay in the order of the tree.
+    """The sort key of a pair, for trees that keep only some pairs; smaller keys first, ties in the order of the tree.
 
-    tree: as they come. margin: the largest gap in Q first. boundary: where the policy that sampled the steps is least
-    decided between them, |log π(chosen) − log π(rejected)| (log_ratio, nats) smallest first; a pair with a step that it
-    never sampled (nan) last.
+    tree: the order of the tree. margin: the largest gap in Q first. boundary: the smallest |log π(chosen) −
+    log π(rejected)| first (log_ratio, nats), where the sampling policy is least decided. A pair with a step that the
+    policy never sampled (nan) comes last.
 
-    Source of "boundary": Yang et al. 2024 ("Not all preference pairs are created equal"), arXiv 2406.17312: of the
-    pairs, those with the smallest margin under the policy's own reward teach most per label. That reward is measured
-    against a reference; on-policy, where both are the same, log π is what is left of it.
+    Source of "boundary": Yang et al. 2024 ("Not all preference pairs are created equal"), arXiv 2406.17312: pairs with
+    the smallest margin under the policy's own reward teach most per label. That reward is relative to a reference
+    policy. On-policy, both are the same and log π remains.
     """
     if order == "tree":
         return 0.0

@@ -1,7 +1,7 @@
-"""From search trees to lists: all siblings after one prefix, with what the tree knows of each.
+"""Extracts lists from search trees: all siblings after one prefix, with their values and counts.
 
-In: forests. Out: `Siblings`. Knows no engine and no model: every token id, log-probability and count was put into the
-trees by the search. A list's steps have one parent, so it never crosses problems.
+In: forests. Out: `Siblings`. All token ids, log-probabilities and counts come from the trees. The steps of a list have
+one parent, so a list never crosses problems.
 """
 
 from __future__ import annotations
@@ -24,10 +24,11 @@ from mcts_dpo.search import Forest
 
 
 def extract_siblings(forests: Iterable[Forest], settings: PreferenceSettings | None = None) -> Siblings:
-    """All lists of the forests under `settings`, in order of forest, tree and parent; best step first. May be empty.
+    """All lists of the forests under `settings`, in order of forest, tree and parent; best step first.
 
-    Of the settings, `select` says which parents (those on the best path, or all), `min_visits` which of their children,
-    and `min_gap` how far the best of these must be above the worst by Q'. Raises InputError as `extract_pairs` does.
+    `select` chooses the parents (those on the best path, or all), `min_visits` their children. `min_gap` is the least
+    difference in Q' between the best and the worst of a list. The table may be empty. Raises InputError as
+    `extract_pairs` does.
     """
     settings = settings or PreferenceSettings()
     return Siblings.concatenate([_forest_lists(forest, settings) for forest in forests])
@@ -50,12 +51,12 @@ def _forest_lists(forest: Forest, settings: PreferenceSettings) -> Siblings:
 
 
 def _list(forest: Forest, tree: int, parent: int, settings: PreferenceSettings) -> list[dict[str, Any]]:
-    """The rows of one parent's list; none where its children have nothing to teach."""
+    """The rows of one parent's list; none if its children differ too little."""
     children: dict[tuple[int, ...], int] = {}
     for node in ranked_children(forest, parent, settings.shrinkage):
-        # A reference solution's step that the policy never drew has no log-probability to learn against.
+        # A step of a reference solution that the policy never sampled has no log-probability.
         if int(forest.visits[node]) >= settings.min_visits and not math.isnan(forest.logprob[node]):
-            # Siblings differ in text, yet ids may agree: the better one stands for both.
+            # Siblings differ in text, but their ids can agree. The better one is kept.
             children.setdefault(tuple(forest.step_tokens(node)), node)
     values = [shrunk_q(forest, node, settings.shrinkage) for node in children.values()]
     if len(values) < 2 or values[0] == values[-1] or values[0] - values[-1] < settings.min_gap:

@@ -1,8 +1,8 @@
-"""All that a file of trees has to teach, as tables: the unit of work in which a round's trees become its data.
+"""Turns files of trees into tables of training data, one shard at a time.
 
-In: one shard of trees (a file), the settings. Out: its pairs, lists of siblings and solutions. Shards depend on nothing
-but themselves, so they can be read anywhere and one after the other. The tables of many shards are written as they
-come: only one shard's trees and a few thousand rows are ever in memory.
+In: one shard of trees (a file), the settings. Out: its pairs, lists of siblings and solutions. Shards are independent,
+so any process can read them, in any order. The tables of many shards are written one by one: only one shard's trees and
+a few thousand rows are in memory.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from mcts_dpo.search import Forest
 
 
 class Tables(NamedTuple):
-    """What is learned from: see the classes of the three tables. trees: those that were read for it."""
+    """The three tables of training data. trees: the number of trees that were read."""
 
     pairs: Pairs
     siblings: Siblings
@@ -30,7 +30,7 @@ class Tables(NamedTuple):
 
 
 class Counts(NamedTuple):
-    """What was written: pairs, lists of siblings, solutions; and the trees that were read."""
+    """The numbers of written pairs, lists of siblings and solutions, and of trees that were read."""
 
     pairs: int
     lists: int
@@ -39,7 +39,7 @@ class Counts(NamedTuple):
 
 
 def tables_of(shard: Path, settings: PreferenceSettings) -> Tables:
-    """The tables of one file of trees. Raises InputError naming it if it cannot be read."""
+    """The tables of one file of trees. Raises InputError, naming the file, if it cannot be read."""
     trees = [Forest.load(shard)]
     return Tables(
         extract_pairs(trees, settings),
@@ -52,17 +52,20 @@ def tables_of(shard: Path, settings: PreferenceSettings) -> Tables:
 def save_tables(parts: Iterable[Tables], folder: Path) -> Counts:
     """Write pairs.parquet, siblings.parquet and solutions.parquet in `folder`, each whole or not at all.
 
-    parts: the tables of shards, in their order; the files hold those of all their trees together.
+    parts: the tables of the shards, in order. The files hold the rows of all of them.
 
-    Raises InputError where there is no part, or where tokenizers differ; nothing is written then.
+    Raises InputError if there is no part, or if tokenizers differ; then nothing is written.
     """
     paths = [folder / f"{table.what}.parquet" for table in (Pairs, Siblings, Solutions)]
     return write_parts(parts, paths, lambda table, _: table, empty=True)
 
 
 def write_parts(parts: Iterable[Tables], paths: list[Path], shown: Callable[[Any, int], Any], *, empty: bool) -> Counts:
-    """Append the three tables of every part to the three files of `paths`, as `shown` (Arrow table, which of the three)
-    makes them. empty: write a file without rows, too. Raises InputError as `save_tables` does."""
+    """Append the three tables of every part to the three files of `paths`.
+
+    shown: from an Arrow table and its index among the three to the table that is written. empty: also write files
+    without rows. Raises InputError as `save_tables` does.
+    """
     found = Counts(0, 0, 0, 0)
     first: Tables | None = None
     with ExitStack() as stack:
@@ -76,5 +79,5 @@ def write_parts(parts: Iterable[Tables], paths: list[Path], shown: Callable[[Any
             more = (len(part.pairs), part.siblings.lists, len(part.solutions), part.trees)
             found = Counts(*(a + b for a, b in zip(found, more, strict=True)))
         if first is None:
-            raise InputError("no trees: nothing to make tables of")
+            raise InputError("no trees, so no tables")
     return found

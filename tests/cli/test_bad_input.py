@@ -79,7 +79,7 @@ LINES = [
     ("problems good.jsonl split=test", "split: 'test', but a file has no splits"),
     ("problems good.jsonl --against missing.jsonl", "missing.jsonl: no such file"),
     ("problems good.jsonl -o empty", "empty: a folder; accepted: a file"),
-    ("problems good.jsonl -o good.jsonl/x.jsonl", "good.jsonl: a file; accepted: a folder"),
+    ("problems good.jsonl -o good.jsonl/x.jsonl", "good.jsonl: a file; accepted: a new folder"),
     ("problems good.jsonl -o /proc/nowhere/x.jsonl", "/proc/nowhere: no such file or folder"),
     ("problems ''", "problems: source: '' is out of range"),
     # prompts
@@ -109,7 +109,7 @@ LINES = [
     ("train -d good.jsonl -o out", "no model: give --model"),
     ("train -m /nope -d good.jsonl -o .", ".: holds other files; accepted: a new folder"),
     ("train --value -m /nope -d good.jsonl -o half", "half: holds other files"),
-    ("train -m /nope -d good.jsonl -o good.jsonl", "good.jsonl: a file; accepted: a folder"),
+    ("train -m /nope -d good.jsonl -o good.jsonl", "good.jsonl: a file; accepted: a new folder"),
     ("train -m /nope -d good.jsonl -o out training.objective=step_dop", "did you mean 'step_dpo'?"),
     ("train -m /nope -d good.jsonl -o out training.optimiser.lr=fast", "training.optimiser.lr: 'fast' is not a number"),
     ("train --value -m /nope -d missing.parquet -o out", "missing.parquet: no such table"),

@@ -134,7 +134,7 @@ def test_damaged_files_of_finished_stages(
     run(config, directory)
     aside = place / "damaged"
     assert caplog.messages == [
-        f"{path}: is not what its stage has written; set aside as {aside / path.relative_to(place)}; "
+        f"{path}: is not as its stage wrote it; set aside as {aside / path.relative_to(place)}; "
         f"the stage {stage} of round-000 is done again"
         for path, stage in ((shard, "search"), (pairs, "pairs"), (place / evaluation, "evaluate"))
     ]
@@ -175,9 +175,7 @@ def test_a_flipped_bit_in_a_finished_round_is_noticed_before_the_next(
     for path, data in bad.items():
         aside = place / "damaged" / path.relative_to(place)
         assert aside.read_bytes() == data
-        assert (
-            sum(f"{path}: is not what its stage has written; set aside as {aside}" in m for m in caplog.messages) == 1
-        )
+        assert sum(f"{path}: is not as its stage wrote it; set aside as {aside}" in m for m in caplog.messages) == 1
     assert len(caplog.messages) == len(bad)
     shutil.rmtree(place / "damaged")
     assert fingerprints(directory) == fingerprints(two_rounds)
@@ -238,7 +236,7 @@ def test_a_starting_policy_that_has_changed_is_refused_and_its_trees_are_not_mix
         run(mine, directory)
     assert str(caught.value) == (
         f"{directory}: holds a run of another config (model: the files in {policy} are not those that the run began "
-        "with); give another directory, or --force to go on with the new one (finished stages stay as they are)"
+        "with); give another directory, or --force to continue with the new one (finished stages stay as they are)"
     )
     run(mine, directory, force=True)
     made = {made_with(shard)["policy"] for shard in (place / "trees").glob("*.parquet")}
@@ -363,7 +361,7 @@ def test_changed_settings_are_taken_over_only_when_told(
     said = refused(directory, training=training)
     assert said == (
         f"{directory}: holds a run of another config (training.optimiser.lr: 5e-05 -> 1e-05); give another directory, "
-        "or --force to go on with the new one (finished stages stay as they are)"
+        "or --force to continue with the new one (finished stages stay as they are)"
     )
     assert fingerprints(directory) == before
     run(config.model_copy(update={"training": training}), directory, force=True)

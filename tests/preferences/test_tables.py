@@ -43,7 +43,7 @@ def test_shard_by_shard_is_all_at_once(select: str, tmp_path: Path, monkeypatch:
 
 
 def test_no_shard_is_no_table(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="no trees: nothing to make tables of"):
+    with pytest.raises(InputError, match="no trees, so no tables"):
         save_tables([], tmp_path)
     assert not list(tmp_path.iterdir())
 

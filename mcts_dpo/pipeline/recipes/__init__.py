@@ -1,8 +1,7 @@
-"""Recipes: published methods as settings of the components that are here, and of nothing else.
+"""Recipes: published methods as settings of a run, one YAML file each.
 
-In: a recipe's name (a YAML file beside this one) or a file, a user's own settings and overrides. Out: a `RunConfig`. A
-recipe says what it reproduces and what it only approximates; it names no model and no problems. Knows not how anything
-runs.
+In: the name of a recipe or a file, the user's own settings and overrides. Out: a `RunConfig`. A recipe says what it
+reproduces and where it differs from its source. It names no model and no problems.
 """
 
 from __future__ import annotations
@@ -19,7 +18,7 @@ from mcts_dpo.common.settings import Settings, load_settings, nearest, read_yaml
 from mcts_dpo.pipeline.config import RunConfig
 
 NEEDED = {"model": "any", "train": {"source": "any"}, "test": {"source": "any"}}
-"""What a recipe leaves to its user: stands in when a recipe is checked by itself."""
+"""Stand-ins for the settings that a recipe leaves to the user, for checking a recipe alone."""
 
 REMOVED = {
     "xie2024-faithful": "docs/xie2024.md lists how the released code differs from the paper; accepted: xie2024",
@@ -30,10 +29,10 @@ REMOVED = {
 class Recipe(Settings):
     """One method.
 
-    source:       the paper or the code, with what of it is meant.
-    reproduces:   what a run of it is a run of, one sentence.
-    approximates: where it differs from the source, one sentence each.
-    settings:     of a `RunConfig`, nested by section, as far as they differ from the defaults.
+    source:       the paper or the code, and which part of it.
+    reproduces:   one sentence on what a run of it reproduces.
+    approximates: one sentence on each difference from the source.
+    settings:     of a `RunConfig`, nested by section; only those that differ from the defaults.
     """
 
     source: str
@@ -49,9 +48,9 @@ def recipe_names() -> list[str]:
 
 
 def load_recipe(name: str) -> Recipe:
-    """The recipe of that name or in that file (.yaml), its settings checked.
+    """The recipe with this name or in this .yaml file. Its settings are checked.
 
-    Raises InputError naming it, and what it should have been.
+    Raises InputError with the nearest name for an unknown one.
     """
     if name.endswith((".yaml", ".yml")):
         return read_recipe(Path(name))
@@ -75,16 +74,16 @@ def read_recipe(path: Path) -> Recipe:
 
 
 def recipe_config(recipe: Recipe, own: Path | Mapping[str, Any] | None, overrides: Sequence[str] = ()) -> RunConfig:
-    """The recipe's settings, over them the user's own (a YAML file or a mapping), over them the overrides.
+    """The recipe's settings, replaced by the user's own (a YAML file or a mapping), replaced by the overrides.
 
-    Raises InputError where a setting is unknown or out of range, or the model or the problems are missing.
+    Raises InputError if a setting is unknown or out of range, or if the model or the problems are missing.
     """
     mine = read_yaml(own) if isinstance(own, Path) else dict(own or {})
     return load_settings(RunConfig, merged(recipe.settings, mine), overrides)
 
 
 def merged(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
-    """Nested settings, those `above` first. A group of another `kind` replaces the one below whole."""
+    """Nested settings; those of `above` win. A group of another `kind` replaces the whole group below."""
     result = dict(below)
     for name, value in above.items():
         under = result.get(name)
