@@ -79,7 +79,7 @@ LINES = [
     ("problems good.jsonl split=test", "split: 'test', but a file has no splits"),
     ("problems good.jsonl --against missing.jsonl", "missing.jsonl: no such file"),
     ("problems good.jsonl -o empty", "empty: a folder; accepted: a file"),
-    ("problems good.jsonl -o good.jsonl/x.jsonl", "good.jsonl: a file; accepted: a new folder"),
+    ("problems good.jsonl -o good.jsonl/x.jsonl", "good.jsonl: a file; accepted: a folder"),
     ("problems good.jsonl -o /proc/nowhere/x.jsonl", "/proc/nowhere: no such file or folder"),
     ("problems ''", "problems: source: '' is out of range"),
     # prompts
