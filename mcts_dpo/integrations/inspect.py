@@ -15,9 +15,10 @@ Sources: UK AI Security Institute, "Inspect AI", https://inspect.aisi.org.uk.
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+import threading
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache, partial
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -31,8 +32,8 @@ from mcts_dpo.common.errors import InputError
 from mcts_dpo.common.settings import load_settings
 from mcts_dpo.data import Problem
 from mcts_dpo.engines import Engine, EngineSettings, load_engine
-from mcts_dpo.integrations.answering import SharedEngine, answer
 from mcts_dpo.integrations.arguments import sections
+from mcts_dpo.integrations.engine_thread import EngineThread, solve_alone
 from mcts_dpo.integrations.inspect_engine import Calls, with_model
 from mcts_dpo.models.prompts import PromptSettings
 from mcts_dpo.search import SearchSettings
@@ -43,6 +44,8 @@ METADATA = "mcts_dpo"
 """Where a sample's metadata holds the search in figures."""
 CONTINUING = ("vllm", "sglang", "sagemaker")
 """Inspect's providers that go on with an assistant's unfinished message."""
+_threads: dict[tuple[str, tuple[tuple[str, Any], ...]], EngineThread] = {}
+_lock = threading.Lock()
 _OWN = ("budget", "policy", "trees", "logprobs", "prefill", "cache", "judgement")
 
 
@@ -184,8 +187,7 @@ def _solver(
             return Asked(problem, prompt, search, budget, strategy, explicit=True)
 
         if policy is not None:
-            shared = shared_engine(policy, tuple(sorted(parts["engine"].items())))
-            found, usage = await _waited(shared, asked), None
+            found, usage = await _with_policy(policy, tuple(sorted(parts["engine"].items())), asked), None
         else:
             model = get_model()
             found, usage = await _with_inspect(model, calls, find_out, asked)
@@ -194,20 +196,32 @@ def _solver(
     return solve
 
 
-@lru_cache(maxsize=4)
-def shared_engine(policy: str, settings: tuple[tuple[str, Any], ...]) -> SharedEngine:
-    """The engine of a policy, one for all samples and tasks of the process."""
-    return SharedEngine(lambda: load_engine(policy, **dict(settings)))
+def engine_thread(policy: str, settings: tuple[tuple[str, Any], ...]) -> EngineThread:
+    """The engine of a policy, in its thread: one for all samples and tasks of the process.
+
+    A failed engine is replaced by a new one. Raises InputError as `load_engine`.
+    """
+    with _lock:
+        running = _threads.get((policy, settings))
+        if running is None or running.broken is not None:
+            running = _threads[policy, settings] = EngineThread(load_engine(policy, **dict(settings)))
+            running.start()
+    return running
 
 
-async def _waited(shared: SharedEngine, how: Any) -> Solution:
-    ticket = shared.ask(how)
+async def _with_policy(
+    policy: str, settings: tuple[tuple[str, Any], ...], asked: Callable[[Engine], Asked]
+) -> Solution:
+    """Solve a sample on our own engine, together with the samples that run at the same time."""
+    # Each wait has its own limiter: hundreds of samples may wait at once.
+    limiter = anyio.CapacityLimiter(1)
+    running = await anyio.to_thread.run_sync(engine_thread, policy, settings, limiter=limiter)
+    job, found = running.solve(asked(running.engine))
     try:
-        # Its own limiter: hundreds of samples may wait at once.
-        limiter = anyio.CapacityLimiter(1)
-        return await anyio.to_thread.run_sync(ticket.future.result, abandon_on_cancel=True, limiter=limiter)
+        return await anyio.to_thread.run_sync(found.result, abandon_on_cancel=True, limiter=limiter)
     finally:
-        ticket.gone = True
+        running.cancel(job)
+        found.cancel()  # ends the wait of an abandoned thread
 
 
 async def _with_inspect(model: Model, calls: Calls, find_out: bool, asked: Any) -> tuple[Solution, ModelUsage]:
@@ -216,7 +230,7 @@ async def _with_inspect(model: Model, calls: Calls, find_out: bool, asked: Any) 
         calls = Calls(calls.sampling, calls.logprobs, provider in CONTINUING, calls.cache, calls.judgement)
 
     def work(engine: Any) -> tuple[Solution, ModelUsage]:
-        found = answer(asked(engine), engine)
+        found = solve_alone(asked(engine), engine)
         spent = engine.usage
         total = spent.prompt_tokens + spent.sampled_tokens
         return found, ModelUsage(

@@ -69,7 +69,7 @@ def test_a_search_on_an_engine_from_outside(tmp_path: Path) -> None:
     assert ran.returncode == 0, ran.stderr
     forest = Forest.load(next((tmp_path / "trees").glob("*.parquet")))
     assert {tree.status for tree in forest.trees} <= {"finished", "exhausted"}
-    assert len(forest.parent) > 6
+    assert len(forest.parent) > len(forest.trees)
 
 
 def test_names_of_engines() -> None:

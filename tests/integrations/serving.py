@@ -127,7 +127,7 @@ def thread(engine: Engine, settings: ServerSettings, config: StageConfig) -> Ite
         try:
             yield Served(f"http://127.0.0.1:{listening.getsockname()[1]}", service=service)
         finally:
-            service.dispatcher.drain(0.0)
+            service.thread.drain(0.0)
             server.should_exit = True
             serving.join(600)
             assert not serving.is_alive()

@@ -57,7 +57,7 @@ def run(toy_world: ToyWorld, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
 
 
 def test_our_engine_answers_as_it_does_without_inspect(run: Any, toy_world: ToyWorld, tmp_path: Path) -> None:
-    from mcts_dpo.integrations.inspect import majority, mcts, shared_engine
+    from mcts_dpo.integrations.inspect import engine_thread, majority, mcts
 
     policy, budget = str(toy_world.policy), 200
     problems = [Problem(f"{p.id}-1", p.question) for p in toy_world.test[:12]]
@@ -84,7 +84,7 @@ def test_our_engine_answers_as_it_does_without_inspect(run: Any, toy_world: ToyW
                 assert forest.trees[0].simulations == figures["expansions"] >= 1
                 assert float(forest.v[forest.trees[0].root]) == figures["value"]
                 assert forest.trees[0].generated == figures["tokens"] <= budget
-    assert shared_engine(policy, ()).together > 1, "samples that are under way at once are searched together"
+    assert engine_thread(policy, ()).most_active > 1, "samples that are under way at once are searched together"
 
 
 def test_a_model_of_inspects_is_called_through_its_own_generate(run: Any, tmp_path: Path) -> None:
@@ -236,14 +236,14 @@ class Model:
 
 def solved(model: Model, over: threading.Event) -> Any:
     """A majority of four samples asked of a model; `over` is set when the search's thread has ended."""
-    from mcts_dpo.integrations.answering import answer
+    from mcts_dpo.integrations.engine_thread import solve_alone
     from mcts_dpo.integrations.inspect_engine import Calls, with_model
 
     asked = Asked(Problem("1", "a"), PromptSettings(style="chat"), SearchSettings(max_tokens=8), 40, "majority")
 
     def work(engine: Any) -> Any:
         try:
-            return answer(asked, engine)
+            return solve_alone(asked, engine)
         finally:
             over.set()
 

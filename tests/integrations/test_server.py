@@ -13,7 +13,7 @@ import pytest
 
 from mcts_dpo.data import Problem
 from mcts_dpo.engines import Engine, load_engine
-from mcts_dpo.integrations.server.dispatcher import Answered, Begun, Decided, Job
+from mcts_dpo.integrations.engine_thread import Decided, Job, Solved, Started
 from mcts_dpo.integrations.server.settings import ServerSettings
 from mcts_dpo.solve import STRATEGIES, Asked, OnlineSolver, Solution, Strategy
 from mcts_dpo.toy.policy import toy_prompt
@@ -125,12 +125,12 @@ def test_moves_are_streamed_before_the_end(engine: Engine, toy_world: ToyWorld) 
         for question in questions:
             settings = stage(**moving).search.model_copy(update={"seed": 2})
             asked = Asked(Problem("question", question), toy_prompt(), settings, 600)
-            service.dispatcher.submit(Job([asked], events[question].append, stream=True))
+            service.thread.submit(Job([asked], events[question].append, stream=True))
         served.wait_until_idle()
     assert sum(isinstance(event, Decided) for told in events.values() for event in told) >= 3
     for told, text in zip(events.values(), expected, strict=True):
-        assert isinstance(told[0], Begun)
-        assert isinstance(told[-1], Answered)
+        assert isinstance(told[0], Started)
+        assert isinstance(told[-1], Solved)
         assert told[-1].text == text
         decided = ["".join(event.steps) for event in told if isinstance(event, Decided)]
         assert all(text.startswith(beginning) for beginning in decided)
@@ -322,7 +322,7 @@ def test_an_engine_that_fails_takes_the_server_down_and_says_so(toy_world: ToyWo
         with pytest.raises(openai.InternalServerError, match="the engine has failed") as caught:
             served.client().chat.completions.create(model="toy", messages=user("a"))
         assert caught.value.type == "server_error"
-        assert "AttributeError" in served.service.dispatcher.broken
+        assert "AttributeError" in served.service.thread.broken
 
 
 def test_questions_that_the_policy_has_no_words_for(toy_world: ToyWorld, engine: Engine) -> None:

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from mcts_dpo.common.errors import InputError
 from mcts_dpo.common.settings import load_settings
 from mcts_dpo.integrations.server.settings import ServerSettings, is_loopback
-from mcts_dpo.integrations.server.stops import before_stop, certain
+from mcts_dpo.integrations.stop_strings import before_stop, certain
 
 texts = st.text("ab\n", max_size=12)
 stops = st.lists(st.text("ab\n", min_size=1, max_size=4), max_size=3)

@@ -1,6 +1,6 @@
 """HTTP in, HTTP out: the routes, who may use them, and what a client that goes away leaves behind (nothing).
 
-In: a dispatcher and what requests are answered with. Out: a FastAPI application. Knows neither engine nor search.
+In: an engine thread and what requests are answered with. Out: a FastAPI application. Knows neither engine nor search.
 """
 
 from __future__ import annotations
@@ -21,18 +21,18 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.types import Receive, Scope, Send
 
-from mcts_dpo.integrations.server.access import Access, client
-from mcts_dpo.integrations.server.bodies import Answer
-from mcts_dpo.integrations.server.dispatcher import (
-    Answered,
+from mcts_dpo.integrations.engine_thread import (
     Decided,
-    Dispatcher,
+    EngineThread,
     Event,
-    Full,
     Job,
+    QueueFull,
     Refused,
+    Solved,
     Unavailable,
 )
+from mcts_dpo.integrations.server.access import Access, client
+from mcts_dpo.integrations.server.bodies import Answer
 from mcts_dpo.integrations.server.incoming import Bodies, parse
 from mcts_dpo.integrations.server.metrics import CONTENT_TYPE, DISCONNECTED, Metrics
 from mcts_dpo.integrations.server.preparing import Busy, Preparer
@@ -79,14 +79,14 @@ class _Asked:
 class Service:
     """What the routes share."""
 
-    def __init__(self, dispatcher: Dispatcher, serving: Serving, fingerprint: str, settings: ServerSettings) -> None:
-        self.dispatcher = dispatcher
+    def __init__(self, thread: EngineThread, serving: Serving, fingerprint: str, settings: ServerSettings) -> None:
+        self.thread = thread
         self.serving = serving
-        self.metrics = Metrics(dispatcher)
+        self.metrics = Metrics(thread)
         self.created = int(time.time())
         self.access = Access(settings.key)
         self.bodies = Bodies(settings.max_body_bytes, settings.read_timeout)
-        self.preparer = Preparer(dispatcher.engine.tokenizer)
+        self.preparer = Preparer(thread.engine.tokenizer)
         self._fingerprint = fingerprint
 
     async def admit(self, request: Request) -> None:
@@ -110,7 +110,7 @@ class Service:
                 chunks = self._stream(asked, usage)
                 return StreamingResponse(chunks, media_type="text/event-stream", headers={"Cache-Control": "no-cache"})
             async for event in asked.events:
-                if isinstance(event, Answered):
+                if isinstance(event, Solved):
                     asked.answer.done[event.index] = event
             self._end(asked, 200)
             return JSONResponse(asked.answer.whole())
@@ -125,7 +125,7 @@ class Service:
             raise
 
     async def _ask(self, request: Request, endpoint: str, begun: float) -> tuple[_Asked, bool, bool]:
-        """Read a request and hand it to the dispatcher. Returns it, and whether a stream and its usage are wanted."""
+        """Read a request and hand it to the engine thread. Returns it, and whether a stream and its usage are wanted."""
         try:
             body = await self.bodies.read(request)
             said, questions = await self.preparer.run(len(body), partial(self._understand, body, endpoint))
@@ -151,7 +151,7 @@ class Service:
         else:
             said = read(CompletionRequest, value, self.serving)
             questions, field = completion_questions(said, self.serving), "prompt"
-        prepare = partial(self.dispatcher.prepare, tokenizer=tokenizer)
+        prepare = partial(self.thread.prepare, tokenizer=tokenizer)
         return said, prepared(questions, prepare, self.serving.context, field)
 
     async def _follow(
@@ -164,20 +164,20 @@ class Service:
         loop = asyncio.get_running_loop()
         events: asyncio.Queue[Event | None] = asyncio.Queue()
 
-        def told(event: Event) -> None:
+        def on_event(event: Event) -> None:
             if not loop.is_closed():
                 loop.call_soon_threadsafe(events.put_nowait, event)
 
         async def watch() -> None:
             while (await request.receive())["type"] != "http.disconnect":
                 pass
-            self.dispatcher.cancel(job)
+            self.thread.cancel(job)
             events.put_nowait(None)
 
-        job = Job(questions, told, stream, client(request))
+        job = Job(questions, on_event, stream, client(request))
         try:
-            self.dispatcher.submit(job)
-        except Full as full:
+            self.thread.submit(job)
+        except QueueFull as full:
             raise _come_again(max(1, round(full.args[0]))) from None
         except Unavailable as closed:
             raise ApiError(503, str(closed), headers={"Retry-After": "5"}) from None
@@ -191,12 +191,12 @@ class Service:
                 if isinstance(event, Refused):
                     missing = 0
                     raise _refusal(event, chat)
-                missing -= isinstance(event, Answered)
+                missing -= isinstance(event, Solved)
                 yield event
         finally:
             watcher.cancel()
             if missing:
-                self.dispatcher.cancel(job)
+                self.thread.cancel(job)
 
     async def _stream(self, asked: _Asked, usage: bool) -> AsyncIterator[str]:
         """The lines of a stream of server-sent events."""
@@ -213,7 +213,7 @@ class Service:
                     stops = asked.questions[event.index].prompt.stop
                     if certain := answer.decided(event.index, event.steps, stops, asked.step_end):
                         yield _lines(certain)
-                elif isinstance(event, Answered):
+                elif isinstance(event, Solved):
                     yield _lines(answer.ended(event, asked.step_end))
             if usage:
                 yield _lines([answer.closing()])
@@ -242,15 +242,15 @@ class Service:
 
 
 def create_app(service: Service) -> FastAPI:
-    """The application. Its dispatcher runs as long as it does."""
-    dispatcher = service.dispatcher
+    """The application. Its engine thread runs as long as it does."""
+    thread = service.thread
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        dispatcher.start()
+        thread.start()
         yield
         service.preparer.stop()
-        await run_in_threadpool(dispatcher.stop)
+        await run_in_threadpool(thread.stop)
 
     app = FastAPI(title="mcts-dpo", lifespan=lifespan, docs_url=None, redoc_url=None, openapi_url=None)
     guarded = [Depends(service.admit)]
@@ -258,7 +258,7 @@ def create_app(service: Service) -> FastAPI:
     @app.get("/health")
     async def health(request: Request) -> Response:
         service.access.check_host(request)
-        state = "failed" if dispatcher.broken else "stopping" if dispatcher.closed else "ok"
+        state = "failed" if thread.broken else "stopping" if thread.closed else "ok"
         return JSONResponse({"status": state}, 200 if state == "ok" else 503)
 
     @app.get("/metrics", dependencies=guarded)
@@ -335,7 +335,7 @@ def _come_again(seconds: int) -> ApiError:
 
 
 def _refusal(refused: Refused, chat: bool) -> ApiError:
-    """The error of a request that the dispatcher has given up; one that is the request's fault names its field."""
+    """The error of a request that the engine thread has refused; one that is the request's fault names its field."""
     if "leaves no room" in refused.reason:
         return ApiError(refused.status, refused.reason, code="context_length_exceeded")
     param = ("messages" if chat else "prompt") if refused.status == 400 else None

@@ -1,7 +1,7 @@
-"""What is answered, in OpenAI's shapes: whole answers, chunks of a stream, and what was spent.
+"""What is solved, in OpenAI's shapes: whole answers, chunks of a stream, and what was spent.
 
 `usage.total_tokens` counts the prompt and every token that the search generated; `completion_tokens` the returned
-texts alone; `completion_tokens_details` says the rest. In: events of the dispatcher. Out: JSON values.
+texts alone; `completion_tokens_details` says the rest. In: events of the engine thread. Out: JSON values.
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from mcts_dpo.integrations.server.dispatcher import Answered
-from mcts_dpo.integrations.server.stops import certain
+from mcts_dpo.integrations.engine_thread import Solved
+from mcts_dpo.integrations.stop_strings import certain
 from mcts_dpo.solve.solution import split_text
 
 
@@ -30,7 +30,7 @@ class Answer:
     repeats: int = 1
     id: str = ""
     created: int = 0
-    done: dict[int, Answered] = field(default_factory=dict)
+    done: dict[int, Solved] = field(default_factory=dict)
     told: dict[int, int] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -40,12 +40,12 @@ class Answer:
     def whole(self) -> dict[str, Any]:
         """The answer to a request without `stream`, once all choices are done."""
         choices = []
-        for index, answered in sorted(self.done.items()):
-            said: dict[str, Any] = {"index": index, "finish_reason": _finish(answered), "logprobs": None}
+        for index, solved in sorted(self.done.items()):
+            said: dict[str, Any] = {"index": index, "finish_reason": _finish(solved), "logprobs": None}
             if self.chat:
-                said["message"] = {"role": "assistant", "content": answered.text, "refusal": None}
+                said["message"] = {"role": "assistant", "content": solved.text, "refusal": None}
             else:
-                said["text"] = answered.text
+                said["text"] = solved.text
             choices.append(said)
         return self._body("chat.completion" if self.chat else "text_completion", choices, self.usage())
 
@@ -59,11 +59,11 @@ class Answer:
         """Chunks for what is certain of a choice: `steps` are decided, and stop strings cut them."""
         return self._grow(index, certain("".join(steps), stops), step_end)
 
-    def ended(self, answered: Answered, step_end: str) -> list[dict[str, Any]]:
+    def ended(self, solved: Solved, step_end: str) -> list[dict[str, Any]]:
         """Chunks for the rest of a choice, and its end."""
-        self.done[answered.index] = answered
-        rest = self._grow(answered.index, answered.text, step_end)
-        return [*rest, self._chunk(answered.index, {}, _finish(answered))]
+        self.done[solved.index] = solved
+        rest = self._grow(solved.index, solved.text, step_end)
+        return [*rest, self._chunk(solved.index, {}, _finish(solved))]
 
     def closing(self) -> dict[str, Any]:
         """The chunk that holds the usage, if it was asked for."""
@@ -72,9 +72,9 @@ class Answer:
     def usage(self) -> dict[str, Any]:
         """What was spent, all choices together; a prompt counts once, however many answers it has."""
         done = self.done.values()
-        prompt = sum(answered.solution.prompt_tokens for answered in done if answered.index % self.repeats == 0)
-        returned = sum(answered.tokens for answered in done)
-        spent = sum(answered.solution.tokens for answered in done)
+        prompt = sum(solved.solution.prompt_tokens for solved in done if solved.index % self.repeats == 0)
+        returned = sum(solved.tokens for solved in done)
+        spent = sum(solved.solution.tokens for solved in done)
         return {
             "prompt_tokens": prompt,
             "completion_tokens": returned,
@@ -82,7 +82,7 @@ class Answer:
             "completion_tokens_details": {
                 "reasoning_tokens": max(0, spent - returned),
                 "search_tokens": spent,
-                "expansions": sum(answered.solution.expansions for answered in done),
+                "expansions": sum(solved.solution.expansions for solved in done),
             },
         }
 
@@ -109,6 +109,6 @@ class Answer:
         return body if usage is None else body | {"usage": usage}
 
 
-def _finish(answered: Answered) -> str:
+def _finish(solved: Solved) -> str:
     """Cut by a limit, unless a stop string comes before where it was cut."""
-    return "length" if answered.solution.cut and answered.text == answered.solution.text else "stop"
+    return "length" if solved.solution.cut and solved.text == solved.solution.text else "stop"

@@ -1,4 +1,4 @@
-"""What Prometheus reads at `/metrics`. In: what the server tells of its requests; the dispatcher. Out: text."""
+"""What Prometheus reads at `/metrics`. In: what the server tells of its requests; the engine's thread. Out: text."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 from prometheus_client.registry import Collector
 
-from mcts_dpo.integrations.server.dispatcher import Dispatcher
+from mcts_dpo.integrations.engine_thread import EngineThread
 
 CONTENT_TYPE = CONTENT_TYPE_LATEST
 DISCONNECTED = 499
@@ -23,7 +23,7 @@ class Metrics:
     answered or waiting. tokens: of finished requests, by kind: prompt, completion (returned), search (generated).
     """
 
-    def __init__(self, dispatcher: Dispatcher) -> None:
+    def __init__(self, thread: EngineThread) -> None:
         self._registry = CollectorRegistry(auto_describe=True)
         ProcessCollector(registry=self._registry)
         PlatformCollector(registry=self._registry)
@@ -41,7 +41,7 @@ class Metrics:
             "mcts_dpo_requests_in_flight", "Requests being answered or waiting", registry=self._registry
         )
         self.tokens = Counter("mcts_dpo_tokens", "Tokens of finished requests", ["kind"], registry=self._registry)
-        self._registry.register(_Inside(dispatcher))
+        self._registry.register(_Inside(thread))
 
     def text(self) -> bytes:
         """All figures, as Prometheus reads them. Asks the engine's thread, so not for the event loop's."""
@@ -49,23 +49,23 @@ class Metrics:
 
 
 class _Inside(Collector):
-    """What the dispatcher and its engine hold at the moment."""
+    """What the engine and its thread hold at the moment."""
 
-    def __init__(self, dispatcher: Dispatcher) -> None:
-        self._dispatcher = dispatcher
+    def __init__(self, thread: EngineThread) -> None:
+        self._thread = thread
 
     def collect(self) -> Iterator[Metric]:
-        dispatcher = self._dispatcher
+        thread = self._thread
         searches = GaugeMetricFamily("mcts_dpo_searches", "Searches, by where they are", labels=["state"])
-        searches.add_metric(["active"], dispatcher.active)
-        searches.add_metric(["waiting"], dispatcher.waiting)
+        searches.add_metric(["active"], thread.active)
+        searches.add_metric(["waiting"], thread.waiting)
         yield searches
-        usage = dispatcher.engine.usage
+        usage = thread.engine.usage
         computed = CounterMetricFamily("mcts_dpo_engine_tokens", "Tokens that the engine has computed", labels=["kind"])
         computed.add_metric(["prefill"], usage.prefill_tokens)
         computed.add_metric(["sampled"], usage.sampled_tokens)
         yield computed
-        held = dispatcher.occupancy()
+        held = thread.occupancy()
         if held is not None:
             inside = GaugeMetricFamily("mcts_dpo_engine_held", "What requests under way hold", labels=["what"])
             for what in ("requests", "sequences", "tokens", "pins"):

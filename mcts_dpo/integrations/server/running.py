@@ -23,9 +23,9 @@ from mcts_dpo.common.errors import InputError
 from mcts_dpo.common.files import digest
 from mcts_dpo.common.interrupts import end_at_once, left_to_others
 from mcts_dpo.engines import Engine, load_engine
+from mcts_dpo.integrations.engine_thread import EngineThread
+from mcts_dpo.integrations.fair_queue import extra_places
 from mcts_dpo.integrations.server.app import Service, create_app
-from mcts_dpo.integrations.server.dispatcher import Dispatcher
-from mcts_dpo.integrations.server.line import extra_places
 from mcts_dpo.integrations.server.protocol import CHOICES, CompletionRequest, Serving, completion_questions
 from mcts_dpo.integrations.server.settings import ServerSettings
 from mcts_dpo.solve import OnlineSolver
@@ -59,17 +59,17 @@ def serve(
             with left_to_others():
                 server.run([listening])
         finally:
-            service.dispatcher.stop()
+            service.thread.stop()
             for one, handler in before.items():
                 signal.signal(one, handler)
-    if service.dispatcher.broken:
-        _log.error("the engine has failed: %s", service.dispatcher.broken)
+    if service.thread.broken:
+        _log.error("the engine has failed: %s", service.thread.broken)
         return 1
     return 130 if server.interrupted else 0
 
 
 def make_service(model: str, engine: Engine, settings: ServerSettings, stage: StageConfig) -> Service:
-    """The service of a loaded engine: its dispatcher, not yet started, and what its requests are answered with.
+    """The service of a loaded engine: its engine thread, not yet started, and what its requests are answered with.
 
     Raises InputError for settings with which nothing can be answered.
     """
@@ -77,7 +77,7 @@ def make_service(model: str, engine: Engine, settings: ServerSettings, stage: St
     alive = settings.concurrency or 2 * stage.engine.slots
     solver = OnlineSolver(engine, alive + extra_places(alive), room=_room(engine))
     budget = settings.budget or stage.search.max_tokens
-    dispatcher = Dispatcher(engine, solver, concurrency=alive, queue_length=settings.queue, unit=budget)
+    thread = EngineThread(engine, solver, concurrency=alive, queue_length=settings.queue, unit=budget)
     name = settings.name or Path(model).name or model
     most = settings.max_budget or 4 * budget
     work = settings.max_work or CHOICES * most
@@ -87,7 +87,7 @@ def make_service(model: str, engine: Engine, settings: ServerSettings, stage: St
     solver.admit("trial", trial)
     solver.cancel("trial")
     about = [stage.model_dump(mode="json", include={"search", "prompt", "engine", "evaluation"}), strategy, budget]
-    return Service(dispatcher, serving, f"mcts-dpo-{digest(model, *about)[:12]}", settings)
+    return Service(thread, serving, f"mcts-dpo-{digest(model, *about)[:12]}", settings)
 
 
 def _room(engine: Engine) -> int:
@@ -96,7 +96,7 @@ def _room(engine: Engine) -> int:
 
 
 class _Server(uvicorn.Server):
-    """uvicorn's server, which tells the dispatcher of signals, and stops when the engine has failed."""
+    """uvicorn's server, which tells the engine thread of signals, and stops when the engine has failed."""
 
     def __init__(self, service: Service, settings: ServerSettings, ready: Callable[[], None]) -> None:
         super().__init__(
@@ -117,7 +117,7 @@ class _Server(uvicorn.Server):
         self._patience = settings.read_timeout
         self._silent: dict[Any, tuple[Any, float]] = {}
         self._ready = ready
-        service.dispatcher.on_broken = self._give_up
+        service.thread.on_broken = self._give_up
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
@@ -128,7 +128,7 @@ class _Server(uvicorn.Server):
             end_at_once()
         self._told = True
         self.interrupted |= sig == signal.SIGINT
-        self._service.dispatcher.drain(self._grace)
+        self._service.thread.drain(self._grace)
         super().handle_exit(sig, frame)
 
     async def on_tick(self, counter: int) -> bool:

@@ -106,13 +106,13 @@ def test_a_body_beyond_the_limit_is_refused_before_it_is_read(engine: Engine) ->
 def test_a_text_that_cannot_fit_is_not_tokenised(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
     with thread(engine, ServerSettings(budget=200), stage()) as served:
         seen: list[int] = []
-        prepare = served.service.dispatcher.prepare
+        prepare = served.service.thread.prepare
 
         def watched(question: Any, tokenizer: Any) -> Any:
             seen.append(len(question.problem.question))
             return prepare(question, tokenizer)
 
-        monkeypatch.setattr(served.service.dispatcher, "prepare", watched)
+        monkeypatch.setattr(served.service.thread, "prepare", watched)
         status, said = ask(served, chat("a" * (16 * 256 + 1)))
         assert (status, said["error"]["code"], seen) == (400, "context_length_exceeded", [])
         assert ask(served, chat("a" * (16 * 256)))[0] == 400
@@ -125,14 +125,14 @@ def test_texts_are_tokenised_neither_by_the_engine_s_thread_nor_the_event_loop_s
 ) -> None:
     with thread(engine, ServerSettings(budget=200), stage()) as served:
         names: list[str] = []
-        prepare = served.service.dispatcher.prepare
+        prepare = served.service.thread.prepare
 
         def watched(asked: Any, tokenizer: Any) -> Any:
             names.append(threading.current_thread().name)
             assert tokenizer is not engine.tokenizer
             return prepare(asked, tokenizer)
 
-        monkeypatch.setattr(served.service.dispatcher, "prepare", watched)
+        monkeypatch.setattr(served.service.thread, "prepare", watched)
         assert answered(served, n=3)
         assert len(names) == 1
         assert names[0].startswith("mcts-dpo-short")

@@ -1,4 +1,4 @@
-"""Where a text ends that must not contain its stop strings. Pure functions of strings."""
+"""Cutting a text at its stop strings, also while the text still grows."""
 
 from __future__ import annotations
 
@@ -6,14 +6,13 @@ from collections.abc import Sequence
 
 
 def before_stop(text: str, stops: Sequence[str]) -> str:
-    """The text before the first place where any stop string begins; all of it if none occurs."""
+    """The text before the first stop string; the whole text if none occurs."""
     found = [at for at in (text.find(stop) for stop in stops) if at >= 0]
     return text[: min(found)] if found else text
 
 
 def certain(text: str, stops: Sequence[str]) -> str:
-    """What of a text that may go on is certain to stay: what comes before a stop string, or before what may become
-    the beginning of one."""
+    """The part of a growing text that stays: the text before a stop string, or before a possible beginning of one."""
     cut = before_stop(text, stops)
     if cut != text:
         return cut
