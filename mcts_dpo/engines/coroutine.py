@@ -1,9 +1,8 @@
 """Work that waits for an engine, written as coroutines: they yield what they need and are resumed with the results.
 
-In: generators. Out: generators built from them. A coroutine yields a sequence of *new* work (`Request`s to the engine,
-`Call`s of functions that may take long) and is resumed with the results that have come since: a list of `Returned`,
-each with the very object that was yielded. It may be resumed while some of its work is still out. What runs coroutines,
-and when, is search/runner.py; this module knows no engine, thread or journal.
+A coroutine yields a sequence of *new* work: `Request`s to the engine, and `Call`s of functions that may take long. It is
+resumed with the results that have arrived since: a list of `Returned`, each with the object that was yielded. It may be
+resumed while some of its work is still in flight. search/runner.py runs coroutines.
 """
 
 from __future__ import annotations
@@ -19,9 +18,9 @@ ResultT = TypeVar("ResultT")
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Call:
-    """A function of many items that may take long: what is pending of one function is called together, in a thread.
+    """A call of a function that may take long. Pending calls of one function are made together, in a thread.
 
-    function: items → one result per item, in order. items: of this call; the call's result is the list of theirs.
+    function: items → one result per item, in order. items: of this call; its result is the list of their results.
     """
 
     function: Callable[[Sequence[Any]], Iterable[Any]]
@@ -66,7 +65,7 @@ def completions(requests: Sequence[Request]) -> Coroutine[list[Completion]]:
 
 
 def call(function: Callable[[Sequence[Any]], Iterable[Any]], items: Sequence[Any]) -> Coroutine[list[Any]]:
-    """`function(items)`, called together with what others ask of the same function. [] without items, at once."""
+    """`function(items)`, called together with pending calls of the same function. [] at once if there are no items."""
     if not items:
         return []
     (found,) = yield from gather([Call(function, items)])
@@ -75,9 +74,9 @@ def call(function: Callable[[Sequence[Any]], Iterable[Any]], items: Sequence[Any
 
 @dataclass(slots=True)
 class Concurrent(Generic[ResultT]):
-    """Several coroutines inside one, none of which waits for another.
+    """Several coroutines inside one; none waits for another.
 
-    Use: `start` and `deliver` give new work to yield and collect in `ended` the coroutines that have returned.
+    `start` and `deliver` return new work to yield. `ended` collects the coroutines that have returned, with results.
     """
 
     owner: dict[int, Coroutine[ResultT]] = field(default_factory=dict)

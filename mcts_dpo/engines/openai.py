@@ -1,13 +1,13 @@
-"""The engine that asks a server which speaks OpenAI's completions protocol: vLLM's, or any that returns token ids.
+"""The engine that sends requests to a server with OpenAI's completions protocol: vLLM's, or any that returns token ids.
 
-Requests in, completions out (see `base`). Every sample is one HTTP request with token ids as its prompt and a seed of
-its own; up to `slots` are out at a time, on an asyncio loop in a thread. The `openai` client repeats what meets a lost
-connection, a time-out, 429 or 5xx, waiting longer each time, with jitter; what fails for good fails its request alone.
+Every sample is one HTTP request, with token ids as its prompt and its own seed. Up to `slots` requests are sent at a
+time, on an asyncio loop in a thread. The `openai` client repeats a request after a lost connection, a time-out, 429 or
+5xx, with growing, random delays. A request that still fails does not affect the others.
 
-What the protocol leaves open, and what is asked for beyond it (the names are vLLM's): `return_token_ids`, without which
-no engine of this project can work; `logprob_token_ids`, for choices; `stop_token_ids`. Log-probabilities are the
-server's: vLLM's are those of the untempered policy. A seed is only as good as the server's promise. The server keeps
-its weights and its cache: `reload` is refused, `reset` changes nothing. Knows no problems, trees or rewards.
+The engine needs extensions of the protocol (the names are vLLM's): `return_token_ids` for every request,
+`stop_token_ids` for samples, `logprob_token_ids` for choices and given tokens, and `echo` with log-probabilities for
+given tokens. Log-probabilities are the server's; vLLM's are those of the untempered policy. Whether a seed repeats a
+sample depends on the server. The server keeps its weights and its cache: `reload` is refused, `reset` changes nothing.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ import numpy as np
 
 from mcts_dpo.common.errors import InputError
 from mcts_dpo.engines.base import Completion, Finish, Occupancy, Request, Sample, Usage
-from mcts_dpo.engines.choices import probabilities, questions
-from mcts_dpo.engines.hosting import end_tokens, longest_sequence
+from mcts_dpo.engines.choice_scoring import next_token_queries, normalised_choices
+from mcts_dpo.engines.model_limits import end_tokens, longest_sequence
 from mcts_dpo.engines.requests import CLOSED, not_finite, scored_tokens, unservable
 from mcts_dpo.engines.settings import EngineSettings
 from mcts_dpo.engines.text import StopStrings, continued
@@ -42,7 +42,7 @@ if TYPE_CHECKING:
 Part = TypeVar("Part")
 
 _CHOICES = 128  # next tokens that are scored in one request at most
-_KEY = "OPENAI_API_KEY"  # the environment variable that holds the server's key, if it wants one
+_KEY = "OPENAI_API_KEY"  # the environment variable with the server's key, if it needs one
 
 
 class _Failed(Exception):
@@ -50,11 +50,11 @@ class _Failed(Exception):
 
 
 class _NotFiniteError(_Failed):
-    """The model's logits are NaN or infinite: they would be again."""
+    """The model's logits are NaN or infinite: a retry gives the same."""
 
 
 class OpenAIEngine:
-    """See the module. Made by `load_engine`; its protocol is `Engine`. `close` ends its thread and connections."""
+    """See the module. `load_engine` makes it; its methods are those of `Engine`."""
 
     def __init__(self, model: str | Path, settings: EngineSettings) -> None:
         """Connect to the server at `settings.url`.
@@ -78,7 +78,7 @@ class OpenAIEngine:
         self._text = StopStrings(self.tokenizer, self._vocabulary)
         self.usage = Usage()
         self._done: queue.SimpleQueue[tuple[Completion, Request]] = queue.SimpleQueue()
-        self._under_way: dict[int, Request] = {}
+        self._in_flight: dict[int, Request] = {}
         self._serving: dict[int, Future[None]] = {}
         self._loop = asyncio.new_event_loop()
         thread = threading.Thread(target=self._loop.run_forever, name="mcts-dpo-openai", daemon=True)
@@ -99,16 +99,16 @@ class OpenAIEngine:
         except _Failed as failure:
             self.close()
             raise InputError(f"engine.url: {settings.url}: {failure}") from None
-        self.usage = Usage()  # the question of whether it works is not counted
+        self.usage = Usage()  # the trial request is not counted
 
     def submit(self, request: Request) -> None:
-        """Send one request. What cannot be served is answered by `poll` with Completion.error.
+        """Send one request. For a request that cannot be served, `poll` returns a Completion with an error.
 
-        Raises ValueError when a request of the same id is under way.
+        Raises ValueError when a request of the same id is in flight.
         """
-        if request.id in self._under_way:
-            raise ValueError(f"request {request.id} is already under way")
-        self._under_way[request.id] = request
+        if request.id in self._in_flight:
+            raise ValueError(f"request {request.id} is already in flight")
+        self._in_flight[request.id] = request
         if not self._finalizer.alive:
             self._done.put((Completion(request.id, error=CLOSED), request))
             return
@@ -120,40 +120,40 @@ class OpenAIEngine:
         self._serving[request.id] = asyncio.run_coroutine_threadsafe(self._serve(request), self._loop)
 
     def poll(self, patience: float | None = None) -> list[Completion]:
-        """Wait until at least one request is done, or `patience` seconds have passed. [] if none is under way."""
+        """Wait until at least one request is done, or `patience` seconds have passed. [] if none is in flight."""
         until = None if patience is None else time.monotonic() + patience
         if not self._finalizer.alive:  # what was in flight is lost
-            lost, self._under_way = self._under_way, {}
+            lost, self._in_flight = self._in_flight, {}
             return [Completion(one, error=CLOSED) for one in lost]
         ready: list[Completion] = []
-        while self._under_way and (not ready or not self._done.empty()):
+        while self._in_flight and (not ready or not self._done.empty()):
             try:
                 left = None if until is None else max(0.0, until - time.monotonic())
                 completion, request = self._done.get(timeout=left)
             except queue.Empty:
                 break
-            if self._under_way.get(completion.id) is request:  # and was not cancelled when it was done already
-                del self._under_way[completion.id]
+            if self._in_flight.get(completion.id) is request:  # it was not cancelled after it was done
+                del self._in_flight[completion.id]
                 self._serving.pop(completion.id, None)
                 ready.append(completion)
         return ready
 
     def cancel(self, ids: Iterable[int]) -> None:
-        """Give these requests up: their connections are closed, which tells the server; see `Engine.cancel`."""
+        """Drop these requests: their connections are closed, so that the server stops too. See `Engine.cancel`."""
         for one in set(ids):
-            self._under_way.pop(one, None)
+            self._in_flight.pop(one, None)
             serving = self._serving.pop(one, None)
             if serving is not None:
                 serving.cancel()
 
     def occupancy(self) -> Occupancy:
-        """Requests under way; what they hold is the server's."""
-        return Occupancy(len(self._under_way))
+        """Requests in flight; the memory they hold is the server's."""
+        return Occupancy(len(self._in_flight))
 
     def reset(self) -> None:
-        """Nothing: what the server remembers is the server's. Raises RuntimeError while requests are under way."""
-        if self._under_way:
-            raise RuntimeError(f"reset while {len(self._under_way)} requests are under way")
+        """Does nothing: the cache is the server's. Raises RuntimeError while requests are in flight."""
+        if self._in_flight:
+            raise RuntimeError(f"reset while {len(self._in_flight)} requests are in flight")
 
     def reload(self, checkpoint: Path) -> None:
         """Raises InputError: the weights are the server's."""
@@ -180,30 +180,30 @@ class OpenAIEngine:
         return wanted, says
 
     async def _serve(self, request: Request) -> None:
-        """One request from beginning to end; its parts go out side by side."""
+        """Serve one request; its parts are sent side by side."""
         try:
             if request.given is not None:
                 completion = Completion(request.id, logprobs=await self._score_given(request, request.given))
             elif request.choices is not None:
-                asked = questions(request.choices, _CHOICES)
+                asked = next_token_queries(request.choices, _CHOICES)
                 scores = await _together(self._score(request, after, tokens) for after, tokens in asked)
                 known = {place: score for part in scores for place, score in part.items()}
-                completion = Completion(request.id, probabilities=probabilities(request.choices, known))
+                completion = Completion(request.id, probabilities=normalised_choices(request.choices, known))
             else:
                 samples = await _together(self._sample(request, j) for j in range(request.n))
                 completion = Completion(request.id, samples=tuple(samples))
         except _Failed as failure:
             completion = Completion(request.id, error=str(failure), final=isinstance(failure, _NotFiniteError))
-        except Exception as error:  # an answer that makes no sense is the server's fault, and no reason to wait forever
+        except Exception as error:  # without a completion the caller would wait forever
             completion = Completion(request.id, error=f"the server's answer cannot be read ({error!r})")
         self._done.put((completion, request))
 
-    async def _call(self, question: Any) -> Any:
-        """Ask, with the client's own repetitions. Raises _Failed with a line that says what went wrong for good."""
+    async def _call(self, call: Any) -> Any:
+        """Await a call of the client, which repeats it. Raises _Failed with the reason, one line."""
         from openai import APIConnectionError, APIError, APIStatusError, APITimeoutError
 
         try:
-            return await question
+            return await call
         except APITimeoutError:
             raise _Failed(f"no answer within {self.settings.timeout:g} s, {self._tries()}") from None
         except APIConnectionError as error:
@@ -218,7 +218,7 @@ class OpenAIEngine:
         return f"tried {self.settings.retries + 1} times"
 
     async def _ask(self, prompt: list[int], **options: Any) -> Any:
-        """One completion of token ids; counts what it cost. Returns its only choice."""
+        """Request one completion of token ids and count its cost. Returns its only choice."""
         extra = {"return_token_ids": True, "return_tokens_as_token_ids": True, **options.pop("extra", {})}
         async with self._slots:
             answer = await self._call(
@@ -242,9 +242,9 @@ class OpenAIEngine:
         return sample
 
     async def _draw(self, request: Request, j: int, limit: int, before: Sample | None) -> Sample:
-        """Sample j, or what follows the part `before` of it."""
+        """Sample j, or the part of it after `before`."""
         drawn = before.tokens if before else ()
-        # A 31-bit seed for each sample: servers differ in what they accept, and sample 1 of seed 5 is not 0 of seed 6.
+        # Each sample has its own seed of 31 bits: every server accepts that many.
         mixed = uniforms(np.array([request.seed], np.uint64), np.array([j]), np.array([len(drawn)]))[0]
         choice = await self._ask(
             [*request.prefix, *drawn],
@@ -297,7 +297,7 @@ class OpenAIEngine:
 
 
 def _scoring(tokens: tuple[int, ...]) -> dict[str, Any]:
-    """The options that make a server say the log-probabilities of given next tokens."""
+    """The options with which a server returns the log-probabilities of given next tokens."""
     extra = {"logprob_token_ids": list(tokens)}
     return {"max_tokens": 1, "temperature": 0.0, "logprobs": 1, "extra": extra}
 
@@ -320,7 +320,7 @@ def _scored(choice: Any, tokens: tuple[int, ...], length: int) -> dict[int, floa
 
 
 async def _together(parts: Iterable[Coroutine[Any, Any, Part]]) -> list[Part]:
-    """The results of all parts, which run side by side; as soon as one fails, the others are given up."""
+    """Run all parts side by side and return their results. When one fails, the others are cancelled."""
     tasks = [asyncio.ensure_future(part) for part in parts]
     try:
         return await asyncio.gather(*tasks)
@@ -330,7 +330,7 @@ async def _together(parts: Iterable[Coroutine[Any, Any, Part]]) -> list[Part]:
 
 
 def _close(loop: asyncio.AbstractEventLoop, client: AsyncOpenAI, thread: threading.Thread) -> None:
-    """Close the connections and end the thread; what is still under way is lost."""
+    """Close the connections and end the thread; requests in flight are lost."""
     if loop.is_running():
         asyncio.run_coroutine_threadsafe(client.close(), loop).result(timeout=10)
         loop.call_soon_threadsafe(loop.stop)

@@ -1,15 +1,15 @@
-"""One retry policy for every engine: a request that failed is tried again, and a crash costs only what caused it.
+"""One retry policy for every engine: a failed request is retried, and a crash costs only the request that causes it.
 
 In: an engine. Out: the same requests served, or EngineDiedError. Two cases:
 
 - A request comes back with an error. It is sent again, once, after a health check has shown that the engine serves
   other requests. An error that comes twice is the request's own. An error marked `final` is never retried.
-- The engine crashes: its `submit` or `poll` raises, but for want of memory. What was under way is sent again. After a
-  second crash with nothing served in between, or a third crash under one request, the requests are quarantined: they
-  are sent one at a time, each to an engine that has passed a health check. A request that crashes the engine when it
-  is alone fails with that reason.
+- The engine crashes: its `submit` or `poll` raises, except when memory runs out. The requests in flight are sent again.
+  After a second crash with nothing served in between, or a third crash during one request, the requests are quarantined:
+  they are sent one at a time, each to an engine that has passed a health check. A request that crashes the engine when
+  it is sent alone fails with that reason.
 
-An engine that fails its health check is dead: EngineDiedError. Knows neither trees nor journals.
+An engine that fails its health check is dead: EngineDiedError.
 """
 
 from __future__ import annotations
@@ -22,28 +22,29 @@ from dataclasses import dataclass, field
 
 from mcts_dpo.engines.base import Completion, Engine, Request
 
-_HEALTH_CHECK = -1  # the number of the request that any living engine serves
-_CRASHES = 3  # of the engine that a request may have been there at before it is looked at alone
-_WANT_OF_MEMORY = ("out of memory", "allocate memory", "not enough memory", "bad_alloc")
+_HEALTH_CHECK = -1  # the id of a request that every working engine serves
+_CRASHES = 3  # crashes during one request after which it is quarantined
+_OUT_OF_MEMORY = ("out of memory", "allocate memory", "not enough memory", "bad_alloc")
 _log = logging.getLogger(__name__)
 
 
 class EngineDiedError(RuntimeError):
-    """The engine serves nothing any more. The message is one line."""
+    """The engine serves no requests any more. The message is one line."""
 
 
 @dataclass(slots=True)
 class RetryingEngine:
     """An engine whose failures cost only the request that caused them. Ids of requests are ≥ 0.
 
-    memory_is_fatal: want of memory is raised at once, for whoever can say what to change; else it is a crash.
+    memory_is_fatal: an error for lack of memory is raised at once, since the user must change a setting; else it is a
+                  crash.
     in_flight:    sent to the engine and not back.
     held:         back with an error; they wait for a health check.
     retried:      ids of requests that were sent a second time.
-    crashes:      of the engine since it last served anything.
+    crashes:      of the engine since it last served a request.
     seen_crashes: by request, the crashes while it was in flight.
-    quarantined:  to be sent one at a time. trial: the id of the one that is out now.
-    fatal:        errors of requests that crashed the engine alone; the next `poll` returns them.
+    quarantined:  to be sent one at a time. trial: the id of the one in flight.
+    fatal:        errors of requests that crashed the engine when they were sent alone; the next `poll` returns them.
     """
 
     engine: Engine
@@ -103,9 +104,9 @@ class RetryingEngine:
             self._check_health()
 
     def _sorted(self, finished: Sequence[Completion]) -> list[Completion]:
-        """What may be passed on of what came back."""
+        """The completions that go to the caller; the others are held or were health checks."""
         given, self.fatal = self.fatal, []
-        # All are taken out before any is sent: the engine may die of sending, and then these are not to be sent again.
+        # All are removed before any is sent: a crash while sending sends everything in `in_flight` again.
         arrived = [(self.in_flight.pop(completion.id), completion) for completion in finished]
         for request, completion in arrived:
             self.seen_crashes.pop(completion.id, None)
@@ -129,7 +130,7 @@ class RetryingEngine:
         return given
 
     def _check_health(self) -> None:
-        """See to it that what is held waits for a health check, and that none is under way for nobody."""
+        """Start a health check if requests are held and none is in flight; cancel one that no request waits for."""
         if self.held and self.trial is None and _HEALTH_CHECK not in self.in_flight:
             self._send(self._health_check())
         if self.in_flight.keys() == {_HEALTH_CHECK} and not (self.held or self.quarantined):
@@ -142,7 +143,7 @@ class RetryingEngine:
         return Request(id=_HEALTH_CHECK, prefix=(end or 0,), max_tokens=1)
 
     def _next(self) -> None:
-        """Try the next quarantined request; where there is none, all is as before."""
+        """Send the next quarantined request; without one, the quarantine ends."""
         self.trial = None
         if self.quarantined:
             self._try(self.quarantined.popleft())
@@ -151,12 +152,12 @@ class RetryingEngine:
         self.trial = request.id
         self._send(request)
 
-    def _released(self, sign: Completion, alive: bool) -> list[Completion]:
-        """The errors that were held and have come twice, if the engine lives; the other requests are sent again."""
+    def _released(self, check: Completion, alive: bool) -> list[Completion]:
+        """After a health check: the held errors that have come twice. The other held requests are sent again."""
         held, self.held = self.held, []
         if not alive:
-            self._give_up(str((held[0][1] if held else sign).error))
-        # Sorted out before any is sent: the engine may die of sending, and then they are elsewhere than under way.
+            self._give_up(str((held[0][1] if held else check).error))
+        # All are sorted before any is sent: a crash while sending changes `retried` and `in_flight`.
         twice = [completion for request, completion in held if request.id in self.retried]
         once = [request for request, _ in held if request.id not in self.retried]
         self.retried.update(request.id for request in once)
@@ -165,11 +166,11 @@ class RetryingEngine:
         return twice
 
     def _recover(self, error: Exception) -> None:
-        """After a death: send again what was under way."""
+        """After a crash: send the requests in flight again."""
         if isinstance(error, EngineDiedError):
             raise error
-        if self.memory_is_fatal and _wants_memory(error):
-            raise error  # it would come back; whoever runs the search can say what to change
+        if self.memory_is_fatal and _lacks_memory(error):
+            raise error  # a retry would fail again; the user must change a setting
         said = next(iter(str(error).splitlines()), "")
         reason = f"{type(error).__name__}{': ' if said else ''}{said}"
         self.crashes += 1
@@ -187,7 +188,7 @@ class RetryingEngine:
         self.seen_crashes.update(list(self.in_flight))
         alone = self.crashes > 1 or any(self.seen_crashes[one] >= _CRASHES for one in self.in_flight)
         how = "one by one" if alone else "again"
-        _log.warning("the engine crashed (%s); what was under way is sent %s", reason, how, exc_info=error)
+        _log.warning("the engine crashed (%s); the requests in flight are sent %s", reason, how, exc_info=error)
         sent = [request for one, request in self.in_flight.items() if one != _HEALTH_CHECK]
         if alone:
             self.in_flight.clear()
@@ -196,7 +197,7 @@ class RetryingEngine:
             return
         for request in list(self.in_flight.values()):
             if self.trial is not None:
-                return  # it died again of one of these: all of them are quarantined now
+                return  # it crashed again on one of these: all of them are quarantined now
             self._send(request)
 
     def _give_up(self, reason: str, error: Exception | None = None) -> None:
@@ -205,8 +206,8 @@ class RetryingEngine:
         self.in_flight.clear()
         self.quarantined.clear()
         self.trial = None
-        raise EngineDiedError(f"the engine serves nothing any more ({reason})") from error
+        raise EngineDiedError(f"the engine serves no requests any more ({reason})") from error
 
 
-def _wants_memory(error: Exception) -> bool:
-    return isinstance(error, MemoryError) or any(said in str(error).lower() for said in _WANT_OF_MEMORY)
+def _lacks_memory(error: Exception) -> bool:
+    return isinstance(error, MemoryError) or any(said in str(error).lower() for said in _OUT_OF_MEMORY)

@@ -1,8 +1,8 @@
-"""When does a growing token sequence complete a stop string? Asked for every token, mostly answered by a table.
+"""Stop strings: does a growing token sequence complete one?
 
-Tokens in, yes or no out. For each set of stop strings a table over the vocabulary says which tokens could possibly
-complete one (their piece of text holds the last character of a stop, or a fragment of a character); only after such
-a token is the tail of the sequence decoded and searched. Knows no model.
+The question is asked for every sampled token, and a table over the vocabulary answers it in most cases: for each set of
+stop strings it says which tokens can complete one (their text holds the last character of a stop string, or a fragment
+of a character). Only after such a token the end of the sequence is decoded and searched.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ if TYPE_CHECKING:
 
 _FRAGMENT = "�"
 _TABLES = 64
-"""Each takes a byte for every token of the vocabulary, and whoever asks a server may name stop strings at will."""
+"""Tables kept at most: each takes a byte per token of the vocabulary, and clients of a server choose the stop strings."""
 
 
 class StopStrings:
-    """Answers for one tokenizer; tables are made on first use of a set of stops, and the last `_TABLES` are kept."""
+    """Stop strings of one tokenizer. A table is made when a set of stop strings is first used."""
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase, vocabulary: int) -> None:
         self._tokenizer = tokenizer
@@ -35,7 +35,7 @@ class StopStrings:
         self._tables: OrderedDict[frozenset[str], NDArray[np.bool_]] = OrderedDict()
 
     def table(self, stops: tuple[str, ...]) -> NDArray[np.bool_]:
-        """bool [vocabulary]: could this token be the one that completes one of `stops`?"""
+        """bool [vocabulary]: whether a token can complete one of `stops`."""
         ends = {stop[-1] for stop in stops if stop}
         if any(not end.isascii() for end in ends):
             ends.add(_FRAGMENT)
@@ -49,14 +49,14 @@ class StopStrings:
         return self._tables[key]
 
     def completed(self, tokens: Sequence[int], stops: tuple[str, ...]) -> bool:
-        """Does the text of `tokens` hold one of `stops`, given that it did not before the last token?"""
+        """Whether the text of `tokens` contains one of `stops`, if it did not before the last token."""
         tail = self.decode(self._tail(tokens, max(len(stop.encode()) for stop in stops)))
         return any(stop in tail for stop in stops)
 
     def _tail(self, tokens: Sequence[int], size: int) -> Sequence[int]:
-        """The last of `tokens` that hold the last `size` bytes of the text, and a few more.
+        """The last of `tokens`, enough for the last `size` bytes of the text and a few more.
 
-        Every token with a piece of text adds at least a byte. Special tokens and padding add none.
+        Every token with text adds at least a byte. Special tokens and padding add none.
         """
         pieces, start, missing = self._piece_table(), len(tokens), size + 12
         while start > 0 and missing > 0:
@@ -65,13 +65,13 @@ class StopStrings:
         return tokens[start:]
 
     def completed_visibly(self, tokens: Sequence[int], stops: tuple[str, ...]) -> bool:
-        """Does the text of `tokens` hold one of `stops`, those of white space only behind a visible character?"""
+        """Whether the text of `tokens` contains one of `stops`; white space counts only after a visible character."""
         text = self.decode(tokens)
         blank = len(text) - len(text.lstrip())
         return any(text.find(stop, blank if stop.isspace() else 0) >= 0 for stop in stops)
 
     def visible_end(self, tokens: Sequence[int], stops: tuple[str, ...]) -> int | None:
-        """How many of `tokens` make `completed_visibly` true for the first time; None if it never is."""
+        """The smallest number of `tokens` for which `completed_visibly` is true; None if there is none."""
         if not self.completed_visibly(tokens, stops):
             return None
         return next(count for count in range(1, len(tokens) + 1) if self.completed_visibly(tokens[:count], stops))
@@ -81,7 +81,7 @@ class StopStrings:
         return decode_batch(self._tokenizer, [list(tokens)])[0]
 
     def _piece_table(self) -> list[str]:
-        """What each token may add to a text: decoded alone, and after another token (a space may come between)."""
+        """The text that each token can add: decoded alone, and after another token (which may add a space)."""
         if self._pieces is None:
             size = min(self._vocabulary, 1 + max(known_ids(self._tokenizer), default=-1))
             alone = decode_batch(self._tokenizer, [[i] for i in range(size)])
@@ -100,11 +100,17 @@ class StopStrings:
 def continued(
     text: StopStrings, request: Request, limit: int, before: Sample | None, sample: Sample
 ) -> tuple[Sample, bool]:
-    """For engines that stop at a blank line by themselves, though `request.visible` wants a line with text: what was
-    drawn so far, joined (`before`, from earlier rounds, and `sample`), and whether to ask for more of it.
+    """Join the parts of a sample, for engines that stop at a blank line although `request.visible` is set.
 
-    limit: tokens that the sample may have.
-    The tokens are those of an engine that had not stopped: what it drew beyond a stop that only the whole shows is cut.
+    Args:
+        text: the stop strings of the engine's tokenizer.
+        request: with `visible`.
+        limit: tokens that the sample may have.
+        before: the parts so far, joined; None for the first part.
+        sample: the next part.
+
+    Returns:
+        The joined sample, cut where the whole text completes a stop string; and whether to sample a further part.
     """
     if before is not None:
         tokens = before.tokens + sample.tokens

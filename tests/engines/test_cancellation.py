@@ -73,7 +73,7 @@ def test_a_cancelled_request_frees_its_slots_and_its_id(model: Path) -> None:
     assert engine.poll() == []
     engine.submit(Request(id=1, prefix=(4, 5, 6), max_tokens=3, seed=2))
     assert [completion.id for completion in engine.poll()] == [1]
-    engine.reset()  # nothing is under way
+    engine.reset()  # nothing is in flight
 
 
 def test_what_was_done_and_not_yet_polled_is_dropped(model: Path) -> None:
@@ -93,5 +93,5 @@ def test_patience_ends_a_poll_between_two_steps(model: Path) -> None:
     assert polls > 20
     assert [completion.id for completion in found] == [1]
     begun = time.monotonic()
-    assert engine.poll(36_000.0) == [], "nothing is under way: there is nothing to wait for"
+    assert engine.poll(36_000.0) == [], "nothing is in flight: there is nothing to wait for"
     assert time.monotonic() - begun < 3600

@@ -308,7 +308,7 @@ def test_an_engine_that_dies(
         with pytest.raises(EngineDiedError) as died:
             run(changed, tmp_path)
     assert str(died.value) == (
-        "the engine serves nothing any more (cannot be reached, tried 6 times); finished shards and journals are kept; "
+        "the engine serves no requests any more (cannot be reached, tried 6 times); finished shards and journals are kept; "
         "fix the engine and give the same command again"
     )
     there = sorted(path.name for path in trees.iterdir())

@@ -294,7 +294,7 @@ def test_an_engine_that_is_dead_ends_the_search(schedule: str, where: str) -> No
     reason = "cannot be reached, tried 6 times" if where == "answer" else "OSError: the device is gone"
     with pytest.raises(EngineDiedError) as died:
         search_problems(MANY, Dying(where, range(30, 10**9)), prompt=PROMPT, settings=settings)
-    assert str(died.value) == f"the engine serves nothing any more ({reason})"
+    assert str(died.value) == f"the engine serves no requests any more ({reason})"
 
 
 @pytest.mark.parametrize("schedule", ["synchronous", "asynchronous"])

@@ -1,11 +1,12 @@
-"""Attention of a flat batch over keys and values kept in one pool, registered with transformers.
+"""Attention of a flat batch over keys and values in one pool, registered with transformers.
 
-A step runs tokens of many sequences side by side: [tokens], no padding, some the next token of a running
-sequence, some the prefix of a new one. Each token has a position in the pool where its keys and values are
-written, a row of the table that lists the pool positions of its whole sequence in order, and a length (how
-many of them it may see, itself included). Sequences that share a prefix list the same positions, even when
-the prefix is computed in the very same step: each layer writes before it reads. After PagedAttention (Kwon et
-al. 2023, arXiv 2309.06180) with blocks of one token. Knows token positions only, not requests.
+A step runs tokens of many sequences: [tokens], without padding, some the next token of a running sequence, some the
+prefix of a new one. Each token has a position in the pool where its keys and values are written, a row of the table that
+lists the pool positions of its whole sequence in order, and a length: how many of them it sees, itself included.
+Sequences that share a prefix list the same positions, even when the prefix is computed in the same step, because each
+layer writes before it reads.
+
+Source: PagedAttention with blocks of one token, Kwon et al. 2023, arXiv 2309.06180.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The flat batch of one step: tokens of many sequences side by side, without padding. Arrays in, arrays out."""
+"""The flat batch of one step: tokens of many sequences one after the other, without padding between them."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from mcts_dpo.engines.transformers.radix_cache import NOWHERE, Positions
 
 @dataclass(slots=True)
 class Batch:
-    """Grows sequence by sequence; the lists hold one array per sequence (per kind of token for the running ones).
+    """Grows sequence by sequence. The lists hold one array for all running sequences, then one per new sequence.
 
     tokens:    int32, token ids.
     positions: int32, each token's place in its sequence, from 0.
     write:     int32, the pool position that takes each token's keys and values.
     rows:      int32, the row of the table that lists its sequence's pool positions.
     size:      tokens so far.
-    prefilled: those among them that are not the next token of a running sequence.
-    wanted:    flat indices of the tokens after which the logits are needed, in the order of the logits' rows.
+    prefilled: tokens so far that are not the next token of a running sequence.
+    wanted:    flat indices of the tokens whose logits are needed, in the order of the logits' rows.
     """
 
     tokens: list[NDArray[np.int32]] = field(default_factory=list)
@@ -58,8 +58,9 @@ class Batch:
         return first
 
     def fill_up(self, multiple: int) -> None:
-        """Append copies of the first token that write where nobody reads, until the batch, and the logits that are
-        wanted, are multiples of `multiple`; their logits are the last rows, and nobody's.
+        """Pad the batch and the wanted logits to multiples of `multiple` with copies of the first token.
+
+        Padding writes to the position that is never read; its logits are the last rows.
         """
         count = -self.size % multiple
         self.tokens.append(np.repeat(self.tokens[0][:1], count))

@@ -1,13 +1,12 @@
-"""The engine that runs a Hugging Face causal language model in this process, by continuous batching.
+"""The engine that runs a Hugging Face causal language model in this process, with continuous batching.
 
-Requests in, completions out (see `base`). Each step of the model is one flat batch: the next token of every
-running sequence beside the prefixes of newly admitted requests. Keys and values live in one
-pool (`attention`); a prefix tree (`prefixes`) finds what is already computed, so that the samples of a request,
-requests with a common beginning, and a node's children in a search pay for a shared prefix once. A finished
-sequence's slot is refilled in the next step. The same requests and polls after `reset` give the same bytes; on a CPU
-so does the same request in any company, because no token's numbers depend on the tokens beside it (`_COMPANY`).
+Each step of the model is one flat batch: the next token of every running sequence, and the prefixes of newly admitted
+requests. Keys and values live in one pool (`attention`). A radix cache finds what is already computed, so that the
+samples of a request, requests with a common beginning, and the children of a search node share a prefix and pay for it
+once. The slot of a finished sequence is filled again in the next step.
 
-Knows token ids and stop strings; knows no problems, trees or rewards.
+The same requests and polls after `reset` give the same bytes. On a CPU a request gives the same bytes whatever else is
+in the batch, because no token's numbers depend on the other tokens (`_ROW_MULTIPLE`).
 """
 
 from __future__ import annotations
@@ -25,37 +24,37 @@ from numpy.typing import NDArray
 
 from mcts_dpo.common.errors import InputError
 from mcts_dpo.engines.base import Completion, Finish, Occupancy, Request, Sample, Usage
-from mcts_dpo.engines.hosting import end_tokens, host, longest_sequence, refuse_other_shapes, weight_shapes
+from mcts_dpo.engines.model_limits import end_tokens, longest_sequence, refuse_other_shapes, weight_shapes
 from mcts_dpo.engines.requests import CLOSED, Job, not_finite, scored_tokens, unservable
 from mcts_dpo.engines.settings import EngineSettings
 from mcts_dpo.engines.text import StopStrings
 from mcts_dpo.engines.transformers import attention
 from mcts_dpo.engines.transformers.batch import Batch
 from mcts_dpo.engines.transformers.kernels import log_normalisers
-from mcts_dpo.engines.transformers.radix_cache import Node, Positions, PrefixTree
+from mcts_dpo.engines.transformers.radix_cache import Node, Positions, RadixCache
 from mcts_dpo.engines.transformers.sampling import sample_tokens, uniforms
 from mcts_dpo.engines.transformers.slots import Slots
-from mcts_dpo.engines.transformers.weights import packing_helps
+from mcts_dpo.engines.transformers.weights import packing_helps, prepare_model
 from mcts_dpo.models.loading import load_model, load_tokenizer, tokenizer_digest
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-# A step that computes this many prefix tokens takes on no further request: activations are memory.
+# A step that computes this many prefix tokens admits no further request: activations take memory.
 _PREFILL = 2048
 # Given tokens that are scored in one step at most: each needs a row of logits.
 _GIVEN = 256
 
-# On a CPU the tokens of a batch come in multiples of this many. For a few rows torch's matrix products take other
-# kernels, which add up in another order: in float32 for 1 to 3 rows with one thread, also for 5 to 7 and 9 to 11 with
-# two (MKL); in bfloat16 with packed weights (`packing`) for a single row (oneDNN). Seen in torch 2.13 with AVX-512.
-_COMPANY = 16
-_COMPANY_PACKED = 2
+# On a CPU a batch is padded to a multiple of this many tokens. For a few rows torch's matrix products use other
+# kernels, which sum in another order: in float32 for 1 to 3 rows with one thread, also for 5 to 7 and 9 to 11 with
+# two (MKL); in bfloat16 with packed weights (`weights`) for a single row (oneDNN). Seen in torch 2.13 with AVX-512.
+_ROW_MULTIPLE = 16
+_ROW_MULTIPLE_PACKED = 2
 
 
 @dataclass(slots=True)
 class _Score:
-    """A score request in the step being put together: what to read off, and what to give back afterwards."""
+    """A score request in the step that is being built: what to read, and what to free afterwards."""
 
     job: Job
     node: Node
@@ -64,9 +63,9 @@ class _Score:
 
 
 class TransformersEngine:
-    """See the module. Made by `load_engine`; its protocol is `Engine`.
+    """See the module. `load_engine` makes it; its methods are those of `Engine`.
 
-    The model becomes the engine's own: its attention and its linear layers are replaced in place.
+    The engine owns the model: its attention and its linear layers are replaced in place.
     """
 
     def __init__(
@@ -83,9 +82,11 @@ class TransformersEngine:
         self._closed = False
         self._device = next(model.parameters()).device
         self._dtype = next(model.parameters()).dtype
-        self._multiple = 1 if self._device.type != "cpu" else _COMPANY_PACKED if packing_helps(model) else _COMPANY
+        self._multiple = (
+            1 if self._device.type != "cpu" else _ROW_MULTIPLE_PACKED if packing_helps(model) else _ROW_MULTIPLE
+        )
         self._shapes = weight_shapes(model)
-        self._model = host(model)
+        self._model = prepare_model(model)
         self._vocabulary = int(config.vocab_size)
         self._ends = end_tokens(model, tokenizer, self._vocabulary)
         self._stop_strings = StopStrings(tokenizer, self._vocabulary)
@@ -96,20 +97,20 @@ class TransformersEngine:
         self._pool = attention.make_pool(config, self._positions, self._dtype, self._device)
         self._flat_of = np.full(self._positions, -1, np.int32)  # where in this step's batch a pool position is written
         self._slots = Slots(self.settings.slots, self.context)
-        self._tree = PrefixTree(self._positions)
+        self._cache = RadixCache(self._positions)
         self._jobs: dict[int, Job] = {}
         self._sampling: deque[Job] = deque()
         self._scoring: deque[Job] = deque()
         self._ready: list[Completion] = []
 
     def submit(self, request: Request) -> None:
-        """Queue one request. A request that cannot be served is answered by `poll` with Completion.error.
+        """Queue one request. For a request that cannot be served, `poll` returns a Completion with an error.
 
-        Raises ValueError when a request of the same id is under way.
+        Raises ValueError when a request of the same id is in flight.
         """
         if request.id in self._jobs:
-            raise ValueError(f"request {request.id} is already under way")
-        problem = CLOSED if self._closed else unservable(request, self._vocabulary, self.context, self._tree.capacity)
+            raise ValueError(f"request {request.id} is already in flight")
+        problem = CLOSED if self._closed else unservable(request, self._vocabulary, self.context, self._cache.capacity)
         job = Job(request, np.array(() if problem else request.prefix, np.int32))
         self._jobs[request.id] = job
         if problem is not None:
@@ -126,12 +127,12 @@ class TransformersEngine:
 
     def poll(self, patience: float | None = None) -> list[Completion]:
         """Run the model until at least one request is done, or `patience` seconds (and a step) have passed. [] if none
-        is under way."""
+        is in flight."""
         until = None if patience is None else time.monotonic() + patience
         while not self._ready and self._jobs:
             try:
                 self._step()
-            except Exception:  # what was half done cannot be gone on with; what comes next can be served
+            except Exception:  # a half-finished step cannot be continued; later requests can be served
                 self._drop_everything()
                 raise
             if until is not None and time.monotonic() >= until:
@@ -140,7 +141,7 @@ class TransformersEngine:
         return ready
 
     def cancel(self, ids: Iterable[int]) -> None:
-        """Give these requests up: their slots and memory are free for the next step; see `Engine.cancel`."""
+        """Drop these requests: their slots and memory are free for the next step. See `Engine.cancel`."""
         gone = set(ids)
         self._ready = [completion for completion in self._ready if completion.id not in gone]
         dropped = {job for job in (self._jobs.pop(one, None) for one in gone) if job is not None}
@@ -151,30 +152,30 @@ class TransformersEngine:
         for slot in slots.running[lost].tolist():
             node = slots.node[slot]
             assert node is not None
-            self._tree.give(slots.own[slot])
+            self._cache.give(slots.own[slot])
             node.pins -= 1
             slots.vacate(slot)
         slots.running = slots.running[~lost]
 
     def occupancy(self) -> Occupancy:
-        """What requests under way hold."""
-        loose = self._tree.capacity - self._tree.free - self._tree.remembered
-        return Occupancy(len(self._jobs), len(self._slots.running), loose, self._tree.pins)
+        """What the requests in flight hold now."""
+        loose = self._cache.capacity - self._cache.free - self._cache.remembered
+        return Occupancy(len(self._jobs), len(self._slots.running), loose, self._cache.pins)
 
     def reset(self) -> None:
-        """Forget every remembered prefix, so that what follows does not depend on what came before.
+        """Forget every cached prefix, so that later results do not depend on earlier requests.
 
-        Usage goes on counting. Raises RuntimeError while requests are under way.
+        `usage` keeps its totals. Raises RuntimeError while requests are in flight.
         """
         self._refuse_if_busy("reset")
         self._slots = Slots(self.settings.slots, self.context)
-        self._tree = PrefixTree(self._positions)
+        self._cache = RadixCache(self._positions)
 
     def reload(self, checkpoint: Path) -> None:
-        """Take the weights of `checkpoint` (anything `load_model` reads) and forget every remembered prefix.
+        """Take the weights of `checkpoint` (anything `load_model` reads) and forget every cached prefix.
 
-        Raises InputError when its architecture or tokenizer is another (the engine then stays as it was),
-        RuntimeError while requests are under way.
+        Raises InputError when its architecture or tokenizer differs (the engine then keeps its weights), and
+        RuntimeError while requests are in flight.
         """
         self._refuse_if_busy("reload")
         fresh = load_model(checkpoint, self._dtype, self._device)
@@ -183,7 +184,7 @@ class TransformersEngine:
         refuse_other_shapes(self._shapes, weight_shapes(fresh), checkpoint)
         if tokenizer_digest(load_tokenizer(checkpoint)) != tokenizer_digest(self.tokenizer):
             raise InputError(f"{checkpoint}: another tokenizer than the engine's")
-        self._model = host(fresh)
+        self._model = prepare_model(fresh)
         self.reset()
 
     def close(self) -> None:
@@ -197,7 +198,7 @@ class TransformersEngine:
         del self._model, self._pool
 
     def _drop_everything(self) -> None:
-        """Nothing is under way any more and nothing remembered."""
+        """Drop all requests in flight and all cached prefixes."""
         for waiting in (self._jobs, self._sampling, self._scoring, self._ready):
             waiting.clear()
         self._flat_of.fill(-1)
@@ -205,14 +206,14 @@ class TransformersEngine:
 
     def _refuse_if_busy(self, what: str) -> None:
         if self._jobs:
-            raise RuntimeError(f"{what} while {len(self._jobs)} requests are under way")
+            raise RuntimeError(f"{what} while {len(self._jobs)} requests are in flight")
 
     def _complete(self, completion: Completion) -> None:
         del self._jobs[completion.id]
         self._ready.append(completion)
 
     def _step(self) -> None:
-        """One forward pass: the running sequences' next tokens, and as many waiting requests as there is room for."""
+        """One forward pass: the next tokens of running sequences, and as many waiting requests as fit."""
         slots, batch = self._slots, Batch()
         running = slots.running
         if len(running):
@@ -261,26 +262,26 @@ class TransformersEngine:
         return logits[:wanted]
 
     def _prefill(self, job: Job, batch: Batch, row: int) -> tuple[Node, Positions, int] | None:
-        """Put into the batch what is not yet known of job's prefix, using table row `row`.
+        """Add the part of a job's prefix that is not cached to the batch, using table row `row`.
 
-        Returns the tree node in which the prefix ends, pinned for the caller; its positions; and the row of the
-        logits that follow it. None when running sequences leave no memory for it.
+        Returns the cache node in which the prefix ends, pinned for the caller; the prefix's positions; and the row of
+        the logits after it. None when running sequences leave no memory for it.
         """
         prefix = job.prefix
-        node, known = self._tree.match(prefix)
+        node, known = self._cache.match(prefix)
         done = len(known)
         node.pins += 1
-        fresh = self._tree.take(len(prefix) - done)
+        fresh = self._cache.take(len(prefix) - done)
         node.pins -= 1
         if fresh is None:
             return None
-        node = self._tree.extend(node, prefix[done:], fresh)
+        node = self._cache.extend(node, prefix[done:], fresh)
         node.pins += 1
         positions = np.concatenate([known, fresh])
         self._slots.table[row, : len(prefix)] = positions
         index = int(self._flat_of[positions[-1]])
         if index < 0:
-            # A prefix that is known to its end still has to be asked what follows: its last token runs again.
+            # The logits after a prefix are not cached: when the whole prefix is known, its last token runs again.
             start = min(done, len(prefix) - 1)
             first = batch.add(prefix[start:], start, positions[start:], row)
             self._flat_of[positions[start:]] = np.arange(first, batch.size, dtype=np.int32)
@@ -288,7 +289,7 @@ class TransformersEngine:
         return node, positions, batch.want(index)
 
     def _admit_samples(self, batch: Batch) -> tuple[list[int], list[int]]:
-        """Fill free slots from the queue. Returns them, and for each the row of the logits that it draws from first."""
+        """Fill free slots from the queue. Returns the slots, and for each the row of its first logits."""
         slots = self._slots
         fresh: list[int] = []
         source: list[int] = []
@@ -299,7 +300,7 @@ class TransformersEngine:
                 break
             node, positions, row = begun
             while job.admitted < job.request.n and slots.free:
-                own = self._tree.take(job.limit - 1)  # the last token of a sample is never run
+                own = self._cache.take(job.limit - 1)  # the last token of a sample is never run
                 if own is None:
                     break
                 node.pins += 1
@@ -312,7 +313,7 @@ class TransformersEngine:
         return fresh, source
 
     def _admit_scores(self, batch: Batch) -> list[_Score]:
-        """Put waiting score requests into the batch; each is answered by this one step."""
+        """Add waiting score requests to the batch; this step answers them, or a part of their given tokens."""
         slots = self._slots
         admitted: list[_Score] = []
         row = self.settings.slots
@@ -324,7 +325,7 @@ class TransformersEngine:
             if begun is None:
                 break
             node, positions, before_all = begun
-            extra = self._tree.take(sum(len(tokens) - 1 for tokens in continuations))
+            extra = self._cache.take(sum(len(tokens) - 1 for tokens in continuations))
             if extra is None:
                 node.pins -= 1
                 break
@@ -347,12 +348,12 @@ class TransformersEngine:
         return admitted
 
     def _finish_choices(self, scores: list[_Score], logits: NDArray[np.float32]) -> None:
-        """Read off each choice's log-probability and normalise over the choices."""
+        """Sum each choice's log-probabilities and normalise over the choices."""
         wanted = sorted({row for score in scores for rows, _ in score.reads for row in rows})
         logs = torch.log_softmax(torch.from_numpy(logits[wanted]).double(), dim=-1).numpy()
         at = {row: i for i, row in enumerate(wanted)}
         for score in scores:
-            self._tree.give(score.extra)
+            self._cache.give(score.extra)
             score.node.pins -= 1
             totals = np.array(
                 [sum(logs[at[row], token] for row, token in zip(*read, strict=True)) for read in score.reads]
@@ -366,14 +367,14 @@ class TransformersEngine:
                 self._complete(Completion(score.job.request.id, error=error, final=True))
 
     def _finish_given(self, score: _Score, logits: NDArray[np.float32]) -> None:
-        """Read off the log-probabilities of given tokens and cache them; what is left of them waits for a next step."""
+        """Read the log-probabilities of given tokens and cache the tokens. The rest of them waits for the next step."""
         job, ((rows, tokens),) = score.job, score.reads
         normalisers = log_normalisers(logits[rows])
         broken = ~np.isfinite(normalisers)
         if broken.any():
-            self._tree.give(score.extra)
+            self._cache.give(score.extra)
         else:
-            self._tree.remember(score.node, np.array(tokens[:-1], np.int32), score.extra)
+            self._cache.remember(score.node, np.array(tokens[:-1], np.int32), score.extra)
         score.node.pins -= 1
         if broken.any():
             error = not_finite(len(job.prefix) + int(broken.argmax()))
@@ -387,7 +388,7 @@ class TransformersEngine:
         self._complete(Completion(job.request.id, logprobs=tuple(job.logprobs)))
 
     def _sample_rows(self, rows: NDArray[np.int64], source: NDArray[np.int64], logits: NDArray[np.float32]) -> None:
-        """Draw one token for each slot in `rows`; finish those that end; the rest run on."""
+        """Draw one token for each slot in `rows`, and finish the sequences that end with it."""
         slots = self._slots
         count = slots.count[rows]
         uniform = uniforms(slots.seed[rows], slots.sample[rows], count)
@@ -418,7 +419,7 @@ class TransformersEngine:
             self._release(int(rows[i]), finish, broken=bool(broken[i]))
 
     def _release(self, slot: int, finish: Finish, *, broken: bool) -> None:
-        """Empty a slot: its sample goes to its job, its keys and values to the tree."""
+        """Empty a slot: its sample goes to its job, its keys and values to the cache."""
         slots = self._slots
         job, node, own = slots.job[slot], slots.node[slot], slots.own[slot]
         assert job is not None
@@ -426,9 +427,9 @@ class TransformersEngine:
         count = int(slots.count[slot])
         tokens = slots.tokens[slot, :count].copy()
         kept = 0 if broken else count - 1
-        self._tree.give(own[kept:])
+        self._cache.give(own[kept:])
         if kept:
-            self._tree.remember(node, tokens[:kept], own[:kept])
+            self._cache.remember(node, tokens[:kept], own[:kept])
         node.pins -= 1
         slots.vacate(slot)
         if broken:
@@ -448,7 +449,7 @@ class TransformersEngine:
 
 
 def _continuations(job: Job) -> tuple[tuple[int, ...], ...]:
-    """What a score request reads next: all its choices, or those given tokens that one step takes."""
+    """What a score request scores next: all its choices, or as many given tokens as one step takes."""
     if job.request.given is None:
         return job.request.choices or ()
     done = len(job.logprobs)

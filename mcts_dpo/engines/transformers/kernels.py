@@ -2,7 +2,7 @@
 
 Each row's result depends on that row alone, whatever else is in the call and however many threads share it. All
 loops are in this one file because numba's cache on disk notices a change of a function's own file only (`touch` it
-after a change of lanes.py).
+after a change of simd.py).
 """
 
 from __future__ import annotations

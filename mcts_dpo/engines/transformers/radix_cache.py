@@ -1,11 +1,11 @@
-"""Which prefixes have keys and values in the pool, and where: a radix tree over token ids.
+"""The radix cache: which prefixes have keys and values in the pool, and at which positions.
 
-In go token sequences and the pool positions that hold their keys and values (one position per token);
-out come the positions of the longest prefix that is already there, and positions for new tokens. What no
-running sequence uses stays until its memory is wanted; then the least recently used leaves go first.
-Everything depends on the order of calls alone, never on time or addresses, so that the same requests find
-the same prefixes. Knows no model and never touches a key or a value. After SGLang's RadixAttention
-(Zheng et al. 2024, arXiv 2312.07104, section 3).
+In: token sequences, and the pool positions that hold their keys and values (one position per token). Out: the positions
+of the longest prefix that is cached, and free positions for new tokens. Cached prefixes that no running sequence uses
+stay until their memory is needed; then the least recently used leaves are evicted first. Everything depends on the order
+of calls alone, so that the same requests find the same prefixes.
+
+Source: RadixAttention of SGLang, Zheng et al. 2024, arXiv 2312.07104, section 3.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 Positions = NDArray[np.int32]
 Tokens = NDArray[np.int32]
 NOWHERE = 0
-"""The position that is never given out: padding writes there, and may point there."""
+"""The position that is never handed out: padding writes there, and may point there."""
 
 
 class Node:
@@ -35,36 +35,36 @@ class Node:
         self.used = 0
 
 
-class PrefixTree:
-    """The pool's positions, shared out between the tree, running sequences, and the free.
+class RadixCache:
+    """A tree over cached prefixes, and the owner of all pool positions but `NOWHERE`.
 
-    `NOWHERE` is never given out.
+    A position is free, or reserved by a running sequence, or holds a cached token.
     """
 
     def __init__(self, positions: int) -> None:
         self.capacity = positions - 1
-        self._free = np.arange(positions - 1, 0, -1, dtype=np.int32)  # a stack: the last element goes first
+        self._free = np.arange(positions - 1, 0, -1, dtype=np.int32)  # a stack: the last element is taken first
         self._free_count = self.capacity
         self._clock = 0
         self.root = Node(None, np.empty(0, np.int32), np.empty(0, np.int32))
 
     @property
     def free(self) -> int:
-        """Positions that nobody holds (what could be evicted not included)."""
+        """Free positions (those that eviction could free are not counted)."""
         return self._free_count
 
     @property
     def remembered(self) -> int:
-        """Positions that hold the tree's own tokens. Walks the whole tree."""
+        """Positions that hold cached tokens. Walks the whole tree."""
         return sum(len(node.positions) for node in self._nodes())
 
     @property
     def pins(self) -> int:
-        """Running sequences whose prefixes end anywhere in the tree. Walks the whole tree."""
+        """Running sequences whose prefix is in the tree. Walks the whole tree."""
         return sum(node.pins for node in self._nodes())
 
     def take(self, count: int) -> Positions | None:
-        """`count` positions, evicting remembered prefixes if need be; None when running sequences hold too many."""
+        """Reserve `count` positions, evicting cached prefixes if needed. None when running sequences hold too many."""
         if count > self._free_count:
             self._evict(count)
             if count > self._free_count:
@@ -73,16 +73,16 @@ class PrefixTree:
         return self._free[self._free_count : self._free_count + count][::-1].copy()
 
     def give(self, positions: Positions) -> None:
-        """Return positions taken; the first of them is the next to be given out."""
+        """Free positions that were taken; the first of them is taken next."""
         count = len(positions)
         self._free[self._free_count : self._free_count + count] = positions[::-1]
         self._free_count += count
 
     def match(self, tokens: Tokens, node: Node | None = None) -> tuple[Node, Positions]:
-        """The longest known prefix of `tokens` below `node` (default: the root).
+        """The longest cached prefix of `tokens` below `node` (default: the root).
 
-        Returns the node in which it ends (exactly: an edge that is only partly used is split) and its
-        positions, int32 [matched].
+        Returns the node in which it ends and its positions, int32 [matched]. An edge that matches only in part is
+        split.
         """
         self._clock += 1
         node = node or self.root
@@ -108,7 +108,7 @@ class PrefixTree:
         return node, np.concatenate(found) if found else np.empty(0, np.int32)
 
     def extend(self, node: Node, tokens: Tokens, positions: Positions) -> Node:
-        """Add `tokens` below `node`, none of whose children starts with tokens[0]. Returns the node they end in."""
+        """Add `tokens` below `node`, which has no child that starts with tokens[0]. Returns the node they end in."""
         if len(tokens) == 0:
             return node
         self._clock += 1
@@ -118,14 +118,14 @@ class PrefixTree:
         return child
 
     def remember(self, node: Node, tokens: Tokens, positions: Positions) -> None:
-        """Hand over a finished sequence: `tokens` below `node` at `positions`; duplicates of the known are freed."""
+        """Cache a finished sequence: `tokens` below `node` at `positions`. Positions of tokens already cached are freed."""
         end, known = self.match(tokens, node)
         if len(known):
             self.give(positions[: len(known)])
         self.extend(end, tokens[len(known) :], positions[len(known) :])
 
     def _split(self, child: Node, at: int) -> Node:
-        """Cut a node in two after `at` tokens; the lower half keeps the object (and so the pins)."""
+        """Split a node after `at` tokens; the lower half keeps the object, and with it the pins."""
         parent = child.parent
         assert parent is not None
         upper = Node(parent, child.tokens[:at], child.positions[:at])
@@ -138,7 +138,7 @@ class PrefixTree:
         return upper
 
     def _evict(self, wanted: int) -> None:
-        """Free at least `wanted` positions, and a tenth of the pool while at it: a sweep costs the whole tree."""
+        """Free at least `wanted` positions, and at least a tenth of the pool: each sweep walks the whole tree."""
         target = max(wanted, self.capacity // 10)
         while self._free_count < target:
             leaves = sorted(self._loose_leaves(), key=lambda leaf: leaf.used)

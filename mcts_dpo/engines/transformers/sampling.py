@@ -1,7 +1,7 @@
-"""From logits to tokens: counter-based uniform numbers, temperature, nucleus, inverse CDF. Arrays in, arrays out.
+"""From logits to tokens: counter-based uniform numbers, temperature, nucleus, inverse CDF.
 
-A draw depends on the logits of its row and on (seed, sample, position), never on what else is in the batch
-or on how many draws came before.
+A draw depends on the logits of its row and on (seed, sample, position) alone: the rest of the batch and earlier draws
+do not change it.
 """
 
 from __future__ import annotations

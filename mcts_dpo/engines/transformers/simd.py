@@ -1,8 +1,8 @@
-"""Sixteen float32 side by side, as a value of compiled loops: one or few vector instructions for each function here.
+"""Vectors of sixteen float32 as values of compiled loops: each function is one or few SIMD instructions.
 
 Numba leaves it to the optimiser whether a loop becomes vector instructions, and it often declines (arrays that might
-overlap, sums kept in memory). These say it outright, for any CPU: LLVM cuts sixteen lanes into what there is. Each
-function, and +, - and * between lanes, is plain numpy when Python runs it, and is replaced when numba compiles its
+overlap, sums kept in memory). These functions ask for vectors explicitly, on any CPU: LLVM splits sixteen elements into the vectors that there are. Each
+function, and +, - and * between vectors, is plain numpy when Python runs it, and is replaced when numba compiles its
 caller. A product and a sum may be rounded once; sums may be taken in any order, the same at every call. Bounds are
 not checked.
 """
@@ -28,16 +28,16 @@ _FAST = ("reassoc", "contract", "nsz", "arcp")
 _POWERS = (1.8775767e-3, 8.9893397e-3, 5.5826318e-2, 2.4015361e-1, 6.9315308e-1, 1.0)
 
 
-class _Lanes(types.Type):  # type: ignore[misc]
+class _Vector(types.Type):  # type: ignore[misc]
     def __init__(self) -> None:
-        super().__init__("Lanes")
+        super().__init__("Vector16")
 
 
-_lanes = _Lanes()
+_vector = _Vector()
 
 
-@register_model(_Lanes)
-class _LanesModel(PrimitiveModel):  # type: ignore[misc]
+@register_model(_Vector)
+class _VectorModel(PrimitiveModel):  # type: ignore[misc]
     def __init__(self, manager: Any, kind: Any) -> None:
         super().__init__(manager, kind, _FLOATS)
 
@@ -48,13 +48,13 @@ def load(array: Any, start: Any) -> Any:
     return (taken.astype(np.uint32) << 16).view(np.float32) if array.dtype == np.uint16 else taken.copy()
 
 
-def store(array: Any, start: Any, lanes: Any) -> None:
-    """array[start : start + 16] = lanes, a one-dimensional array of float32."""
-    array[start : start + WIDTH] = lanes
+def store(array: Any, start: Any, vector: Any) -> None:
+    """array[start : start + 16] = vector, a one-dimensional array of float32."""
+    array[start : start + WIDTH] = vector
 
 
 def splat(value: Any) -> Any:
-    """The float32 `value` in every lane."""
+    """The float32 `value` in every element."""
     return np.full(WIDTH, value, np.float32)
 
 
@@ -64,12 +64,12 @@ def larger(a: Any, b: Any) -> Any:
 
 
 def total(a: Any) -> Any:
-    """The sum of the lanes, float32."""
+    """The sum of the elements, float32."""
     return a.sum(dtype=np.float32)
 
 
 def largest(a: Any) -> Any:
-    """The largest lane, none of which is NaN."""
+    """The largest element; none is NaN."""
     return a.max()
 
 
@@ -104,16 +104,16 @@ def _load(typing: Any, array: Any, start: Any) -> Any:
         bits = builder.shl(builder.zext(halves, _INTS), ir.Constant(_INTS, [16] * WIDTH))
         return builder.bitcast(bits, _FLOATS)
 
-    return _lanes(array, types.intp), code
+    return _vector(array, types.intp), code
 
 
 @intrinsic
-def _store(typing: Any, array: Any, start: Any, lanes: Any) -> Any:
+def _store(typing: Any, array: Any, start: Any, vector: Any) -> Any:
     def code(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         builder.store(arguments[2], _pointer(context, builder, array, _FLOATS, *arguments[:2]), align=4)
         return context.get_dummy_value()
 
-    return types.void(array, types.intp, lanes), code
+    return types.void(array, types.intp, vector), code
 
 
 @intrinsic
@@ -123,22 +123,22 @@ def _splat(typing: Any, value: Any) -> Any:
         first = builder.insert_element(nothing, arguments[0], ir.Constant(_INT, 0))
         return builder.shuffle_vector(first, nothing, ir.Constant(_INTS, [0] * WIDTH))
 
-    return _lanes(types.float32), code
+    return _vector(types.float32), code
 
 
 @intrinsic
 def _add(typing: Any, a: Any, b: Any) -> Any:
-    return _lanes(a, b), lambda context, builder, signature, arguments: builder.fadd(*arguments, flags=_FAST)
+    return _vector(a, b), lambda context, builder, signature, arguments: builder.fadd(*arguments, flags=_FAST)
 
 
 @intrinsic
 def _subtract(typing: Any, a: Any, b: Any) -> Any:
-    return _lanes(a, b), lambda context, builder, signature, arguments: builder.fsub(*arguments, flags=_FAST)
+    return _vector(a, b), lambda context, builder, signature, arguments: builder.fsub(*arguments, flags=_FAST)
 
 
 @intrinsic
 def _multiply(typing: Any, a: Any, b: Any) -> Any:
-    return _lanes(a, b), lambda context, builder, signature, arguments: builder.fmul(*arguments, flags=_FAST)
+    return _vector(a, b), lambda context, builder, signature, arguments: builder.fmul(*arguments, flags=_FAST)
 
 
 @intrinsic
@@ -146,7 +146,7 @@ def _larger(typing: Any, a: Any, b: Any) -> Any:
     def code(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         return builder.select(builder.fcmp_ordered(">", *arguments), *arguments)
 
-    return _lanes(a, b), code
+    return _vector(a, b), code
 
 
 @intrinsic
@@ -186,16 +186,16 @@ def _power_of_two(typing: Any, a: Any) -> Any:
         scale = builder.bitcast(builder.shl(bits, ir.Constant(_INTS, [23] * WIDTH)), _FLOATS)
         return builder.fmul(scale, power)
 
-    return _lanes(a), code
+    return _vector(a), code
 
 
 def _both(operation: Any) -> Any:
-    """Between lanes only: what else +, - and * do in compiled code is none of ours."""
-    return lambda a, b: (lambda a, b: operation(a, b)) if a == b == _lanes else None
+    """Between vectors only: for other types +, - and * keep their meaning."""
+    return lambda a, b: (lambda a, b: operation(a, b)) if a == b == _vector else None
 
 
 overload(load)(lambda array, start: lambda array, start: _load(array, start))
-overload(store)(lambda array, start, lanes: lambda array, start, lanes: _store(array, start, lanes))
+overload(store)(lambda array, start, vector: lambda array, start, vector: _store(array, start, vector))
 overload(splat)(lambda value: lambda value: _splat(value))
 overload(larger)(lambda a, b: lambda a, b: _larger(a, b))
 overload(total)(lambda a: lambda a: _total(a))

@@ -1,4 +1,4 @@
-"""The sequences that decode together, one per slot, as a struct of arrays. Knows neither model nor memory."""
+"""The sequences that decode together, one per slot, as a struct of arrays."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from mcts_dpo.engines.transformers.radix_cache import Node, Positions
 
 
 class Slots:
-    """S slots for sequences of at most C tokens. A slot's entries mean nothing while it is free.
+    """S slots for sequences of at most C tokens. The entries of a free slot have no meaning.
 
     table:       int32 [S + more, C], pool positions of the slot's sequence in order; rows from S on are scratch.
     length:      int32 [S], tokens whose keys and values are in the pool.
@@ -18,8 +18,8 @@ class Slots:
     limit:       int32 [S], tokens to sample at most.
     temperature, top_p: float64 [S];  seed: uint64 [S];  sample: int64 [S], which of the request's samples this is.
     has_stops:   bool [S], whether the request has stop strings.
-    job, node, own: per slot, its request, the tree node in which its prefix ends (pinned), and the pool positions
-                 set aside for the tokens that it samples.
+    job, node, own: per slot, its request, the cache node in which its prefix ends (pinned), and the pool positions
+                 reserved for the tokens that it samples.
     running:     int64, the slots in use, oldest first.
     free:        slots not in use; the last is the next to be used.
     """
@@ -63,12 +63,12 @@ class Slots:
         return slot
 
     def vacate(self, slot: int) -> None:
-        """Free `slot` (whoever calls takes it out of `running`)."""
+        """Free `slot`; the caller removes it from `running`."""
         self.job[slot] = self.node[slot] = None
         self.free.append(slot)
 
     def need_rows(self, rows: int) -> None:
-        """See to it that the table has at least `rows` rows."""
+        """Grow the table to at least `rows` rows."""
         if rows > len(self.table):
             grown = np.zeros((rows + 64, self.table.shape[1]), np.int32)
             grown[: len(self.table)] = self.table

@@ -1,7 +1,7 @@
-"""Starting and stopping vLLM's engine core inside this process, leaving the process as it was found.
+"""Starting and stopping vLLM's engine core in this process.
 
-A model directory and settings in, a running `vllm.LLMEngine` out. vLLM reads its options from the environment and
-changes some of it, and of torch, as it starts; all of that is put back. Knows no requests.
+In: a model directory and settings. Out: a running `vllm.LLMEngine`. vLLM reads its options from the environment and, as
+it starts, changes some of the environment and of torch; both are restored.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ import torch
 
 from mcts_dpo.engines.settings import EngineSettings
 
-# What vLLM is told unless the user's environment says otherwise. "nobind": threads are not pinned to cores.
+# Defaults for vLLM, unless the user's environment sets them. "nobind": threads are not pinned to cores.
 _DEFAULTS = {
     "VLLM_CPU_OMP_THREADS_BIND": "nobind",
     "VLLM_LOGGING_LEVEL": "ERROR",
     "VLLM_NO_USAGE_STATS": "1",
 }
-# The core is to run in this process, within reach of its clock and exceptions, by the first of vLLM's two model
-# runners, to which the processor of `vllm_sampling` speaks.
+# The core must run in this process, so that its time and exceptions are seen here, on the first of vLLM's two model
+# runners, for which the processor of `sampling` is written.
 _REQUIRED = {"VLLM_ENABLE_V1_MULTIPROCESSING": "0", "VLLM_USE_V2_MODEL_RUNNER": "0"}
 
 
@@ -34,8 +34,7 @@ def eagerly() -> Any:
 
 
 def device() -> str:
-    """Where vLLM runs models, "cuda" or "cpu": what it was built for, whatever torch sees. Raises ImportError without
-    vLLM."""
+    """Where vLLM runs models, "cuda" or "cpu": the device it was built for. Raises ImportError without vLLM."""
     with _environment():
         from vllm.platforms import current_platform
     return "cuda" if current_platform.is_cuda_alike() else "cpu"
@@ -65,15 +64,15 @@ def start(model: str, settings: EngineSettings, dtype: torch.dtype, context: int
             max_num_batched_tokens=max(2048, settings.slots),
             block_size=settings.block or (16 if device() == "cuda" else 32),
             kv_cache_memory_bytes=int(settings.memory * 2**30),
-            # What is reserved is said above. On CUDA vLLM would yet refuse to start unless this share of the device's
-            # memory is free (0.32.0: 0.92), which it is not beside another engine, a desktop or a value model.
+            # `kv_cache_memory_bytes` says what is reserved. On CUDA vLLM also refuses to start unless this share of the
+            # device's memory is free (0.32.0: 0.92), which is not so next to another engine or a value model.
             gpu_memory_utilization=1e-6,
             enable_prefix_caching=True,
             enforce_eager=True,
-            async_scheduling=False,  # it computes a token more than is asked for after each stop
+            async_scheduling=False,  # it computes one token too many after each stop
             logprobs_mode="raw_logprobs",
             logits_processors=[DrawProcessor],
-            generation_config="vllm",  # a request says all about its sampling; nothing comes from the model's directory
+            generation_config="vllm",  # sampling depends on the request alone, not on the model's directory
             disable_log_stats=True,
             use_tqdm_on_load=False,
             seed=0,
@@ -85,14 +84,14 @@ def start(model: str, settings: EngineSettings, dtype: torch.dtype, context: int
 
 
 def stop(core: Any) -> None:
-    """Release the model, the memory of keys and values, and torch's process group. What fails here has no use left."""
+    """Free the model, the memory of keys and values, and torch's process group."""
     with _environment():
         core.engine_core.shutdown()
 
 
 @contextmanager
 def _environment() -> Iterator[None]:
-    """The environment that vLLM is to find; afterwards the one that was."""
+    """Set vLLM's environment variables inside the block; restore the environment afterwards."""
     before = dict(os.environ)
     os.environ.update({**_DEFAULTS, **before, **_REQUIRED})
     try:
@@ -104,14 +103,14 @@ def _environment() -> Iterator[None]:
 
 @contextmanager
 def _own_modules_only() -> Iterator[None]:
-    """Let vLLM look for its kernels among its own modules.
+    """Limit vLLM's search for its kernels to its own modules.
 
-    On a CPU it searches every attribute of every loaded module for references to them, and stumbles over objects of
-    llvmlite (0.32.0: "'_lib_fn_wrapper' object has no attribute 'get'").
+    On a CPU it searches every attribute of every loaded module for references to them, and fails on objects of llvmlite
+    (0.32.0: "'_lib_fn_wrapper' object has no attribute 'get'").
     """
     from vllm.triton_utils import dispatcher
 
-    if not hasattr(dispatcher, "sys"):  # another version, which searches otherwise
+    if not hasattr(dispatcher, "sys"):  # another version of vLLM
         yield
         return
     dispatcher.sys = SimpleNamespace(modules=_OwnModules())
@@ -122,7 +121,7 @@ def _own_modules_only() -> Iterator[None]:
 
 
 class _OwnModules:
-    """What `sys.modules` offers to vLLM's search: any module by name, but only vLLM's when listed."""
+    """A view of `sys.modules` for vLLM's search: every module by name, but only vLLM's in the list of values."""
 
     def __getitem__(self, name: str) -> Any:
         return sys.modules[name]

@@ -1,17 +1,16 @@
-"""The engine that runs a policy with vLLM, inside this process, over vLLM's own add-request and step loop.
+"""The engine that runs a policy with vLLM in this process, with vLLM's own add-request and step loop.
 
-Requests in, completions out (see `base`). Each sample is one request to vLLM, as is each token position of a choice
-that has to be read; vLLM batches them, finds known prefixes in whole blocks of keys and values, and answers when one
-is finished, never token by token.
+Each sample is one request to vLLM, and so is each token position of a choice that must be scored. vLLM batches them,
+finds cached prefixes in whole blocks of keys and values, and returns a request when it is finished.
 
-What is promised. Draws: those of the transformers engine, a function of (seed, sample, position) alone. Logits: those
-of vLLM, whose last digits depend on what else is in the batch; a draw that falls on the very edge between two tokens
-can therefore come out otherwise in other company (in float32 about once in a million tokens, in bfloat16 more often).
-Usage is what vLLM says of each finished request; what it computes twice because memory ran out is not in it.
+- Draws are those of the transformers engine: a function of (seed, sample, position) alone.
+- Logits are vLLM's. Their last digits depend on the batch, so a draw at the very edge between two tokens can differ when
+  the batch differs (in float32 about once in a million tokens, in bfloat16 more often).
+- Given tokens are scored with `prompt_logprobs`; vLLM then computes the whole prefix again.
+- Usage is what vLLM reports for each finished request. What vLLM computes twice for lack of memory is not counted.
 
-When vLLM's core dies, it is started again with the same weights and what was under way runs again; a request that sees
-a second death fails with the reason, and so does everything if the core cannot be started again. Knows token ids and
-stop strings; knows no problems, trees or rewards.
+When vLLM's core crashes, it is started again with the same weights, and the requests in flight run again. A request that
+sees a second crash fails with the reason. If the core cannot be started again, all requests fail.
 """
 
 from __future__ import annotations
@@ -31,8 +30,8 @@ import torch
 
 from mcts_dpo.common.errors import InputError
 from mcts_dpo.engines.base import Completion, Finish, Occupancy, Request, Sample, Usage
-from mcts_dpo.engines.choices import probabilities, questions
-from mcts_dpo.engines.hosting import end_tokens, longest_sequence, refuse_other_shapes, weight_shapes
+from mcts_dpo.engines.choice_scoring import next_token_queries, normalised_choices
+from mcts_dpo.engines.model_limits import end_tokens, longest_sequence, refuse_other_shapes, weight_shapes
 from mcts_dpo.engines.requests import CLOSED, not_finite, scored_tokens, unservable
 from mcts_dpo.engines.settings import EngineSettings
 from mcts_dpo.engines.text import StopStrings, continued
@@ -50,7 +49,7 @@ INSTALL = (
 class _Part:
     """One request to vLLM: a sample (its index), or the scores of some next tokens after a beginning of a choice.
 
-    before: of a sample, what was drawn when vLLM stopped at a blank line that is not to end it.
+    before: of a sample, the part so far, if vLLM stopped at a blank line that must not end it.
     given:  whether the tokens of `after` are scored too: they and the only one of `scored` are the given tokens.
     """
 
@@ -63,13 +62,13 @@ class _Part:
 
     @property
     def drawn(self) -> tuple[int, ...]:
-        """The tokens that a sample has already."""
+        """The tokens of a sample so far."""
         return self.before.tokens if self.before else ()
 
 
 @dataclass(slots=True, eq=False)
 class _Job:
-    """A request under way.
+    """A request in flight.
 
     samples: those that are finished, in order; scores: log π(token | prefix, after) by (*after, token); logprobs: of
     the given tokens; waiting: parts not yet finished; crashes: of the core, while this request was in flight.
@@ -85,7 +84,7 @@ class _Job:
 
 
 class VllmEngine:
-    """See the module. Made by `load_engine`; its protocol is `Engine`. `close` (or the end of the program) stops it."""
+    """See the module. `load_engine` makes it; its methods are those of `Engine`."""
 
     def __init__(self, model: str | Path, settings: EngineSettings | None = None) -> None:
         """Start vLLM on `model` (see `models`). Raises InputError when it is not installed or cannot run the model."""
@@ -124,12 +123,12 @@ class VllmEngine:
             raise InputError(f"{model}: vLLM cannot run it ({_line(error)})") from error
 
     def submit(self, request: Request) -> None:
-        """Queue one request. A request that cannot be served is answered by `poll` with Completion.error.
+        """Queue one request. For a request that cannot be served, `poll` returns a Completion with an error.
 
-        Raises ValueError when a request of the same id is under way.
+        Raises ValueError when a request of the same id is in flight.
         """
         if request.id in self._jobs:
-            raise ValueError(f"request {request.id} is already under way")
+            raise ValueError(f"request {request.id} is already in flight")
         problem = self._dead or unservable(request, self._vocabulary, self.context, self._capacity)
         job = self._jobs[request.id] = _Job(request, list(request.prefix))
         if problem is not None:
@@ -139,7 +138,10 @@ class VllmEngine:
         if request.given is not None:
             parts = [_Part(job, after=request.given[:-1], scored=request.given[-1:], given=True)]
         elif request.choices is not None:
-            parts = [_Part(job, after=after, scored=tokens) for after, tokens in questions(request.choices, _CHOICES)]
+            parts = [
+                _Part(job, after=after, scored=tokens)
+                for after, tokens in next_token_queries(request.choices, _CHOICES)
+            ]
         else:
             job.samples = [None] * request.n
             parts = [_Part(job, sample) for sample in range(request.n)]
@@ -148,16 +150,16 @@ class VllmEngine:
 
     def poll(self, patience: float | None = None) -> list[Completion]:
         """Run vLLM until at least one request is done, or `patience` seconds (and a step) have passed. [] if none is
-        under way."""
+        in flight."""
         until = None if patience is None else time.monotonic() + patience
         while not self._ready and self._parts:
             try:
                 with vllm_core.eagerly():
                     outputs = self._core.step()
                 reason = None
-            except Exception as error:  # whatever it was, the core cannot be trusted with another step
+            except Exception as error:  # after any error the core's state is unknown
                 reason, outputs = _line(error), []
-            # Out here the error is forgotten, and with it the frames that hold the dead core's weights.
+            # Outside `except` the error is freed, and with it the frames that hold the dead core's weights.
             if reason is not None:
                 self._revive(reason)
             for output in outputs:
@@ -168,7 +170,7 @@ class VllmEngine:
         return ready
 
     def cancel(self, ids: Iterable[int]) -> None:
-        """Give these requests up: vLLM aborts what it still does for them; see `Engine.cancel`."""
+        """Drop these requests: vLLM aborts what is left of them. See `Engine.cancel`."""
         gone = set(ids)
         self._ready = [completion for completion in self._ready if completion.id not in gone]
         for one in gone:
@@ -177,20 +179,20 @@ class VllmEngine:
                 self._abort(job)
 
     def occupancy(self) -> Occupancy:
-        """What requests under way hold; of its memory vLLM does not say whose it is."""
+        """What the requests in flight hold now; vLLM does not tell how its memory is used."""
         return Occupancy(len(self._jobs), self._core.get_num_unfinished_requests() if self._core is not None else 0)
 
     def reset(self) -> None:
-        """Forget every remembered prefix. Usage goes on counting. Raises RuntimeError while requests are under way."""
+        """Forget every cached prefix. `usage` keeps its totals. Raises RuntimeError while requests are in flight."""
         self._refuse_if_busy("reset")
         if self._dead is None and not self._core.reset_prefix_cache():
             raise RuntimeError("vLLM did not empty its prefix cache")
 
     def reload(self, checkpoint: Path) -> None:
-        """Take the weights of `checkpoint` (see `models`) without a restart, and forget every remembered prefix.
+        """Take the weights of `checkpoint` (see `models`) without a restart, and forget every cached prefix.
 
-        Raises InputError when its architecture or tokenizer is another, or it cannot be read (the engine then stays
-        as it was), RuntimeError while requests are under way.
+        Raises InputError when its architecture or tokenizer differs or it cannot be read (the engine then keeps its
+        weights), and RuntimeError while requests are in flight.
         """
         self._refuse_if_busy("reload")
         directory = self._directory(checkpoint)
@@ -212,7 +214,7 @@ class VllmEngine:
         self.reset()
 
     def close(self) -> None:
-        """Stop vLLM and give its memory back. The engine serves nothing afterwards; closing twice is no error."""
+        """Stop vLLM and free its memory; requests in flight fail. See `Engine.close`."""
         self._dead = CLOSED
         for job in list(self._jobs.values()):
             self._fail(job, self._dead)
@@ -221,13 +223,13 @@ class VllmEngine:
         self._scratch.cleanup()
 
     def _directory(self, model: str | Path) -> str:
-        """`model` as vLLM can load it; a GGUF file or an adapter is saved beside this engine's other scratch."""
+        """`model` as a directory that vLLM can load; a GGUF file or an adapter is saved as one in a temporary folder."""
         self._saved += 1
         return as_directory(model, Path(self._scratch.name) / str(self._saved), self.settings.dtype)
 
     def _refuse_if_busy(self, what: str) -> None:
         if self._jobs:
-            raise RuntimeError(f"{what} while {len(self._jobs)} requests are under way")
+            raise RuntimeError(f"{what} while {len(self._jobs)} requests are in flight")
 
     def _start(self) -> Any:
         core = vllm_core.start(self._checkpoint, self.settings, self._dtype, self.context)
@@ -240,31 +242,31 @@ class VllmEngine:
         """A new core with the weights of the last checkpoint. Sets `_dead` when there can be none."""
         try:
             self._stop()
-        except Exception as error:  # it is broken already; its memory goes when it is collected
+        except Exception as error:  # the core is broken; its memory is freed when it is collected
             _log.debug("stopping vLLM: %s", error)
         self._core = None
         try:
             self._core = self._start()
         except Exception as error:
-            self._dead = f"vLLM died and cannot be started again ({_line(error)})"
+            self._dead = f"vLLM crashed and cannot be started again ({_line(error)})"
 
     def _revive(self, reason: str) -> None:
-        """After the death of the core: start it again, run again what was under way, fail what saw a death before."""
+        """After a crash of the core: start it again and run the requests in flight again; a second crash fails them."""
         parts, self._parts = list(self._parts.values()), {}
         for job in {id(part.job): part.job for part in parts}.values():
             job.crashes += 1
             if job.crashes > 1:
                 self._fail(job, f"vLLM crashed twice during this request ({reason})")
         self._restart()
-        _log.warning("vLLM died (%s); %s", reason, self._dead or "started again, what was under way runs again")
+        _log.warning("vLLM crashed (%s); %s", reason, self._dead or "started again; requests in flight run again")
         if self._dead is not None:
             for job in list(self._jobs.values()):
-                self._fail(job, f"{self._dead}; it died of: {reason}")
+                self._fail(job, f"{self._dead}; the crash: {reason}")
             return
         self._send([part for part in parts if part.job.crashes == 1])
 
     def _send(self, parts: Iterable[_Part]) -> None:
-        """Hand parts to vLLM. One that it refuses fails its request."""
+        """Send parts to vLLM. A part that vLLM refuses fails its request."""
         from vllm.inputs import TokensPrompt
 
         for part in parts:
@@ -281,7 +283,7 @@ class VllmEngine:
                 self._fail(part.job, f"vLLM refuses the request ({_line(error)})")
 
     def _parameters(self, part: _Part) -> Any:
-        """What vLLM is to do for one part. Greedy: the draw happens in `vllm_sampling`, before vLLM takes the best."""
+        """vLLM's parameters for one part. Greedy: `vllm.sampling` draws the token before vLLM takes the most likely."""
         from vllm import SamplingParams
         from vllm.sampling_params import RequestOutputKind
 
@@ -311,10 +313,10 @@ class VllmEngine:
         return min(request.max_tokens, self.context - len(request.prefix))
 
     def _take(self, output: Any) -> None:
-        """One finished part: count it, keep what it says; with its last part a request is done."""
+        """Count and keep one finished part; with its last part a request is done."""
         part = self._parts.pop(output.request_id, None)
         if part is None:
-            return  # of a request that has failed meanwhile
+            return  # its request has failed or was cancelled
         job, answer = part.job, output.outputs[0]
         length = len(part.job.prefix) + len(part.after) + len(part.drawn)
         self.usage.prefill_tokens += length - (output.num_cached_tokens or 0)
@@ -338,7 +340,7 @@ class VllmEngine:
             finite = broken is None
             length += broken or 0
             if not tokens or answer.finish_reason not in {"stop", "length"}:
-                self._fail(job, f"vLLM gave the request up ({answer.finish_reason or 'no tokens'})")
+                self._fail(job, f"vLLM did not finish the request ({answer.finish_reason or 'no tokens'})")
                 return
             sample = Sample(tokens, self._text.decode(tokens), logprobs, self._finish(answer))
             if job.request.visible and finite:
@@ -359,14 +361,14 @@ class VllmEngine:
         return "stop" if answer.finish_reason == "stop" else "length"
 
     def _fail(self, job: _Job, reason: str, final: bool = False) -> None:
-        """Answer a request with an error, and take back what vLLM still does for it."""
+        """Answer a request with an error, and abort what is left of it."""
         if self._jobs.get(job.request.id) is not job:
             return
         self._abort(job)
         self._complete(Completion(job.request.id, error=reason, final=final))
 
     def _abort(self, job: _Job) -> None:
-        """Take back from vLLM what it still does for a request."""
+        """Let vLLM abort what is left of a request."""
         mine = [name for name, part in self._parts.items() if part.job is job]
         for name in mine:
             del self._parts[name]
@@ -384,7 +386,7 @@ def _completion(job: _Job) -> Completion:
         return Completion(job.request.id, logprobs=job.logprobs)
     if choices is None:
         return Completion(job.request.id, samples=tuple(sample for sample in job.samples if sample is not None))
-    return Completion(job.request.id, probabilities=probabilities(choices, job.scores))
+    return Completion(job.request.id, probabilities=normalised_choices(choices, job.scores))
 
 
 def _missing(error: ImportError) -> InputError:

@@ -1,10 +1,10 @@
-"""The project's own sampling inside vLLM: the same draws as the transformers engine's, by vLLM's logits-processor hook.
+"""This project's sampling inside vLLM, through vLLM's logits processors: the draws of the transformers engine.
 
-vLLM's own seeds are streams of random numbers: what is drawn depends on how often its generator was asked before (a
-prefix computed in pieces, a sequence computed again), and on a CPU a seeded request whose prefix is computed in pieces
-ends the engine (0.32.0: "CPU Generator does not use offset"). Here a draw is a function of the logits and of (seed,
-sample, position) alone (see `sampling`). vLLM is asked for greedy decoding; the processor draws, and leaves that token
-as the only possible one. vLLM takes the log-probabilities that it reports before any processor has run.
+vLLM's own seeds are streams of random numbers: a draw depends on how often its generator was used before (a prefix
+computed in pieces, a sequence computed again). On a CPU, a seeded request whose prefix is computed in pieces ends the
+engine (0.32.0: "CPU Generator does not use offset"). Here a draw is a function of the logits and of (seed, sample,
+position) alone. vLLM decodes greedily; the processor draws a token and leaves it as the only possible one. vLLM takes
+the log-probabilities that it reports before any processor runs.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ from vllm.v1.sample.logits_processor.interface import MoveDirectionality
 
 from mcts_dpo.engines.transformers.sampling import sample_tokens, uniforms
 
-KEY = "mcts_dpo_draw"  # under which a request carries its `Draw` in SamplingParams.extra_args
+KEY = "mcts_dpo_draw"  # the key of a request's `Draw` in SamplingParams.extra_args
 
 
 @dataclass(frozen=True, slots=True)
 class Draw:
     """How one sequence is sampled; see `Request`. after: the token that ends it when its logits are not finite.
-    start: how many of its tokens vLLM was given with the prefix."""
+    start: how many of its tokens were sent to vLLM with the prefix."""
 
     seed: int
     sample: int
@@ -36,8 +36,8 @@ class Draw:
     start: int = 0
 
 
-class DrawProcessor(LogitsProcessor):  # type: ignore[misc]  # vLLM is not looked into by the type checker
-    """Keeps, for each row of vLLM's batch that carries a `Draw`, that and the list of its tokens so far."""
+class DrawProcessor(LogitsProcessor):  # type: ignore[misc]  # the type checker does not see vLLM
+    """Draws the tokens of all rows of vLLM's batch that have a `Draw`. Keeps it by row, with the row's tokens so far."""
 
     def __init__(self, vllm_config: Any, device: torch.device, is_pin_memory: bool) -> None:
         self._rows: dict[int, tuple[Draw, list[int]]] = {}
@@ -47,7 +47,7 @@ class DrawProcessor(LogitsProcessor):  # type: ignore[misc]  # vLLM is not looke
         return False
 
     def update_state(self, batch_update: Any) -> None:
-        """Follow the requests through the rows of the batch: removed, added, moved, in this order."""
+        """Follow changes of the batch's rows: removed, added, moved, in this order."""
         if batch_update is None:
             return
         for index in batch_update.removed:
@@ -66,7 +66,7 @@ class DrawProcessor(LogitsProcessor):  # type: ignore[misc]  # vLLM is not looke
                 self._rows[one] = replaced
 
     def apply(self, logits: torch.Tensor) -> torch.Tensor:
-        """Draw for every row that asks for it; logits [batch, vocabulary], changed in place."""
+        """Draw a token for every row with a `Draw`; logits [batch, vocabulary], changed in place."""
         if not self._rows:
             return logits
         rows = np.array(sorted(self._rows), np.int64)

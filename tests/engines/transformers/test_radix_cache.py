@@ -4,10 +4,10 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mcts_dpo.engines.transformers.radix_cache import Node, PrefixTree
+from mcts_dpo.engines.transformers.radix_cache import Node, RadixCache
 
 
-def held(tree: PrefixTree) -> list[int]:
+def held(tree: RadixCache) -> list[int]:
     """Every position in the tree."""
     found: list[int] = []
     stack = [tree.root]
@@ -33,7 +33,7 @@ sequence = st.lists(st.integers(0, 2), min_size=1, max_size=12)
 @given(st.lists(st.tuples(sequence, sequence, st.booleans()), max_size=25))
 def test_positions_are_never_lost_or_shared(plan: list[tuple[list[int], list[int], bool]]) -> None:
     """Prefixes are taken on, continued, finished in any order; what is known is found, with the right positions."""
-    tree = PrefixTree(65)
+    tree = RadixCache(65)
     running: list[tuple[Node, list[int], np.ndarray]] = []
     holds: dict[int, int] = {}  # position -> the token that was written there
 
@@ -80,7 +80,7 @@ def test_positions_are_never_lost_or_shared(plan: list[tuple[list[int], list[int
 
 
 def test_the_least_recently_used_goes_first() -> None:
-    tree = PrefixTree(31)
+    tree = RadixCache(31)
     for start in (10, 20, 30):
         positions = tree.take(10)
         assert positions is not None
@@ -92,7 +92,7 @@ def test_the_least_recently_used_goes_first() -> None:
 
 
 def test_pinned_prefixes_stay() -> None:
-    tree = PrefixTree(21)
+    tree = RadixCache(21)
     positions = tree.take(10)
     assert positions is not None
     node = tree.extend(tree.root, np.arange(10, dtype=np.int32), positions)
@@ -105,7 +105,7 @@ def test_pinned_prefixes_stay() -> None:
 
 
 def test_duplicates_are_freed() -> None:
-    tree = PrefixTree(21)
+    tree = RadixCache(21)
     first, second = tree.take(6), tree.take(8)
     assert first is not None
     assert second is not None

@@ -199,7 +199,7 @@ def test_what_cannot_be_served_is_said(vllm: VllmEngine, prompts: list[tuple[int
     assert [len(sample.tokens) for sample in last.samples] == [1]  # all that the context has room for
     assert vllm.poll() == []
     vllm.submit(good)
-    with pytest.raises(ValueError, match="9 is already under way"):
+    with pytest.raises(ValueError, match="9 is already in flight"):
         vllm.submit(good)
     with pytest.raises(RuntimeError, match="reset while 1 requests"):
         vllm.reset()
@@ -275,13 +275,13 @@ def test_a_death_is_survived_once(
     used = engine.usage.copy()
     break_core(engine)
     same(complete(engine, [ended, choice]), expected)
-    assert "vLLM died" in caplog.text
+    assert "vLLM crashed" in caplog.text
     assert "started again" in caplog.text
     assert forgotten == [True], "the new core's weights need the room of the old one's"
     assert engine.usage.sampled_tokens == 2 * used.sampled_tokens
     assert engine.usage.prompt_tokens == 2 * used.prompt_tokens
 
-    # The second death of a request under way fails it; a request that is new by then has a death to spare.
+    # The second crash during a request fails it; a newer request may still see one crash.
     long = Request(id=2, prefix=(9, 9, 9), n=1, max_tokens=100, seed=3, temperature=5.0)
     engine.submit(long)
     break_core(engine)
@@ -293,7 +293,7 @@ def test_a_death_is_survived_once(
     assert "crashed twice during this request" in (done[long.id].error or "")
     assert done[ended.id].error is None
 
-    # Dead for good: every request, under way or new, says why.
+    # It cannot be started again: every request fails with the reason.
     (model / "model.safetensors").unlink()
     break_core(engine)
     failed = complete(engine, [ended, choice])

@@ -1,7 +1,4 @@
-"""What the transformers engine must know of a model before it runs it, and what it changes in it.
-
-Models in; limits, tables and one-line refusals out. Knows no requests.
-"""
+"""What an engine must know of a model: its context, its end tokens, and the shapes of its weights."""
 
 from __future__ import annotations
 
@@ -12,32 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mcts_dpo.common.errors import InputError
-from mcts_dpo.engines.transformers import attention
-from mcts_dpo.engines.transformers.weights import pack, packing_helps
 from mcts_dpo.models.endings import usual_ends
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
-
-
-def host(model: PreTrainedModel) -> PreTrainedModel:
-    """The model, from now on the engine's own: its attention led to the pool, its weights packed.
-
-    Raises InputError for a model whose attention is not plain softmax attention.
-    """
-    config = model.config.get_text_config()
-    name = type(model).__name__
-    if not getattr(model, "_supports_attention_backend", False):
-        raise InputError(f"{name}: its attention cannot be replaced, which the transformers engine needs")
-    kinds = set(getattr(config, "layer_types", None) or ()) - {"full_attention", "sliding_attention"}
-    if kinds or getattr(config, "attn_logit_softcapping", None):
-        what = ", ".join(sorted(kinds)) or "soft-capped attention"
-        raise InputError(f"{name}: the transformers engine runs plain softmax attention; this model has {what}")
-    model.set_attn_implementation(attention.NAME)
-    model.eval().requires_grad_(False)
-    if packing_helps(model):
-        pack(model)
-    return model
 
 
 def weight_shapes(model: PreTrainedModel) -> dict[str, tuple[int, ...]]:
@@ -48,7 +23,10 @@ def weight_shapes(model: PreTrainedModel) -> dict[str, tuple[int, ...]]:
 def refuse_other_shapes(
     here: dict[str, tuple[int, ...]], there: dict[str, tuple[int, ...]], checkpoint: str | Path
 ) -> None:
-    """Raise InputError, naming a weight, unless an engine with weights of these shapes can take the checkpoint's."""
+    """Raise InputError, naming a weight, unless the checkpoint's weights have the shapes of the engine's.
+
+    here, there: shape by name, of the engine's weights and of the checkpoint's.
+    """
     for name in sorted(here.keys() | there.keys()):
         ours, theirs = here.get(name), there.get(name)
         if ours != theirs:
@@ -59,7 +37,7 @@ def refuse_other_shapes(
 
 
 def longest_sequence(config: PretrainedConfig, asked: int | None) -> int:
-    """The context: what the model was made for, or less if `asked`. Raises InputError if more is asked."""
+    """The context in tokens: what the model was made for, or less if `asked`. Raises InputError if more is asked."""
     most = int(config.max_position_embeddings)
     window = getattr(config, "sliding_window", None)
     kinds = getattr(config, "layer_types", None)
@@ -71,7 +49,7 @@ def longest_sequence(config: PretrainedConfig, asked: int | None) -> int:
 
 
 def end_tokens(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, vocabulary: int) -> NDArray[np.bool_]:
-    """bool [vocabulary]: the tokens that end a sequence, by generation config, config, tokenizer, or name."""
+    """bool [vocabulary]: the tokens that end a sequence, according to generation config, config, tokenizer, or name."""
     ids: set[int] = set()
     for holder in (model.generation_config, model.config.get_text_config(), tokenizer):
         given = getattr(holder, "eos_token_id", None)
