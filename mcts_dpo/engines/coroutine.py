@@ -1,8 +1,8 @@
 """Work that waits for an engine, written as coroutines: they yield what they need and are resumed with the results.
 
-A coroutine yields a sequence of *new* work: `Request`s to the engine, and `Call`s of functions that may take long. It is
-resumed with the results that have arrived since: a list of `Returned`, each with the object that was yielded. It may be
-resumed while some of its work is still in flight. search/runner.py runs coroutines.
+A coroutine yields a sequence of *new* work: `Request`s to the engine, and `Call`s of functions that may take long. It
+is resumed with the results that have arrived since: a list of `Returned`, each with the object that was yielded. It may
+be resumed while some of its work is still in flight. search/runner.py runs coroutines.
 """
 
 from __future__ import annotations

@@ -5,9 +5,9 @@ In: an engine. Out: the same requests served, or EngineDiedError. Two cases:
 - A request comes back with an error. It is sent again, once, after a health check has shown that the engine serves
   other requests. An error that comes twice is the request's own. An error marked `final` is never retried.
 - The engine crashes: its `submit` or `poll` raises, except when memory runs out. The requests in flight are sent again.
-  After a second crash with nothing served in between, or a third crash during one request, the requests are quarantined:
-  they are sent one at a time, each to an engine that has passed a health check. A request that crashes the engine when
-  it is sent alone fails with that reason.
+  After a second crash with nothing served in between, or a third crash during one request, the requests are
+  quarantined: they are sent one at a time, each to an engine that has passed a health check. A request that crashes the
+  engine when it is sent alone fails with that reason.
 
 An engine that fails its health check is dead: EngineDiedError.
 """

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 _FRAGMENT = "�"
 _TABLES = 64
-"""Tables kept at most: each takes a byte per token of the vocabulary, and clients of a server choose the stop strings."""
+"""Tables that are kept. Each takes a byte per token of the vocabulary; a server's clients choose the stop strings."""
 
 
 class StopStrings:

@@ -1,6 +1,6 @@
-"""Arguments of a harness (flat names and values) as settings of ours: `search_temperature=0.7`, `engine_slots=32`.
+"""A harness's flat arguments as our settings: `search_temperature=0.7`, `engine_slots=32`.
 
-In: what a harness passes by name. Out: the values by section, or one line that names the wrong argument.
+In: the arguments by name. Out: the values by section, or an error of one line that names the wrong argument.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ SECTIONS = ("engine", "search", "prompt")
 def sections(given: Mapping[str, Any], own: Sequence[str], where: str) -> dict[str, dict[str, Any]]:
     """Values by section (`engine`, `search`, `prompt`) and setting.
 
-    own: the names beside these that the caller itself takes, for the nearest spelling. where: put in front of errors.
+    own: the other names that the caller accepts, for the nearest spelling. where: the beginning of errors.
     Raises InputError for a name of no section.
     """
     parts: dict[str, dict[str, Any]] = {section: {} for section in SECTIONS}

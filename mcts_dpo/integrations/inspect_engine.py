@@ -1,14 +1,14 @@
-"""An engine whose samples come from the model that Inspect AI is configured with: messages out, text back.
+"""An engine whose samples come from the model that Inspect AI is configured with: messages go in, text comes back.
 
-A search runs in a thread and speaks to this engine as to any other; every sample it asks for becomes one call of
-Inspect's own `generate`, in the task of the sample that is being solved. So Inspect's connections, retries, limits,
-cache and log apply to each of them. `with_model` is the way in.
+A search runs in a thread and uses this engine like any other. Each sample that it requests becomes one call of
+Inspect's own `generate`, in the task of Inspect's sample. So Inspect's connections, retries, limits, cache and log
+apply to each call. `with_model` runs a search this way.
 
-Models behind an interface of messages have no token ids to pass. In their place stand pieces of text, numbered as they
-come (`TextTokenizer`): a sample has as many as the model says it wrote tokens, so that budgets count the model's
-tokens. Log-probabilities are the model's where it gives those of exactly its text, else 0: then a step's prior is the
-share of the samples that took it. A partial solution is continued as the assistant's unfinished turn (`prefill`) or by
-asking for the rest of it. Knows no trees or rewards.
+Models behind a message interface have no token ids. Pieces of text, numbered as they arrive, take their place
+(`TextTokenizer`): a sample has as many pieces as the model reports tokens, so that budgets count the model's tokens.
+Log-probabilities are the model's if it gives those of exactly its text, else 0; then a step's prior is the fraction of
+the samples that took it. A partial solution is continued as the assistant's unfinished turn (`prefill`), or by asking
+for the rest of it.
 """
 
 from __future__ import annotations
@@ -42,19 +42,19 @@ from mcts_dpo.engines.retry import EngineDiedError
 ResultT = TypeVar("ResultT")
 
 CONTEXT = 1 << 30
-"""Tokens of a context: as many as the model takes, which only the model knows; it refuses what is too long."""
+"""Tokens of a context: no limit of ours. The model refuses a prompt that is too long."""
 SLOTS = 32
 """Requests that a driver takes to run side by side; how many do is Inspect's to say."""
 CONTINUE = "\n\nA solution begins with the lines below. Write what comes after them, and do not repeat them.\n\n"
 _TURN, _SAID = "\x1d", "\x1e"  # before the role of a turn, and between the role and what is said
-_END, _SILENT = 0, 1  # ids: the end of a message; a token without text, such as one of hidden reasoning
+_END, _SILENT = 0, 1  # ids: the end of a message; a token without text, such as hidden reasoning
 
 
 class TextTokenizer:
-    """Texts as numbers and back, for a model whose tokens are not known. Numbers are given as texts come.
+    """Texts as numbers and back, for a model whose tokens are not known. A new text gets the next number.
 
-    Looks enough like a tokenizer of transformers for prompts and searches. Its chat template writes turns so that
-    `turns` reads them back. Numbers mean nothing outside one instance.
+    It has what prompts and searches use of a transformers tokenizer. `turns` reads what its chat template writes.
+    Numbers are valid within one instance only.
     """
 
     chat_template = "messages of an interface without token ids"
@@ -70,7 +70,7 @@ class TextTokenizer:
         return len(self._pieces)
 
     def get_vocab(self) -> dict[str, int]:
-        """Nothing: no vocabulary is known."""
+        """Empty: no vocabulary is known."""
         return {}
 
     def __call__(self, text: str, add_special_tokens: bool = True) -> dict[str, list[int]]:
@@ -89,13 +89,13 @@ class TextTokenizer:
         return "".join([self._pieces[token] for token in tokens])
 
     def apply_chat_template(self, messages: Sequence[dict[str, str]], **_: Any) -> str:
-        """Messages as one text that ends where the assistant speaks."""
+        """Messages as one text that ends where the assistant's turn begins."""
         said = [f"{_TURN}{message['role']}{_SAID}{_bare(message['content'])}" for message in messages]
         return "".join(said) + f"{_TURN}assistant{_SAID}"
 
 
 def turns(text: str) -> list[ChatMessage]:
-    """The messages of a text that `TextTokenizer` wrote; a turn of the assistant that is empty is left out."""
+    """The messages of a text that `TextTokenizer` wrote, without an empty turn of the assistant."""
     kinds: dict[str, type[ChatMessageSystem] | type[ChatMessageUser] | type[ChatMessageAssistant]] = {
         "system": ChatMessageSystem,
         "user": ChatMessageUser,
@@ -113,11 +113,11 @@ def turns(text: str) -> list[ChatMessage]:
 class Calls:
     """How Inspect's model is called.
 
-    sampling:   temperature and top_p where they were chosen; what is not here is Inspect's to say.
-    logprobs:   ask for log-probabilities (some models refuse to give them).
-    prefill:    the model continues an assistant's unfinished message; else it is asked to.
-    cache:      answer from Inspect's cache what was asked before; None: as Inspect is configured.
-    judgement:  most tokens of a reply to "is this right?"; some interfaces take no fewer than 16.
+    sampling:   those of temperature and top_p that are passed; Inspect's configuration sets the others.
+    logprobs:   request log-probabilities (some models refuse them).
+    prefill:    the model continues an assistant's unfinished message; else a message asks for the rest.
+    cache:      use Inspect's cache; None: as Inspect is configured.
+    judgement:  tokens at most of a reply to "is this right?"; some interfaces accept no fewer than 16.
     """
 
     sampling: frozenset[str] = frozenset()
@@ -128,11 +128,11 @@ class Calls:
 
 
 class Closed(EngineDiedError):
-    """The sample that was being solved is over: limit, error or cancellation. Nothing of it is to be tried again."""
+    """Inspect's sample has ended: limit, error or cancellation. Its requests are not retried."""
 
 
 class InspectEngine:
-    """See the module. Made by `with_model`; its protocol is `Engine`."""
+    """See the module. `with_model` makes it; its methods are those of `Engine`."""
 
     def __init__(self, model: Model, calls: Calls, send: Callable[[Request], None]) -> None:
         self.tokenizer: Any = TextTokenizer()
@@ -145,16 +145,16 @@ class InspectEngine:
         self._under_way: set[int] = set()
 
     def submit(self, request: Request) -> None:
-        """Hand one request to the sample's task. A request with given tokens fails."""
+        """Send one request to the sample's task. A request with given tokens fails."""
         self._under_way.add(request.id)
         if request.given is not None:
-            reason = "given: a model of Inspect's gives no log-probabilities of given tokens"
+            reason = "given: Inspect's model gives no log-probabilities of given tokens"
             self._done.put(Completion(request.id, error=reason, final=True))
             return
         self._send(request)
 
     def poll(self, patience: float | None = None) -> list[Completion]:
-        """Wait until at least one request is done, or for `patience` seconds. Raises Closed when the sample is over."""
+        """Wait for at least one completion, or `patience` seconds. Raises Closed when the sample has ended."""
         found: list[Completion] = []
         while self._under_way and (not found or not self._done.empty()):
             try:
@@ -162,33 +162,33 @@ class InspectEngine:
             except queue.Empty:
                 break
             if completion is None:
-                raise Closed("the sample is over")
+                raise Closed("the sample has ended")
             if completion.id in self._under_way:
                 self._under_way.discard(completion.id)
                 found.append(completion)
         return found
 
     def cancel(self, ids: Iterable[int]) -> None:
-        """Drop these requests: what `generate` still gives for them is not returned."""
+        """Drop these requests: later results of `generate` for them are not returned."""
         self._under_way.difference_update(ids)
 
     def occupancy(self) -> Occupancy:
-        """Requests under way."""
+        """Requests in flight."""
         return Occupancy(len(self._under_way))
 
     def reset(self) -> None:
-        """Nothing: what is remembered is the model's."""
+        """Does nothing: the cache is the model's."""
 
     def reload(self, checkpoint: Path) -> None:
-        """Raises InputError: the weights are not ours."""
-        raise InputError(f"{checkpoint}: a model of Inspect's keeps its weights")
+        """Raises InputError: the weights are the model's."""
+        raise InputError(f"{checkpoint}: Inspect's model keeps its weights")
 
     def close(self) -> None:
-        """Let the thread go that waits in `poll`."""
+        """End the wait of a thread in `poll`, which raises Closed."""
         self._done.put(None)
 
     async def serve(self, request: Request) -> None:
-        """One request from beginning to end, in the sample's task. Raises what `generate` raises."""
+        """Serve one request in the sample's task. Raises as `generate`."""
         if request.choices is not None:
             self._done.put(await self._judge(request))
             return
@@ -224,7 +224,7 @@ class InspectEngine:
             messages,
             max_tokens=request.max_tokens,
             stop_seqs=list(request.stop) or None,
-            # Each sample has a seed of its own: models that know none ignore it, and Inspect's cache tells them apart.
+            # Each sample has its own seed, by which Inspect's cache tells samples apart. Some models ignore it.
             seed=seed_from(request.seed, place) & 0x7FFFFFFF,
             logprobs=True if self.calls.logprobs else None,
             **{name: value for name, value in chosen.items() if name in self.calls.sampling},
@@ -235,7 +235,7 @@ class InspectEngine:
         return self._read(text, output, request)
 
     def _read(self, text: str, output: ModelOutput, request: Request) -> Sample:
-        """A message as a sample: with an end, unless it was cut or met a stop string."""
+        """A message as a sample, which ends with the end token unless it was cut or a stop string ended it."""
         written = output.usage.output_tokens if output.usage else 0
         stopped = next((stop for stop in request.stop if stop in text), None)
         if stopped is not None:
@@ -246,8 +246,8 @@ class InspectEngine:
         ):
             finish = "length"
         elif request.stop and text:
-            # Interfaces leave the stop string out of the text and do not say which it was, or whether the message
-            # ended by itself: if it did, the next step that is asked for is empty.
+            # Interfaces omit the stop string from the text and do not say which it was, or whether the message ended
+            # without one. If it did, the next step is empty.
             text, finish = text + request.stop[0], "stop"
         else:
             finish = "end"
@@ -263,7 +263,7 @@ class InspectEngine:
         return Sample(tuple(tokens), text, tuple(logprobs), finish)  # type: ignore[arg-type]
 
     async def _judge(self, request: Request) -> Completion:
-        """The probability of each choice: from the first token's log-probabilities, or by what is replied."""
+        """The probability of each choice, from the first token's log-probabilities, or from the reply's text."""
         assert request.choices is not None
         words = [self.tokenizer.decode(choice) for choice in request.choices]
         wanted = {"logprobs": True, "top_logprobs": 20} if self.calls.logprobs else {}
@@ -314,11 +314,11 @@ async def with_model(model: Model, calls: Calls, work: Callable[[InspectEngine],
 
         group.start_soon(serve_all)
         try:
-            # A limiter of its own: a search holds its thread for long, and others must not wait for it.
+            # Its own limiter: a search keeps its thread for long, and others must not wait for it.
             limiter = anyio.CapacityLimiter(1)
             results.append(await anyio.to_thread.run_sync(work, engine, abandon_on_cancel=True, limiter=limiter))
         except Exception as error:
-            failures.append(error)  # after a failed request: Closed, or what came of it; the first says why
+            failures.append(error)  # after a failed request this is Closed; the first failure is the reason
         finally:
             engine.close()
             group.cancel_scope.cancel()
@@ -328,17 +328,16 @@ async def with_model(model: Model, calls: Calls, work: Callable[[InspectEngine],
 
 
 def cut(text: str, count: int) -> list[str]:
-    """A text in about `count` pieces, none of which goes beyond the end of a line; "" for tokens without text.
+    """Cut a text into about `count` pieces, each within one line; pieces of tokens without text are "".
 
-    At least one piece a line; exactly `count` where the text has at least as many lines and at most as many
-    characters, and also where it is shorter than `count`.
+    Every line has at least one piece. There are exactly `count` pieces unless the text has more lines than that.
     """
     lines = text.splitlines(keepends=True)
     spare = max(0, count - len(lines))
     pieces: list[str] = []
     left = len(text)
     for line in lines:
-        # Longer lines get more of what is to be shared out.
+        # Longer lines are cut into more pieces.
         share = min(len(line) - 1, round(spare * len(line) / left)) if left else 0
         spare, left = spare - share, left - len(line)
         bounds = [len(line) * place // (share + 1) for place in range(share + 2)]
@@ -347,14 +346,14 @@ def cut(text: str, count: int) -> list[str]:
 
 
 def _unrepeated(text: str, partial: str) -> str:
-    """What a model wrote, without the beginning that it was told not to repeat."""
+    """What a model wrote, without the beginning that it repeats."""
     bare = text.lstrip()
     shown = partial.strip()
     return bare[len(shown) :].lstrip("\n") if bare.startswith(shown) else text
 
 
 def _word(text: str) -> str:
-    """A word as it is compared: without case, marks around it, and the signs that vocabularies use for white space."""
+    """A word for comparison: lower case, without marks around it and the signs of vocabularies for white space."""
     return text.strip(" \t\r\n\u0120\u010a\u2581*_\"'.,:;!").casefold()
 
 

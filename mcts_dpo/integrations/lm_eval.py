@@ -1,13 +1,13 @@
-"""lm-evaluation-harness: a model whose texts are found by any of our strategies at a budget of tokens.
+"""lm-evaluation-harness: a model whose texts come from any of our strategies, with a budget of tokens.
 
     mcts-dpo lm-eval run --model mcts-dpo --model_args pretrained=MODEL,strategy=mcts,budget=512 --tasks gsm8k
 
-In: the harness's requests (its prompts are passed on as they are). Out: texts and log-likelihoods. The harness finds
-the answers and scores them by itself; nothing of a reference answer is seen here. Needs the extra `lm-eval`. The
-harness (0.4.13) reads no entry points: the model is registered when this module is imported, which `mcts-dpo lm-eval`
-does first.
+In: the harness's requests; its prompts are passed on as they are. Out: texts and log-likelihoods. The harness finds and
+scores the answers; no reference answer is read here. Needs the extra `lm-eval`. The harness (0.4.13) reads no entry
+points: importing this module registers the model, and `mcts-dpo lm-eval` imports it first.
 
-Sources: Gao et al., "A framework for few-shot language model evaluation", https://github.com/EleutherAI/lm-evaluation-harness.
+Source: Gao et al., "A framework for few-shot language model evaluation",
+https://github.com/EleutherAI/lm-evaluation-harness.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from lm_eval.api.instance import Instance
 
 MAX_GEN_TOKENS = 256
-"""Tokens of a solution where the task says nothing (the harness's own default)."""
+"""Tokens of a solution if the task does not set them (the harness's default)."""
 
 
 @register_model("mcts-dpo")
@@ -69,8 +69,8 @@ class SearchLM(TemplateLM):  # type: ignore[misc]
         parts = sections(settings, ("pretrained", "strategy", "budget"), "model_args")
         self.pretrained = pretrained
         self.search = load_settings(SearchSettings, parts["search"])
-        # The harness has rendered the prompt: what is left to say is how steps end and how an answer is recognised.
-        # Its chat template's control tokens stand in the text, so they are let through.
+        # The harness has rendered the prompt; our settings say how steps end and how an answer is recognised. The text
+        # contains the chat template's control tokens, so they are allowed.
         own = {"style": "plain", "template": "{question}", "special_tokens": "allow"}
         self.prompt = load_settings(PromptSettings, own | parts["prompt"])
         self.tokenizer = load_tokenizer(pretrained)
@@ -104,7 +104,7 @@ class SearchLM(TemplateLM):  # type: ignore[misc]
         progress: Progress,
     ) -> list[Solution]:
         bos = self.tokenizer.bos_token
-        # The tokenizer writes its own mark before a text; the harness's chat templates have written it already.
+        # The tokenizer adds its BOS token to a text; the harness's chat templates have added it already.
         bare = [text.removeprefix(bos) if bos else text for text in contexts]
         problems = [Problem(f"{index}", text) for index, text in enumerate(bare)]
         search = self.search.model_copy(
@@ -114,7 +114,7 @@ class SearchLM(TemplateLM):  # type: ignore[misc]
         wanted = (self.strategy, self.budget or max_tokens)
         return solve_problems(problems, self.engine, [wanted], prompt=prompt, search=search, progress=progress)[wanted]
 
-    # --- log-likelihoods: the policy's own, whatever the strategy -----------------------------------------
+    # --- log-likelihoods: the policy's, whatever the strategy ---------------------------------------------
 
     def loglikelihood(self, requests: list[Instance], disable_tqdm: bool = False) -> list[tuple[float, bool]]:
         """(log-likelihood, whether it is the greedy continuation) of each continuation under the policy."""
@@ -139,7 +139,7 @@ class SearchLM(TemplateLM):  # type: ignore[misc]
             self._scorer = HFLM(pretrained=model, tokenizer=self.tokenizer, batch_size=8)
         return self._scorer
 
-    # --- what the harness asks of every model -------------------------------------------------------------
+    # --- what the harness needs of every model ------------------------------------------------------------
 
     @property
     def eot_token_id(self) -> int:
@@ -168,7 +168,7 @@ class SearchLM(TemplateLM):  # type: ignore[misc]
 
 
 def run_harness(arguments: list[str]) -> None:
-    """The harness's own command line with these arguments, `mcts-dpo` among its models."""
+    """Run the harness's command line with these arguments and `mcts-dpo` among its models."""
     from lm_eval.__main__ import cli_evaluate
 
     before = sys.argv
@@ -180,7 +180,7 @@ def run_harness(arguments: list[str]) -> None:
 
 
 def _generation(given: dict[str, Any]) -> tuple[tuple[str, ...], int, float | None]:
-    """(stop strings, most tokens, temperature) of a request; the temperature None where the task decodes greedily."""
+    """(stop strings, most tokens, temperature) of a request; temperature None if the task decodes greedily."""
     until = given.get("until") or ()
     stops = (until,) if isinstance(until, str) else tuple(until)
     most = int(given.get("max_gen_toks") or given.get("max_new_tokens") or given.get("max_tokens") or MAX_GEN_TOKENS)

@@ -1,13 +1,11 @@
-"""Search on many machines: a round's shards are dealt out to Ray actors, each with an engine of its own, and read for
-pairs and figures by Ray tasks.
+"""Search on many machines: Ray actors, each with its own engine, search a round's shards; Ray tasks read shards.
 
-In: the address of a Ray cluster. Out: `rounds.Workers`. Every machine must see the run directory and the policy
-under the same path (shared storage) and have this package installed. A shard is written there by the same rename as
-without Ray, and is there or not. Where a worker dies, Ray starts another, which takes the shard up again from the
-journal beside it. With `schedule: synchronous` (the default of a run) a shard's bytes depend on its problems alone,
-so that where it is searched changes nothing, as far as the machines compute alike (`engine.threads` set). The actors
-end with the round's search: training has the memory to itself. Training and evaluation stay where `mcts-dpo run` was
-started.
+In: the address of a Ray cluster. Out: `rounds.Workers`. Every machine must have this package, and must see the run
+directory and the policy under the same path (shared storage). A shard's file appears by rename, as without Ray. If a
+worker dies, Ray starts another, which continues the shard from its journal. With `schedule: synchronous` (a run's
+default) a shard's bytes depend on its problems alone, so that the machine changes nothing if the machines compute alike
+(set `engine.threads`). The actors end with the round's search, so that training has all memory. Training and evaluation
+run where `mcts-dpo run` was started.
 """
 
 from __future__ import annotations
@@ -34,25 +32,25 @@ from mcts_dpo.search import SearchSettings, policy_fingerprint
 from mcts_dpo.search.shards import Shard, missing_shards, search_some, shards_of
 
 RETRIES = 3
-"""Times that a shard whose worker died is begun again before the run gives up."""
+"""Times that a shard is searched again after its worker died, before the run fails."""
 QUIET = {
-    "RAY_USAGE_STATS_ENABLED": "0",  # nothing is sent home
-    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # or a warning about a variable that nobody here reads
-    "RAY_worker_niceness": "0",  # here the workers are the work, not its background
+    "RAY_USAGE_STATS_ENABLED": "0",  # no usage reports
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # no warning about a variable that is not used here
+    "RAY_worker_niceness": "0",  # the workers do the main work
 }
-"""What is set before Ray is loaded, unless it is set already."""
+"""Environment variables that are set before Ray is imported, unless they are set already."""
 PATIENCE = 5.0
-"""Seconds that somebody has to answer at the address."""
+"""Seconds within which a server must answer at the address."""
 
 
 @contextmanager
 def ray_workers(address: str) -> Iterator[Workers]:
     """The workers of the Ray cluster at `address` while the block runs.
 
-    address: "HOST:PORT" or "ray://HOST:PORT" of a running cluster; "auto", the one on this machine; "local", one that
-    is started here and ends with the block, "local:N" with N workers of one thread.
+    address: "HOST:PORT" or "ray://HOST:PORT" of a running cluster; "auto": the one on this machine; "local": a new one
+    that ends with the block; "local:N": likewise, with N workers of one thread.
 
-    Raises InputError if Ray is not installed or nobody answers; nothing has been touched then.
+    Raises InputError, before anything is written, if Ray is not installed or no Ray answers.
     """
     try:
         for name, value in QUIET.items():
@@ -69,8 +67,8 @@ def ray_workers(address: str) -> Iterator[Workers]:
 
 
 def _bring_token() -> None:
-    """Where there is a token of Ray's (from 2.5x on a started Ray asks for it by default), show it: connecting by
-    address Ray does so only if told. A Ray that asks for none does not mind."""
+    """Let Ray send its token, if there is one. A started Ray (from 2.5x) requires it by default, and a client sends it
+    only if `RAY_AUTH_MODE` is set. A Ray without tokens ignores it."""
     given = any(name in os.environ for name in ("RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"))
     if given or (Path.home() / ".ray" / "auth_token").exists():
         os.environ.setdefault("RAY_AUTH_MODE", "token")
@@ -85,30 +83,30 @@ def _connect(ray: Any, address: str) -> None:
         return
     place = re.fullmatch(r"(?:ray://)?([^:/]+|\[[0-9a-fA-F:]+\]):(\d{1,5})", address)
     if place is None and address != "auto":
-        raise InputError(f"--ray {address}: is no address ({accepted})")
+        raise InputError(f"--ray {address}: not an address ({accepted})")
     try:
         if place is not None:
             _require_answer(place.group(1).strip("[]"), int(place.group(2)))
         ray.init(address=address, **quiet)
     except (OSError, OverflowError, RuntimeError, ValueError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        # Ray's own word for a token that is missing or wrong is that it failed to connect.
-        token = "" if place is None else " (or asks for another token: ray get-auth-token)"
-        raise InputError(f"--ray {address}: nobody answers there{token} ({reason}; {accepted})") from None
+        # For a missing or wrong token, Ray reports that it failed to connect.
+        token = "" if place is None else " (or it needs another token: ray get-auth-token)"
+        raise InputError(f"--ray {address}: no Ray answers there{token} ({reason}; {accepted})") from None
 
 
 def _require_answer(host: str, port: int) -> None:
-    """Raise OSError unless a server of HTTP/2 answers there, as every Ray (gRPC) does. Ray itself asks for minutes."""
+    """Raise OSError unless an HTTP/2 server answers there, as every Ray (gRPC) does. Ray itself tries for minutes."""
     with socket.create_connection((host, port), PATIENCE) as connection:
         if os.environ.get("RAY_USE_TLS", "0") != "0":
-            return  # it would not answer to plain text
+            return  # it does not answer plain text
         # The client's preface and empty settings; the server's first frame must be its settings, of type 4 (RFC 9113).
         connection.sendall(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes([0, 0, 0, 4, 0, 0, 0, 0, 0]))
         frame = b""
         while len(frame) < 9 and (more := connection.recv(9 - len(frame))):
             frame += more
         if len(frame) < 9 or frame[3] != 4:
-            raise OSError("what listens there is no Ray")
+            raise OSError("the server there is not Ray")
 
 
 def search_by_actors(
@@ -120,10 +118,9 @@ def search_by_actors(
     settings: SearchSettings,
     progress: Progress,
 ) -> None:
-    """A round's trees, grown by the actors of the cluster that this process is connected to. See `ShardSearch`.
+    """Search a round's trees with actors of the cluster that this process is connected to. See `ShardSearch`.
 
-    Raises InputError or EngineDiedError where a worker does, and InputError for a shard whose worker died each time
-    that it was begun.
+    Raises InputError or EngineDiedError if a worker does, and InputError for a shard whose worker died every time.
     """
     import ray
     from ray.exceptions import RayActorError, RayTaskError
@@ -154,8 +151,8 @@ def search_by_actors(
             except RayActorError as error:
                 reason = str(error).strip().splitlines()[0]
                 raise InputError(
-                    f"{shard.path}: its worker died {RETRIES + 1} times ({reason}); finished shards are kept, and the "
-                    "same command goes on from there"
+                    f"{shard.path}: its worker died {RETRIES + 1} times ({reason}); finished shards are kept; rerun "
+                    "the same command to resume"
                 ) from None
             done += len(shard.problems)
             progress("search", done, len(problems))
@@ -168,9 +165,9 @@ def search_by_actors(
 
 
 def each_by_tasks(function: Callable[[Path], Result], shards: Iterable[Path], /) -> Iterator[Result]:
-    """`function(shard)` of each shard, in order, each a task of one core. See `rounds.ShardMap`.
+    """`function(shard)` of each shard, in order, each as a task on one core. See `rounds.ShardMap`.
 
-    Ray begins a task anew whose worker died. Raises what the function raises.
+    Ray repeats a task whose worker died. Raises as the function.
     """
     import ray
     from ray.exceptions import RayTaskError
@@ -189,7 +186,7 @@ def _call(function: Callable[[Path], Result], shard: Path) -> Result:
 
 
 def _actors(ray: Any, shards: int, settings: EngineSettings, policy: str) -> list[Any]:
-    """As many as the cluster has room for, one GPU each where it has any, and no more than there are shards."""
+    """Actors, as many as the cluster has room for and at most one per shard; each has a GPU if the cluster has any."""
     there = ray.cluster_resources()
     cpus = settings.threads or 1
     gpus = 1 if there.get("GPU", 0) >= 1 and engine_kind(settings.kind).local else 0
@@ -200,7 +197,7 @@ def _actors(ray: Any, shards: int, settings: EngineSettings, policy: str) -> lis
 
 
 class Searcher:
-    """One worker: an engine with a policy's weights, loaded when the first shard comes."""
+    """One worker: an engine with a policy's weights, loaded for the first shard."""
 
     def __init__(self, policy: str) -> None:
         self.policy = policy
@@ -209,7 +206,7 @@ class Searcher:
     def search(
         self, shard: Shard, engine: EngineSettings, prompt: PromptSettings, settings: SearchSettings, fingerprint: str
     ) -> None:
-        """Search one shard, or what its journal leaves of it, unless its file is there."""
+        """Search one shard, or the part that its journal does not have, unless its file exists."""
         if self.engine is None:
             self.engine = load_engine(self.policy, settings=engine)
         for missing in missing_shards([shard]):

@@ -207,7 +207,7 @@ def test_a_run_that_is_refused_touches_nothing(
     tmp_path: Path,
     toy_world: ToyWorld,
 ) -> None:
-    """The directory of another config, one that another process works in, a Ray that nobody answers for."""
+    """The directory of another config, one that another process works in, an address without a Ray."""
     directory = tmp_path / "run"
     (directory / "round-000" / "trees").mkdir(parents=True)
     (directory / "config.yaml").write_text(dump_settings(toy_world.config), encoding="utf-8")
@@ -233,7 +233,7 @@ def test_a_run_that_is_refused_touches_nothing(
         fcntl.flock(lock, fcntl.LOCK_EX)
         assert "run: another process is running in it" in refused()
         assert "run: another process is running in it" in refused("--force", "search.children=3")
-    assert "--ray 127.0.0.1:1: nobody answers there" in refused("--ray", "127.0.0.1:1")
+    assert "--ray 127.0.0.1:1: no Ray answers there" in refused("--ray", "127.0.0.1:1")
 
 
 def test_other_failures_end_with_1_and_without_a_traceback(

@@ -204,7 +204,7 @@ WRONG: list[tuple[dict[str, Any], int, str, str | None]] = [
     ({"top_logprobs": 3}, 400, "top_logprobs is not supported", "top_logprobs"),
     ({"presence_penalty": 0.5}, 400, "presence_penalty is not supported", "presence_penalty"),
     ({"logit_bias": {"5": 1}}, 400, "logit_bias is not supported", "logit_bias"),
-    ({"tools": [{"type": "function", "function": {"name": "f"}}]}, 400, "tools are not offered", "tools"),
+    ({"tools": [{"type": "function", "function": {"name": "f"}}]}, 400, "the server has no tools", "tools"),
     ({"response_format": {"type": "json_object"}}, 400, "only text is written", "response_format"),
     ({"reasoning_effort": "high"}, 400, "`budget`", "reasoning_effort"),
     ({"model": "tox"}, 404, "The model 'tox' does not exist; this server has 'toy'", "model"),

@@ -308,8 +308,8 @@ def test_an_engine_that_dies(
         with pytest.raises(EngineDiedError) as died:
             run(changed, tmp_path)
     assert str(died.value) == (
-        "the engine serves no requests any more (cannot be reached, tried 6 times); finished shards and journals are kept; "
-        "fix the engine and give the same command again"
+        "the engine serves no requests any more (cannot be reached, tried 6 times); finished shards and journals are "
+        "kept; fix the engine and give the same command again"
     )
     there = sorted(path.name for path in trees.iterdir())
     if schedule == "synchronous":

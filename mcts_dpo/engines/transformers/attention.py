@@ -1,8 +1,8 @@
 """Attention of a flat batch over keys and values in one pool, registered with transformers.
 
 A step runs tokens of many sequences: [tokens], without padding, some the next token of a running sequence, some the
-prefix of a new one. Each token has a position in the pool where its keys and values are written, a row of the table that
-lists the pool positions of its whole sequence in order, and a length: how many of them it sees, itself included.
+prefix of a new one. Each token has a position in the pool where its keys and values are written, a row of the table
+that lists the pool positions of its whole sequence in order, and a length: how many of them it sees, itself included.
 Sequences that share a prefix list the same positions, even when the prefix is computed in the same step, because each
 layer writes before it reads.
 

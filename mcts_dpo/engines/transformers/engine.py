@@ -82,9 +82,8 @@ class TransformersEngine:
         self._closed = False
         self._device = next(model.parameters()).device
         self._dtype = next(model.parameters()).dtype
-        self._multiple = (
-            1 if self._device.type != "cpu" else _ROW_MULTIPLE_PACKED if packing_helps(model) else _ROW_MULTIPLE
-        )
+        on_cpu = _ROW_MULTIPLE_PACKED if packing_helps(model) else _ROW_MULTIPLE
+        self._multiple = on_cpu if self._device.type == "cpu" else 1
         self._shapes = weight_shapes(model)
         self._model = prepare_model(model)
         self._vocabulary = int(config.vocab_size)

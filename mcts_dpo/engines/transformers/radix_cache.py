@@ -2,8 +2,8 @@
 
 In: token sequences, and the pool positions that hold their keys and values (one position per token). Out: the positions
 of the longest prefix that is cached, and free positions for new tokens. Cached prefixes that no running sequence uses
-stay until their memory is needed; then the least recently used leaves are evicted first. Everything depends on the order
-of calls alone, so that the same requests find the same prefixes.
+stay until their memory is needed; then the least recently used leaves are evicted first. Everything depends on the
+order of calls alone, so that the same requests find the same prefixes.
 
 Source: RadixAttention of SGLang, Zheng et al. 2024, arXiv 2312.07104, section 3.
 """
@@ -118,7 +118,7 @@ class RadixCache:
         return child
 
     def remember(self, node: Node, tokens: Tokens, positions: Positions) -> None:
-        """Cache a finished sequence: `tokens` below `node` at `positions`. Positions of tokens already cached are freed."""
+        """Cache a finished sequence: `tokens` below `node` at `positions`. Frees positions of tokens cached before."""
         end, known = self.match(tokens, node)
         if len(known):
             self.give(positions[: len(known)])

@@ -1,10 +1,10 @@
 """Vectors of sixteen float32 as values of compiled loops: each function is one or few SIMD instructions.
 
-Numba leaves it to the optimiser whether a loop becomes vector instructions, and it often declines (arrays that might
-overlap, sums kept in memory). These functions ask for vectors explicitly, on any CPU: LLVM splits sixteen elements into the vectors that there are. Each
-function, and +, - and * between vectors, is plain numpy when Python runs it, and is replaced when numba compiles its
-caller. A product and a sum may be rounded once; sums may be taken in any order, the same at every call. Bounds are
-not checked.
+Numba leaves it to the optimiser whether a loop becomes vector instructions, and often it does not (arrays that might
+overlap, sums kept in memory). These functions ask for vectors explicitly, on any CPU: LLVM splits sixteen elements into
+the vectors that the CPU has. Each function, and +, - and * between vectors, is plain numpy in Python; numba replaces it
+when it compiles the caller. A product and a sum may be rounded once; sums may be taken in any order, the same at every
+call. Bounds are not checked.
 """
 
 from __future__ import annotations

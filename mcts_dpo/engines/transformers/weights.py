@@ -1,8 +1,8 @@
 """Preparing a model for the transformers engine: its attention is replaced, and bfloat16 weights are packed on a CPU.
 
-Packed weights are laid out once as the CPU's matrix kernels want them. torch otherwise re-arranges every weight at every
-call, which at a few dozen rows costs a quarter of the time of a decoding step (measured on a 0.5B model, one core: 249 →
-183 ms at 32 rows, 139 → 80 ms at 8).
+Packed weights are laid out once as the CPU's matrix kernels want them. Otherwise torch re-arranges every weight in
+every call, which at a few dozen rows takes a quarter of a decoding step (measured on a 0.5B model, one core: 249 → 183
+ms at 32 rows, 139 → 80 ms at 8).
 """
 
 from __future__ import annotations

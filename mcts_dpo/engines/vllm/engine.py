@@ -4,13 +4,13 @@ Each sample is one request to vLLM, and so is each token position of a choice th
 finds cached prefixes in whole blocks of keys and values, and returns a request when it is finished.
 
 - Draws are those of the transformers engine: a function of (seed, sample, position) alone.
-- Logits are vLLM's. Their last digits depend on the batch, so a draw at the very edge between two tokens can differ when
-  the batch differs (in float32 about once in a million tokens, in bfloat16 more often).
+- Logits are vLLM's. Their last digits depend on the batch, so a draw at the very edge between two tokens can differ
+  when the batch differs (in float32 about once in a million tokens, in bfloat16 more often).
 - Given tokens are scored with `prompt_logprobs`; vLLM then computes the whole prefix again.
 - Usage is what vLLM reports for each finished request. What vLLM computes twice for lack of memory is not counted.
 
-When vLLM's core crashes, it is started again with the same weights, and the requests in flight run again. A request that
-sees a second crash fails with the reason. If the core cannot be started again, all requests fail.
+When vLLM's core crashes, it is started again with the same weights, and the requests in flight run again. A request
+that sees a second crash fails with the reason. If the core cannot be started again, all requests fail.
 """
 
 from __future__ import annotations
@@ -223,7 +223,7 @@ class VllmEngine:
         self._scratch.cleanup()
 
     def _directory(self, model: str | Path) -> str:
-        """`model` as a directory that vLLM can load; a GGUF file or an adapter is saved as one in a temporary folder."""
+        """`model` as a directory that vLLM can load: a GGUF file or an adapter is saved in a temporary folder."""
         self._saved += 1
         return as_directory(model, Path(self._scratch.name) / str(self._saved), self.settings.dtype)
 

@@ -37,7 +37,7 @@ class Draw:
 
 
 class DrawProcessor(LogitsProcessor):  # type: ignore[misc]  # the type checker does not see vLLM
-    """Draws the tokens of all rows of vLLM's batch that have a `Draw`. Keeps it by row, with the row's tokens so far."""
+    """Draws the tokens of all rows of vLLM's batch that have a `Draw`; keeps it by row, with the tokens so far."""
 
     def __init__(self, vllm_config: Any, device: torch.device, is_pin_memory: bool) -> None:
         self._rows: dict[int, tuple[Draw, list[int]]] = {}

@@ -1,5 +1,6 @@
-"""The search behind OpenAI's HTTP protocol, so that any client of it is a client of ours: `mcts-dpo serve`.
+"""The search behind OpenAI's HTTP protocol, for any client of it: `mcts-dpo serve`.
 
-`running.py` starts and ends it, `app.py` answers HTTP, `protocol.py` reads requests and `bodies.py` writes answers,
-`../engine_thread.py` owns the one engine, in a thread of its own, and all searches in it. Needs the extra `serve`.
+`running.py` starts and ends the server, `app.py` has the routes, `request_bodies.py` reads bodies, `protocol.py` turns
+them into questions, and `responses.py` writes answers. `../engine_thread.py` runs the engine and all searches in one
+thread. Needs the extra `serve`.
 """

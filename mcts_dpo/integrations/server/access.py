@@ -1,8 +1,8 @@
-"""Who may use the server: with a key, whoever brings it; without, programs of this machine, but no web page.
+"""Who may use the server: with a key, every client that sends it; without one, only programs on this machine.
 
-A page that a browser shows can send requests to loopback, and by DNS rebinding (its own name suddenly means 127.0.0.1)
-it could read the answers. Both need what a server without a key refuses: a `Host` that is not loopback's, or a content
-type other than application/json, which a browser sends to strangers only after asking. Knows no route.
+A web page in a browser can send requests to loopback, and by DNS rebinding (its host name starts to resolve to
+127.0.0.1) it can read the answers. Both need something that a server without a key refuses: a `Host` that is not
+loopback's, or a content type other than application/json, which a browser sends to other sites only after asking.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ _HOST = re.compile(r"(?:\[(?P<six>[0-9a-f:.]+)\]|(?P<name>[a-z0-9.-]+))(?::[0-9]
 
 
 class Access:
-    """key: what requests must bring, or None."""
+    """Checks requests. key: what they must send, or None."""
 
     def __init__(self, key: str | None) -> None:
         self._key = key
 
     def check(self, request: Request) -> None:
-        """Raise ApiError unless the request may be answered: 401 without the key; 403, 415 where there is none."""
+        """Raise ApiError for a request that may not be answered: 401 for a wrong key; without a key 403 or 415."""
         if self._key is not None:
             if not secrets.compare_digest(_bearer(request).encode(), self._key.encode()):
                 raise ApiError(401, "Incorrect API key provided", code="invalid_api_key")
@@ -38,7 +38,7 @@ class Access:
             raise ApiError(415, f"Content-Type: {given} (accepted: application/json)", param="Content-Type")
 
     def check_host(self, request: Request) -> None:
-        """Raise ApiError 403 if there is no key and the request was sent to a name that is not this machine's own."""
+        """Raise ApiError 403 if the server has no key and the request's host is not a loopback name."""
         hosts = request.headers.getlist("host")
         if self._key is None and not (len(hosts) == 1 and is_loopback(_without_port(hosts[0]))):
             given = shown(", ".join(hosts)) or "none"
@@ -50,7 +50,7 @@ class Access:
 
 
 def client(request: Request) -> str:
-    """Who asks: the key that the request brings (its digest), else the address that it comes from."""
+    """The client's identity: the digest of its key, or its address."""
     bearer = _bearer(request)
     if bearer:
         return hashlib.sha256(bearer.encode()).hexdigest()
@@ -63,6 +63,6 @@ def _bearer(request: Request) -> str:
 
 
 def _without_port(host: str) -> str:
-    """The name or address of a Host header in small letters; "" for what is none."""
+    """The name or address in a Host header, in lower case; "" if it has none."""
     found = _HOST.fullmatch(host.strip().lower())
     return (found["six"] or found["name"]) if found else ""

@@ -1,6 +1,6 @@
-"""HTTP in, HTTP out: the routes, who may use them, and what a client that goes away leaves behind (nothing).
+"""The HTTP application: routes, access, streams, and clients that disconnect (which leave nothing behind).
 
-In: an engine thread and what requests are answered with. Out: a FastAPI application. Knows neither engine nor search.
+In: an engine thread, and the settings that requests are answered with. Out: a FastAPI application.
 """
 
 from __future__ import annotations
@@ -32,10 +32,7 @@ from mcts_dpo.integrations.engine_thread import (
     Unavailable,
 )
 from mcts_dpo.integrations.server.access import Access, client
-from mcts_dpo.integrations.server.bodies import Answer
-from mcts_dpo.integrations.server.incoming import Bodies, parse
 from mcts_dpo.integrations.server.metrics import CONTENT_TYPE, DISCONNECTED, Metrics
-from mcts_dpo.integrations.server.preparing import Busy, Preparer
 from mcts_dpo.integrations.server.protocol import (
     ApiError,
     ChatRequest,
@@ -47,26 +44,29 @@ from mcts_dpo.integrations.server.protocol import (
     read,
     shown,
 )
+from mcts_dpo.integrations.server.request_bodies import Bodies, parse
+from mcts_dpo.integrations.server.responses import Answer
 from mcts_dpo.integrations.server.settings import ServerSettings
+from mcts_dpo.integrations.server.text_workers import Busy, TextWorkers
 from mcts_dpo.solve import Asked
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-ALIVE = 15.0
-"""Seconds of silence after which a stream says that it is still there (a comment, which clients ignore)."""
+KEEP_ALIVE = 15.0
+"""Seconds without an event after which a stream sends a comment, which clients ignore."""
 
 
-class _Gone(Exception):
+class _Disconnected(Exception):
     """The client has closed its connection."""
 
 
 @dataclass(slots=True)
 class _Asked:
-    """A request that is being answered. begun: when it arrived."""
+    """A request that is being answered. arrived: its `time.monotonic()`."""
 
     endpoint: str
-    begun: float
+    arrived: float
     answer: Answer
     questions: Sequence[Asked]
     events: AsyncIterator[Event]
@@ -77,7 +77,7 @@ class _Asked:
 
 
 class Service:
-    """What the routes share."""
+    """The state that the routes share."""
 
     def __init__(self, thread: EngineThread, serving: Serving, fingerprint: str, settings: ServerSettings) -> None:
         self.thread = thread
@@ -86,7 +86,7 @@ class Service:
         self.created = int(time.time())
         self.access = Access(settings.key)
         self.bodies = Bodies(settings.max_body_bytes, settings.read_timeout)
-        self.preparer = Preparer(thread.engine.tokenizer)
+        self.workers = TextWorkers(thread.engine.tokenizer)
         self._fingerprint = fingerprint
 
     async def admit(self, request: Request) -> None:
@@ -100,13 +100,13 @@ class Service:
         return about | {"max_model_len": serving.context}
 
     async def answer(self, request: Request, endpoint: str) -> Response:
-        """Answer a request for a completion, whole or as a stream."""
-        begun = time.monotonic()
+        """Answer a request for a completion, at once or as a stream."""
+        arrived = time.monotonic()
         self.metrics.in_flight.inc()
         try:
-            asked, stream, usage = await self._ask(request, endpoint, begun)
+            asked, stream, usage = await self._ask(request, endpoint, arrived)
             if stream:
-                # The first event is there: what could be refused has been. The rest of the stream keeps the count.
+                # After the first event a request is no longer refused. `_stream` counts its end.
                 chunks = self._stream(asked, usage)
                 return StreamingResponse(chunks, media_type="text/event-stream", headers={"Cache-Control": "no-cache"})
             async for event in asked.events:
@@ -114,35 +114,35 @@ class Service:
                     asked.answer.done[event.index] = event
             self._end(asked, 200)
             return JSONResponse(asked.answer.whole())
-        except _Gone:
-            self._count(endpoint, DISCONNECTED, begun)
+        except _Disconnected:
+            self._count(endpoint, DISCONNECTED, arrived)
             return Response(status_code=DISCONNECTED)
         except ApiError as error:
-            self._count(endpoint, error.status, begun)
+            self._count(endpoint, error.status, arrived)
             raise
-        except BaseException as error:  # a cancelled task is no failure
-            self._count(endpoint, 500 if isinstance(error, Exception) else DISCONNECTED, begun)
+        except BaseException as error:  # a cancelled task is not a failure
+            self._count(endpoint, 500 if isinstance(error, Exception) else DISCONNECTED, arrived)
             raise
 
-    async def _ask(self, request: Request, endpoint: str, begun: float) -> tuple[_Asked, bool, bool]:
-        """Read a request and hand it to the engine thread. Returns it, and whether a stream and its usage are wanted."""
+    async def _ask(self, request: Request, endpoint: str, arrived: float) -> tuple[_Asked, bool, bool]:
+        """Read and submit a request. Returns it, and whether a stream and its usage are wanted."""
         try:
             body = await self.bodies.read(request)
-            said, questions = await self.preparer.run(len(body), partial(self._understand, body, endpoint))
+            said, questions = await self.workers.run(len(body), partial(self._understand, body, endpoint))
         except ClientDisconnect:
-            raise _Gone from None
+            raise _Disconnected from None
         except Busy:
-            raise _come_again(1) from None
+            raise _queue_full(1) from None
         answer = Answer(self.serving.name, endpoint == "chat", self._fingerprint, said.n)
         events = self._follow(request, questions, said.stream, answer.chat)
         if said.stream:
-            await anext(events)  # Begun, or an error while there is still a status to say it with
-        return _Asked(endpoint, begun, answer, questions, events), said.stream, said.stream_options.include_usage
+            await anext(events)  # Started, or an error, which can still be sent as a status
+        return _Asked(endpoint, arrived, answer, questions, events), said.stream, said.stream_options.include_usage
 
     def _understand(
         self, body: bytes, endpoint: str, tokenizer: PreTrainedTokenizerBase
     ) -> tuple[ChatRequest | CompletionRequest, list[Asked]]:
-        """What a body asks. Takes long for a long one. Raises ApiError."""
+        """The request and questions of a body. Takes long for a long one. Raises ApiError."""
         value = parse(body)
         said: ChatRequest | CompletionRequest
         if endpoint == "chat":
@@ -157,9 +157,9 @@ class Service:
     async def _follow(
         self, request: Request, questions: Sequence[Asked], stream: bool, chat: bool
     ) -> AsyncIterator[Event]:
-        """Everything that happens to the questions until all are answered. However this ends, nothing of them stays.
+        """The events of the questions until all are solved. However it ends, their searches are cancelled.
 
-        Raises _Gone when the client goes away, ApiError when the questions are refused.
+        Raises _Disconnected when the client disconnects, and ApiError when the questions are refused.
         """
         loop = asyncio.get_running_loop()
         events: asyncio.Queue[Event | None] = asyncio.Queue()
@@ -178,7 +178,7 @@ class Service:
         try:
             self.thread.submit(job)
         except QueueFull as full:
-            raise _come_again(max(1, round(full.args[0]))) from None
+            raise _queue_full(max(1, round(full.args[0]))) from None
         except Unavailable as closed:
             raise ApiError(503, str(closed), headers={"Retry-After": "5"}) from None
         watcher = asyncio.create_task(watch())
@@ -187,7 +187,7 @@ class Service:
             while missing:
                 event = await events.get()
                 if event is None:
-                    raise _Gone
+                    raise _Disconnected
                 if isinstance(event, Refused):
                     missing = 0
                     raise _refusal(event, chat)
@@ -203,10 +203,10 @@ class Service:
         status = DISCONNECTED
         answer = asked.answer
         try:
-            # What is known at one time is sent at one time.
+            # Chunks that are known together are sent together.
             if opening := answer.opening(len(asked.questions)):
                 yield _lines(opening)
-            async for event in _with_signs_of_life(asked.events):
+            async for event in _with_keep_alives(asked.events):
                 if event is None:
                     yield ": still searching\n\n"
                 elif isinstance(event, Decided):
@@ -219,7 +219,7 @@ class Service:
                 yield _lines([answer.closing()])
             status = 200
             yield "data: [DONE]\n\n"
-        except _Gone:
+        except _Disconnected:
             pass
         except ApiError as error:
             status = error.status
@@ -233,23 +233,23 @@ class Service:
             self.metrics.tokens.labels("prompt").inc(usage["prompt_tokens"])
             self.metrics.tokens.labels("completion").inc(usage["completion_tokens"])
             self.metrics.tokens.labels("search").inc(usage["completion_tokens_details"]["search_tokens"])
-        self._count(asked.endpoint, status, asked.begun)
+        self._count(asked.endpoint, status, asked.arrived)
 
-    def _count(self, endpoint: str, status: int, begun: float) -> None:
+    def _count(self, endpoint: str, status: int, arrived: float) -> None:
         self.metrics.in_flight.dec()
         self.metrics.requests.labels(endpoint, str(status)).inc()
-        self.metrics.seconds.labels(endpoint).observe(time.monotonic() - begun)
+        self.metrics.seconds.labels(endpoint).observe(time.monotonic() - arrived)
 
 
 def create_app(service: Service) -> FastAPI:
-    """The application. Its engine thread runs as long as it does."""
+    """The application; it starts and stops the engine thread."""
     thread = service.thread
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         thread.start()
         yield
-        service.preparer.stop()
+        service.workers.stop()
         await run_in_threadpool(thread.stop)
 
     app = FastAPI(title="mcts-dpo", lifespan=lifespan, docs_url=None, redoc_url=None, openapi_url=None)
@@ -283,12 +283,12 @@ def create_app(service: Service) -> FastAPI:
         await service.admit(request)
         return await service.answer(request, "completions")
 
-    # Bodies are read by protocol.py: FastAPI's own reading of parameters would be paid for and not used.
+    # protocol.py validates bodies: FastAPI's own parsing would cost time and not be used.
     app.add_route("/v1/chat/completions", chat, methods=["POST"])
     app.add_route("/v1/completions", completions, methods=["POST"])
 
     @app.exception_handler(ApiError)
-    async def told(request: Request, error: ApiError) -> Response:
+    async def refused(request: Request, error: ApiError) -> Response:
         return _refused(request, error, service.bodies)
 
     @app.exception_handler(Exception)
@@ -305,8 +305,8 @@ def create_app(service: Service) -> FastAPI:
 
 
 class _Unread(JSONResponse):
-    """The answer to a request whose body has not been read. It is said at once, but the connection is only closed when
-    the body has arrived: a client that is still sending would not see the answer otherwise."""
+    """The answer to a request whose body was not read. It is sent at once, but the connection stays open until the body
+    has arrived: otherwise a client that is still sending would not see the answer."""
 
     def __init__(self, content: Any, status: int, headers: Mapping[str, str], bodies: Bodies) -> None:
         super().__init__(content, status, headers)
@@ -325,7 +325,7 @@ def _refused(request: Request, error: ApiError, bodies: Bodies) -> Response:
     return JSONResponse(error.body, error.status, headers=error.headers)
 
 
-def _come_again(seconds: int) -> ApiError:
+def _queue_full(seconds: int) -> ApiError:
     return ApiError(
         429,
         f"the queue is full; try again in about {seconds} s",
@@ -335,20 +335,20 @@ def _come_again(seconds: int) -> ApiError:
 
 
 def _refusal(refused: Refused, chat: bool) -> ApiError:
-    """The error of a request that the engine thread has refused; one that is the request's fault names its field."""
+    """The error of a request that the engine thread has refused. Status 400 names the field."""
     if "leaves no room" in refused.reason:
         return ApiError(refused.status, refused.reason, code="context_length_exceeded")
     param = ("messages" if chat else "prompt") if refused.status == 400 else None
     return ApiError(refused.status, refused.reason, param=param)
 
 
-async def _with_signs_of_life(events: AsyncIterator[Event]) -> AsyncIterator[Event | None]:
-    """The events, and None whenever there was none for a while."""
+async def _with_keep_alives(events: AsyncIterator[Event]) -> AsyncIterator[Event | None]:
+    """The events, and None after each KEEP_ALIVE seconds without one."""
     following: asyncio.Task[Event | None] | None = None
     try:
         while True:
             following = following or asyncio.create_task(_next(events))
-            done, _ = await asyncio.wait({following}, timeout=ALIVE)
+            done, _ = await asyncio.wait({following}, timeout=KEEP_ALIVE)
             if not done:
                 yield None
                 continue

@@ -1,4 +1,4 @@
-"""What Prometheus reads at `/metrics`. In: what the server tells of its requests; the engine's thread. Out: text."""
+"""The metrics that Prometheus reads at `/metrics`."""
 
 from __future__ import annotations
 
@@ -13,14 +13,15 @@ from mcts_dpo.integrations.engine_thread import EngineThread
 
 CONTENT_TYPE = CONTENT_TYPE_LATEST
 DISCONNECTED = 499
-"""The status under which a request counts whose client went away before the answer."""
+"""The status of a request whose client disconnects before the answer."""
 
 
 class Metrics:
-    """The figures of one server.
+    """The metrics of one server.
 
-    requests: by endpoint and status. seconds: from a request's arrival to its end, by endpoint. in_flight: being
-    answered or waiting. tokens: of finished requests, by kind: prompt, completion (returned), search (generated).
+    requests: that have ended, by endpoint and status. seconds: from a request's arrival to its end, by endpoint.
+    in_flight: requests that are being answered or wait. tokens: of finished requests, by kind: prompt, completion
+    (returned), search (generated).
     """
 
     def __init__(self, thread: EngineThread) -> None:
@@ -41,14 +42,14 @@ class Metrics:
             "mcts_dpo_requests_in_flight", "Requests being answered or waiting", registry=self._registry
         )
         self.tokens = Counter("mcts_dpo_tokens", "Tokens of finished requests", ["kind"], registry=self._registry)
-        self._registry.register(_Inside(thread))
+        self._registry.register(_EngineCollector(thread))
 
     def text(self) -> bytes:
-        """All figures, as Prometheus reads them. Asks the engine's thread, so not for the event loop's."""
+        """All metrics, in Prometheus's format. Waits for the engine's thread: do not call it in the event loop."""
         return generate_latest(self._registry)
 
 
-class _Inside(Collector):
+class _EngineCollector(Collector):
     """What the engine and its thread hold at the moment."""
 
     def __init__(self, thread: EngineThread) -> None:

@@ -1,8 +1,8 @@
-"""OpenAI's requests as questions to a strategy: what is understood, what is ignored, what is refused.
+"""OpenAI's requests as questions to a strategy: which fields are used, which are ignored, which are refused.
 
-In: a request's JSON body. Out: `Asked`s. What would change the answer and cannot be done is refused by name with
-status 400, as OpenAI does; what says nothing about the answer (`user`, `metadata`, …) is ignored. One field is ours:
-`budget`, generated tokens per answer. Knows neither engine nor HTTP.
+In: a request's JSON body. Out: `Asked`s. A field that would change the answer and is not supported is refused by name
+with status 400, as OpenAI does. A field that does not change the answer (`user`, `metadata`, …) is ignored. One field
+is this project's own: `budget`, generated tokens per answer.
 """
 
 from __future__ import annotations
@@ -27,25 +27,25 @@ from mcts_dpo.solve.question import PromptTexts
 CHOICES = 128
 """Most answers to one request, as at OpenAI."""
 CHARACTERS = 16
-"""A prompt with more characters than so many for every token of the context is not tokenised: it cannot fit."""
+"""A prompt with more characters per token of the context than this is not tokenised: it cannot fit."""
 MESSAGES = 1024
-"""Most messages of one chat: every search renders all of them."""
+"""Most messages of one chat, since every search renders all of them."""
 STOPS, STOP_LENGTH = 4, 256
-"""Most stop strings (as at OpenAI), and the characters that one may have: each is looked for after every token."""
+"""Most stop strings (as at OpenAI) and characters of one, since each is searched for after every token."""
 _SEEDS = 2**63
 
 IGNORED = frozenset(
     ("user", "metadata", "store", "service_tier", "safety_identifier", "prompt_cache_key", "prompt_cache_retention")
 )
-_LOGPROBS = "an answer is found by a search; it has no log-probabilities that a sample would have"
+_LOGPROBS = "a search finds the answer, so it has no log-probabilities of a sample"
 _SAMPLING = "the search samples by temperature and top_p alone"
-_TOOLS = "tools are not offered"
+_TOOLS = "the server has no tools"
 REFUSED: Mapping[str, tuple[tuple[Any, ...], str]] = {
-    # name: values that ask for nothing, why any other is refused
+    # name: values without effect, and why any other is refused
     "logprobs": ((False,), _LOGPROBS),
     "top_logprobs": ((0,), _LOGPROBS),
-    "echo": ((False,), "only what was generated is returned"),
-    "suffix": (("",), "texts are continued, not filled in"),
+    "echo": ((False,), "only generated text is returned"),
+    "suffix": (("",), "the server continues texts and does not fill gaps"),
     "best_of": ((1,), "the strategy chooses among samples; see `budget`"),
     "frequency_penalty": ((0, 0.0), _SAMPLING),
     "presence_penalty": ((0, 0.0), _SAMPLING),
@@ -58,21 +58,21 @@ REFUSED: Mapping[str, tuple[tuple[Any, ...], str]] = {
     "response_format": (({"type": "text"},), "only text is written"),
     "modalities": ((["text"],), "only text is written"),
     "audio": ((), "only text is written"),
-    "prediction": ((), "answers are searched, not edited"),
-    "reasoning_effort": ((), "say how much may be spent in generated tokens: `budget`"),
-    "verbosity": ((), "say how long an answer may be: `max_tokens`"),
+    "prediction": ((), "the server does not edit texts"),
+    "reasoning_effort": ((), "set `budget`, in generated tokens"),
+    "verbosity": ((), "set `max_tokens`, the length of an answer"),
     "web_search_options": ((), _TOOLS),
 }
 
 
 def shown(text: str, most: int = 60) -> str:
-    """A client's text as it may stand in an error: one printable line that any encoding can hold, cut at `most`."""
+    """A client's text for an error message: one printable line in any encoding, cut at `most` characters."""
     cut = text if len(text) <= most else text[:most] + "…"
     return "".join(one if one.isprintable() else ascii(one)[1:-1] for one in cut)
 
 
 class ApiError(Exception):
-    """An answer that is an error, in OpenAI's words. headers: of the HTTP response."""
+    """An answer that is an error, in OpenAI's format. headers: of the HTTP response."""
 
     def __init__(
         self,
@@ -99,11 +99,11 @@ class ApiError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Serving:
-    """What every request is answered with.
+    """The settings with which every request is answered.
 
-    search, prompt: of the stage. budget, most: tokens per answer, and the most that a request may ask for; work: the
-    most for all its answers. name: of the model. context: longest prompt and answer, in tokens. strategy, dials: what
-    answers with the budget.
+    search, prompt: of the stage. budget, most: tokens per answer, by default and at most; work: tokens at most for all
+    answers to a request. name: of the model. context: longest prompt and answer, in tokens. strategy, dials: how the
+    budget is used.
     """
 
     name: str
@@ -139,11 +139,11 @@ class _StreamOptions(BaseModel):
     model_config = ConfigDict(strict=True)
 
     include_usage: bool = False
-    include_obfuscation: bool = False  # random padding against eavesdroppers, which nobody is promised
+    include_obfuscation: bool = False  # random padding against eavesdroppers; accepted and not sent
 
 
 class _Common(BaseModel):
-    """What both kinds of request may say. null is the same as nothing."""
+    """The fields of both kinds of request. null is the same as a missing field."""
 
     model_config = ConfigDict(extra="forbid", strict=True)
 
@@ -180,7 +180,7 @@ RequestT = TypeVar("RequestT", bound=_Common)
 
 
 def read(kind: type[RequestT], body: Any, serving: Serving) -> RequestT:
-    """A request from its JSON body. Raises ApiError for whatever is wrong with it or cannot be done."""
+    """A request from its JSON body. Raises ApiError for a wrong or unsupported field."""
     if not isinstance(body, dict):
         raise ApiError(400, "the body must be a JSON object", param="body")
     said = {name: value for name, value in body.items() if value is not None and name not in IGNORED}
@@ -196,7 +196,7 @@ def read(kind: type[RequestT], body: Any, serving: Serving) -> RequestT:
         raise ApiError(400, f"Unrecognized request argument supplied: {named}{hint}", param=named)
     for name, most in (("messages", MESSAGES), ("prompt", CHOICES), ("stop", STOPS)):
         if isinstance(said.get(name), list) and len(said[name]) > most:
-            # Before each of them is looked at.
+            # Checked before each item is validated.
             raise ApiError(400, f"{name}: {len(said[name])} of them (accepted: up to {most})", param=name)
     try:
         request = kind.model_validate(said)
@@ -225,10 +225,10 @@ def read(kind: type[RequestT], body: Any, serving: Serving) -> RequestT:
 def prepared(
     questions: Sequence[Asked], prepare: Callable[[Asked], PromptTexts], context: int, field: str
 ) -> list[Asked]:
-    """The questions with their texts as tokens, each text tokenised once.
+    """The questions with their texts as tokens; each text is tokenised once.
 
-    Raises ApiError for a text that `context` tokens cannot hold, before it is tokenised, and for whatever `prepare`
-    raises.
+    Raises ApiError for a text that is too long for `context` tokens, before it is tokenised, and for any error of
+    `prepare`.
     """
     found: dict[str, PromptTexts] = {}
     for question in questions:
@@ -264,13 +264,13 @@ def _prepared(question: Asked, prepare: Callable[[Asked], PromptTexts], field: s
 
 
 def _where(location: Sequence[int | str]) -> str:
-    """The field that an error of pydantic's is about: its location, without the types of a union that were tried."""
+    """The field that a pydantic error names: its location, without the types of a union."""
     return ".".join(shown(str(part)) for part in location if part != "str" and not str(part).startswith("list["))
 
 
 def chat_questions(request: ChatRequest, serving: Serving) -> list[Asked]:
-    """The `n` questions of a chat: the last message is put as the prompt's template says, and so were the user's
-    earlier ones; the system message, if there is one, takes the place of the server's own."""
+    """The `n` questions of a chat. The prompt's template renders the user's messages; a system message replaces the
+    server's."""
     if len(request.messages) > MESSAGES:
         raise ApiError(400, f"messages: {len(request.messages)} of them (accepted: up to {MESSAGES})", param="messages")
     system, history, question = _conversation(request.messages)
@@ -282,7 +282,7 @@ def chat_questions(request: ChatRequest, serving: Serving) -> list[Asked]:
 
 
 def completion_questions(request: CompletionRequest, serving: Serving) -> list[Asked]:
-    """The `n` questions of each prompt, one prompt after the other; prompts are continued as they are."""
+    """The `n` questions of each prompt, prompt by prompt. Prompts are continued as they are."""
     prompts = [request.prompt] if isinstance(request.prompt, str) else request.prompt
     if not prompts or not all(prompts):
         raise ApiError(400, "prompt: accepted are one or more texts, none of them empty", param="prompt")
@@ -323,8 +323,7 @@ def _questions(
 
 
 def _conversation(messages: Sequence[_Message]) -> tuple[str | None, list[Example], str]:
-    """(system message, earlier turns, question). Several messages of one role in a row are one, a blank line between
-    them."""
+    """(system message, earlier turns, question). Consecutive messages of one role are joined by a blank line."""
     said = [("system" if message.role == "developer" else message.role, message.text) for message in messages]
     turns = [
         (role, "\n\n".join(text for _, text in together)) for role, together in groupby(said, key=lambda turn: turn[0])

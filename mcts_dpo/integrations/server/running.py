@@ -1,8 +1,8 @@
-"""From settings to a server that runs until it is told to stop.
+"""Starting the server from settings, and stopping it.
 
-In: a model, settings. Out: an exit code. The socket is bound before the model is loaded, so that what cannot work is
-said at once. SIGTERM and SIGINT: no new requests, those that wait are refused, those under way may end; a second
-signal ends the process.
+In: a model and settings. Out: an exit code. The socket is bound before the model is loaded, so that a wrong address
+fails at once. SIGTERM and SIGINT: new and waiting requests are refused, running ones may end; a second signal ends the
+process.
 """
 
 from __future__ import annotations
@@ -34,17 +34,17 @@ if TYPE_CHECKING:
     from mcts_dpo.pipeline.config import StageConfig
 
 _log = logging.getLogger(__name__)
-_LAST_WORDS = 5.0
-"""Seconds beyond `grace` for refusals to reach their clients."""
+_MARGIN = 5.0
+"""Seconds after `grace` for refusals to reach their clients."""
 
 
 def serve(
     model: str, settings: ServerSettings, stage: StageConfig, ready: Callable[[str], None] = lambda address: None
 ) -> int:
-    """Serve until a signal comes. Returns the exit code: 0, 130 after SIGINT, 1 if the engine has failed.
+    """Serve until a signal arrives. Returns the exit code: 0, 130 after SIGINT, 1 if the engine has failed.
 
     ready: called with the server's address once it accepts connections. Raises InputError if the address cannot be
-    bound or the model not be loaded.
+    bound or the model cannot be loaded.
     """
     with _bound(settings.host, settings.port) as listening:
         engine = load_engine(model, settings=stage.engine)
@@ -53,7 +53,7 @@ def serve(
             _log.warning("the model has no chat template: chats are refused unless prompt.style=plain is given")
         host = f"[{settings.host}]" if ":" in settings.host else settings.host
         server = _Server(service, settings, lambda: ready(f"http://{host}:{listening.getsockname()[1]}"))
-        # uvicorn raises the signals that it met again when it is done; by then they have had their effect.
+        # At its end uvicorn raises again the signals that it received; they are ignored then.
         before = {one: signal.signal(one, lambda *_: None) for one in (signal.SIGTERM, signal.SIGINT)}
         try:
             with left_to_others():
@@ -69,9 +69,9 @@ def serve(
 
 
 def make_service(model: str, engine: Engine, settings: ServerSettings, stage: StageConfig) -> Service:
-    """The service of a loaded engine: its engine thread, not yet started, and what its requests are answered with.
+    """The service of a loaded engine, with an engine thread that is not started yet.
 
-    Raises InputError for settings with which nothing can be answered.
+    Raises InputError for settings with which no question can be answered.
     """
     strategy, dials = settings.strategy, stage.evaluation.strategies
     alive = settings.concurrency or 2 * stage.engine.slots
@@ -82,7 +82,7 @@ def make_service(model: str, engine: Engine, settings: ServerSettings, stage: St
     most = settings.max_budget or 4 * budget
     work = settings.max_work or CHOICES * most
     serving = Serving(name, stage.search, stage.prompt, budget, most, work, engine.context, strategy, dials)
-    # Settings that no question could be answered with are told now, and not to every client.
+    # A trial question: settings that suit no question fail now, and not for every client.
     (trial,) = completion_questions(CompletionRequest(model=name, prompt="1"), serving)
     solver.admit("trial", trial)
     solver.cancel("trial")
@@ -91,30 +91,30 @@ def make_service(model: str, engine: Engine, settings: ServerSettings, stage: St
 
 
 def _room(engine: Engine) -> int:
-    """Sequences that keep an engine busy, and hardly more: a newcomer finds no queue of thousands in it."""
+    """Sequences that keep an engine busy, and few more: a new request must not wait behind thousands."""
     return engine.slots + max(1, engine.slots // 8)
 
 
 class _Server(uvicorn.Server):
-    """uvicorn's server, which tells the engine thread of signals, and stops when the engine has failed."""
+    """uvicorn's server, which passes signals to the engine thread and stops when the engine has failed."""
 
     def __init__(self, service: Service, settings: ServerSettings, ready: Callable[[], None]) -> None:
         super().__init__(
             uvicorn.Config(
                 create_app(service),
                 log_level="warning",
-                log_config=None,  # its lines go the way of ours
+                log_config=None,  # it logs as this package does
                 access_log=False,
-                timeout_graceful_shutdown=int(settings.grace + 2 * _LAST_WORDS),
+                timeout_graceful_shutdown=int(settings.grace + 2 * _MARGIN),
                 server_header=False,
                 proxy_headers=False,
                 ws="none",
             )
         )
-        self.interrupted = self._told = False
+        self.interrupted = self._signalled = False
         self._service = service
         self._grace = settings.grace
-        self._patience = settings.read_timeout
+        self._read_timeout = settings.read_timeout
         self._silent: dict[Any, tuple[Any, float]] = {}
         self._ready = ready
         service.thread.on_broken = self._give_up
@@ -124,9 +124,9 @@ class _Server(uvicorn.Server):
         self._ready()
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        if self._told:
+        if self._signalled:
             end_at_once()
-        self._told = True
+        self._signalled = True
         self.interrupted |= sig == signal.SIGINT
         self._service.thread.drain(self._grace)
         super().handle_exit(sig, frame)
@@ -137,8 +137,8 @@ class _Server(uvicorn.Server):
         return await super().on_tick(counter)
 
     def _close_silent(self) -> None:
-        """Close connections that have had no request under way for long: headers that do not come, or do not end, and
-        what goes on sending after its answer. (uvicorn itself closes those that send nothing after an answer.)"""
+        """Close connections that have had no request for long: their headers do not arrive or do not end, or they
+        continue to send after an answer. (uvicorn closes those that send nothing after an answer.)"""
         now = time.monotonic()
         before, self._silent = self._silent, {}
         connections: set[Any] = set(self.server_state.connections)
@@ -148,13 +148,13 @@ class _Server(uvicorn.Server):
                 continue
             known, since = before.get(one, (None, now))
             self._silent[one] = cycle, (since if known is cycle else now)
-            if now - self._silent[one][1] > self._patience and one.transport is not None:
+            if now - self._silent[one][1] > self._read_timeout and one.transport is not None:
                 one.transport.abort()
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """As uvicorn's, but what has not arrived is dropped now, and what cannot be sent is dropped at the end."""
+        """As uvicorn's, but bodies that have not arrived are dropped now, and unsent answers at the end."""
         self._service.bodies.stop()
-        asyncio.get_running_loop().call_later(self._grace + _LAST_WORDS, self._abort)
+        asyncio.get_running_loop().call_later(self._grace + _MARGIN, self._abort)
         await super().shutdown(sockets)
 
     def _abort(self) -> None:

@@ -1,4 +1,4 @@
-"""What can be set about the server, beside the sections of any stage. Knows nothing of how it serves."""
+"""The settings of the server, next to the sections of any stage."""
 
 from __future__ import annotations
 
@@ -14,21 +14,20 @@ from mcts_dpo.solve.registry import Chosen
 class ServerSettings(Settings):
     """How `mcts-dpo serve` serves.
 
-    strategy:    what answers: greedy, majority, best-of-n, weighted, beam, dvts, mcts.
-    budget:      generated tokens per answer, unless a request says otherwise; None, for greedy alone: `max_tokens`.
-    max_budget:  the most that a request may say; None: four times `budget`.
-    max_work:    the most tokens that all answers to one request may have together (n × budget); None: 128 times
-                 `max_budget`.
-    name:        of the model, as clients must give it; None: the last part of the model's path.
-    host, port:  where it listens; port 0 takes any free one. Anything but loopback needs a `key`.
+    strategy:    greedy, majority, best-of-n, weighted, beam, dvts, mcts.
+    budget:      generated tokens per answer, unless a request sets its own; None, for greedy alone: `max_tokens`.
+    max_budget:  the largest budget that a request may set; None: four times `budget`.
+    max_work:    tokens at most for all answers to one request together (n × budget); None: 128 times `max_budget`.
+    name:        of the model, as clients send it; None: the last part of the model's path.
+    host, port:  the address to listen on; port 0 takes any free port. An address other than loopback needs a `key`.
     key:         what clients must send as "Authorization: Bearer KEY", printable ASCII; one line end after it is
-                 dropped. None asks for none; then requests must be sent to a loopback name, as application/json.
-    concurrency: searches in the engine at a time (a request with n = 4 is four); None: twice the engine's slots. A
-                 quarter more are for light requests: n × budget up to four times `budget`.
-    queue:       searches that may wait for their turn; what comes beyond that is answered with 429.
-    grace:       seconds that searches under way are given to end in when the server is told to stop.
+                 dropped. None: no key; then requests must be sent to a loopback name, as application/json.
+    concurrency: searches that run at a time (a request with n = 4 is four); None: twice the engine's slots. A quarter
+                 more is reserved for light requests: n × budget up to four times `budget`.
+    queue:       searches that may wait; further ones are answered with 429.
+    grace:       seconds that running searches have to end in when the server stops.
     max_body_bytes: the longest body of a request; a longer one is answered with 413, before it is read.
-    read_timeout: seconds in which a request's headers, and then its body, must have arrived.
+    read_timeout: seconds within which a request's headers, and then its body, must arrive.
     """
 
     strategy: Chosen = "mcts"
@@ -61,8 +60,8 @@ class ServerSettings(Settings):
             )
         key = self.key
         if key is not None and not (key and key.isascii() and key.isprintable() and key == key.strip()):
-            # It is not shown: it may be the right one but for a character.
-            raise ValueError("key: a header cannot hold it (accepted: printable ASCII, no blank at either end)")
+            # The message does not show it: it may be the right key but for one character.
+            raise ValueError("key: not usable in a header (accepted: printable ASCII, no blank at either end)")
         if self.max_budget is not None and self.max_budget < (self.budget or 1):
             raise ValueError(f"max_budget {self.max_budget} is below the budget {self.budget}")
         if self.max_work is not None and self.max_work < (self.budget or 1):
@@ -71,7 +70,7 @@ class ServerSettings(Settings):
 
 
 def is_loopback(host: str) -> bool:
-    """Whether only this machine can reach a server on `host`. A name other than localhost may be anything."""
+    """Whether only this machine can reach a server on `host`. Names other than localhost count as reachable."""
     try:
         return host == "localhost" or ipaddress.ip_address(host).is_loopback
     except ValueError:

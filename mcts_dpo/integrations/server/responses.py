@@ -1,7 +1,7 @@
-"""What is solved, in OpenAI's shapes: whole answers, chunks of a stream, and what was spent.
+"""Answers in OpenAI's shapes: whole answers, chunks of a stream, and usage.
 
-`usage.total_tokens` counts the prompt and every token that the search generated; `completion_tokens` the returned
-texts alone; `completion_tokens_details` says the rest. In: events of the engine thread. Out: JSON values.
+`usage.total_tokens` counts the prompt and every token that the search generated; `completion_tokens` counts the
+returned texts alone; `completion_tokens_details` has the rest.
 """
 
 from __future__ import annotations
@@ -19,9 +19,10 @@ from mcts_dpo.solve.solution import split_text
 
 @dataclass(slots=True)
 class Answer:
-    """One request's answer as it grows. chat: or else a plain completion. repeats: answers to each prompt (`n`).
+    """One request's answer as it grows.
 
-    told: per choice, how much of its text has been streamed.
+    chat: a chat, or else a plain completion. repeats: answers to each prompt (`n`). done: finished choices by index.
+    streamed: by choice, the characters of its text that were streamed.
     """
 
     model: str
@@ -31,7 +32,7 @@ class Answer:
     id: str = ""
     created: int = 0
     done: dict[int, Solved] = field(default_factory=dict)
-    told: dict[int, int] = field(default_factory=dict)
+    streamed: dict[int, int] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.id = f"{'chatcmpl' if self.chat else 'cmpl'}-{uuid.uuid4().hex}"
@@ -50,27 +51,27 @@ class Answer:
         return self._body("chat.completion" if self.chat else "text_completion", choices, self.usage())
 
     def opening(self, choices: int) -> list[dict[str, Any]]:
-        """The chunks with which a stream of a chat begins."""
+        """The first chunks of a chat's stream."""
         if not self.chat:
             return []
         return [self._chunk(index, {"role": "assistant", "content": ""}) for index in range(choices)]
 
     def decided(self, index: int, steps: Sequence[str], stops: Sequence[str], step_end: str) -> list[dict[str, Any]]:
-        """Chunks for what is certain of a choice: `steps` are decided, and stop strings cut them."""
+        """Chunks for the part of a choice that is certain: the decided steps, cut at stop strings."""
         return self._grow(index, certain("".join(steps), stops), step_end)
 
     def ended(self, solved: Solved, step_end: str) -> list[dict[str, Any]]:
-        """Chunks for the rest of a choice, and its end."""
+        """Chunks for the rest of a choice and for its end."""
         self.done[solved.index] = solved
         rest = self._grow(solved.index, solved.text, step_end)
         return [*rest, self._chunk(solved.index, {}, _finish(solved))]
 
     def closing(self) -> dict[str, Any]:
-        """The chunk that holds the usage, if it was asked for."""
+        """The chunk with the usage, for requests that ask for it."""
         return self._body("chat.completion.chunk" if self.chat else "text_completion", [], self.usage())
 
     def usage(self) -> dict[str, Any]:
-        """What was spent, all choices together; a prompt counts once, however many answers it has."""
+        """Tokens of all choices together; a prompt counts once, whatever its number of answers."""
         done = self.done.values()
         prompt = sum(solved.solution.prompt_tokens for solved in done if solved.index % self.repeats == 0)
         returned = sum(solved.tokens for solved in done)
@@ -87,8 +88,8 @@ class Answer:
         }
 
     def _grow(self, index: int, text: str, step_end: str) -> list[dict[str, Any]]:
-        fresh = text[self.told.get(index, 0) :]
-        self.told[index] = max(len(text), self.told.get(index, 0))
+        fresh = text[self.streamed.get(index, 0) :]
+        self.streamed[index] = max(len(text), self.streamed.get(index, 0))
         return [self._chunk(index, {"content": piece}) for piece in split_text(fresh, step_end)]
 
     def _chunk(self, index: int, delta: dict[str, Any], finish: str | None = None) -> dict[str, Any]:
@@ -110,5 +111,5 @@ class Answer:
 
 
 def _finish(solved: Solved) -> str:
-    """Cut by a limit, unless a stop string comes before where it was cut."""
+    """ "length" if a limit cut the text and no stop string comes before the cut, else "stop"."""
     return "length" if solved.solution.cut and solved.text == solved.solution.text else "stop"
