@@ -92,6 +92,6 @@ def test_patience_ends_a_poll_between_two_steps(model: Path) -> None:
         polls += 1
     assert polls > 20
     assert [completion.id for completion in found] == [1]
-    begun = time.monotonic()
+    start = time.monotonic()
     assert engine.poll(36_000.0) == [], "nothing is in flight: there is nothing to wait for"
-    assert time.monotonic() - begun < 3600
+    assert time.monotonic() - start < 3600

@@ -1,4 +1,4 @@
-"""Servers for the tests: a real process, as a user starts it, or the same server in a thread beside its engine."""
+"""Servers for the tests: a real process, as a user starts it, or the same server in a thread of the test."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ class Served:
         return {name: float(value) for name, _, value in (line.rpartition(" ") for line in lines if line[:1] != "#")}
 
     def held(self) -> dict[str, float]:
-        """Whatever requests hold anywhere; all 0 when nothing is under way."""
+        """What requests hold in the server and the engine; all 0 when none is in flight."""
         found = self.metrics()
         return {
             name: value

@@ -55,9 +55,9 @@ def test_places_are_never_overdrawn_and_nothing_is_forgotten(
         assert jobs.active <= places + extra_places(places)
         assert set(jobs.jobs) == {job for job, _ in waiting | active}
         assert all(jobs.running(*one) for one in active)
-    while waiting or active:  # whatever came before, all have their turn
+    while waiting or active:  # every waiting search starts in the end
         if not start():
-            assert active, "nothing is under way and yet nothing starts"
+            assert active, "nothing runs and nothing starts"
             one = active.pop()
             jobs.end(*one)
     assert jobs.jobs == []
@@ -78,7 +78,7 @@ def test_work_is_shared_by_tokens(clients: tuple[str, str]) -> None:
     assert abs(work["heavy"] - work["light"]) <= 900
 
 
-def test_who_comes_late_neither_waits_for_the_past_nor_profits_from_it() -> None:
+def test_a_late_client_gets_its_share_from_its_arrival_on() -> None:
     jobs: FairQueue[str] = FairQueue(4, 100)
     jobs.add("old", "a", [100] * 1000)
     running = []

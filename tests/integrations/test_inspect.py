@@ -84,7 +84,7 @@ def test_our_engine_answers_as_it_does_without_inspect(run: Any, toy_world: ToyW
                 assert forest.trees[0].simulations == figures["expansions"] >= 1
                 assert float(forest.v[forest.trees[0].root]) == figures["value"]
                 assert forest.trees[0].generated == figures["tokens"] <= budget
-    assert engine_thread(policy, ()).most_active > 1, "samples that are under way at once are searched together"
+    assert engine_thread(policy, ()).most_active > 1, "samples that run at the same time are searched together"
 
 
 def test_a_model_of_inspects_is_called_through_its_own_generate(run: Any, tmp_path: Path) -> None:
@@ -230,7 +230,7 @@ class Model:
     async def generate(self, *_: Any, **__: Any) -> Any:
         self.calls += 1
         if self.fails:
-            raise TimeoutError("the sample is over")
+            raise TimeoutError("the sample has ended")
         await anyio.sleep(3600)
 
 
@@ -252,10 +252,10 @@ def solved(model: Model, over: threading.Event) -> Any:
 
 def test_a_failed_sample_is_not_asked_again() -> None:
     model, over = Model(fails=True), threading.Event()
-    with pytest.raises(TimeoutError, match="the sample is over"):
+    with pytest.raises(TimeoutError, match="the sample has ended"):
         anyio.run(solved, model, over)
     assert over.wait(600)
-    assert 1 <= model.calls <= 5, "those that were under way when the first failed"
+    assert 1 <= model.calls <= 5, "those in flight when the first failed"
 
 
 def test_a_cancelled_sample_leaves_no_thread_behind() -> None:

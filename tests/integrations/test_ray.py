@@ -130,7 +130,7 @@ def listeners(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, int]]:
     "address",
     ["127.0.0.1:1", "ray://127.0.0.1:1", "nowhere", "host:99999", "127.0.0.1:SILENT", "127.0.0.1:WEB"],
 )
-def test_an_address_that_nobody_answers_is_one_line_and_touches_nothing(
+def test_an_address_without_a_ray_is_one_line_and_writes_nothing(
     address: str,
     listeners: dict[str, int],
     toy_world: ToyWorld,

@@ -74,7 +74,7 @@ def test_every_strategy_serves(engine: Engine, toy_world: ToyWorld, strategy: St
         streams = [
             client.chat.completions.create(model="toy", messages=user(p.question), seed=7, stream=True)
             for p in problems
-        ]  # all under way together
+        ]  # all at the same time
         texts = ["".join(chunk.choices[0].delta.content or "" for chunk in stream) for stream in streams]
         served.wait_until_idle()
     assert texts == [direct(engine, strategy, p.question, 7).text for p in problems]
@@ -127,12 +127,12 @@ def test_moves_are_streamed_before_the_end(engine: Engine, toy_world: ToyWorld) 
             asked = Asked(Problem("question", question), toy_prompt(), settings, 600)
             service.thread.submit(Job([asked], events[question].append, stream=True))
         served.wait_until_idle()
-    assert sum(isinstance(event, Decided) for told in events.values() for event in told) >= 3
-    for told, text in zip(events.values(), expected, strict=True):
-        assert isinstance(told[0], Started)
-        assert isinstance(told[-1], Solved)
-        assert told[-1].text == text
-        decided = ["".join(event.steps) for event in told if isinstance(event, Decided)]
+    assert sum(isinstance(event, Decided) for seen in events.values() for event in seen) >= 3
+    for seen, text in zip(events.values(), expected, strict=True):
+        assert isinstance(seen[0], Started)
+        assert isinstance(seen[-1], Solved)
+        assert seen[-1].text == text
+        decided = ["".join(event.steps) for event in seen if isinstance(event, Decided)]
         assert all(text.startswith(beginning) for beginning in decided)
         assert decided == sorted(decided, key=len)
 

@@ -68,7 +68,7 @@ def test_two_hundred_at_once_with_random_disconnects(server: Served) -> None:
     texts = asyncio.run(everybody())
     gone = sum(text == "gone" for text in texts)
     assert 5 <= gone <= 120, "the impatient leave in the middle"
-    assert all(texts), "nobody who stayed was left without an answer"
+    assert all(texts), "every client that stayed has an answer"
     server.wait_until_idle()
     after = server.metrics()
     served = {
@@ -107,11 +107,11 @@ def test_a_client_that_goes_away_frees_its_search(server: Served, stream: bool) 
     server.wait_until_idle()
     after = server.metrics()
     assert after[left] == before.get(left, 0) + 1
-    assert after[sampled] - before[sampled] < 128 * 800 / 2, "it did not go on to the end for nobody"
+    assert after[sampled] - before[sampled] < 128 * 800 / 2, "a search without a client is cancelled"
 
 
-def test_told_to_stop_it_ends_what_is_under_way_and_refuses_the_rest(toy_world: ToyWorld, tmp_path: Path) -> None:
-    # Whatever the machine does beside: what is under way has an hour to end in.
+def test_after_sigterm_running_searches_end_and_the_others_are_refused(toy_world: ToyWorld, tmp_path: Path) -> None:
+    # On a busy machine: running searches have an hour to end.
     options = ("--budget", "2000", "--strategy", "majority", "--concurrency", "1", "--grace", "3600")
     with process(toy_world.policy, tmp_path, *options) as served:
         found: dict[str, Any] = {}
@@ -159,7 +159,7 @@ def test_interrupted_it_refuses_what_cannot_end_in_time(toy_world: ToyWorld, tmp
         assert served.process.wait(600) == 130
 
 
-def test_told_twice_it_ends_at_once(toy_world: ToyWorld, tmp_path: Path) -> None:
+def test_a_second_signal_ends_it_at_once(toy_world: ToyWorld, tmp_path: Path) -> None:
     with process(toy_world.policy, tmp_path, "--budget", "800", "--grace", "3000") as served:
         assert served.process is not None
 

@@ -21,14 +21,14 @@ def test_what_is_certain_of_a_growing_text_is_never_taken_back(pieces: list[str]
     cut = before_stop(whole, stops)
     assert whole.startswith(cut)
     assert not any(stop in cut for stop in stops)
-    told = ""
+    streamed = ""
     for end in range(len(pieces) + 1):
         now = certain("".join(pieces[:end]), stops)
-        assert now.startswith(told), "nothing is taken back"
-        assert cut.startswith(now), "nothing is told that the end does not bear out"
-        told = now
+        assert now.startswith(streamed), "streamed text stays"
+        assert cut.startswith(now), "only the final text is streamed"
+        streamed = now
     longest = max(map(len, stops), default=1)
-    assert len(cut) - len(told) < longest, "no more is held back than could become a stop string"
+    assert len(cut) - len(streamed) < longest, "only a possible beginning of a stop string is held back"
 
 
 @pytest.mark.parametrize(

@@ -129,8 +129,8 @@ def test_leading_blank_lines_belong_to_the_line_after_them(llama: Path) -> None:
 
 @pytest.mark.parametrize("threads", [1, 2])
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-def test_a_request_does_not_depend_on_its_company(each_model: Path, dtype: str, threads: int) -> None:
-    """To the last bit: alone, among few or many, in another order, beside questions; a resumed search relies on it."""
+def test_a_request_does_not_depend_on_the_batch(each_model: Path, dtype: str, threads: int) -> None:
+    """Equal to the last bit: alone, in any batch, in any order, with score requests. A resumed search relies on it."""
     before = torch.get_num_threads()
     settings = {"dtype": dtype, "threads": threads}
     choices = ((9, 8), (3,), (7, 7, 7))
@@ -287,7 +287,7 @@ def test_the_context_ends_a_sample(llama: Path) -> None:
         ({"choices": ((5,) * 128,)}, "context of 128"),
     ],
 )
-def test_what_cannot_be_served_is_answered_and_the_rest_goes_on(
+def test_a_wrong_request_is_answered_and_the_others_are_served(
     llama: Path, changes: dict[str, object], named: str
 ) -> None:
     engine = engine_for(llama)

@@ -52,7 +52,7 @@ def test_given_tokens_equal_a_plain_forward(each_model: Path) -> None:
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-def test_what_was_sampled_has_the_log_probabilities_that_it_was_sampled_with(llama: Path, dtype: str) -> None:
+def test_sampled_tokens_have_the_same_log_probabilities_when_given(llama: Path, dtype: str) -> None:
     engine = engine_for(llama, dtype=dtype)
     (sampled,) = complete(engine, [Request(id=0, prefix=PREFIX, n=6, max_tokens=40, temperature=0.7, seed=3)])
     given = [Request(id=i, prefix=PREFIX, given=sample.tokens) for i, sample in enumerate(sampled.samples)]
@@ -79,7 +79,7 @@ def test_only_the_given_tokens_are_computed_and_they_are_cached(llama: Path) -> 
     assert engine.usage.prompt_tokens == 30 + 34 + 35
 
 
-def test_given_tokens_beside_samples_and_choices_change_nothing(llama: Path) -> None:
+def test_given_tokens_do_not_depend_on_the_batch(llama: Path) -> None:
     requests = given_requests(5)
     alone = [complete(engine_for(llama), [request])[0] for request in requests]
     others = [Request(id=100 + i, prefix=PREFIX, n=2, max_tokens=9, seed=i) for i in range(5)]

@@ -92,7 +92,7 @@ def test_choices_and_bfloat16(engine: TransformersEngine, prompts: list[tuple[in
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-def test_a_request_does_not_depend_on_its_company(dtype: str, prompts: list[tuple[int, ...]], smollm2: Path) -> None:
+def test_a_request_does_not_depend_on_the_batch(dtype: str, prompts: list[tuple[int, ...]], smollm2: Path) -> None:
     """To the last bit, as on the small models."""
     crowded, alone = (
         load_engine(smollm2, slots=slots, dtype=dtype, threads=1, context=256, memory=0.5) for slots in (11, 1)

@@ -1,4 +1,4 @@
-"""Each operation on lanes does in compiled code what numpy does in Python."""
+"""Each operation on vectors gives in compiled code what numpy gives in Python."""
 
 from collections.abc import Callable
 from typing import Any
@@ -7,15 +7,15 @@ import numba
 import numpy as np
 import pytest
 
-from mcts_dpo.engines.transformers import simd as lanes
+from mcts_dpo.engines.transformers import simd
 
 
 def combined(a: Any, b: Any, halves: Any, out: Any) -> Any:
-    one, other = lanes.load(a, 1), lanes.load(b, 2)
-    lanes.store(out, 0, lanes.larger(one, other))
-    lanes.store(out, 16, one * other + lanes.load(halves, 3) - lanes.splat(np.float32(2)))
-    lanes.store(out, 32, lanes.power_of_two(lanes.load(a, 20)))
-    return lanes.total(one), lanes.largest(other)
+    one, other = simd.load(a, 1), simd.load(b, 2)
+    simd.store(out, 0, simd.larger(one, other))
+    simd.store(out, 16, one * other + simd.load(halves, 3) - simd.splat(np.float32(2)))
+    simd.store(out, 32, simd.power_of_two(simd.load(a, 20)))
+    return simd.total(one), simd.largest(other)
 
 
 @pytest.mark.parametrize("run", [combined, numba.njit(combined)])

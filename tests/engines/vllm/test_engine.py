@@ -1,4 +1,4 @@
-"""The vLLM engine on real weights, beside the transformers engine and plain transformers; tiny models that break it.
+"""The vLLM engine on real weights, against the transformers engine and transformers; tiny models that break it.
 
 Never skipped on x86-64 Linux: `make test` installs vLLM there. With CUDA's own vLLM they run on the GPU: `make cuda`.
 """
@@ -104,7 +104,9 @@ def test_the_same_samples_as_the_transformers_engine(
 
 
 @pytest.mark.real_model
-def test_what_is_cancelled_leaves_vllm_and_the_rest_goes_on(vllm: VllmEngine, prompts: list[tuple[int, ...]]) -> None:
+def test_cancelled_requests_leave_vllm_and_the_others_are_served(
+    vllm: VllmEngine, prompts: list[tuple[int, ...]]
+) -> None:
     requests = [Request(id=i, prefix=prompts[i % 3], n=3, max_tokens=16, seed=i, temperature=0.8) for i in range(4)]
     for request in requests:
         vllm.submit(request)
@@ -309,7 +311,7 @@ def complete_of(completions: list[Completion], request: Request) -> Completion:
 
 
 def test_logits_that_are_not_finite(tmp_path: Path) -> None:
-    """A request that meets a broken weight says so; those beside it and after it are as if alone."""
+    """A request that reads a broken weight fails; others at the same time and later are not affected."""
     model = save_model(tmp_path / "model", tie_word_embeddings=False, **TINY)
     healthy = tiny_engine(model)
     good = [Request(id=i, prefix=(5, 6, 10 + i), n=2, max_tokens=12, seed=i) for i in range(3)]

@@ -1,4 +1,4 @@
-"""Who may use a server: with a key, whoever brings it; without, programs of this machine, and no web page."""
+"""Who may use a server: with a key, clients that send it; without one, programs on this machine, and no web page."""
 
 from __future__ import annotations
 

@@ -26,7 +26,7 @@ def engine(toy_world: ToyWorld) -> Engine:
     return load_engine(toy_world.policy, threads=1)
 
 
-def test_three_large_requests_starve_nobody(toy_world: ToyWorld) -> None:
+def test_three_large_requests_do_not_starve_small_ones(toy_world: ToyWorld) -> None:
     settings = ServerSettings(strategy="majority", budget=200, max_budget=4096, queue=400)
     large = json.dumps(chat("a", n=128, budget=4096, temperature=2.0)).encode()
     with thread(load_engine(toy_world.policy, threads=1, slots=16), settings, stage()) as served, ExitStack() as open_:

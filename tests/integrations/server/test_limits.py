@@ -1,4 +1,4 @@
-"""Long bodies, slow bodies, long and many stop strings: each costs its sender, and nobody else."""
+"""Long bodies, slow bodies, long and many stop strings: each delays its sender and no other client."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def roomy(toy_world: ToyWorld, tmp_path_factory: pytest.TempPathFactory) -> Iter
 
 
 class Pulse:
-    """How long the server leaves others without an answer, measured by somebody who asks again and again."""
+    """The longest time that another client waits for an answer; it sends one request after the other."""
 
     def __init__(self, served: Served) -> None:
         self._served, self._over = served, threading.Event()
@@ -48,9 +48,9 @@ class Pulse:
 
     def _run(self) -> None:
         while not self._over.is_set():
-            begun = time.monotonic()
+            start = time.monotonic()
             assert answered(self._served, budget=20)
-            self.longest = max(self.longest, time.monotonic() - begun)
+            self.longest = max(self.longest, time.monotonic() - start)
             self.asked += 1
 
     def __enter__(self) -> Pulse:
@@ -73,7 +73,7 @@ LONG: dict[str, bytes] = {
 
 
 @pytest.mark.parametrize("kind", LONG)
-def test_a_long_body_blocks_nobody(roomy: Served, kind: str) -> None:
+def test_a_long_body_blocks_no_other_client(roomy: Served, kind: str) -> None:
     with Pulse(roomy) as pulse:
         status, said = post(roomy, CHAT, LONG[kind])
         time.sleep(0.2)
@@ -178,13 +178,13 @@ UNFINISHED = {
 
 def closed_after(line: socket.socket) -> float:
     """Seconds until the server closes a connection."""
-    begun = time.monotonic()
+    start = time.monotonic()
     try:
         while line.recv(65536):
             pass
     except ConnectionResetError:
         pass
-    return time.monotonic() - begun
+    return time.monotonic() - start
 
 
 @pytest.mark.parametrize("kind", UNFINISHED)
@@ -199,10 +199,10 @@ def test_what_does_not_arrive_is_not_waited_for(roomy: Served, kind: str) -> Non
 def test_a_body_that_trickles_is_not_waited_for(roomy: Served) -> None:
     with closing(connect(roomy)) as line:
         line.sendall(head(CHAT, 1000))
-        begun = time.monotonic()
+        start = time.monotonic()
         line.settimeout(0.1)
         said = b""
-        while not said and time.monotonic() - begun < 100:
+        while not said and time.monotonic() - start < 100:
             try:
                 line.sendall(b" ")
                 said = line.recv(65536)
@@ -212,7 +212,7 @@ def test_a_body_that_trickles_is_not_waited_for(roomy: Served) -> None:
         assert b"did not arrive within 2 s" in said
 
 
-def test_told_to_stop_it_does_not_wait_for_what_has_not_arrived(toy_world: ToyWorld, tmp_path: Path) -> None:
+def test_stopping_does_not_wait_for_unfinished_bodies(toy_world: ToyWorld, tmp_path: Path) -> None:
     options = ("--budget", "200", "--grace", "600", "--read-timeout", "600")
     with process(toy_world.policy, tmp_path, *options) as served:
         lines = [connect(served) for _ in UNFINISHED]
@@ -228,7 +228,7 @@ def test_told_to_stop_it_does_not_wait_for_what_has_not_arrived(toy_world: ToyWo
     assert (tmp_path / "log").read_text() == ""
 
 
-def test_told_to_stop_it_does_not_wait_for_who_does_not_read(toy_world: ToyWorld, tmp_path: Path) -> None:
+def test_stopping_does_not_wait_for_clients_that_do_not_read(toy_world: ToyWorld, tmp_path: Path) -> None:
     with (
         process(toy_world.policy, tmp_path, "--budget", "800", "--grace", "0.5") as served,
         closing(connect(served)) as line,

@@ -1,4 +1,4 @@
-"""Whatever one request raises refuses that request alone: the server and everybody else go on."""
+"""An error of one request refuses that request alone: the server and other requests continue."""
 
 from __future__ import annotations
 
