@@ -15,6 +15,7 @@ import re
 import socket
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -193,13 +194,18 @@ def _actors(ray: Any, shards: int, settings: EngineSettings, policy: str) -> lis
     room = there.get("GPU", 0) // gpus if gpus else there.get("CPU", 1) // cpus
     options = {"num_cpus": cpus, "num_gpus": gpus, "max_restarts": -1, "max_task_retries": RETRIES}
     actor = ray.remote(Searcher).options(**options)
-    return [actor.remote(policy) for _ in range(max(1, min(shards, int(room))))]
+    module = engine_kind(settings.kind).load.__module__
+    return [actor.remote(policy, module) for _ in range(max(1, min(shards, int(room))))]
 
 
 class Searcher:
-    """One worker: an engine with a policy's weights, loaded for the first shard."""
+    """One worker: an engine with a policy's weights, loaded for the first shard.
 
-    def __init__(self, policy: str) -> None:
+    module: the one that registers the engine; it is imported here.
+    """
+
+    def __init__(self, policy: str, module: str) -> None:
+        import_module(module)
         self.policy = policy
         self.engine: Engine | None = None
 
