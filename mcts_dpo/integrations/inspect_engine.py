@@ -251,8 +251,8 @@ class InspectEngine:
             text, finish = text + request.stop[0], "stop"
         else:
             finish = "end"
-        told = output.choices[0].logprobs if output.choices else None
-        given = [(one.token, one.logprob) for one in told.content] if told else []
+        reported = output.choices[0].logprobs if output.choices else None
+        given = [(one.token, one.logprob) for one in reported.content] if reported else []
         pieces = [(piece, 0.0) for piece in cut(text, written - (finish == "end"))]
         if text and "".join(piece for piece, _ in given) == text:
             pieces = given
@@ -270,9 +270,9 @@ class InspectEngine:
         output = await self._generate(
             turns(self.tokenizer.decode(request.prefix)), max_tokens=self.calls.judgement, seed=request.seed, **wanted
         )
-        told = output.choices[0].logprobs if output.choices else None
+        reported = output.choices[0].logprobs if output.choices else None
         masses = [0.0] * len(words)
-        for position in told.content if told else ():
+        for position in reported.content if reported else ():
             for one in position.top_logprobs or ():
                 for place, word in enumerate(words):
                     masses[place] += math.exp(one.logprob) * (_word(one.token) == _word(word))

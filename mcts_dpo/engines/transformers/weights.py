@@ -35,7 +35,7 @@ class PackedLinear(torch.nn.Module):
 
 
 def packing_helps(model: torch.nn.Module) -> bool:
-    """Are these bfloat16 weights on a CPU that multiplies them natively, under a torch that can pack them?"""
+    """Whether the weights are bfloat16 on a CPU that multiplies them natively, and torch can pack them."""
     weight = next(model.parameters())
     return (
         weight.device.type == "cpu"

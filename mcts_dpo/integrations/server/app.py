@@ -62,7 +62,7 @@ class _Disconnected(Exception):
 
 
 @dataclass(slots=True)
-class _Asked:
+class _Pending:
     """A request that is being answered. arrived: its `time.monotonic()`."""
 
     endpoint: str
@@ -104,16 +104,16 @@ class Service:
         arrived = time.monotonic()
         self.metrics.in_flight.inc()
         try:
-            asked, stream, usage = await self._ask(request, endpoint, arrived)
+            pending, stream, usage = await self._ask(request, endpoint, arrived)
             if stream:
                 # After the first event a request is no longer refused. `_stream` counts its end.
-                chunks = self._stream(asked, usage)
+                chunks = self._stream(pending, usage)
                 return StreamingResponse(chunks, media_type="text/event-stream", headers={"Cache-Control": "no-cache"})
-            async for event in asked.events:
+            async for event in pending.events:
                 if isinstance(event, Solved):
-                    asked.answer.done[event.index] = event
-            self._end(asked, 200)
-            return JSONResponse(asked.answer.whole())
+                    pending.answer.done[event.index] = event
+            self._end(pending, 200)
+            return JSONResponse(pending.answer.whole())
         except _Disconnected:
             self._count(endpoint, DISCONNECTED, arrived)
             return Response(status_code=DISCONNECTED)
@@ -124,35 +124,39 @@ class Service:
             self._count(endpoint, 500 if isinstance(error, Exception) else DISCONNECTED, arrived)
             raise
 
-    async def _ask(self, request: Request, endpoint: str, arrived: float) -> tuple[_Asked, bool, bool]:
+    async def _ask(self, request: Request, endpoint: str, arrived: float) -> tuple[_Pending, bool, bool]:
         """Read and submit a request. Returns it, and whether a stream and its usage are wanted."""
         try:
             body = await self.bodies.read(request)
-            said, questions = await self.workers.run(len(body), partial(self._understand, body, endpoint))
+            parsed, questions = await self.workers.run(len(body), partial(self._parse_request, body, endpoint))
         except ClientDisconnect:
             raise _Disconnected from None
         except Busy:
             raise _queue_full(1) from None
-        answer = Answer(self.serving.name, endpoint == "chat", self._fingerprint, said.n)
-        events = self._follow(request, questions, said.stream, answer.chat)
-        if said.stream:
+        answer = Answer(self.serving.name, endpoint == "chat", self._fingerprint, parsed.n)
+        events = self._follow(request, questions, parsed.stream, answer.chat)
+        if parsed.stream:
             await anext(events)  # Started, or an error, which can still be sent as a status
-        return _Asked(endpoint, arrived, answer, questions, events), said.stream, said.stream_options.include_usage
+        return (
+            _Pending(endpoint, arrived, answer, questions, events),
+            parsed.stream,
+            parsed.stream_options.include_usage,
+        )
 
-    def _understand(
+    def _parse_request(
         self, body: bytes, endpoint: str, tokenizer: PreTrainedTokenizerBase
     ) -> tuple[ChatRequest | CompletionRequest, list[Asked]]:
         """The request and questions of a body. Takes long for a long one. Raises ApiError."""
         value = parse(body)
-        said: ChatRequest | CompletionRequest
+        parsed: ChatRequest | CompletionRequest
         if endpoint == "chat":
-            said = read(ChatRequest, value, self.serving)
-            questions, field = chat_questions(said, self.serving), "messages"
+            parsed = read(ChatRequest, value, self.serving)
+            questions, field = chat_questions(parsed, self.serving), "messages"
         else:
-            said = read(CompletionRequest, value, self.serving)
-            questions, field = completion_questions(said, self.serving), "prompt"
+            parsed = read(CompletionRequest, value, self.serving)
+            questions, field = completion_questions(parsed, self.serving), "prompt"
         prepare = partial(self.thread.prepare, tokenizer=tokenizer)
-        return said, prepared(questions, prepare, self.serving.context, field)
+        return parsed, prepared(questions, prepare, self.serving.context, field)
 
     async def _follow(
         self, request: Request, questions: Sequence[Asked], stream: bool, chat: bool
@@ -198,23 +202,23 @@ class Service:
             if missing:
                 self.thread.cancel(job)
 
-    async def _stream(self, asked: _Asked, usage: bool) -> AsyncIterator[str]:
+    async def _stream(self, pending: _Pending, usage: bool) -> AsyncIterator[str]:
         """The lines of a stream of server-sent events."""
         status = DISCONNECTED
-        answer = asked.answer
+        answer = pending.answer
         try:
             # Chunks that are known together are sent together.
-            if opening := answer.opening(len(asked.questions)):
+            if opening := answer.opening(len(pending.questions)):
                 yield _lines(opening)
-            async for event in _with_keep_alives(asked.events):
+            async for event in _with_keep_alives(pending.events):
                 if event is None:
                     yield ": still searching\n\n"
                 elif isinstance(event, Decided):
-                    stops = asked.questions[event.index].prompt.stop
-                    if certain := answer.decided(event.index, event.steps, stops, asked.step_end):
+                    stops = pending.questions[event.index].prompt.stop
+                    if certain := answer.decided(event.index, event.steps, stops, pending.step_end):
                         yield _lines(certain)
                 elif isinstance(event, Solved):
-                    yield _lines(answer.ended(event, asked.step_end))
+                    yield _lines(answer.ended(event, pending.step_end))
             if usage:
                 yield _lines([answer.closing()])
             status = 200
@@ -225,15 +229,15 @@ class Service:
             status = error.status
             yield _lines([error.body])
         finally:
-            self._end(asked, status)
+            self._end(pending, status)
 
-    def _end(self, asked: _Asked, status: int) -> None:
+    def _end(self, pending: _Pending, status: int) -> None:
         if status == 200:
-            usage = asked.answer.usage()
+            usage = pending.answer.usage()
             self.metrics.tokens.labels("prompt").inc(usage["prompt_tokens"])
             self.metrics.tokens.labels("completion").inc(usage["completion_tokens"])
             self.metrics.tokens.labels("search").inc(usage["completion_tokens_details"]["search_tokens"])
-        self._count(asked.endpoint, status, asked.arrived)
+        self._count(pending.endpoint, status, pending.arrived)
 
     def _count(self, endpoint: str, status: int, arrived: float) -> None:
         self.metrics.in_flight.dec()
