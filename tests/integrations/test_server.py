@@ -200,7 +200,7 @@ def test_conversations(server: Served, toy_world: ToyWorld) -> None:
 
 
 WRONG: list[tuple[dict[str, Any], int, str, str | None]] = [
-    ({"logprobs": True}, 400, "logprobs is not supported: an answer is found by a search", "logprobs"),
+    ({"logprobs": True}, 400, "logprobs is not supported: a search finds the answer", "logprobs"),
     ({"top_logprobs": 3}, 400, "top_logprobs is not supported", "top_logprobs"),
     ({"presence_penalty": 0.5}, 400, "presence_penalty is not supported", "presence_penalty"),
     ({"logit_bias": {"5": 1}}, 400, "logit_bias is not supported", "logit_bias"),
