@@ -1,9 +1,10 @@
-"""What each process that `launching` starts does: one training, together with the others.
+"""What each process does that `launching` starts with torchrun: one training, together with the other processes.
 
     torchrun --nproc-per-node N -m mcts_dpo.training.launched FOLDER
 
-In: FOLDER/call.json. Out: what `train` or `train_value` writes, and in FOLDER how far it is, the summary, or what this
-process ended of. It ends when its standard input does: then the run that it trains for is gone.
+Reads FOLDER/call.json and writes what `train` or `train_value` writes. Rank 0 appends its progress to
+FOLDER/events.jsonl, and every process its bad input. Any other error goes to the error file that torchrun names
+(`torch.distributed.elastic`). The process ends when its standard input closes: the run that it trains for is gone.
 """
 
 from __future__ import annotations
@@ -12,42 +13,43 @@ import importlib
 import json
 import logging
 import os
+import signal
 import stat
 import sys
 import threading
-import time
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
-from mcts_dpo.common.errors import InputError, RestartError
-from mcts_dpo.common.files import read_json, write_json
+from torch.distributed.elastic.multiprocessing.errors import record
+
+from mcts_dpo.common.errors import InputError
+from mcts_dpo.common.files import read_json
+
+Event = dict[str, Any]
 
 
-def main(folder: Path) -> int:
-    """Train as FOLDER/call.json says. Returns the exit code: 0; as `exits` has it for everything else."""
-    rank = int(os.environ.get("RANK", "0"))
+@record
+def main(folder: Path) -> None:
+    """Train as FOLDER/call.json says. Raises what the training raises."""
     _end_with_input()
+    events = folder / "events.jsonl"
     try:
-        call = read_json(folder / "call.json")
-        with (folder / "events.jsonl").open("a", encoding="utf-8") as events:
-            summary = _train(call, events if rank == 0 else None)
-        if rank == 0:
-            write_json(folder / "summary.json", summary.as_dict())
-        return 0
+        _train(read_json(folder / "call.json"), events if os.environ.get("RANK", "0") == "0" else None)
     except InputError as error:
-        return _fail(folder, rank, "input", str(error), 2)
-    except RestartError as error:
-        return _fail(folder, rank, "memory", str(error), 75)
-    except Exception as error:
-        said = next(iter(str(error).splitlines()), "")
-        _fail(folder, rank, "failure", f"{type(error).__name__}{': ' if said else ''}{said}", 1)
+        _write(events, {"refused": str(error)})
         raise
 
 
-def _train(call: dict[str, Any], events: IO[str] | None) -> Any:
+def _train(call: dict[str, Any], events: Path | None) -> None:
     from mcts_dpo.training import TrainingSettings, train, train_value
 
+    logging.getLogger("mcts_dpo").addHandler(_Forward(events))
+    restarts = int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0"))
+    if restarts:
+        again = f"training under torchrun: a process failed; restart {restarts} continues from the last checkpoint"
+        _write(events, {"warning": again})
     if call["module"] is not None:
         sys.path.insert(0, os.getcwd())
         importlib.import_module(call["module"])
@@ -55,18 +57,17 @@ def _train(call: dict[str, Any], events: IO[str] | None) -> Any:
     given = call["arguments"]
     paths = {name: Path(given[name]) for name in ("log", "unfinished_at", "board")}
 
-    def tell(stage: str, done: int, total: int, **figures: float) -> None:
+    def show(stage: str, done: int, total: int, **figures: float) -> None:
         _write(events, {"stage": stage, "done": done, "total": total, "figures": figures})
 
-    logging.getLogger("mcts_dpo").addHandler(_Told(events))
     function = {"policy": train, "value": train_value}[call["what"]]
-    return function(given["policy"], Path(given["data"]), Path(given["out"]), settings, **paths, progress=tell)
+    function(given["policy"], Path(given["data"]), Path(given["out"]), settings, **paths, progress=show)
 
 
-class _Told(logging.Handler):
+class _Forward(logging.Handler):
     """Passes warnings on to the process that waits."""
 
-    def __init__(self, events: IO[str] | None) -> None:
+    def __init__(self, events: Path | None) -> None:
         super().__init__(logging.WARNING)
         self.events = events
 
@@ -74,29 +75,27 @@ class _Told(logging.Handler):
         _write(self.events, {"warning": record.getMessage()})
 
 
-def _write(events: IO[str] | None, event: dict[str, Any]) -> None:
+def _write(events: Path | None, event: Event) -> None:
+    """Append one line; a process of rank above 0 has nowhere to write its progress (None)."""
     if events is not None:
-        events.write(json.dumps(event) + "\n")
-        events.flush()
-
-
-def _fail(folder: Path, rank: int, kind: str, message: str, code: int) -> int:
-    write_json(folder / f"failure-{rank}.json", {"rank": rank, "kind": kind, "message": message, "at": time.time()})
-    return code
+        with events.open("a", encoding="utf-8") as handle:
+            handle.write(json.dumps(event) + "\n")
 
 
 def _end_with_input() -> None:
-    """End this process when the other end of its standard input, if that is a pipe, is closed."""
-    with suppress(OSError):  # there may be none
-        if stat.S_ISFIFO(os.fstat(0).st_mode):
-            threading.Thread(target=_wait_for_end, daemon=True).start()
+    """End torchrun and this process when the other end of the standard input closes, if that is a pipe."""
+    with suppress(OSError):  # there may be no standard input
+        if stat.S_ISFIFO(os.fstat(0).st_mode) and "TORCHELASTIC_RUN_ID" in os.environ:
+            threading.Thread(target=partial(_wait_for_end, os.getppid()), daemon=True).start()
 
 
-def _wait_for_end() -> None:
+def _wait_for_end(torchrun: int) -> None:
     while os.read(0, 1):
         pass
+    with suppress(ProcessLookupError):
+        os.kill(torchrun, signal.SIGTERM)  # else it would start this process again
     os._exit(130)
 
 
 if __name__ == "__main__":
-    sys.exit(main(Path(sys.argv[1])))
+    main(Path(sys.argv[1]))
