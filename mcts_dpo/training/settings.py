@@ -137,7 +137,7 @@ class TrainingSettings(Settings):
     lora:                   null trains all weights.
     gradient_checkpointing: recompute layers in the backward pass: less memory, a third more time.
     sharding:               under torchrun, each process holds a share of every weight (FSDP2) instead of all of them.
-    threads:                of torch on the CPU (null: unchanged).
+    threads:                of torch on the CPU (null: 1 for a model of fewer than 250,000 weights, else unchanged).
     seed:                   of the data order and of new adapters.
     evaluate_every:         updates between calls of the evaluation that `train` was given (null: after the last only).
     trackers:               what receives the figures besides the log: "tensorboard" (where installed), "wandb",

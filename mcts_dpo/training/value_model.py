@@ -73,9 +73,9 @@ def train_value(
     if training_data.tokenizer != tokenizer_digest(tokenizer):
         raise InputError(f"{training_data.source}: made with another tokenizer than that of the policy {policy}")
     with ExitStack() as stack:
-        stack.enter_context(threads_of(settings))
         world = stack.enter_context(joined())
         trained, weights = _train_state(policy, settings)
+        stack.enter_context(threads_of(settings, trained.model))
         check_fit(training_data, trained.model.trunk, settings)
         identity = Identity(weights, data_digest((training_data.sequences, values, training_data.weight)), settings)
         stack.enter_context(explained_disk(folder))

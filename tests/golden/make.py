@@ -12,7 +12,9 @@ from __future__ import annotations
 
 import gzip
 import json
+import os
 import sys
+import tarfile
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -43,6 +45,7 @@ PREFERENCES: dict[str, dict[str, Any]] = {
 }
 STRATEGIES = ("greedy", "majority", "best-of-n", "weighted", "beam", "dvts", "mcts")
 BUDGETS = (60, 150)
+SAVED = "step, judged everywhere"
 ENGINE_SEED = 6
 OBJECTIVES: dict[str, dict[str, Any]] = {
     "step_dpo": {},
@@ -205,12 +208,48 @@ def trained() -> dict[str, Any]:
     return found
 
 
+def write_files(folder: Path) -> None:
+    """Small files in the first edition's formats for `tests/pipeline/test_old_files.py`: trees, tables, a run directory
+    (one round of a tiny policy, without the policy)."""
+    from mcts_dpo.preferences import PreferenceSettings, extract_pairs, extract_siblings, extract_solutions
+    from mcts_dpo.problems import save_problems
+    from mcts_dpo.rounds import run
+    from mcts_dpo.search import SearchSettings, search
+    from mcts_dpo.toy.demo import demo_config
+    from mcts_dpo.toy.policy import WarmStartSettings, warm_start
+    from mcts_dpo.toy.world import make_problems
+    from tests.reference import engine
+    from tests.search.support import PROBLEMS, PROMPT
+
+    folder.mkdir(exist_ok=True)
+    settings = SearchSettings.model_validate({**BASE, **SEARCHES[SAVED]})
+    forest = search(PROBLEMS, engine_of(engine), prompt=PROMPT, settings=settings)
+    forest.save(folder / "trees.parquet")
+    for extract in (extract_pairs, extract_siblings, extract_solutions):
+        table = extract([forest], PreferenceSettings())
+        table.save(folder / f"{table.what}.parquet")
+    with tempfile.TemporaryDirectory() as scratch:
+        os.chdir(scratch)  # the files name their places by relative paths
+        teaching = {"demonstrations": 200, "steps": 60, "events": (1,), "development": 8}
+        size = {"width": 16, "layers": 1, "heads": 1, "feed_forward": 16}
+        warm_start(Path("start"), seed=0, settings=WarmStartSettings.model_validate({**teaching, **size}))
+        for seed, name in enumerate(("train", "test")):
+            save_problems(Path(f"{name}.jsonl"), make_problems(3, seed=seed, events=(1,)))
+        demo = demo_config(Path("start"), Path(), seed=0, rounds=1, problems_per_round=3)
+        small = {"simulations": 2, "children": 3, "max_tokens": 40, "max_step_tokens": 40}
+        config = demo.model_copy(update={"search": demo.search.model_copy(update=small), "shard_size": 3})
+        run(config, Path("run"))
+        with tarfile.open(folder / "run.tar.xz", "w:xz") as archive:
+            archive.add("run")
+
+
 def main(folder: Path) -> None:
     """Write the golden files."""
     for name, make in (("searches", searched), ("strategies", solved), ("trainings", trained)):
         text = json.dumps(rounded(make()), ensure_ascii=False, sort_keys=True, separators=(",", ":"))
         (folder / f"{name}.json.gz").write_bytes(gzip.compress(text.encode(), 9, mtime=0))
+    write_files(folder / "first-edition")
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    main(Path(sys.argv[1]).resolve())

@@ -72,6 +72,11 @@ def assert_same(now: Any, then: Any, where: str, tolerance: float = 1e-9) -> Non
         assert now == then, f"{where}: {now!r} {then!r}"
 
 
+def tree_columns(forest: Forest) -> list[dict[str, Any]]:
+    """A forest tree by tree, in the first edition's columns."""
+    return make.forest_columns(forest, NODE_FIELDS)
+
+
 def forest_of(case: dict[str, Any]) -> Forest:
     settings = search_settings(case["settings"])
     return search_problems(PROBLEMS, make.engine_of(engine), prompt=PROMPT, settings=settings, mode=case["mode"])
@@ -81,7 +86,7 @@ def forest_of(case: dict[str, Any]) -> Forest:
 def test_searches(name: str) -> None:
     case = golden("searches")[name]
     forest = forest_of(case)
-    assert_same(make.forest_columns(forest, NODE_FIELDS), case["trees"], name)
+    assert_same(tree_columns(forest), case["trees"], name)
     for label in (label for label in case if label.startswith("tables")):
         settings = PreferenceSettings.model_validate(case[label]["settings"])
         for kind, extract in (
