@@ -29,8 +29,7 @@ BARS = {
     "bookkeeping_share": 0.02,
     "speedup_vs_mcts_dpo_loop": 15.0,
     "speedup_vs_llm_reasoners": 10.0,
-    "kernel_speedup_vs_python": 50.0,
-    "kernel_speedup_vs_mctx": 1.0,
+    "kernel_speedup_vs_python": 20.0,
 }
 """What each figure should at least be; bookkeeping at most."""
 

@@ -117,7 +117,8 @@ def measure_ours(forest: Forest, trees: int, repeats: int) -> dict[str, float]:
         leaves = kernels.select(forest, chosen, one, kernels.PUCT, C)[:, 0]
 
     def backup() -> None:
-        kernels.back_up(forest, leaves, rule, 1.0, leaves=leaves, expanded=False)
+        kernels.back_up(forest, leaves, rule, 1.0)
+        kernels.release(forest, leaves, expanded=False)
 
     selection, running = fastest(calls * repeats, select, backup)
     restore(forest, saved)
@@ -129,7 +130,7 @@ def measure_ours(forest: Forest, trees: int, repeats: int) -> dict[str, float]:
 
 def values_of(forest: Forest) -> dict[str, np.ndarray]:
     """Copies of all that a backup changes."""
-    return {name: getattr(forest, name).copy() for name in ("visits", "below", "q", "v", "returns")}
+    return {name: getattr(forest, name).copy() for name in ("visits", "q", "v", "returns")}
 
 
 def restore(forest: Forest, saved: dict[str, np.ndarray]) -> None:
@@ -216,7 +217,7 @@ def python_trees(forest: Forest, trees: int) -> list[Node]:
         nodes.append(node)
         if parent is not None:
             parent.children.append(node)
-            parent.v, parent.below = float(forest.v[above]), int(forest.below[above])
+            parent.v, parent.below = float(forest.v[above]), parent.below + node.visits
             parent.expanded = True
     return [node for node in nodes if node.parent is None]
 

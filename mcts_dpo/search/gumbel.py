@@ -11,12 +11,16 @@ In: arrays of a forest. Out: a child. Knows nothing of tokens or engines.
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 from numba import njit
+from numpy.typing import NDArray
 
-from mcts_dpo.search.records import Records, next_sibling
 from mcts_dpo.search.tree import NONE, OPEN
+
+Ints = NDArray[np.signedinteger[Any]]
+Floats = NDArray[np.float64]
 
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 _MIX_1 = np.uint64(0xBF58476D1CE4E5B9)
@@ -58,7 +62,7 @@ def considered_visits(done: int, considered: int, simulations: int) -> int:  # p
 @njit(cache=True)
 def gumbel_child(
     root: int, seed: int, most: int, simulations: int, c_visit: float, c_scale: float,
-    edges: Records, records: Records,
+    first_child: Ints, next_sibling: Ints, expansions: Ints, q: Floats, prior: Floats, closed: Ints, virtual: Ints,
 ) -> int:  # fmt: skip  # pragma: no cover  (compiled)
     """The open child of an expanded root to simulate next; -1 without one.
 
@@ -66,27 +70,26 @@ def gumbel_child(
     """
     count, done, top = 0, 0, 0
     low, high = np.inf, -np.inf
-    child = edges[root].first_child
+    child = first_child[root]
     while child != NONE:
-        n = records[child].expansions + edges[child].virtual
+        n = expansions[child] + virtual[child]
         count += 1
         done += n
         top = max(top, n)
-        low, high = min(low, edges[child].q), max(high, edges[child].q)
-        child = next_sibling(child, edges, records)
+        low, high = min(low, q[child]), max(high, q[child])
+        child = next_sibling[child]
     wanted = considered_visits(done, min(most, count), simulations)
     best, best_score, best_considered = NONE, -np.inf, False
     place = 0
-    child = edges[root].first_child
+    child = first_child[root]
     while child != NONE:
-        edge = edges[child]
-        if edge.closed == OPEN:
-            scaled = (edge.q - low) / max(high - low, 1e-8)
-            score = gumbel_noise(seed, place) + math.log(max(edge.prior, 1e-300))
+        if closed[child] == OPEN:
+            scaled = (q[child] - low) / max(high - low, 1e-8)
+            score = gumbel_noise(seed, place) + math.log(max(prior[child], 1e-300))
             score += (c_visit + top) * c_scale * scaled
-            fits = records[child].expansions + edge.virtual == wanted
+            fits = expansions[child] + virtual[child] == wanted
             if best == NONE or (fits and not best_considered) or (fits == best_considered and score > best_score):
                 best, best_score, best_considered = child, score, fits
-        child = next_sibling(child, edges, records)
+        child = next_sibling[child]
         place += 1
     return best

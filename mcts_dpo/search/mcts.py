@@ -452,16 +452,11 @@ def backup(
     unsampled = [node for one in simulations for node in one.new[::-1] if not forest.samples[node]]
     if unsampled:
         kernels.refresh(forest, np.array(unsampled), rule, settings.gamma)
-    kernels.back_up(
-        forest,
-        np.array([end for one in simulations for end in one.ends], np.int64),
-        rule,
-        settings.gamma,
-        leaves=np.array([one.leaf for one in simulations if one.ends], np.int64),
-    )
-    refused = [one.leaf for one in simulations if not one.ends]
-    if refused:
-        kernels.release(forest, np.array(refused, np.int64), expanded=False)
+    ends = [end for one in simulations for end in one.ends]
+    kernels.back_up(forest, np.array(ends, np.int64), rule, settings.gamma)
+    for expanded in (True, False):  # a refused request leaves no samples
+        leaves = [one.leaf for one in simulations if bool(one.ends) == expanded]
+        kernels.release(forest, np.array(leaves, np.int64), expanded)
 
 
 def _below(forest: Forest, simulation: Simulation) -> set[int]:

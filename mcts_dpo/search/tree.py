@@ -27,9 +27,6 @@ NONE = -1
 OPEN, IN_FLIGHT, EXHAUSTED = 0, 1, 2
 """`closed`: open to selection; every leaf below is out for expansion or exhausted; every path below is terminal."""
 
-LAST, NEXT_ROW, ELSEWHERE = 0, 1, 2
-"""`sibling`: where a node's next sibling is: there is none; the next row; wherever `next_sibling` says."""
-
 FINISHES = ("", "end", "stop", "length", "answer")
 """`finish`: not terminal; an end-of-sequence token; a stop string of the prompt; cut by a length limit (wrong,
 whatever it says); a recognised final answer in a step that the engine would have continued."""
@@ -73,28 +70,6 @@ NODE_FIELDS = (
     Field("virtual", "int16", 0, "virtual losses in flight; 0 after a search"),
     Field("offset", "int64", 0, "where the step's tokens begin in the arenas"),
 )
-
-DERIVED = (
-    Field("below", "int32", 0, "visits of the children together, Σ N(s, a)"),
-    Field("sibling", "int8", LAST, "LAST, NEXT_ROW or ELSEWHERE"),
-)
-"""Columns that follow from the others; kept for the kernels' sake, never stored."""
-
-_DTYPES = {name: np.dtype(dtype) for name, dtype, _, _ in (*NODE_FIELDS, *DERIVED)}
-
-
-def _record(names: str, align: bool) -> np.dtype[np.void]:
-    return np.dtype([(name, _DTYPES[name]) for name in names.split()], align=align)
-
-
-EDGE = _record("q prior visits first_child virtual closed expanded sibling", align=False)
-NODE = _record(
-    "reward returns v parent next_sibling last_child tree depth samples length below expansions"
-    " terminal finish outcome",
-    align=True,
-)
-CACHE_LINE = 64
-assert NODE.itemsize == CACHE_LINE
 
 
 @dataclass(slots=True)
@@ -166,10 +141,6 @@ class Forest:
     closed: NDArray[np.int8]  # [N]
     virtual: NDArray[np.int16]  # [N]
     offset: NDArray[np.int64]  # [N]
-    below: NDArray[np.int32]  # [N] this and the next are described in DERIVED
-    sibling: NDArray[np.int8]  # [N]
-    edges: NDArray[np.void]  # [N] of dtype EDGE: what selection reads; its columns are those above
-    records: NDArray[np.void]  # [N] of dtype NODE: what a backup reads and changes beside it
     tokens: NDArray[np.int32]  # [A] token ids of all steps
     logprobs: NDArray[np.float32]  # [A] log π(token | everything before), nats, untempered
     texts: list[str]  # [N] the step as text; "" for a root
@@ -187,8 +158,7 @@ class Forest:
         self.trees = []
         self.height = 0
         self._roots = np.empty(0, np.int64)
-        self._blocks = _blocks(0)
-        self._rows = _columns(self._blocks)
+        self._rows = _columns(0)
         self._arena: dict[str, NDArray[Any]] = {
             "tokens": np.empty(0, np.int32),
             "logprobs": np.empty(0, np.float32),
@@ -226,7 +196,6 @@ class Forest:
             self.first_child[parent] = node
         else:
             self.next_sibling[elder] = node
-            self.sibling[elder] = NEXT_ROW if node == elder + 1 else ELSEWHERE
         self.last_child[parent] = node
         self.parent[node] = parent
         self.tree[node] = self.tree[parent]
@@ -247,13 +216,11 @@ class Forest:
         count, used = len(self), len(self.tokens)
         capacity = len(self._rows["tree"])
         if count + rows > capacity:
-            grown = _blocks(max(256, 2 * capacity, count + rows))
-            columns = _columns(grown)
-            for name, _, empty, _ in (*NODE_FIELDS, *DERIVED):
+            columns = _columns(max(256, 2 * capacity, count + rows))
+            for name, _, empty, _ in NODE_FIELDS:
                 columns[name][count:] = empty
-            for name, old in self._blocks.items():
-                grown[name][:count] = old[:count]
-            self._blocks, self._rows = grown, columns
+                columns[name][:count] = self._rows[name][:count]
+            self._rows = columns
         for name, values in (("tokens", tokens), ("logprobs", logprobs)):
             array = self._arena[name]
             if used + len(values) > len(array):
@@ -265,7 +232,6 @@ class Forest:
 
     def _show(self, rows: int, tokens: int) -> None:
         """Point the public arrays at what is in use."""
-        self.edges, self.records = self._blocks["edges"][:rows], self._blocks["records"][:rows]
         for name, array in self._rows.items():
             setattr(self, name, array[:rows])
         for name, array in self._arena.items():
@@ -282,17 +248,9 @@ class Forest:
         """Take the place of whatever was here: arrays by the names of NODE_FIELDS, all of one length."""
         self._arena, self.texts, self.answers, self.trees = arena, texts, answers, trees
         self._roots = np.empty(0, np.int64)
-        self._blocks = _blocks(len(texts))
-        self._rows = _columns(self._blocks)
-        for name, _, _, _ in NODE_FIELDS:
-            self._rows[name][:] = rows[name]
+        self._rows = {name: np.array(rows[name], dtype) for name, dtype, _, _ in NODE_FIELDS}
         self._show(len(texts), len(arena["tokens"]))
         self.height = int(self.depth.max(initial=0))
-        step, following = self.parent != NONE, np.arange(1, len(texts) + 1)
-        self.below[:] = np.bincount(self.parent[step], self.visits[step], len(texts))
-        self.sibling[:] = np.select(
-            [self.next_sibling == NONE, self.next_sibling == following], [LAST, NEXT_ROW], ELSEWHERE
-        )
 
     # --- reading -------------------------------------------------------------------------------------
 
@@ -409,29 +367,14 @@ class Forest:
         return storage.load(path)
 
 
-def _blocks(rows: int) -> dict[str, NDArray[Any]]:
-    """Memory for so many nodes, not yet set: the two arrays of records, and the columns that stand alone."""
-    memory = np.empty(rows * NODE.itemsize + CACHE_LINE, np.uint8)
-    start = -memory.ctypes.data % CACHE_LINE
-    blocks: dict[str, NDArray[Any]] = {
-        "edges": np.empty(rows, EDGE),
-        "records": memory[start : start + rows * NODE.itemsize].view(NODE),
-    }
-    together = {*(EDGE.names or ()), *(NODE.names or ())}
-    return blocks | {name: np.empty(rows, dtype) for name, dtype in _DTYPES.items() if name not in together}
+def _columns(rows: int) -> dict[str, NDArray[Any]]:
+    """Memory for so many nodes, not yet set."""
+    return {name: np.empty(rows, dtype) for name, dtype, _, _ in NODE_FIELDS}
 
 
 def bytes_per_node() -> int:
     """Memory of one node, texts, tokens and log-probabilities apart."""
-    return sum(block.itemsize for block in _blocks(0).values())
-
-
-def _columns(blocks: dict[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
-    """Every column by its name, a view of its block."""
-    columns = dict(blocks)
-    for block in (columns.pop("edges"), columns.pop("records")):
-        columns |= {name: block[name] for name in block.dtype.names or ()}
-    return {name: columns[name] for name in _DTYPES}
+    return sum(column.itemsize for column in _columns(0).values())
 
 
 def _same(a: NDArray[Any], b: NDArray[Any]) -> bool:

@@ -13,6 +13,7 @@ import zlib
 from contextlib import suppress
 from pathlib import Path
 
+import numpy as np
 import pytest
 from hypothesis import HealthCheck, given
 from hypothesis import settings as hypothesis_settings
@@ -348,7 +349,7 @@ def test_a_journal_that_is_not_as_it_was_written(
 
 def test_a_search_with_nothing_under_way_and_trees_that_are_not_done_is_an_error() -> None:
     state = begin(PROBLEMS, AutomatonEngine(6), PROMPT, WIDE, "train")
-    kernels.hold(state.forest, state.trees[1].info.root)  # nobody will give it back
+    kernels.select(state.forest, np.array([1]), np.array([1]), kernels.PUCT, 1.0)  # nobody will give it back
     runner: Runner[None] = Runner(AutomatonEngine(6), "synchronous")
     admit(runner, 0, state)
     with pytest.raises(RuntimeError, match="tree 1 is not done, and nothing is under way for it"):
