@@ -2,8 +2,7 @@
 
 In and out: columns of numbers, text and token ids, held in one Arrow table and written as one Parquet file
 (`prompt`, `chosen`, `rejected` and `prompt`, `completion` are the columns that TRL reads; `datasets.load_dataset(
-"parquet", ...)` reads all). See `columns` for what all tables have in common. Knows nothing of trees, of how rows are
-selected, or of models.
+"parquet", ...)` reads all). See `typed_table` for what all tables have in common.
 """
 
 from __future__ import annotations
@@ -29,7 +28,7 @@ class Pairs(TypedTable):
     prompt_tokens:   [≥ 1] int32, the question prompt only.
     prefix_tokens:   [≥ 0] int32, the policy's own steps before the pair.
     chosen_tokens, rejected_tokens: [≥ 1] int32, the step only; never equal.
-    prefix_observed, chosen_observed, rejected_observed: [≥ 0] int32, see `columns.OBSERVED`.
+    prefix_environment, chosen_environment, rejected_environment: [≥ 0] int32, see `typed_table.ENVIRONMENT`.
     chosen_q, rejected_q: float64, action values; margin: float64, their gap.
     chosen_visits, rejected_visits, chosen_samples, rejected_samples: int32, evidence counted in two ways.
     smoothing:       float64 in [0, 0.5), the probability that the label is the wrong way round (0: none).
@@ -54,9 +53,9 @@ class Pairs(TypedTable):
         prefix_tokens=TOKENS,
         chosen_tokens=TOKENS,
         rejected_tokens=TOKENS,
-        prefix_observed=TOKENS,
-        chosen_observed=TOKENS,
-        rejected_observed=TOKENS,
+        prefix_environment=TOKENS,
+        chosen_environment=TOKENS,
+        rejected_environment=TOKENS,
         chosen_q=pa.float64(),
         rejected_q=pa.float64(),
         margin=pa.float64(),
@@ -73,8 +72,8 @@ class Pairs(TypedTable):
     def _check(self, where: str) -> None:
         self._check_tokens(where, "prompt_tokens", "chosen_tokens", "rejected_tokens")
         self._check_tokens(where, "prefix_tokens", empty=True)
-        self._check_observed(where, "chosen", "rejected")
-        self._check_observed(where, "prefix", prefix=True)
+        self._check_environment(where, "chosen", "rejected")
+        self._check_environment(where, "prefix", prefix=True)
         self._check_finite(where, "chosen_q", "rejected_q", "margin")
         for column in ("chosen_logprob", "rejected_logprob"):
             self._refuse(where, column, np.isinf(self.numbers(column)), "a finite number, or nan for unknown")
@@ -94,7 +93,7 @@ class Solutions(TypedTable):
     problem_id:        str; tree, leaf: int32, which tree of its shard and the node the solution ends in.
     prompt:            str, the question prompt; completion: str, the solution.
     prompt_tokens:     [≥ 1] int32; completion_tokens: [≥ 1] int32, the end of sequence included.
-    completion_observed: [≥ 0] int32, see `columns.OBSERVED`.
+    completion_environment: [≥ 0] int32, see `typed_table.ENVIRONMENT`.
     q:                 float64, the value of the path.
     weight:            float64 > 0, the solution's share in the mean over tokens.
     """
@@ -109,14 +108,14 @@ class Solutions(TypedTable):
         completion=pa.string(),
         prompt_tokens=TOKENS,
         completion_tokens=TOKENS,
-        completion_observed=TOKENS,
+        completion_environment=TOKENS,
         q=pa.float64(),
         weight=pa.float64(),
     )
 
     def _check(self, where: str) -> None:
         self._check_tokens(where, "prompt_tokens", "completion_tokens")
-        self._check_observed(where, "completion")
+        self._check_environment(where, "completion")
         self._check_finite(where, "q")
         self._check_positive(where, "weight")
 
@@ -124,16 +123,16 @@ class Solutions(TypedTable):
 class Siblings(TypedTable):
     """Steps that are alternatives to each other, in lists, from best to worst. One row per step; at least two per list.
 
-    Rows of one list stand together. `prompt`, `completion` and `label` are TRL's unpaired preferences, so that the same
+    Rows of one list are adjacent. `prompt`, `completion` and `label` are TRL's unpaired preferences, so that the same
     file serves losses over single steps.
 
     problem_id:    str; tree, parent, node: int32, which tree of its shard and which nodes in it.
     rank:          int32, place in the list by `value`: 0 begins a list.
     prompt:        str, question prompt and the steps so far; completion: str, the step.
-    label:         bool, whether the step is better than its parent promised: q > parent_value.
+    label:         bool, whether the step is better than its parent: q > parent_value.
     prompt_tokens: [≥ 1] int32, the question prompt only; prefix_tokens: [≥ 0] int32, the policy's steps before.
     step_tokens:   [≥ 1] int32, the step only; different in every row of a list.
-    prefix_observed, step_observed: [≥ 0] int32, see `columns.OBSERVED`.
+    prefix_environment, step_environment: [≥ 0] int32, see `typed_table.ENVIRONMENT`.
     q:             float64, action value; value: float64, Q', which ranks the list (`PreferenceSettings.shrinkage`).
     visits:        int32 ≥ 0; samples: int32 ≥ 1, how often the policy sampled the step.
     prior:         float64 ≥ 0, p(a|s) as selection saw it; logprob: float64 ≤ 0 nats, the sampling policy's.
@@ -154,8 +153,8 @@ class Siblings(TypedTable):
         prompt_tokens=TOKENS,
         prefix_tokens=TOKENS,
         step_tokens=TOKENS,
-        prefix_observed=TOKENS,
-        step_observed=TOKENS,
+        prefix_environment=TOKENS,
+        step_environment=TOKENS,
         q=pa.float64(),
         value=pa.float64(),
         visits=pa.int32(),
@@ -179,8 +178,8 @@ class Siblings(TypedTable):
     def _check(self, where: str) -> None:
         self._check_tokens(where, "prompt_tokens", "step_tokens")
         self._check_tokens(where, "prefix_tokens", empty=True)
-        self._check_observed(where, "step")
-        self._check_observed(where, "prefix", prefix=True)
+        self._check_environment(where, "step")
+        self._check_environment(where, "prefix", prefix=True)
         self._check_finite(where, "q", "value", "prior", "logprob", "parent_value")
         self._check_positive(where, "weight")
         self._refuse(where, "samples", self.numbers("samples") < 1, "1 or more")
@@ -190,7 +189,7 @@ class Siblings(TypedTable):
         wrong = np.append(rank[0] != 0, (rank[1:] != 0) & (rank[1:] != rank[:-1] + 1))
         self._refuse(where, "rank", wrong, "0, where a list begins, or one more than the row above")
         alone = np.append((rank[1:] == 0) & (rank[:-1] == 0), rank[-1] == 0)
-        self._refuse(where, "rank", alone, "a list of at least two siblings; this one stands alone")
+        self._refuse(where, "rank", alone, "a list of at least two siblings; this one has none")
         self._check_lists(where, np.flatnonzero(rank != 0))
 
     def _check_lists(self, where: str, later: NDArray[np.int64]) -> None:

@@ -16,7 +16,7 @@ from mcts_dpo.common.files import seed_from
 from mcts_dpo.common.settings import Settings
 from mcts_dpo.preferences.dataset import Pairs, Solutions
 from mcts_dpo.preferences.selection import Order, certainty, kept_first, two_sigma_below
-from mcts_dpo.preferences.typed_table import OBSERVED
+from mcts_dpo.preferences.typed_table import ENVIRONMENT
 from mcts_dpo.search import LENGTH, Forest
 
 
@@ -149,7 +149,7 @@ def _forest_pairs(forest: Forest, settings: PreferenceSettings) -> Pairs:
             first = sorted(range(len(found)), key=lambda place: (keys[place], place))[: settings.max_pairs]
             found = [found[place] for place in sorted(first)]
         rows += found
-    columns = {name: [row[name] for row in rows] for name in Pairs.schema.names if not name.endswith(OBSERVED)}
+    columns = {name: [row[name] for row in rows] for name in Pairs.schema.names if not name.endswith(ENVIRONMENT)}
     return Pairs.from_columns(columns, forest_tokenizer(forest))
 
 
@@ -231,7 +231,7 @@ def _forest_solutions(forest: Forest, settings: PreferenceSettings) -> Solutions
                     "weight": 1.0,
                 }
             )
-    columns = {name: [row[name] for row in rows] for name in Solutions.schema.names if not name.endswith(OBSERVED)}
+    columns = {name: [row[name] for row in rows] for name in Solutions.schema.names if not name.endswith(ENVIRONMENT)}
     return Solutions.from_columns(columns, forest_tokenizer(forest))
 
 

@@ -19,7 +19,7 @@ from mcts_dpo.preferences.extract import (
     ranked_children,
     shrunk_q,
 )
-from mcts_dpo.preferences.typed_table import OBSERVED
+from mcts_dpo.preferences.typed_table import ENVIRONMENT
 from mcts_dpo.search import Forest
 
 
@@ -46,7 +46,7 @@ def _forest_lists(forest: Forest, settings: PreferenceSettings) -> Siblings:
             parents = by_tree[tree].tolist()
         for parent in parents:
             rows += _list(forest, tree, parent, settings)
-    columns = {name: [row[name] for row in rows] for name in Siblings.schema.names if not name.endswith(OBSERVED)}
+    columns = {name: [row[name] for row in rows] for name in Siblings.schema.names if not name.endswith(ENVIRONMENT)}
     return Siblings.from_columns(columns, forest_tokenizer(forest))
 
 

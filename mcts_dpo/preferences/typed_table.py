@@ -1,7 +1,7 @@
-"""A typed table of numbers, text and token ids: what every table of the preference data is.
+"""A typed table of numbers, text and token ids: the base of every table of the preference data.
 
 One Arrow table with a fixed schema, written as one Parquet file that carries the digest of the tokenizer that made
-its ids. A table that exists is valid: every way to make one checks types and contents. Knows no particular table.
+its ids. Every way to make a table checks types and contents, so that an existing table is valid.
 """
 
 from __future__ import annotations
@@ -26,10 +26,12 @@ def schema_of(**types: Any) -> Any:
     return pa.schema([pa.field(name, kind, nullable=False) for name, kind in types.items()])
 
 
-OBSERVED = "_observed"
-"""Beside `x_tokens`, a column `x_observed` holds the places in it ([≥ 0] int32, rising) of tokens that the policy was
-given and did not write, such as a tool's output: they are read, and never part of a loss. A table without the column
-has none."""
+ENVIRONMENT = "_environment"
+"""Beside `x_tokens`, a column `x_environment` holds the indices in it ([≥ 0] int32, rising) of tokens that the
+environment wrote, such as a tool's output: they are read, and never part of a loss. A table without the column has
+none."""
+_FORMERLY = "_observed"
+"""The end of these columns' names in files of the first edition, which are still read."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,26 +175,26 @@ class TypedTable:
         values = self.numbers(column)
         self._refuse(where, column, ~(np.isfinite(values) & (values > 0)), "a finite number above 0")
 
-    def _check_observed(self, where: str, *names: str, prefix: bool = False) -> None:
-        """Places of observed tokens must exist; a step needs a token of its own (`prefix`: no step)."""
+    def _check_environment(self, where: str, *names: str, prefix: bool = False) -> None:
+        """Environment tokens must exist; a step needs a token of the policy (`prefix`: no step)."""
         for name in names:
-            places, lengths = self.tokens(name + OBSERVED), self.tokens(f"{name}_tokens").lengths
-            owner = np.repeat(np.arange(len(places)), places.lengths)
-            outside = (places.values < 0) | (places.values >= lengths[owner])
-            falling = np.append(False, (np.diff(places.values) <= 0) & (np.diff(owner) == 0))[: len(owner)]
-            wrong = np.zeros(len(places), dtype=np.bool_)
+            indices, lengths = self.tokens(name + ENVIRONMENT), self.tokens(f"{name}_tokens").lengths
+            owner = np.repeat(np.arange(len(indices)), indices.lengths)
+            outside = (indices.values < 0) | (indices.values >= lengths[owner])
+            falling = np.append(False, (np.diff(indices.values) <= 0) & (np.diff(owner) == 0))[: len(owner)]
+            wrong = np.zeros(len(indices), dtype=np.bool_)
             wrong[owner[outside | falling]] = True
-            self._refuse(where, name + OBSERVED, wrong, f"rising places in {name}_tokens")
+            self._refuse(where, name + ENVIRONMENT, wrong, f"rising indices in {name}_tokens")
             if not prefix:
-                nothing = (places.lengths == lengths) & (lengths > 0)
-                self._refuse(where, name + OBSERVED, nothing, "not every token of a step: none would be learned")
+                nothing = (indices.lengths == lengths) & (lengths > 0)
+                self._refuse(where, name + ENVIRONMENT, nothing, "not every token of a step: none would be learned")
 
-    def observed(self, name: str) -> list[NDArray[np.bool_]]:
-        """Per row, [tokens] bool: which of `name`_tokens are observations."""
-        places, lengths = self.tokens(name + OBSERVED), self.tokens(f"{name}_tokens").lengths
+    def environment_mask(self, name: str) -> list[NDArray[np.bool_]]:
+        """Per row, [tokens] bool: which of `name`_tokens the environment wrote."""
+        indices, lengths = self.tokens(name + ENVIRONMENT), self.tokens(f"{name}_tokens").lengths
         masks = [np.zeros(length, dtype=np.bool_) for length in lengths.tolist()]
-        for row in np.flatnonzero(places.lengths).tolist():
-            masks[row][places[row]] = True
+        for row in np.flatnonzero(indices.lengths).tolist():
+            masks[row][indices[row]] = True
         return masks
 
     def _check_tokens(self, where: str, *columns: str, empty: bool = False) -> None:
@@ -215,7 +217,7 @@ def _array(column: Sequence[Any] | NDArray[Any] | JaggedArray, field: Any, where
         if pa.types.is_integer(member):
             given = pa.array(column).type
             if pa.types.is_floating(given.value_type if pa.types.is_list(given) else given):
-                # Asked for integers, Arrow would cut 1.5 to 1 without a word.
+                # Arrow would silently truncate 1.5 to 1.
                 raise TypeError("fractions were given")
         return array
     except (pa.ArrowException, TypeError, ValueError, OverflowError) as error:
@@ -224,7 +226,7 @@ def _array(column: Sequence[Any] | NDArray[Any] | JaggedArray, field: Any, where
 
 
 def _same_kind(given: Any, wanted: Any) -> bool:
-    """Whether a lossless cast may be tried: widths and encodings may differ, meanings may not."""
+    """Whether a lossless cast may be tried: widths and encodings may differ, kinds may not."""
     types = pa.types
     if types.is_list(wanted):
         return bool((types.is_list(given) or types.is_large_list(given)) and types.is_integer(given.value_type))
@@ -242,9 +244,12 @@ def _conform(table: Any, schema: Any, where: str) -> Any:
     metadata = table.schema.metadata or {}
     columns = []
     for field in schema:
-        if field.name not in table.column_names and field.name.endswith(OBSERVED):
-            columns.append(pa.array([[]] * table.num_rows, type=field.type))
-            continue
+        if field.name not in table.column_names and field.name.endswith(ENVIRONMENT):
+            earlier = field.name.removesuffix(ENVIRONMENT) + _FORMERLY
+            if earlier not in table.column_names:
+                columns.append(pa.array([[]] * table.num_rows, type=field.type))
+                continue
+            table = table.rename_columns({earlier: field.name})
         if field.name not in table.column_names:
             raise InputError(f"{where}: column {field.name!r} is missing (found: {', '.join(table.column_names)})")
         column = table.column(field.name)

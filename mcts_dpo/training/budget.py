@@ -1,9 +1,9 @@
 """How many tokens a forward pass may have, and what happens when memory does not suffice for them.
 
-In: a task, an update's rows, the run so far. Out: forward passes, or fewer tokens. Processes that hold the whole model
-each halve the budget together and go on. In a model in shards every layer is a collective operation: a process without
-memory leaves the others waiting in one that it will never join. It writes the smaller budget beside the checkpoint, all
-end (`files.RestartError`), and started again they go on with it. Knows neither loss nor optimiser.
+In: a task, an update's rows, the training so far. Out: forward passes, or a smaller token budget. Processes that each
+hold the whole model halve the budget together and continue. In a model in shards every layer is a collective operation:
+a process without memory leaves the others waiting in an operation that it never joins. It writes the smaller budget
+next to the checkpoint, all processes end (`RestartError`), and after a restart they continue with it.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ logger = logging.getLogger(__name__)
 
 
 def passes_of(task: TrainingTask, rows: Rows, max_tokens: int, world: World) -> list[Rows]:
-    """The update's forward passes, at least one for each process where there are rows for it."""
+    """The update's forward passes, at least one for each process if there are enough rows."""
     passes = task.passes(rows, max_tokens)
     while len(passes) < min(world.size, len(rows)) and max_tokens > 1:
         max_tokens //= 2
@@ -32,7 +32,7 @@ def passes_of(task: TrainingTask, rows: Rows, max_tokens: int, world: World) -> 
 def go_on_with_less(
     task: TrainingTask, updates: Sequence[Rows], plan: Sequence[Sequence[Rows]], state: TrainingProgress, world: World
 ) -> None:
-    """Halve the token budget, and say so."""
+    """Halve the token budget, and warn."""
     state.max_batch_tokens, note = _halved(task, updates, plan, state, world)
     state.notes.append(note)
     if world.main:
@@ -46,28 +46,28 @@ def end_in_shards(
     plan: Sequence[Sequence[Rows]],
     state: TrainingProgress,
     world: World,
-    run: CheckpointManager,
+    checkpoints: CheckpointManager,
 ) -> None:
-    """Raise RestartError if memory ran out here, or in another process, whose going broke an operation here.
+    """Raise RestartError if memory ran out here, or in another process whose end broke an operation here.
 
-    The processes cannot agree on anything any more: the others wait in a layer's operation that this one will never
-    join. So the smaller budget goes to disk, where all find it when they are started again.
+    The processes can no longer communicate: the others wait in a layer's operation that this one never joins. So the
+    smaller budget is written to disk, where all find it when they are restarted.
     """
     if out_of_memory(error):
         budget, note = _halved(task, updates, plan, state, world)
-        speaks = run.halve(budget, note)
+        speaks = checkpoints.halve(budget, note)
     else:
-        left = run.halved()
+        left = checkpoints.halved()
         if left is None or left["max_batch_tokens"] >= state.max_batch_tokens:
             return
         note, speaks = left["note"], False
-    again = f"all processes end; the same command (or torchrun --max-restarts) goes on from {run.folder}"
+    again = f"all processes end; the same command (or torchrun --max-restarts) resumes from {checkpoints.folder}"
     raise RestartError(f"{note}; {again}", speaks=speaks) from error
 
 
-def take_over_budget(state: TrainingProgress, run: CheckpointManager) -> None:
-    """The smaller budget that an attempt left whose memory did not suffice."""
-    left = run.halved()
+def take_over_budget(state: TrainingProgress, checkpoints: CheckpointManager) -> None:
+    """Take the smaller budget that an earlier attempt stored when its memory did not suffice."""
+    left = checkpoints.halved()
     if left is not None and left["max_batch_tokens"] < state.max_batch_tokens:
         state.max_batch_tokens = left["max_batch_tokens"]
         state.notes.append(left["note"])
@@ -76,13 +76,14 @@ def take_over_budget(state: TrainingProgress, run: CheckpointManager) -> None:
 def _halved(
     task: TrainingTask, updates: Sequence[Rows], plan: Sequence[Sequence[Rows]], state: TrainingProgress, world: World
 ) -> tuple[int, str]:
-    """The token budget, halved until the updates take more passes than in the `plan` that did not fit into memory; and
-    a line that says so.
+    """Halve the token budget until the updates take more passes than in the `plan` that did not fit into memory.
+
+    Returns the budget and a line about it.
     """
     if all(len(one) == 1 for passes in plan for one in passes):
         longest = max(task.longest(update) for update in updates)
         raise InputError(
-            f"training.data.max_batch_tokens: memory does not suffice for one row by itself, of {longest} tokens "
+            f"training.data.max_batch_tokens: memory does not suffice for one row alone, of {longest} tokens "
             "(accepted: shorter rows, training.gradient_checkpointing=true, training.lora, or more memory)"
         )
     budget = state.max_batch_tokens
@@ -94,6 +95,6 @@ def _halved(
         budget //= 2
     note = (
         f"update {state.update + 1}: memory did not suffice for {state.max_batch_tokens} tokens at once; "
-        f"going on with {budget} (training.data.max_batch_tokens)"
+        f"continuing with {budget} (training.data.max_batch_tokens)"
     )
     return budget, note

@@ -84,21 +84,21 @@ class TrainState:
                 if master is not weight:
                     local(weight).copy_(master)
 
-    def gathered(self, place: int, part: Tensor) -> Tensor:
+    def gathered(self, index: int, part: Tensor) -> Tensor:
         """On the CPU, the whole of something shaped like master `place`, of which `part` is this process's share.
 
         A collective operation where the model is in shards.
         """
-        weight = self.weights[place]
+        weight = self.weights[index]
         if isinstance(weight, DTensor):
             part = DTensor.from_local(
                 part, weight.device_mesh, weight.placements, run_check=False, shape=weight.shape, stride=weight.stride()
             ).full_tensor()
         return part.contiguous().cpu()
 
-    def own_part(self, place: int, full: Tensor) -> Tensor:
+    def own_part(self, index: int, full: Tensor) -> Tensor:
         """This process's share of something shaped like the whole of weight `place`: the inverse of `gathered`."""
-        weight = self.weights[place]
+        weight = self.weights[index]
         if not isinstance(weight, DTensor):
             return full
         return local(
@@ -156,11 +156,11 @@ def unsharded(trained: TrainState, policy: str | Path, settings: TrainingSetting
     if trained.root is None:
         return trained
     complete = load_train_state(policy, settings) if dist.get_rank() == 0 else None
-    for place, master in enumerate(trained.master_weights):
-        full = trained.gathered(place, master.detach())
+    for index, master in enumerate(trained.master_weights):
+        full = trained.gathered(index, master.detach())
         if complete is not None:
             with torch.no_grad():
-                complete.master_weights[place].copy_(full)
+                complete.master_weights[index].copy_(full)
     return trained if complete is None else complete
 
 

@@ -2,7 +2,7 @@
 
 In: a Hugging Face causal language model and a `Packed` or a `Batch`. Out: one log-probability per scored token and one
 sum per step. The head is applied only where a scored token is predicted, in pieces that bound the memory of its
-logits. Knows nothing of pairs, losses or what is done with the numbers.
+logits.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from mcts_dpo.training.data.batches import Batch
 from mcts_dpo.training.data.packing import Packed
 
 LOGITS_AT_ONCE = 1 << 24
-"""Elements of logits that exist at one time (64 MiB in float32): rows of a piece = this // vocabulary."""
+"""Elements of logits held at one time (64 MiB in float32): rows of a piece = this // vocabulary."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +44,7 @@ def score(model: Any, batch: Batch | Packed, *, means: bool = False, logits_at_o
 
     model: a transformers causal language model (`check_readable`; for a pack also `check_packable`), whose dropout
            must be off (evaluation mode). Scoring a pack sets its attention to `attention.NAME`, for good: the layers
-           that gradient checkpointing computes again must find it still.
+           that gradient checkpointing computes again need it too.
     means: whether the steps' mean states are wanted too.
     logits_at_once: bound on logits held at one time, in elements; it changes memory and time, not the result.
     """
@@ -76,10 +76,10 @@ def _last_states(model: Any, batch: Batch | Packed) -> Tensor:
 def _step_means(states: Tensor, batch: Batch | Packed) -> Tensor:
     """[B, width]: the mean state of each sequence's step, in float32 at least."""
     if isinstance(batch, Packed):
-        places, owner, steps = batch.places[batch.step_tokens], batch.step_owner, batch.steps
+        indices, owner, steps = batch.scored_positions[batch.step_tokens], batch.step_owner, batch.steps
     else:
-        places, owner, steps = batch.places[batch.in_step], batch.owner[batch.in_step], len(batch.input_ids)
-    wide = states.index_select(0, places).to(torch.promote_types(states.dtype, torch.float32))
+        indices, owner, steps = batch.scored_positions[batch.in_step], batch.owner[batch.in_step], len(batch.input_ids)
+    wide = states.index_select(0, indices).to(torch.promote_types(states.dtype, torch.float32))
     sums = wide.new_zeros(steps, states.shape[-1]).index_add(0, owner, wide)
     means = sums / wide.new_zeros(steps).index_add(0, owner, torch.ones_like(wide[:, 0]))[:, None]
     return means[batch.step_of] if isinstance(batch, Packed) else means
@@ -114,7 +114,9 @@ def check_readable(model: Any, tokens: Tensor) -> None:
         except (AttributeError, TypeError, ValueError) as error:
             raise InputError(f"{name}: not a causal language model that can be trained ({error})") from None
     if ours.shape != theirs.shape or not torch.allclose(ours.float(), theirs.float(), rtol=1e-3, atol=1e-3):
-        raise InputError(f"{name}: its logits are not a linear readout of its last states; training does not know it")
+        raise InputError(
+            f"{name}: its logits are not a linear readout of its last states; training does not support it"
+        )
 
 
 ATTENTIVE = {"full_attention", "sliding_attention"}
@@ -125,8 +127,8 @@ def check_packable(model: Any, tokens: Tensor) -> None:
     """Raise InputError unless a token of a pack sees what it would see in its sequence alone.
 
     tokens: [1, ≥ 1] int64 ids to try it on. Refuses models that carry a state from token to token (linear attention,
-    state spaces, convolutions), that attend in chunks, or whose attention is not transformers' exchangeable one; and
-    whatever else turns out to give other states for two branches in a pack than for each alone.
+    state spaces, convolutions), that attend in chunks, or whose attention transformers cannot replace; and
+    any other model that gives other states for two branches in a pack than for each alone.
     """
     name = type(model).__name__
     config = model.config.get_text_config()
@@ -137,31 +139,31 @@ def check_packable(model: Any, tokens: Tensor) -> None:
             f"training.data.packing: {name} has {kind}, which would mix the branches of a tree (accepted: false)"
         )
     if not getattr(model, "_supports_attention_backend", False):
-        raise InputError(f"training.data.packing: {name} does not let its attention be exchanged (accepted: false)")
+        raise InputError(f"training.data.packing: {name} does not allow its attention to be replaced (accepted: false)")
     ids = tokens[0].repeat(3)
     stem, size = len(tokens[0]), len(ids)
     one, other = ids[: 2 * stem], torch.cat([ids[:stem], ids[2 * stem :].flip(0)])
     end = torch.full((size,), size, device=ids.device)
     end[stem : 2 * stem] = 2 * stem
-    places = torch.arange(size, device=ids.device)
+    indices = torch.arange(size, device=ids.device)
     packed = Packed(
         input_ids=torch.cat([one, other[stem:]])[None],
-        position_ids=torch.where(places < 2 * stem, places, places - stem)[None],
+        position_ids=torch.where(indices < 2 * stem, indices, indices - stem)[None],
         end=end,
-        positions=places,
-        places=places,
+        positions=indices,
+        scored_positions=indices,
         targets=ids,
         imitation=torch.zeros(size, device=ids.device),
-        step_tokens=places,
-        step_owner=torch.zeros_like(places),
-        step_of=places[:1] * 0,
+        step_tokens=indices,
+        step_owner=torch.zeros_like(indices),
+        step_of=indices[:1] * 0,
         steps=1,
     )
     with torch.no_grad():
         together = _packed_states(model, packed)[0]
         alone = [model.base_model(input_ids=each[None], use_cache=False).last_hidden_state[0] for each in (one, other)]
     expected = torch.cat([alone[0], alone[1][stem:]])
-    # Half precision rounds by its own measure, and differently in packs of different sizes.
+    # Half precision rounds more coarsely, and differently in packs of different sizes.
     tolerance = 1e-3 if expected.dtype in {torch.float32, torch.float64} else 0.1
     if (together - expected).abs().max() > tolerance * expected.abs().max():
         raise InputError(f"training.data.packing: {name} gives other states in a pack than alone (accepted: false)")
@@ -190,10 +192,10 @@ def _logprobs(states: Tensor, weight: Tensor, bias: Tensor | None, targets: Tens
 
 
 class _FrozenReadout(torch.autograd.Function):
-    """The readout under a head that is not trained: no logits are kept and none computed twice.
+    """The readout of a head that is not trained: no logits are kept, and none are computed twice.
 
-    The gradient of a token's log-probability by its state is Wᵀ(onehot − softmax), and what comes from above is one
-    number per token; so it is made beside the forward pass, from logits that are there anyway, and only scaled later.
+    The gradient of a token's log-probability by its state is Wᵀ(onehot − softmax), and the incoming gradient is one
+    number per token. So the forward pass computes it from its logits, and the backward pass only scales it.
     """
 
     @staticmethod

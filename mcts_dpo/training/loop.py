@@ -1,8 +1,7 @@
 """One round's training: a policy and a table in, the next policy out.
 
-Deterministic: the same policy, data, settings and machine give the same bytes, killed and resumed or not. Knows
-neither where the data came from nor what the policy is used for. `train` is the shell (files, processes), `fit`
-the loop.
+Deterministic: the same policy, data, settings and machine give the same bytes, with or without a kill and a resume.
+`train` handles files and processes, `fit` is the loop.
 """
 
 from __future__ import annotations
@@ -62,17 +61,17 @@ logger = logging.getLogger(__name__)
 class TrainingSummary:
     """What a training run did. Nothing in it depends on the clock.
 
-    objective, rows, updates: what was learned from, and in how many updates.
+    objective, rows, updates: what was learned, from how many rows, in how many updates.
     epochs:       passes over the rows, as a fraction where updates were capped.
     parameters:   trained weights (adapters only under LoRA).
-    tokens:       real tokens through forward and backward passes, those that sequences share in a pack counted once;
-                  reference_tokens: through the reference's forward.
+    tokens:       real tokens through forward and backward passes; a token that sequences share in a pack counts once.
+    reference_tokens: real tokens through the reference's forward passes.
     padding:      share of computed positions that were padding, in [0, 1).
     scored_tokens: tokens whose log-probability was computed with gradient.
     clipped:      share of updates whose gradient norm was clipped.
     first, last:  figures of the first update (before any change of weights), and means over the last ten updates.
-    alarms:       one line each, in the order in which they went off.
-    notes:        what else a user should know, one line each (a halved token budget).
+    alarms:       one line each, in order.
+    notes:        what else a user should know, one line each, such as a halved token budget.
     """
 
     objective: str
@@ -96,7 +95,7 @@ class TrainingSummary:
 
     @classmethod
     def of(cls, data: Mapping[str, Any]) -> TrainingSummary:
-        """What `as_dict` gave."""
+        """The inverse of `as_dict`."""
         return cls(**{**data, "alarms": tuple(data["alarms"]), "notes": tuple(data["notes"])})
 
 
@@ -121,24 +120,24 @@ def train(
     out:    becomes a plain Hugging Face directory in the policy's own dtype, with the tokenizer, `training.json`
             (settings and summary), and under LoRA `adapter/`, the adapters by themselves.
     log:    appears at the end, one JSON line per update: the figures of the objective, and update, lr,
-            gradient_norm, clipped, tokens. While training goes on it grows as `log.jsonl` in `unfinished_at`.
-    unfinished_at: folder of the live log and the checkpoint (default: `out` + ".unfinished"). It is gone when the
-            training is finished. The same call after a kill at any moment goes on from the checkpoint there and ends
+            gradient_norm, clipped, tokens. During training it grows as `log.jsonl` in `unfinished_at`.
+    unfinished_at: folder of the live log and the checkpoint (default: `out` + ".unfinished"). It is removed when the
+            training is finished. After a kill at any moment, the same call resumes from the checkpoint there and ends
             with the same bytes.
     board:  folder for TensorBoard's files (None: none).
     evaluate: called every `settings.evaluate_every` updates and after the last; its figures go to the log and
-            the trackers with `eval_` before their names.
+            the trackers, with the prefix `eval_`.
 
-    The reference is the policy as it starts (algorithm: Step-DPO); its log-probabilities are computed once, in the
-    first epoch's own batches, so that the first margins are 0 and not rounding noise.
+    The reference is the policy at its start. Its log-probabilities are computed once, in the first epoch's own batches,
+    so that the first margins are 0 and not rounding noise.
 
-    Under `torchrun` or `accelerate launch` all processes call this alike and train one policy together: each
-    update's forward passes are dealt out, gradients are summed. Rank 0 writes the files.
+    Under `torchrun` or `accelerate launch` all processes make the same call and train one policy together: each
+    update's forward passes are distributed over them, and gradients are summed. Rank 0 writes the files.
 
     Raises InputError: a table of the wrong kind or without rows, ids of another tokenizer or outside the vocabulary,
     a sequence longer than the policy's context, a policy that cannot be trained, a gradient that is not finite, a
     checkpoint of another training, a full disk, an alarm where `settings.on_alarm` is "stop". Raises RestartError
-    in every process where memory runs out in shards: the same call goes on with half the token budget.
+    in every process if memory runs out in shards: the same call resumes with half the token budget.
     """
     out = Path(out)
     require_replaceable(out, "training.json")
@@ -156,9 +155,18 @@ def train(
         if settings.sharding and world.size > 1:
             trained = shard(trained)
         stack.enter_context(explained_disk(folder))
-        run = stack.enter_context(checkpoints_in(folder, identity, world, out=out, log=log))
+        checkpoints = stack.enter_context(checkpoints_in(folder, identity, world, out=out, log=log))
         task = PolicyTrainingTask(training_data, settings, trained.device)
-        summary = fit(trained, task, settings, world=world, run=run, board=board, evaluate=evaluate, progress=progress)
+        summary = fit(
+            trained,
+            task,
+            settings,
+            world=world,
+            checkpoints=checkpoints,
+            board=board,
+            evaluate=evaluate,
+            progress=progress,
+        )
         trained = unsharded(trained, policy, settings)
         if world.main:
             with whole(out) as scratch:
@@ -188,12 +196,12 @@ def fit(
     settings: TrainingSettings,
     *,
     world: World = ALONE,
-    run: CheckpointManager | None = None,
+    checkpoints: CheckpointManager | None = None,
     board: Path | None = None,
     evaluate: Evaluation | None = None,
     progress: Progress = silent,
 ) -> TrainingSummary:
-    """The training loop itself: changes `trained`'s weights in place, from the checkpoint of `run` if it has one.
+    """The training loop itself: changes `trained`'s weights in place, from a checkpoint if there is one.
 
     See `train`.
     """
@@ -207,38 +215,38 @@ def fit(
     )
     updates = [update for epoch in epochs for update in epoch]
     optimizer = make_optimizer(trained.master_weights, settings.optimiser)
-    state = run.load(trained, optimizer) if run is not None else None
+    state = checkpoints.load(trained, optimizer) if checkpoints is not None else None
     if state is None:
         state = TrainingProgress(MetricTracker(min(WINDOW, len(updates))), settings.data.max_batch_tokens)
-    if run is not None:
-        take_over_budget(state, run)
-        run.open_log(state.log_bytes)
-    _stop_at_alarms(state, settings, run)
+    if checkpoints is not None:
+        take_over_budget(state, checkpoints)
+        checkpoints.open_log(state.log_bytes)
+    _stop_at_alarms(state, settings, checkpoints)
     if task.needs_reference and state.reference is None:
-        state.reference = _reference(trained, task, epochs[0], state, world, run, progress)
+        state.reference = _reference(trained, task, epochs[0], state, world, checkpoints, progress)
     with ExitStack() as stack:
         names = settings.trackers if world.main else ()
         about = settings.model_dump(mode="json")
-        name = run.folder.name.removesuffix(".unfinished") if run is not None else "training"
+        name = checkpoints.folder.name.removesuffix(".unfinished") if checkpoints is not None else "training"
         following = stack.enter_context(trackers(names, board, run=name, settings=about, resumed_at=state.update))
         clock, tokens_before = time.monotonic(), state.tokens
         for number in range(state.update, len(updates)):
             lr = settings.optimiser.lr * schedule(number, len(updates), settings.optimiser)
-            line, alarms = _update(trained, task, optimizer, updates[number], lr, state, settings, world, run)
+            line, alarms = _update(trained, task, optimizer, updates[number], lr, state, settings, world, checkpoints)
             last = number + 1 == len(updates)
             if evaluate is not None and (last or _every(settings.evaluate_every, number + 1)):
                 line |= {f"eval_{name}": float(value) for name, value in evaluate(number + 1, trained.model).items()}
-            if run is not None:
-                state.log_bytes = run.write_line(json.dumps({"update": number + 1, **line}))
+            if checkpoints is not None:
+                state.log_bytes = checkpoints.write_line(json.dumps({"update": number + 1, **line}))
             for alarm in alarms if world.main else ():
                 logger.warning(alarm)
             _follow(following, number + 1, line)
             pace = (state.tokens - tokens_before) / max(time.monotonic() - clock, 1e-9)
             progress("train", number + 1, len(updates), **_shown(line), **{"tok/s": pace})
             stopping = bool(alarms) and settings.on_alarm == "stop"
-            if run is not None and (stopping or world.any(world.main and run.due(number + 1))):
-                run.save(state, trained, optimizer)
-            _stop_at_alarms(state, settings, run)
+            if checkpoints is not None and (stopping or world.any(world.main and checkpoints.due(number + 1))):
+                checkpoints.save(state, trained, optimizer)
+            _stop_at_alarms(state, settings, checkpoints)
     return TrainingSummary(
         objective=settings.objective.kind,
         rows=task.rows,
@@ -249,10 +257,10 @@ def fit(
         reference_tokens=state.reference_tokens,
         padding=1 - state.tokens / state.positions,
         scored_tokens=state.scored,
-        clipped=state.watch.clipped / len(updates),
-        first=state.watch.first,
-        last=state.watch.last(),
-        alarms=tuple(state.watch.alarms.values()),
+        clipped=state.metrics.clipped / len(updates),
+        first=state.metrics.first,
+        last=state.metrics.last(),
+        alarms=tuple(state.metrics.alarms.values()),
         notes=tuple(state.notes),
     )
 
@@ -266,10 +274,10 @@ def _update(
     state: TrainingProgress,
     settings: TrainingSettings,
     world: World,
-    run: CheckpointManager | None,
+    checkpoints: CheckpointManager | None,
 ) -> tuple[dict[str, Any], list[str]]:
-    """One update of the weights from `rows`. Returns its line for the log and the alarms that it set off."""
-    sums = _gradients(trained, task, rows, state, world, run)
+    """One update of the weights from `rows`. Returns its line for the log and its new alarms."""
+    sums = _gradients(trained, task, rows, state, world, checkpoints)
     *values, tokens, positions, scored = sums
     norm = clip(trained.master_weights, settings.optimiser.max_grad_norm, world, trained.root is not None)
     if not math.isfinite(norm):
@@ -288,7 +296,7 @@ def _update(
     state.scored += int(scored)
     figures = dict(zip(task.names, values, strict=True)) | {"gradient_norm": norm, "lr": lr}
     clipped = settings.optimiser.max_grad_norm is not None and norm > settings.optimiser.max_grad_norm
-    alarms = state.watch.see(state.update, figures, clipped, settings)
+    alarms = state.metrics.add(state.update, figures, clipped, settings)
     return {**figures, "clipped": clipped, "tokens": int(tokens)}, alarms
 
 
@@ -298,12 +306,12 @@ def _gradients(
     rows: Rows,
     state: TrainingProgress,
     world: World,
-    run: CheckpointManager | None,
+    checkpoints: CheckpointManager | None,
 ) -> list[float]:
     """Leave the gradients of the whole update in the master weights; returns its figures, tokens, positions, scored.
 
-    Where memory does not suffice, the token budget of a pass is halved and the update begun again; in shards by
-    all processes, started anew (`RestartError`).
+    If memory does not suffice, the token budget of a pass is halved and the update starts again. In shards all
+    processes end and must be restarted (`RestartError`).
     """
     while True:
         failed = False
@@ -318,8 +326,8 @@ def _gradients(
                     sums = sums + part.figures
                     counted += part[2:]
         except (RuntimeError, MemoryError) as error:
-            if trained.root is not None and run is not None:
-                end_in_shards(error, task, [rows], [passes], state, world, run)
+            if trained.root is not None and checkpoints is not None:
+                end_in_shards(error, task, [rows], [passes], state, world, checkpoints)
             if not out_of_memory(error) or trained.root is not None:
                 raise
             failed = True
@@ -336,7 +344,7 @@ def _gradients(
 
 
 def _sum_gradients(master_weights: Sequence[Tensor], world: World) -> None:
-    """The gradients of all processes' passes, summed, in each of them; one that no process has stays None."""
+    """Sum the gradients over all processes, in each of them. A gradient that no process has stays None."""
     if world.size == 1:
         return
     have = world.sum(
@@ -357,14 +365,14 @@ def _reference(
     updates: Sequence[Rows],
     state: TrainingProgress,
     world: World,
-    run: CheckpointManager | None,
+    checkpoints: CheckpointManager | None,
     progress: Progress,
 ) -> Tensor:
-    """What the task's loss compares with, by the model as it starts, for every row that the first epoch sees."""
+    """The reference's numbers under the model at its start, for every row of the first epoch."""
     while True:
         failed = False
         plan = [passes_of(task, update, state.max_batch_tokens, world) for update in updates]
-        # Dealt out update by update, as the training deals them: each pass is computed here as it will be again there.
+        # Distributed update by update, as in training: each pass is computed here as it will be there.
         mine = [one for passes in plan for one in world.shares(passes, equal=trained.root is not None)]
         dtype = torch.promote_types(trained.weights[0].dtype, torch.float32)
         found = torch.full((task.sequences,), torch.nan, dtype=dtype, device=trained.device)
@@ -378,8 +386,8 @@ def _reference(
                         tokens += cost
                     progress("reference", done + 1, len(mine))
         except (RuntimeError, MemoryError) as error:
-            if trained.root is not None and run is not None:
-                end_in_shards(error, task, updates, plan, state, world, run)
+            if trained.root is not None and checkpoints is not None:
+                end_in_shards(error, task, updates, plan, state, world, checkpoints)
             if not out_of_memory(error) or trained.root is not None:
                 raise
             failed = True
@@ -394,12 +402,13 @@ def _reference(
         return found
 
 
-def _stop_at_alarms(state: TrainingProgress, settings: TrainingSettings, run: CheckpointManager | None) -> None:
-    if settings.on_alarm == "stop" and state.watch.alarms:
-        kept = f"; its checkpoint is kept in {run.folder}" if run is not None else ""
+def _stop_at_alarms(state: TrainingProgress, settings: TrainingSettings, checkpoints: CheckpointManager | None) -> None:
+    if settings.on_alarm == "stop" and state.metrics.alarms:
+        kept = f"; its checkpoint is kept in {checkpoints.folder}" if checkpoints is not None else ""
+        alarm = next(iter(state.metrics.alarms.values()))
         raise InputError(
-            f"training.on_alarm: stopped after update {state.update}: {next(iter(state.watch.alarms.values()))}{kept} "
-            "(accepted: a lower lr, more nll_weight, another bound, or on_alarm=warn, which goes on from there)"
+            f"training.on_alarm: stopped after update {state.update}: {alarm}{kept} ("
+            "accepted: a lower lr, more nll_weight, another bound, or on_alarm=warn, which resumes from there)"
         )
 
 

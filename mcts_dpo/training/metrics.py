@@ -1,7 +1,7 @@
-"""What is watched while a policy learns: figures of the first and the last updates, and the displacement alarm.
+"""Figures of the first and the last updates, and the displacement alarm.
 
-In: each update's figures. Out: means, and one line per alarm. Pure numbers; can be written as JSON and read back
-equal, so that a resumed run goes on as if nothing had happened.
+In: each update's figures. Out: means, and one line per alarm. It is stored as JSON and read back equal, so that a
+resumed training continues unchanged.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Any
 from mcts_dpo.training.settings import TrainingSettings
 
 WINDOW = 10
-"""Updates over which figures are averaged before they are compared with a bound or reported as last."""
+"""Number of updates over which figures are averaged, for alarms and for the last figures."""
 
 
 @dataclass(slots=True)
@@ -23,7 +23,7 @@ class MetricTracker:
     window:  updates that are averaged.
     first:   the figures of the first update.
     recent:  the figures of the last `window` updates.
-    alarms:  by kind, one line each, in the order in which they went off.
+    alarms:  by kind, one line each, in order.
     clipped: updates whose gradient was clipped.
     """
 
@@ -33,8 +33,8 @@ class MetricTracker:
     alarms: dict[str, str] = field(default_factory=dict)
     clipped: int = 0
 
-    def see(self, update: int, figures: dict[str, float], clipped: bool, settings: TrainingSettings) -> list[str]:
-        """Take in the figures of `update` (1-based); returns the alarms that went off with it."""
+    def add(self, update: int, figures: dict[str, float], clipped: bool, settings: TrainingSettings) -> list[str]:
+        """Add the figures of `update` (1-based); returns the new alarms."""
         self.first = self.first or figures
         self.recent = [*self.recent, figures][-self.window :]
         self.clipped += clipped
@@ -56,7 +56,7 @@ class MetricTracker:
 
     @classmethod
     def of(cls, data: Mapping[str, Any]) -> MetricTracker:
-        """What `as_dict` gave."""
+        """The inverse of `as_dict`."""
         return cls(**data)
 
     def _fall(self, kind: str, bound: float, update: int) -> str | None:
@@ -65,7 +65,7 @@ class MetricTracker:
         if name not in self.first:
             return None
         fall = -_mean(self.recent, name)
-        # A comparison with NaN is false: what is not a number is not quietly fine.
+        # A comparison with NaN is false, so a fall of NaN sets off the alarm.
         if fall <= bound:
             return None
         return (

@@ -1,13 +1,13 @@
-"""What an unfinished training run leaves in its folder, so that a killed one goes on where it was.
+"""The folder of an unfinished training: a checkpoint and a log, from which a killed training resumes.
 
     checkpoint.safetensors   master weights, optimiser, random state, reference log-probabilities; as JSON in its header
                              the position, all counts, and what the run was made of
     log.jsonl                the training log so far, a line per update as it happens
-    budget-N.json            memory did not suffice in a model in shards: go on with N tokens per forward pass
+    budget-N.json            memory did not suffice in a model in shards: resume with N tokens per forward pass
     .lock                    held by the process that trains
 
-The checkpoint is one file and appears by rename: at every moment the old one or the new one is there. The log runs
-ahead of it and is cut back to its length on resume. Knows no loss and no schedule.
+The checkpoint is one file and appears by rename: at every moment the old one or the new one exists. The log is ahead of
+it; on resume it is truncated to the length that the checkpoint records.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ FREE = (
     "rejected_alarm",
     "sharding",
 )
-"""Settings that may differ between a run and its continuation: no weight depends on them."""
+"""Settings that may differ between a training and its continuation: no weight depends on them."""
 
 
 logger = logging.getLogger(__name__)
@@ -56,17 +56,17 @@ logger = logging.getLogger(__name__)
 
 @dataclass(slots=True)
 class TrainingProgress:
-    """How far a run is. All but `reference` goes through JSON unchanged.
+    """How far a training is. All but `reference` is stored as JSON.
 
     update:           updates done.
-    max_batch_tokens: the budget of a forward pass as it stands (halved where memory did not suffice).
+    max_batch_tokens: the current budget of a forward pass (halved if memory did not suffice).
     tokens, positions, scored, reference_tokens: running counts; see `TrainingSummary`.
     log_bytes:        length of the log.
-    notes:            what happened that a user should know, one line each.
-    reference:        [sequences] log-probabilities of the steps under the reference; None before they are computed.
+    notes:            what a user should know, one line each.
+    reference:        [sequences] log-probabilities of the steps under the reference; None until they are computed.
     """
 
-    watch: MetricTracker
+    metrics: MetricTracker
     max_batch_tokens: int
     update: int = 0
     tokens: int = 0
@@ -79,18 +79,18 @@ class TrainingProgress:
 
     def as_dict(self) -> dict[str, Any]:
         """For JSON; without `reference`."""
-        names = [one.name for one in fields(self) if one.name not in ("watch", "reference")]
-        return {name: getattr(self, name) for name in names} | {"watch": self.watch.as_dict()}
+        names = [one.name for one in fields(self) if one.name not in ("metrics", "reference")]
+        return {name: getattr(self, name) for name in names} | {"metrics": self.metrics.as_dict()}
 
     @classmethod
     def of(cls, data: Mapping[str, Any], reference: Tensor | None) -> TrainingProgress:
-        """What `as_dict` gave."""
-        return cls(**{**data, "watch": MetricTracker.of(data["watch"])}, reference=reference)
+        """The inverse of `as_dict`."""
+        return cls(**{**data, "metrics": MetricTracker.of(data["metrics"])}, reference=reference)
 
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """What a run is made of: digests of the starting weights and of the training data, and the settings."""
+    """What a training is made of: digests of the starting weights and of the data, and the settings."""
 
     policy: str
     data: str
@@ -102,11 +102,11 @@ class Identity:
 
     @property
     def digest(self) -> str:
-        """One word for all of it."""
+        """One digest of all of it."""
         return digest(self.as_dict())
 
     def refuse(self, found: Mapping[str, Any], where: Path) -> None:
-        """Raise InputError unless `found` (an `as_dict`) is this run, settings that move no weight aside."""
+        """Raise InputError unless `found` (an `as_dict`) is this training, except settings that change no weight."""
         wrong = []
         if found["policy"] != self.policy:
             wrong.append("another policy")
@@ -122,14 +122,15 @@ class Identity:
         if wrong:
             raise InputError(
                 f"{where}: checkpoint of another training ({'; '.join(wrong)}); "
-                f"remove {where.parent} to begin anew, or give another --out"
+                f"remove {where.parent} to start again, or give another --out"
             )
 
 
 def data_digest(data: Any) -> str:
-    """SHA-256 (hex) over all arrays, strings and numbers in dataclasses, mappings and tuples; `source` fields apart.
+    """SHA-256 (hex) over all arrays, strings and numbers in dataclasses, mappings and tuples, except fields named
+    `source`.
 
-    Raises TypeError for anything else: its `repr` may leave out what matters, as that of a long array does.
+    Raises TypeError for anything else, whose `repr` may be incomplete (as that of a long array is).
     """
     found = hashlib.sha256()
 
@@ -160,7 +161,7 @@ def data_digest(data: Any) -> str:
 
 
 class CheckpointManager:
-    """The folder of a run that is not finished. In a world of several processes, rank 0's alone does anything."""
+    """Reads and writes the folder of an unfinished training. With several processes only rank 0 writes."""
 
     def __init__(self, folder: Path, identity: Identity, world: World) -> None:
         self.folder = folder
@@ -172,17 +173,17 @@ class CheckpointManager:
         self._log: IO[bytes] | None = None
 
     def due(self, update: int) -> bool:
-        """Whether a checkpoint should be written after `update` updates."""
+        """Whether a checkpoint is due after `update` updates."""
         settings = self.identity.settings.checkpoint
         every, minutes = settings.updates, settings.minutes
         by_count = every is not None and update % every == 0 and update > 0
         return by_count or (minutes is not None and time.monotonic() - self._saved_at >= 60 * minutes)
 
     def load(self, trained: TrainState, optimizer: torch.optim.Optimizer) -> TrainingProgress | None:
-        """Put the checkpoint's weights and optimiser in place and return the rest; None if there is no checkpoint.
+        """Restore weights and optimiser from the checkpoint and return the rest; None if there is no checkpoint.
 
-        One that cannot be read is set aside beside the folder, with a line that says so, and None is returned: the
-        training begins anew, and ends in the same bytes. Raises InputError for a checkpoint of another training.
+        A checkpoint that cannot be read is moved next to the folder, with a warning, and None is returned: the training
+        starts again and ends in the same bytes. Raises InputError for a checkpoint of another training.
         """
         header: Any = None
         tensors: dict[str, Tensor] = {}
@@ -211,7 +212,7 @@ class CheckpointManager:
             self.identity.refuse(header["identity"], self.checkpoint)
             TrainingProgress.of(header["state"], None)
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  not a dict
-        absent = {"random", *(f"master.{place:05d}" for place in range(master_weights))} - tensors.keys()
+        absent = {"random", *(f"master.{index:05d}" for index in range(master_weights))} - tensors.keys()
         if absent:
             raise KeyError(f"{min(absent)} is missing")
         return header, tensors
@@ -222,20 +223,20 @@ class CheckpointManager:
             target = target.with_name(f"{target.stem}~.safetensors")
         self.checkpoint.rename(target)
         logger.warning(
-            "%s: not a checkpoint of a training (%s); set aside as %s, and the training begins anew",
+            "%s: not a checkpoint of a training (%s); set aside as %s; the training starts again",
             self.checkpoint,
             damage,
             target,
         )
 
     def save(self, state: TrainingProgress, trained: TrainState, optimizer: torch.optim.Optimizer) -> None:
-        """Replace the checkpoint by one of this moment. A collective operation where the model is in shards."""
+        """Replace the checkpoint by the current state. A collective operation if the model is in shards."""
         tensors = _tensors(trained, optimizer)
         if self.world.main:
             if state.reference is not None:
                 tensors["reference"] = state.reference.cpu()
             if self._log is not None:
-                # The checkpoint vouches for the log up to here; it must be on disk first.
+                # The checkpoint records the log's length; the log must be on disk first.
                 os.fsync(self._log.fileno())
             header = {"identity": self.identity.as_dict(), "state": state.as_dict()}
             with whole(self.checkpoint) as scratch:
@@ -244,18 +245,18 @@ class CheckpointManager:
         self._saved_at = time.monotonic()
 
     def halve(self, budget: int, note: str) -> bool:
-        """Leave a smaller token budget for the next start. Any process may; the first of all is told True."""
+        """Store a smaller token budget for the next start. Any process may call it; the first gets True."""
         about = {"max_batch_tokens": budget, "note": note, "identity": self.identity.digest}
         return create_json(self.folder / f"budget-{budget}.json", about)
 
     def halved(self) -> Mapping[str, Any] | None:
-        """The smallest budget that was left for this training, with its note; None if none was."""
+        """The smallest budget stored for this training, with its note; None without one."""
         found = [read_json(path) for path in self.folder.glob("budget-*.json")]
         mine = [one for one in found if one["identity"] == self.identity.digest]
         return min(mine, key=lambda one: int(one["max_batch_tokens"]), default=None)
 
     def open_log(self, at: int) -> None:
-        """Begin (at=0) or go on with the log, whose first `at` bytes stand."""
+        """Open the log for appending after its first `at` bytes; later bytes are dropped."""
         if self.world.main:
             path = self.folder / "log.jsonl"
             self._log = path.open("r+b" if path.exists() else "w+b")
@@ -263,7 +264,7 @@ class CheckpointManager:
             self._log.seek(at)
 
     def write_line(self, line: str) -> int:
-        """Append a line that readers see at once; returns the log's length in bytes."""
+        """Append a line and flush it; returns the log's length in bytes."""
         if self._log is None:
             return 0
         self._log.write(line.encode() + b"\n")
@@ -271,9 +272,9 @@ class CheckpointManager:
         return self._log.tell()
 
     def close_log(self) -> None:
-        """End writing."""
+        """Close the log."""
         if self._log is not None:
-            # Every line was flushed when it was written; what cannot be is the full disk that was complained of then.
+            # Every line was flushed when it was written; a full disk was reported then.
             with suppress(OSError):
                 self._log.close()
             self._log = None
@@ -283,14 +284,14 @@ class CheckpointManager:
 def checkpoints_in(
     folder: Path, identity: Identity, world: World, *, out: Path, log: Path | None
 ) -> Iterator[CheckpointManager]:
-    """The folder while the block runs, locked. Afterwards the log is at `log`, whole, and the folder is gone.
+    """Hold the folder, locked, while the block runs. Afterwards the log is at `log` and the folder is removed.
 
-    When the block fails, the folder stays if there is a checkpoint or a smaller budget in it, and no log appears. What
-    killed processes left of `out` is removed first. Raises InputError while another process trains there.
+    If the block fails, the folder stays if it holds a checkpoint or a smaller budget, and no log appears. Partial files
+    of `out` from killed processes are removed first. Raises InputError while another process trains there.
     """
-    run = CheckpointManager(folder, identity, world)
+    checkpoints = CheckpointManager(folder, identity, world)
     if not world.main:
-        yield run
+        yield checkpoints
         return
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / ".lock").open("w") as lock:
@@ -298,18 +299,18 @@ def checkpoints_in(
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise InputError(f"{folder}: another process is training there") from None
-        sweep_beside(run.checkpoint)
+        sweep_beside(checkpoints.checkpoint)
         sweep_beside(out)
         try:
-            yield run
-            run.close_log()
+            yield checkpoints
+            checkpoints.close_log()
             if log is not None:
                 sweep_beside(log)
                 with whole(log) as scratch:
                     shutil.copyfile(folder / "log.jsonl", scratch)
         except BaseException:
-            run.close_log()
-            if not run.checkpoint.exists() and run.halved() is None:
+            checkpoints.close_log()
+            if not checkpoints.checkpoint.exists() and checkpoints.halved() is None:
                 shutil.rmtree(folder, ignore_errors=True)
             raise
         shutil.rmtree(folder, ignore_errors=True)
@@ -317,7 +318,7 @@ def checkpoints_in(
 
 @contextmanager
 def explained_disk(folder: Path) -> Iterator[None]:
-    """Turn what keeps a training in `folder` from being written into an InputError that says what is safe."""
+    """Turn a failure to write a training in `folder` into an InputError that says what is safe."""
 
     def kept() -> str:
         there = (folder / "checkpoint.safetensors").exists()
@@ -332,12 +333,12 @@ def _tensors(trained: TrainState, optimizer: torch.optim.Optimizer) -> dict[str,
     found = {"random": torch.get_rng_state()}
     if torch.cuda.is_available():
         found["random.cuda"] = torch.cuda.get_rng_state()
-    for place, master in enumerate(trained.master_weights):
-        found[f"master.{place:05d}"] = trained.gathered(place, master.detach())
+    for index, master in enumerate(trained.master_weights):
+        found[f"master.{index:05d}"] = trained.gathered(index, master.detach())
         for name, value in optimizer.state.get(master, {}).items():
             scalar = value.dim() == 0
-            found[f"optimizer.{place:05d}.{name}"] = (
-                value.detach().cpu().clone() if scalar else trained.gathered(place, value)
+            found[f"optimizer.{index:05d}.{name}"] = (
+                value.detach().cpu().clone() if scalar else trained.gathered(index, value)
             )
     return found
 
@@ -347,15 +348,15 @@ def _restore(tensors: Mapping[str, Tensor], trained: TrainState, optimizer: torc
     if torch.cuda.is_available() and "random.cuda" in tensors:
         torch.cuda.set_rng_state(tensors["random.cuda"])
     with torch.no_grad():
-        for place, master in enumerate(trained.master_weights):
-            master.copy_(trained.own_part(place, tensors[f"master.{place:05d}"]))
-            prefix = f"optimizer.{place:05d}."
+        for index, master in enumerate(trained.master_weights):
+            master.copy_(trained.own_part(index, tensors[f"master.{index:05d}"]))
+            prefix = f"optimizer.{index:05d}."
             state = {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
             if state:
                 optimizer.state[master] = {
                     name: value.to(master.device)
                     if value.dim() == 0
-                    else trained.own_part(place, value).to(master.device).clone()
+                    else trained.own_part(index, value).to(master.device).clone()
                     for name, value in state.items()
                 }
     trained.publish_master_weights()

@@ -1,8 +1,8 @@
-"""Training a value model: a scalar head on the policy's trunk learns what the search found out about its steps.
+"""Training a value model: a scalar head on the policy's trunk learns the values that the search found for steps.
 
 In: a policy and a table of pairs or lists of siblings, with the Q of each step. Out: a directory that
 `mcts_dpo.models.value_head` reads. Sequences, packs, checkpoints and processes are those of `loop`; only the loss
-is its own.
+differs.
 
 Loss per row: regression (V − Q)², mean over its steps, and pairwise ranking, mean over its pairs of steps with
 Q_i > Q_j: by default max(0, m − (V_i − V_j)), m = `value.ranking_margin`, which asks for an order and leaves the
@@ -62,7 +62,7 @@ def train_value(
     settings: `value.*` is the loss; with `lora` the trunk is adapted too, without it the head alone is
               trained. `optimiser.lr` should be about 1e-2 for a head alone, 1e-4 with adapters.
 
-    All else, and what is raised, as in `trainer.train`.
+    Everything else, and the errors, are as in `loop.train`.
     """
     out = Path(out)
     require_replaceable(out, "value.json")
@@ -79,9 +79,9 @@ def train_value(
         check_fit(training_data, trained.model.trunk, settings)
         identity = Identity(weights, data_digest((training_data.sequences, values, training_data.weight)), settings)
         stack.enter_context(explained_disk(folder))
-        run = stack.enter_context(checkpoints_in(folder, identity, world, out=out, log=log))
+        checkpoints = stack.enter_context(checkpoints_in(folder, identity, world, out=out, log=log))
         task = ValueTrainingTask(training_data.sequences, values, training_data.weight, settings, trained.device)
-        summary = fit(trained, task, settings, world=world, run=run, board=board, progress=progress)
+        summary = fit(trained, task, settings, world=world, checkpoints=checkpoints, board=board, progress=progress)
         summary = replace(summary, objective="value")
         if world.main:
             head = trained.model.head
@@ -107,13 +107,13 @@ def train_value(
 
 
 def collate_values(table: Pairs | Siblings, source: str) -> tuple[TrainingData, NDArray[np.float64]]:
-    """Every step of the table as a prefix whose last state is wanted, and the Q of each.
+    """Every step of the table as a prefix whose last state is read, and the Q of each.
 
-    A token is put behind each prefix and called the scored one: the state that would predict it is the prefix's last.
+    A token is appended to each prefix and marked as scored: the state that predicts it is the prefix's last.
     """
     known = collate(table, objective_settings("step_dpo" if isinstance(table, Pairs) else "lipo"))
     data = known.sequences
-    parts = [(data.of(place), np.zeros(1, np.int32)) for place in range(len(data))]
+    parts = [(data.of(index), np.zeros(1, np.int32)) for index in range(len(data))]
     ends = data.lengths
     sizes = np.diff(data.row_offsets)
     found = sequences(parts, ends, ends, np.zeros(len(data)), per_row=sizes)
@@ -214,7 +214,7 @@ class _Scored(nn.Module):
 
 
 def _train_state(policy: str | Path, settings: TrainingSettings) -> tuple[TrainState, str]:
-    """The policy's trunk (adapted or frozen) under a new head that says 0 to everything, and its weights' digest."""
+    """The policy's trunk (adapted or frozen) with a new head that returns 0 everywhere, and its weights' digest."""
     frozen = load_train_state(policy, settings.model_copy(update={"lora": None, "dtype": "float32"}))
     digest = weights_digest(frozen.model)
     trained = load_train_state(policy, settings) if settings.lora else frozen

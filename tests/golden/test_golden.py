@@ -97,7 +97,8 @@ def test_searches(name: str) -> None:
             now = extract([forest], settings).table.to_pydict()
             # The columns of node ids count in the whole forest, whose order of rows is now tree by tree.
             ids = {"parent", "node", "leaf", "chosen_node", "rejected_node"}
-            then = {column: rows for column, rows in case[label][kind].items() if column not in ids}
+            old = {column: rows for column, rows in case[label][kind].items() if column not in ids}
+            then = {column.replace("_observed", "_environment"): rows for column, rows in old.items()}
             assert_same(now, then, f"{name}, {label}, {kind}")
 
 

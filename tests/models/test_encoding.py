@@ -271,7 +271,7 @@ def test_training_data(tmp_path: Path) -> None:
     said = tokenizer.decode(table.tokens("chosen_tokens")[0])
     assert said.endswith(f"The answer is 5.{name}"), "one end, the template's"
     assert f"Because{name} so." in said
-    learned = table.tokens("chosen_tokens")[0][~table.observed("chosen")[0]]
+    learned = table.tokens("chosen_tokens")[0][~table.environment_mask("chosen")[0]]
     assert tokenizer.decode(learned) == f"Because{name} so.{name}The answer is 5.{name}"
     usual_ids = usual(tokenizer, *((turn["role"], turn["content"]) for turn in harmless[:1]))
     assert table.tokens("prompt_tokens")[1].tolist() == usual_ids

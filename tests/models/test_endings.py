@@ -98,7 +98,7 @@ def test_every_turn_of_the_assistant_ends_once(tokenizer: Any, tmp_path: Path) -
     rows = {"prompt": ASKED, "chosen": talk, "rejected": [{"role": "assistant", "content": "w12"}]}
     (tmp_path / "a.jsonl").write_text(json.dumps(rows) + "\n")
     table = load_preferences(tmp_path / "a.jsonl", tokenizer)
-    tokens, given_ = table.tokens("chosen_tokens")[0], table.observed("chosen")[0]
+    tokens, given_ = table.tokens("chosen_tokens")[0], table.environment_mask("chosen")[0]
     assert tokens.tolist() == [9, 30, 5, 2, 3, 10, 30, 5, 2, 4, 11, 30]
     assert tokens[~given_].tolist() == [9, 30, 11, 30]
 

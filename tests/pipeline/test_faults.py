@@ -264,7 +264,7 @@ def test_a_checkpoint_cut_short(
     aside = place / "training" / "unfinished.damaged.safetensors"
     (said,) = caplog.messages
     assert said.startswith(f"{checkpoint}: not a checkpoint of a training (")
-    assert said.endswith(f"); set aside as {aside}, and the training begins anew")
+    assert said.endswith(f"); set aside as {aside}; the training starts again")
     assert "\n" not in said
     assert aside.read_bytes() == policy[: len(policy) // 2]
     aside.unlink()

@@ -152,12 +152,12 @@ def test_a_token_column_may_come_as_an_arena() -> None:
         ("weight", [1.0, math.inf, 1.0], "row 1: weight is inf"),
         ("margin", [1.0, math.nan, 1.0], r"row 1: margin is nan \(accepted: a finite number\)"),
         (
-            "chosen_observed",
+            "chosen_environment",
             [[], [2], []],
-            r"row 1: chosen_observed is \[2\] \(accepted: rising places in chosen",
+            r"row 1: chosen_environment is \[2\] \(accepted: rising indices in chosen",
         ),
-        ("prefix_observed", [[], [1, 1], []], r"row 1: prefix_observed is \[1, 1\] \(accepted: rising"),
-        ("rejected_observed", [[], [0], []], r"row 1: rejected_observed is \[0\] \(accepted: not every token"),
+        ("prefix_environment", [[], [1, 1], []], r"row 1: prefix_environment is \[1, 1\] \(accepted: rising"),
+        ("rejected_environment", [[], [0], []], r"row 1: rejected_environment is \[0\] \(accepted: not every token"),
         (
             "chosen_logprob",
             [-1.0, -math.inf, math.nan],
@@ -225,11 +225,15 @@ def test_a_missing_file_is_named(tmp_path: Path) -> None:
         Pairs.load(tmp_path / "pairs.parquet")
 
 
-def test_observed_tokens_are_kept_and_a_file_without_them_has_none(tmp_path: Path) -> None:
-    seen = {"prefix_observed": [[], [0, 1], []], "chosen_observed": [[], [1], []]}
+def test_environment_tokens_are_kept_and_a_file_without_them_has_none(tmp_path: Path) -> None:
+    seen = {"prefix_environment": [[], [0, 1], []], "chosen_environment": [[], [1], []]}
     table = Pairs.from_columns(columns(ROWS) | seen, "digest")
     table.save(tmp_path / "pairs.parquet")
     loaded = Pairs.load(tmp_path / "pairs.parquet")
-    assert [mask.tolist() for mask in loaded.observed("prefix")] == [[], [True, True], [False]]
-    assert [mask.tolist() for mask in loaded.observed("chosen")] == [[False], [False, True], [False, False]]
-    assert not any(mask.any() for mask in Pairs.load(written(tmp_path / "other.parquet")).observed("prefix"))
+    assert [mask.tolist() for mask in loaded.environment_mask("prefix")] == [[], [True, True], [False]]
+    assert [mask.tolist() for mask in loaded.environment_mask("chosen")] == [[False], [False, True], [False, False]]
+    assert not any(mask.any() for mask in Pairs.load(written(tmp_path / "other.parquet")).environment_mask("prefix"))
+    # The first edition called the columns "…_observed".
+    names = [name.replace("_environment", "_observed") for name in table.table.column_names]
+    pq.write_table(table.table.rename_columns(names), tmp_path / "older.parquet")
+    assert Pairs.load(tmp_path / "older.parquet") == loaded

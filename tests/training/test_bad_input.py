@@ -125,4 +125,4 @@ def test_the_checkpoint_of_another_training(policy: Path, refused: Callable[...,
         tmp_path / "pairs.parquet", "training.optimiser.lr=0.2", *stopping[2:], "training.objective.preference_weight=1"
     )
     assert "checkpoint.safetensors: checkpoint of another training (training.optimiser.lr: 0.1 -> 0.2)" in line
-    assert f"remove {tmp_path / 'out.unfinished'} to begin anew, or give another --out" in line
+    assert f"remove {tmp_path / 'out.unfinished'} to start again, or give another --out" in line

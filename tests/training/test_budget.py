@@ -50,8 +50,8 @@ def test_shards_end_with_one_line_and_the_same_command_goes_on_with_less(folder:
     done = launch(folder, [[[40, 0]], [PLENTY]], 0)
     assert done.returncode != 0
     (line,) = lines(done)
-    assert "update 1: memory did not suffice for 256 tokens at once; going on with 32 " in line
-    assert "all processes end; the same command (or torchrun --max-restarts) goes on from " in line
+    assert "update 1: memory did not suffice for 256 tokens at once; continuing with 32 " in line
+    assert "all processes end; the same command (or torchrun --max-restarts) resumes from " in line
     assert str(folder / "two.unfinished") in line
     assert re.search(r"exitcode\s*: 75", done.stderr), done.stderr
     assert not (folder / "two").exists()
@@ -72,7 +72,7 @@ def test_torchrun_restarts_them_and_a_later_halving_begins_at_the_checkpoint(fol
     assert len(lines(done)) == 2
     summary = json.loads((folder / "two" / "training.json").read_text())["summary"]
     assert summary["notes"] == [line.removeprefix("mcts-dpo: ").split("; all")[0] for line in lines(done)]
-    assert "going on with 16 " in summary["notes"][1]
+    assert "continuing with 16 " in summary["notes"][1]
     assert not summary["notes"][1].startswith("update 1:")
     _equals_one_process(folder)
 

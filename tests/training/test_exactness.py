@@ -79,7 +79,7 @@ def tree_pairs(seed: int = 0, trees: int = 2, depth: int = 4, children: int = 3)
 
     parts, unscored, scored_from, step_from = [], [], [], []
     for _ in range(trees):
-        prompt, prefix, observed = draw(3, 9), np.empty(0, np.int32), [False] * 0
+        prompt, prefix, environment = draw(3, 9), np.empty(0, np.int32), [False] * 0
         for _ in range(depth):
             steps = [draw(2, 6) for _ in range(children)]
             masks = [[*(rng.random(len(step) - 1) < 0.3).tolist(), False] for step in steps]
@@ -87,12 +87,12 @@ def tree_pairs(seed: int = 0, trees: int = 2, depth: int = 4, children: int = 3)
                 for worse in range(better + 1, children):
                     for place in (better, worse):
                         parts.append((prompt, prefix, steps[place]))
-                        unscored += [False] * len(prompt) + observed + masks[place]
+                        unscored += [False] * len(prompt) + environment + masks[place]
                         begin = len(prompt) + len(prefix)
                         step_from.append(begin)
                         # The chosen sequence serves the NLL too, from its first step on.
                         scored_from.append(len(prompt) if place == better else begin)
-            prefix, observed = np.concatenate([prefix, steps[0]]), observed + masks[0]
+            prefix, environment = np.concatenate([prefix, steps[0]]), environment + masks[0]
     rows = len(parts) // 2
     weight = rng.uniform(0.3, 2, rows)
     imitation = np.stack([weight, np.zeros(rows)], axis=1).ravel()

@@ -458,13 +458,13 @@ def test_no_loss_contains_an_observed_token(objective: Any) -> None:
     settings = TrainingSettings(objective=own(objective, preference_weight=0.5))
     if objective == "rft":
         plain: Any = solutions_of([(prompt, [*prefix, *chosen])])
-        seen = {"completion_observed": [[1, 2, 4]]}
+        seen = {"completion_environment": [[1, 2, 4]]}
     elif objective == "lipo":
         plain = siblings_of([(prompt, prefix, [chosen, rejected])])
-        seen = {"prefix_observed": [[1, 2], [1, 2]], "step_observed": [[1], [0]]}
+        seen = {"prefix_environment": [[1, 2], [1, 2]], "step_environment": [[1], [0]]}
     else:
         plain = pairs_of([(prompt, prefix, chosen, rejected)])
-        seen = {"prefix_observed": [[1, 2]], "chosen_observed": [[1]], "rejected_observed": [[0]]}
+        seen = {"prefix_environment": [[1, 2]], "chosen_environment": [[1]], "rejected_environment": [[0]]}
     content = {name: plain.table.column(name).to_pylist() for name in plain.schema.names}
     training_data = collate(type(plain).from_columns(content | seen, "digest"), settings.objective)
     model, before = tiny_model(dtype=torch.float64), tiny_model(dtype=torch.float64, seed=1)

@@ -62,7 +62,7 @@ def test_a_budget_that_does_not_fit_is_halved_and_the_training_goes_on(tmp_path:
     summary = limited(tmp_path, 16, 100, 64 << 20, settings)
     assert "error" not in summary
     assert summary["updates"] == 2
-    assert "memory did not suffice for 65536 tokens at once; going on with " in summary["notes"][0]
+    assert "memory did not suffice for 65536 tokens at once; continuing with " in summary["notes"][0]
     # What is learned is the same as with memory enough, up to rounding.
     policy = tmp_path / "policy"
     plain = train(policy, pairs_of(long_rows(16, 100), digest_of(policy)), tmp_path / "plain", settings)
@@ -74,7 +74,7 @@ def test_a_budget_that_does_not_fit_is_halved_and_the_training_goes_on(tmp_path:
 def test_a_row_that_does_not_fit_by_itself_is_an_error_that_says_what_would_help(tmp_path: Path) -> None:
     settings = TrainingSettings(data={"batch_size": 2, "max_updates": 1})
     summary = limited(tmp_path, 2, 4000, 48 << 20, settings)
-    assert "memory does not suffice for one row by itself, of 400" in summary["error"]
+    assert "memory does not suffice for one row alone, of 400" in summary["error"]
     assert "gradient_checkpointing" in summary["error"]
     assert not (tmp_path / "out").exists()
     assert not (tmp_path / "out.unfinished").exists()

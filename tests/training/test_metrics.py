@@ -16,14 +16,14 @@ def figures(fall: float) -> dict[str, float]:
 
 def test_means_and_alarms_look_at_the_last_updates_alone() -> None:
     """Means of three: 0.47 after the third and fourth, 0.67 after the fifth; of all, 0.58 after the fourth."""
-    watch, alarms = MetricTracker(window=3), []
+    metrics, alarms = MetricTracker(window=3), []
     for update, fall in enumerate([0.9, 0.3, 0.2, 0.9, 0.9, 0.9], 1):
-        watch = MetricTracker.of(json.loads(json.dumps(watch.as_dict())))
-        alarms += watch.see(update, figures(fall), update == 2, SETTINGS)
-    assert alarms == [watch.alarms["chosen"]]
+        metrics = MetricTracker.of(json.loads(json.dumps(metrics.as_dict())))
+        alarms += metrics.add(update, figures(fall), update == 2, SETTINGS)
+    assert alarms == [metrics.alarms["chosen"]]
     assert "by update 5 the chosen steps' log-probability is 0.67 nats below its start (mean of 3 updates" in alarms[0]
-    assert watch.last() == pytest.approx(figures(0.9))
-    assert (watch.first, watch.clipped) == (figures(0.9), 1)
+    assert metrics.last() == pytest.approx(figures(0.9))
+    assert (metrics.first, metrics.clipped) == (figures(0.9), 1)
 
 
 def test_what_is_not_a_number_is_not_quietly_fine() -> None:

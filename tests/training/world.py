@@ -13,7 +13,7 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from mcts_dpo.models.loading import load_tokenizer, tokenizer_digest
 from mcts_dpo.preferences.dataset import Pairs, Siblings, Solutions
-from mcts_dpo.preferences.typed_table import OBSERVED
+from mcts_dpo.preferences.typed_table import ENVIRONMENT
 
 VOCABULARY = 31
 Tokens = Sequence[int]
@@ -114,7 +114,7 @@ def siblings_of(
 
     A step was visited once more than it was sampled.
     """
-    columns: dict[str, list[Any]] = {name: [] for name in Siblings.schema.names if not name.endswith(OBSERVED)}
+    columns: dict[str, list[Any]] = {name: [] for name in Siblings.schema.names if not name.endswith(ENVIRONMENT)}
     for number, (prompt, prefix, steps) in enumerate(lists):
         values = np.linspace(1, -1, len(steps)).tolist() if q is None else q[number]
         counts = [1] * len(steps) if samples is None else samples[number]

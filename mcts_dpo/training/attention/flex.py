@@ -2,7 +2,7 @@
 
 In: `end` and `depths` of a pack, and the queries, keys and values of a layer. Out: what each token attends to. No
 [L, L] mask exists at any time: which blocks of 128 × 128 hold something is found from `end` at L / 128 · L places, and
-within a block the kernel asks `sees` as it goes. Knows no model and no pack.
+within a block the kernel calls `sees`.
 
 No GPU has run it yet (`make cuda` would). What has been seen with torch 2.13 and Triton 3.7.1: for a described GPU of
 compute capability 8.0, 8.6 and 9.0, torch generates the Triton of the forward and backward pass, and Triton compiles it

@@ -7,7 +7,7 @@ attended to in its own sequence alone. The [L, L] mask is never part of a batch;
 On a CPU, a block of queries is multiplied with the keys that any of them sees, gathered: in a tree these are few (their
 ancestors and their own block), so that time grows with L and not with L². On CUDA, FlexAttention with the same rule
 (`flex`); dense masked SDPA where it has no kernel (no Triton or C compiler, float64, heads narrower than 16), and on
-other devices. Called without a tree, it is transformers' own SDPA. Knows no model and no data.
+other devices. Called without a tree, it is transformers' own SDPA.
 """
 
 from __future__ import annotations
@@ -73,8 +73,8 @@ class Tree:
     def mask(self, window: int | None) -> Tensor:
         """[L, L] bool."""
         if ("mask", window) not in self.derived:
-            places = torch.arange(len(self.end), device=self.end.device)
-            self.derived["mask", window] = self.sees(places[:, None], places, window)
+            indices = torch.arange(len(self.end), device=self.end.device)
+            self.derived["mask", window] = self.sees(indices[:, None], indices, window)
         found: Tensor = self.derived["mask", window]
         return found
 
@@ -121,7 +121,7 @@ def tree_attention(
         return plain
     unknown = [name for name in ("softcap", "s_aux", "position_bias") if others.get(name) is not None]
     if unknown:
-        raise InputError(f"training.data.packing: attention with {unknown[0]} is not known here (accepted: false)")
+        raise InputError(f"training.data.packing: attention with {unknown[0]} is not supported (accepted: false)")
     if dropout:
         raise ValueError("what is scored must be the policy: dropout has to be off")
     scale = scaling if scaling is not None else query.shape[-1] ** -0.5
@@ -191,11 +191,11 @@ class _Tiled(torch.autograd.Function):
         mean = (above * out).sum(-1, keepdim=True)
         by_query = torch.empty_like(queries)
         by_key, by_value = torch.zeros_like(key), torch.zeros_like(value)
-        for place, tile in enumerate(ctx.tiles):
+        for index, tile in enumerate(ctx.tiles):
             block = slice(tile.start, tile.stop)
             keys, values = key.index_select(1, tile.keys), value.index_select(1, tile.keys)
             rows, slopes = _rows(queries[:, :, block]), _rows(above[:, :, block])
-            p = kept[place] if kept else _probabilities(queries, key, tile, ctx.scale)
+            p = kept[index] if kept else _probabilities(queries, key, tile, ctx.scale)
             by_value.index_add_(1, tile.keys, torch.bmm(p.transpose(1, 2), slopes))
             by_score = torch.bmm(slopes, values.transpose(1, 2)).sub_(_rows(mean[:, :, block])).mul_(p).mul_(ctx.scale)
             by_query[:, :, block] = torch.bmm(by_score, keys).view(len(key), -1, tile.stop - tile.start, width)

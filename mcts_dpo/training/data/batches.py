@@ -1,8 +1,8 @@
 """Token sequences, which of their tokens are scored, and how they are cut into updates and forward passes.
 
-In: prefixes and steps as token ids. Out: right-padded batches for one forward pass each (`packing.py` has the
-other kind), the same for the same seed. Pure bookkeeping in NumPy; knows no model and no loss. A *row* is what a
-loss looks at together: a pair (its chosen sequence, then its rejected one), a solution, a list of siblings. Its
+In: prefixes and steps as token ids. Out: right-padded batches, one per forward pass (packs are in `packing.py`); the
+same seed gives the same batches. Pure NumPy. A *row* is what a
+loss compares: a pair (its chosen sequence, then its rejected one), a solution, a list of siblings. Its
 sequences always share a forward pass. A *tree* is all rows under one prompt.
 """
 
@@ -27,9 +27,9 @@ class Sequences:
     step_from:   [n] int64 in [scored_from, length): the first token of the step.
     imitation:   [n] float64 ≥ 0: weight of each scored token in the NLL (0 for a rejected step).
     row_offsets: [rows + 1] int64; row r owns the sequences row_offsets[r] … row_offsets[r + 1] − 1 (at least one).
-    tree:        [rows] int64: rows with the same number share their prompt. Only speed depends on it.
-    unscored:    [T] bool, or None: tokens that are never scored wherever they stand, such as tool output. The model
-                 reads them; no loss and no step's sum contains them.
+    tree:        [rows] int64: rows with the same number share their prompt. It changes speed only.
+    unscored:    [T] bool, or None: tokens that the environment wrote, such as tool output. The model reads them; no
+                 loss and no step's sum contains them.
     """
 
     tokens: NDArray[np.int32]
@@ -67,11 +67,11 @@ class Sequences:
         return int(np.searchsorted(self.row_offsets, sequence, side="right")) - 1
 
     def scored_tokens(self, which: NDArray[np.int64]) -> NDArray[np.int64]:
-        """[len(which)] int64: how many tokens of each of these sequences are scored."""
+        """[len(which)] int64: the number of scored tokens of each of these sequences."""
         return self._counts(self.scored_from, which)
 
     def step_tokens(self, which: NDArray[np.int64]) -> NDArray[np.int64]:
-        """[len(which)] int64: how many scored tokens the step of each of these sequences has."""
+        """[len(which)] int64: the number of scored tokens in the step of each of these sequences."""
         return self._counts(self.step_from, which)
 
     def _counts(self, start: NDArray[np.int64], which: NDArray[np.int64]) -> NDArray[np.int64]:
@@ -87,8 +87,8 @@ def ranges(starts: NDArray[np.int64], ends: NDArray[np.int64]) -> NDArray[np.int
     """[Σ (ends − starts)] int64: starts[0], …, ends[0] − 1, starts[1], … for 0 ≤ starts ≤ ends."""
     lengths = ends - starts
     before = np.cumsum(lengths) - lengths
-    places: NDArray[np.int64] = np.arange(int(lengths.sum())) + np.repeat(starts - before, lengths)
-    return places
+    indices: NDArray[np.int64] = np.arange(int(lengths.sum())) + np.repeat(starts - before, lengths)
+    return indices
 
 
 def sequences(
@@ -99,7 +99,7 @@ def sequences(
     per_row: int | NDArray[np.int64] = 1,
     unscored: NDArray[np.bool_] | None = None,
 ) -> Sequences:
-    """Join each sequence's parts and check the positions. See `Sequences`.
+    """Join each sequence's parts, and check the positions. See `Sequences`.
 
     parts:   of each sequence, [prompt, prefix, step] or the like: rows whose first part is equal are one tree.
     per_row: sequences in each row: one number (2 for pairs, 1 for solutions), or [rows] of them.
@@ -137,8 +137,8 @@ def _offsets(sizes: NDArray[np.int64]) -> NDArray[np.int64]:
 class Batch:
     """One right-padded forward pass over B sequences of at most L tokens, T of them scored.
 
-    input_ids:  [B, L] int64. Padding stands at the right, where a causal model never looks: any id does.
-    positions:  [T] int64 in [0, B·L): where, in the flattened [B·L], the state stands that predicts a scored token.
+    input_ids:  [B, L] int64. Padding is at the right, where a causal model never looks: its id does not matter.
+    positions:  [T] int64 in [0, B·L): index in the flattened [B·L] of the state that predicts each scored token.
     targets:    [T] int64, the scored tokens' ids, sequence after sequence.
     owner:      [T] int64 in [0, B): the sequence of each scored token.
     in_step:    [T] bool: whether it belongs to the step.
@@ -153,8 +153,8 @@ class Batch:
     imitation: Tensor
 
     @property
-    def places(self) -> Tensor:
-        """[T] int64 in [0, B·L): where each scored token itself stands in the flattened [B·L]."""
+    def scored_positions(self) -> Tensor:
+        """[T] int64 in [0, B·L): index of each scored token in the flattened [B·L]."""
         return self.positions + 1
 
     def to(self, device: torch.device) -> Batch:
@@ -179,19 +179,19 @@ def make_batch(data: Sequences, which: NDArray[np.int64]) -> Batch:
     scored = real & (column >= data.scored_from[which, None])
     if data.unscored is not None:
         scored[real] &= ~data.unscored[ranges(data.offsets[which], data.offsets[which + 1])]
-    owner, place = np.nonzero(scored)
+    owner, index = np.nonzero(scored)
     return Batch(
         input_ids=torch.from_numpy(ids),
-        positions=torch.from_numpy(owner * len(column) + place - 1),
+        positions=torch.from_numpy(owner * len(column) + index - 1),
         targets=torch.from_numpy(ids[scored]),
         owner=torch.from_numpy(owner),
-        in_step=torch.from_numpy(place >= data.step_from[which][owner]),
+        in_step=torch.from_numpy(index >= data.step_from[which][owner]),
         imitation=torch.from_numpy(data.imitation[which][owner]),
     )
 
 
 LOOK_AHEAD = 16
-"""Trees among which one is looked for that fits into the rest of an update."""
+"""Number of waiting trees that are tried for the rest of an update."""
 
 
 def plan_updates(
@@ -205,14 +205,14 @@ def plan_updates(
 ) -> list[list[NDArray[np.int64]]]:
     """Which rows each update learns from: per epoch, a list of [≤ batch_size] int64 row indices per update.
 
-    Each epoch visits every row once in an order of its own, drawn from `seed` and the epoch's number alone, and is cut
-    into as few updates as `batch_size` allows, their sizes as equal as can be: no update is a small remainder that
-    would move the weights as far as a full one.
+    Each epoch visits every row once, in an order drawn from `seed` and the epoch's number alone. It is divided into as
+    few updates as `batch_size` allows, of sizes as equal as possible: no update is a small remainder that changes the
+    weights as much as a full one.
 
-    tree: [rows] int64, or None. Rows with the same number are kept in one update where it is big enough, because they
-    share tokens. The order is then one of trees instead of rows. Every row still comes once per epoch, in an update
-    of the same size as all others, so that what is learned on average is the same; an update sees fewer prompts, and
-    its gradient varies more for it.
+    tree: [rows] int64, or None. Rows with the same number are kept in one update if they fit, because they share
+    tokens. The order is then one of trees, not rows. Every row still comes once per epoch, in an update of the same
+    size as all others, so that the average gradient is the same. An update has fewer prompts, so its gradient varies
+    more.
     """
     plan: list[list[NDArray[np.int64]]] = []
     left = max_updates if max_updates is not None else epochs * rows
@@ -232,19 +232,19 @@ def plan_updates(
 
 
 def _by_trees(tree: NDArray[np.int64], sizes: list[int], generator: np.random.Generator) -> list[NDArray[np.int64]]:
-    """Updates of exactly these sizes from trees in random order, as many of them whole as fill the sizes."""
+    """Updates of exactly these sizes from trees in random order, whole trees where possible."""
     by_tree = np.argsort(tree, kind="stable")
     trees = np.split(by_tree, np.flatnonzero(np.diff(tree[by_tree])) + 1)
-    waiting = [trees[place] for place in generator.permutation(len(trees)).tolist()]
+    waiting = [trees[index] for index in generator.permutation(len(trees)).tolist()]
     updates = []
     for size in sizes:
         taken: list[NDArray[np.int64]] = []
         room = size
         while room:
-            # The first in the queue always comes next or is cut, so that no tree waits because it is large.
+            # The first in the queue is always taken or divided, so that no tree waits because it is large.
             near = waiting[:LOOK_AHEAD] if taken else waiting[:1]
-            place = next((place for place, one in enumerate(near) if len(one) <= room), 0)
-            one = waiting.pop(place)
+            index = next((index for index, one in enumerate(near) if len(one) <= room), 0)
+            one = waiting.pop(index)
             if len(one) > room:
                 waiting.insert(0, one[room:])
             taken.append(one[:room])
@@ -254,10 +254,10 @@ def _by_trees(tree: NDArray[np.int64], sizes: list[int], generator: np.random.Ge
 
 
 def forward_passes(data: Sequences, rows: NDArray[np.int64], max_tokens: int) -> list[NDArray[np.int64]]:
-    """Cut the rows of one update into forward passes of at most `max_tokens` padded tokens each.
+    """Divide the rows of one update into forward passes of at most `max_tokens` padded tokens each.
 
-    Rows of like length go together, longest first (ties in the given order), so that little is padded. A row that
-    alone exceeds the budget has a pass to itself. Returns [rows of the pass] int64 for each pass.
+    Rows of similar length share a pass, longest first (ties in the given order), so that little is padded. A row that
+    exceeds the budget alone has a pass of its own. Returns [rows of the pass] int64 for each pass.
     """
     if not len(rows):
         return []
@@ -266,11 +266,11 @@ def forward_passes(data: Sequences, rows: NDArray[np.int64], max_tokens: int) ->
     passes: list[list[int]] = []
     room = 0
     width = 0
-    for place in np.argsort(-longest, kind="stable").tolist():
+    for index in np.argsort(-longest, kind="stable").tolist():
         # The first row of a pass is its longest: all others are padded to it.
-        if not passes or int(sizes[place]) * width > room:
+        if not passes or int(sizes[index]) * width > room:
             passes.append([])
-            width, room = int(longest[place]), max_tokens
-        passes[-1].append(place)
-        room -= int(sizes[place]) * width
-    return [rows[places] for places in passes]
+            width, room = int(longest[index]), max_tokens
+        passes[-1].append(index)
+        room -= int(sizes[index]) * width
+    return [rows[indices] for indices in passes]

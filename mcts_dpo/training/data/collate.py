@@ -61,17 +61,17 @@ class TrainingData:
         """What the given rows ([n] int64) are to teach, in the order of a forward pass over them."""
         data, which = self.sequences, self.sequences.of_rows(rows)
         sizes = data.row_offsets[rows + 1] - data.row_offsets[rows]
-        place = np.arange(int(sizes.max(initial=0)))
-        present = place < sizes[:, None]
+        index = np.arange(int(sizes.max(initial=0)))
+        present = index < sizes[:, None]
         first = np.cumsum(sizes) - sizes
-        places = np.where(present, first[:, None] + place, first[:, None])
+        indices = np.where(present, first[:, None] + index, first[:, None])
 
         def tensor(array: NDArray[Any]) -> Tensor:
             return torch.from_numpy(array).to(device)
 
         return Targets(
             weight=tensor(self.weight[rows]),
-            places=tensor(places),
+            indices=tensor(indices),
             present=tensor(present),
             last=tensor(first + sizes - 1),
             lengths=tensor(data.step_tokens(which)),
@@ -85,15 +85,15 @@ class Targets:
     """What R rows with B sequences in one forward pass are to teach.
 
     weight:  [R] float64.
-    places:  [R, width] int64 in [0, B): each row's sequences; where a row has fewer than `width`, its first again.
-    present: [R, width] bool: which of the places are real.
+    indices: [R, width] int64 in [0, B): each row's sequences; where a row has fewer than `width`, its first again.
+    present: [R, width] bool: which of the indices are real.
     last:    [R] int64 in [0, B): each row's last sequence: a pair's rejected step, a list's worst.
     lengths: [B] int64, scored tokens of each step.
     row_columns, step_columns: [R] and [B] float64 columns by name; see `TrainingData`.
     """
 
     weight: Tensor
-    places: Tensor
+    indices: Tensor
     present: Tensor
     last: Tensor
     lengths: Tensor
@@ -103,7 +103,7 @@ class Targets:
     @property
     def first(self) -> Tensor:
         """[R] int64: each row's first sequence: a pair's chosen step, a list's best."""
-        return self.places[:, 0]
+        return self.indices[:, 0]
 
 
 def collate(data: Path | Table, settings: ObjectiveSettings, *, source: str | None = None) -> TrainingData:
@@ -144,7 +144,7 @@ def _solutions(table: Solutions, source: str) -> TrainingData:
     prompt, completion = table.tokens("prompt_tokens"), table.tokens("completion_tokens")
     parts = [(prompt[row], completion[row]) for row in range(len(table))]
     weight = table.numbers("weight")
-    unscored = _unscored(prompt, [table.observed("completion")])
+    unscored = _unscored(prompt, [table.environment_mask("completion")])
     scored = sequences(parts, prompt.lengths, prompt.lengths, weight, unscored=unscored)
     return TrainingData(scored, weight, {}, {}, table.tokenizer, source)
 
@@ -159,7 +159,9 @@ def _pairs(table: Pairs, settings: ObjectiveSettings, source: str) -> TrainingDa
     step_from = np.repeat(prompt.lengths + prefix.lengths, 2)
     imitation = np.stack([weight, np.zeros_like(weight)], axis=1).ravel()
     scored_from = _scored_from(np.repeat(prompt.lengths, 2), step_from, imitation, settings)
-    unscored = _unscored(prompt, *([table.observed("prefix"), table.observed(step)] for step in ("chosen", "rejected")))
+    unscored = _unscored(
+        prompt, *([table.environment_mask("prefix"), table.environment_mask(step)] for step in ("chosen", "rejected"))
+    )
     start = np.stack([table.numbers("chosen_logprob"), table.numbers("rejected_logprob")], axis=1).ravel()
     return TrainingData(
         sequences(parts, scored_from, step_from, imitation, per_row=2, unscored=unscored),
@@ -196,13 +198,13 @@ def _lists(table: Siblings, settings: ObjectiveSettings, source: str) -> Trainin
         "advantage": table.numbers("q") - table.numbers("parent_value"),
         "count": table.numbers("samples").astype(np.float64),
     }
-    unscored = _unscored(prompt, [table.observed("prefix"), table.observed("step")])
+    unscored = _unscored(prompt, [table.environment_mask("prefix"), table.environment_mask("step")])
     scored = sequences(parts, scored_from, step_from, imitation, per_row=np.diff(table.offsets), unscored=unscored)
     return TrainingData(scored, table.numbers("weight")[best], {}, step_columns, table.tokenizer, source)
 
 
 def _unscored(prompt: JaggedArray, *sequences_of_row: list[list[NDArray[np.bool_]]]) -> NDArray[np.bool_] | None:
-    """[T] bool, all sequences' observed tokens one after the other; None where nothing is observed.
+    """[T] bool, all sequences' environment tokens one after the other; None where nothing is environment.
 
     sequences_of_row: for each sequence of a row, its parts after the prompt, and of each part one mask per row.
     """

@@ -1,8 +1,8 @@
 """TRL-style preference data as our tables: `prompt` / `chosen` / `rejected` (or `completion`), text or messages.
 
 In: a JSONL, JSON or Parquet file, a folder that `datasets` wrote, or the name of a data set on the hub. Out: `Pairs`
-(or `Solutions`) of token ids, each conversation rendered once, whole (rendering.py), so that what is trained on is what
-the policy would have read and sampled. Knows no objective and no model.
+(or `Solutions`) of token ids, each conversation rendered once, whole (rendering.py), so that the policy is trained on
+exactly what it would have read and sampled.
 
 The formats: https://huggingface.co/docs/trl/dataset_formats (standard and conversational; explicit and implicit
 prompt; prompt-completion).
@@ -98,15 +98,15 @@ def load_preferences(
                 ("name:config"); split: which of its splits.
     append_eos: whether a completion ends the answer, so that the end of sequence belongs to it, and nothing that a
                 chat template writes after it. False for single steps: they are taken as they are.
-    special_tokens: what becomes of control tokens in messages: "split" spells them out, but for those at the end of
+    special_tokens: what happens to control tokens in messages: "split" spells them out, but for those at the end of
                 what the assistant says, which the chat template writes itself; "allow" lets them act.
     bad_rows:   the share of rows that may be unusable, 0 to 1: they are named in warnings and left out.
     context:    tokens that a row may have (None: any number); a longer one is unusable.
     max_mib:    how much text a compressed file may hold, in MiB.
 
-    Fields: `chosen` and `rejected`; `prompt`, without which it is what the two begin with alike (so it is, as in TRL,
-    where it is text beside conversations); optionally `tools` and `chat_template_kwargs` for the chat template,
-    `weight` (> 0, else 1) and `margin`, or `score_chosen` and `score_rejected` whose difference it is.
+    Fields: `chosen` and `rejected`; `prompt`, without it the prompt is the common beginning of the two (also, as in
+    TRL, if the prompt is text and the others are conversations); optionally `tools` and `chat_template_kwargs` for the
+    chat template, `weight` (> 0, else 1) and `margin`, or `score_chosen` and `score_rejected` whose difference it is.
 
     Raises InputError naming the file, the line and the field of the first row that cannot be a pair, where more than
     `bad_rows` of them cannot.
@@ -141,8 +141,8 @@ def _pair_columns(row: Row, rendered: Rendered) -> dict[str, Any]:
         "prefix_tokens": [],
         "chosen_tokens": rendered.completions[0],
         "rejected_tokens": rendered.completions[1],
-        "chosen_observed": rendered.observed[0],
-        "rejected_observed": rendered.observed[1],
+        "chosen_environment": rendered.environment[0],
+        "rejected_environment": rendered.environment[1],
         "weight": _weight(row),
         "margin": row.number("margin", row.number("score_chosen", 0.0) - row.number("score_rejected", 0.0)),
         "chosen_q": row.number("score_chosen", 1.0),
@@ -191,7 +191,7 @@ def _solution_columns(row: Row, rendered: Rendered) -> dict[str, Any]:
         "completion": rendered.texts[1],
         "prompt_tokens": rendered.prompt,
         "completion_tokens": rendered.completions[0],
-        "completion_observed": rendered.observed[0],
+        "completion_environment": rendered.environment[0],
         "q": 1.0,
         "weight": _weight(row),
     }
@@ -227,7 +227,7 @@ def _usable(
 
 
 NAMED = 5
-"""So many unusable rows are named one by one."""
+"""The number of unusable rows that are named one by one."""
 
 
 def _report(source: str | Path, kept: int, bad: list[InputError], share: float) -> None:
@@ -256,8 +256,8 @@ def _weight(row: Row) -> float:
 
 
 def _split_prompt(row: Row) -> tuple[Text, Text, Text]:
-    """Prompt, chosen and rejected; without a prompt, it is what the other two begin with alike. So it is where the
-    prompt is text and the others are conversations, of which it repeats the question.
+    """Prompt, chosen and rejected; without a prompt, it is the common beginning of the other two. The same holds if the
+    prompt is text and the others are conversations, whose question it repeats.
     """
     chosen, rejected = row.text("chosen"), row.text("rejected")
     if type(chosen) is not type(rejected):
@@ -271,9 +271,9 @@ def _split_prompt(row: Row) -> tuple[Text, Text, Text]:
     while same < min(len(chosen), len(rejected)) and chosen[same] == rejected[same]:
         same += 1
     if same == 0 or same in (len(chosen), len(rejected)):
-        what = "is missing" if prompt is None else "is text beside conversations"
+        what = "is missing" if prompt is None else "is text, and the others are conversations"
         raise InputError(
-            f"{row.where}: prompt: {what}, and chosen and rejected do not begin alike and then differ "
+            f"{row.where}: prompt: {what}; chosen and rejected do not begin alike and then differ "
             "(accepted: a prompt of the same kind, or conversations that share their beginning)"
         )
     return chosen[:same], chosen[same:], rejected[same:]

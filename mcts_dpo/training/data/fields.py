@@ -1,6 +1,6 @@
 """A row of TRL-style data by its fields: text, conversations, numbers, what a chat template is given.
 
-In: a row's values. Out: each field checked, or InputError with row and field. Knows neither tokenizers nor files.
+In: a row's values. Out: each field checked, or InputError with row and field.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ Text = str | list[dict[str, Any]]
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One row of a data set: its values by field, and where it stands ("file, line 3"), for messages."""
+    """One row of a data set: its values by field, and its location ("file, line 3"), for messages."""
 
     values: Mapping[str, Any]
     where: str
@@ -36,21 +36,21 @@ class Row:
             return value
         if not isinstance(value, Sequence) or not value:
             raise InputError(f"{self.where}: {field}: {short(value)} (accepted: text or a list of messages)")
-        for place, message in enumerate(value):
+        for index, message in enumerate(value):
             if not isinstance(message, Mapping):
                 accepted = "accepted: an object with role and content"
-                raise InputError(f"{self.where}: {field}[{place}]: {short(message)} ({accepted})")
+                raise InputError(f"{self.where}: {field}[{index}]: {short(message)} ({accepted})")
             for key in ("role", "content"):
                 if key == "content" and message.get(key) is None and message.get("tool_calls"):
                     continue
                 if not isinstance(message.get(key), str):
                     found = short(message[key]) if key in message else "is missing"
-                    raise InputError(f"{self.where}: {field}[{place}].{key}: {found} (accepted: text)")
+                    raise InputError(f"{self.where}: {field}[{index}].{key}: {found} (accepted: text)")
         messages: list[dict[str, Any]] = _without_nulls(value)
         return messages
 
     def for_template(self) -> dict[str, Any]:
-        """What else the chat template is given: `tools` (a list, or JSON of one) and `chat_template_kwargs`."""
+        """What the chat template gets besides messages: `tools` (a list, or JSON of one) and `chat_template_kwargs`."""
         tools, others = self.values.get("tools"), self.values.get("chat_template_kwargs")
         if isinstance(tools, str):
             with suppress(ValueError):
@@ -63,7 +63,7 @@ class Row:
         return {name: _without_nulls(value) for name, value in given.items() if value is not None}
 
     def number(self, field: str, default: float) -> float:
-        """An optional field that must hold a finite number. NaN, by which tables say that nothing is there, is none."""
+        """An optional field that must hold a finite number. NaN counts as missing, as in tables."""
         value = self.value(field)
         if value is None:
             return default

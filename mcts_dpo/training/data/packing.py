@@ -1,12 +1,11 @@
-"""Many sequences as one: every token that they share with the same prefix is computed once.
+"""Many sequences as one: a token that several share after the same prefix is computed once.
 
 In: `Sequences`, and which of them. Out: `Packed`, one sequence of their unique tokens, in which a token may look only
-at its own ancestors; and how the rows of an update are divided among such packs. What is shared is found by comparing
-ids, so trees, flat pairs and prompts with the same few-shot examples pack alike. Nothing is re-tokenised. Pure
-bookkeeping in NumPy; knows no model and no loss.
+at its own ancestors; and how the rows of an update are divided among such packs. Shared prefixes are found by comparing
+ids, so trees, flat pairs and prompts with the same few-shot examples all pack. Nothing is tokenised again. Pure NumPy.
 
-The trie of the ids stands in depth-first order, so that a token's descendants are one contiguous range behind it, and
-one integer per token says it all: *q sees k ⇔ k ≤ q < end[k]*.
+The trie of the ids is in depth-first order, so that a token's descendants are one contiguous range after it, and one
+integer per token describes the mask: *q sees k ⇔ k ≤ q < end[k]*.
 """
 
 from __future__ import annotations
@@ -56,17 +55,17 @@ def make_trie(sequences: list[NDArray[np.int32]]) -> Trie:
     starts = np.cumsum(added) - added
     path = np.zeros(max(map(len, sequences)), dtype=np.int64)
     paths: list[NDArray[np.int64]] = [path] * len(sequences)
-    for place, i in enumerate(order):
-        path[shared[place] : len(sequences[i])] = starts[place] + np.arange(added[place])
+    for index, i in enumerate(order):
+        path[shared[index] : len(sequences[i])] = starts[index] + np.arange(added[index])
         paths[i] = path[: len(sequences[i])].copy()
     total = int(added.sum())
     end = np.empty(total, dtype=np.int64)
     # By depth: where the branch being followed, coming from the right, was left at or above that depth.
     left = np.full(len(path), total, dtype=np.int64)
-    for place in reversed(range(len(ordered))):
-        depths = slice(shared[place], shared[place] + int(added[place]))
-        end[starts[place] : starts[place] + added[place]] = left[depths]
-        left[shared[place] :] = starts[place]
+    for index in reversed(range(len(ordered))):
+        depths = slice(shared[index], shared[index] + int(added[index]))
+        end[starts[index] : starts[index] + added[index]] = left[depths]
+        left[shared[index] :] = starts[index]
     first = np.array(shared, dtype=np.int64)
     tokens = np.concatenate([one[common:] for one, common in zip(ordered, shared, strict=True)])
     return Trie(tokens, ranges(first, first + added), end, paths)
@@ -86,8 +85,8 @@ class Packed:
     input_ids:    [1, L] int64, depth first.
     position_ids: [1, L] int64, depth in tokens: what the position would be in the sequence alone.
     end:          [L] int64 in (k, L]: q sees k ⇔ k ≤ q < end[k].
-    positions:    [U] int64 in [0, L): the parent of each scored token, where the state stands that predicts it.
-    places:       [U] int64 in [0, L): where each scored token itself stands.
+    positions:    [U] int64 in [0, L): the parent of each scored token, whose state predicts it.
+    scored_positions: [U] int64 in [0, L): index of each scored token in the pack.
     targets:      [U] int64, the scored tokens' ids.
     imitation:    [U] float64: the token's weight in the NLL, summed over the sequences that it is scored in.
     step_tokens:  [E] int64 in [0, U): the scored tokens of each unique step, step after step.
@@ -100,7 +99,7 @@ class Packed:
     position_ids: Tensor
     end: Tensor
     positions: Tensor
-    places: Tensor
+    scored_positions: Tensor
     targets: Tensor
     imitation: Tensor
     step_tokens: Tensor
@@ -115,7 +114,7 @@ class Packed:
             self.position_ids.to(device),
             self.end.to(device),
             self.positions.to(device),
-            self.places.to(device),
+            self.scored_positions.to(device),
             self.targets.to(device),
             self.imitation.to(device),
             self.step_tokens.to(device),
@@ -126,8 +125,8 @@ class Packed:
 
 
 def pack(data: Sequences, which: NDArray[np.int64]) -> Packed:
-    """The sequences `which` ([B] indices) as one pack. The same sequences give the same pack in any order of theirs,
-    but for `step_of`.
+    """The sequences `which` ([B] indices) as one pack. The order of the sequences changes only
+    `step_of`.
     """
     trie = make_trie([data.of(i) for i in which.tolist()])
     imitation = np.zeros(len(trie))
@@ -136,8 +135,8 @@ def pack(data: Sequences, which: NDArray[np.int64]) -> Packed:
     steps: dict[tuple[int, bytes], int] = {}
     step_nodes: list[NDArray[np.int64]] = []
     step_of = np.empty(len(which), dtype=np.int64)
-    for place, i in enumerate(which.tolist()):
-        path, begin, step_from = trie.paths[place], int(data.scored_from[i]), int(data.step_from[i])
+    for index, i in enumerate(which.tolist()):
+        path, begin, step_from = trie.paths[index], int(data.scored_from[i]), int(data.step_from[i])
         scored = np.ones(len(path), dtype=bool)
         if data.unscored is not None:
             scored = ~data.unscored[data.offsets[i] : data.offsets[i + 1]]
@@ -148,7 +147,7 @@ def pack(data: Sequences, which: NDArray[np.int64]) -> Packed:
         if key not in steps:
             steps[key] = len(steps)
             step_nodes.append(path[step_from:][scored[step_from:]])
-        step_of[place] = steps[key]
+        step_of[index] = steps[key]
     found = np.flatnonzero(parents >= 0)
     rank = np.zeros(len(trie), dtype=np.int64)
     rank[found] = np.arange(len(found))
@@ -157,7 +156,7 @@ def pack(data: Sequences, which: NDArray[np.int64]) -> Packed:
         position_ids=torch.from_numpy(trie.depths)[None],
         end=torch.from_numpy(trie.end),
         positions=torch.from_numpy(parents[found]),
-        places=torch.from_numpy(found),
+        scored_positions=torch.from_numpy(found),
         targets=torch.from_numpy(trie.tokens[found].astype(np.int64)),
         imitation=torch.from_numpy(imitation[found]),
         step_tokens=torch.from_numpy(rank[np.concatenate(step_nodes)]),
@@ -171,10 +170,10 @@ def packed_passes(data: Sequences, rows: NDArray[np.int64], max_tokens: int) -> 
     """Divide the rows of one update among packs of at most `max_tokens` unique tokens each.
 
     A tree stays whole where it fits. One that does not is divided by sibling groups (rows whose steps follow the same
-    state), whose ancestors are then computed again in each pack; a group that alone does not fit, by rows; a row
-    never. A row that alone exceeds the budget has a pack to itself. Each piece goes where it adds the fewest tokens,
-    the first such pack where several are equal (first fit), or begins a new one. Returns [rows of the pack] int64
-    for each pack, in the order of `rows`. The division changes time and memory, not the gradient.
+    state), whose ancestors are then computed again in each pack; a group that does not fit alone, by rows; a row
+    never. A row that exceeds the budget alone has a pack of its own. Each piece joins the pack in which it adds the
+    fewest tokens (of equal packs the first), or starts a new one. Returns [rows of the pack] int64 for each pack, in
+    the order of `rows`. The division changes time and memory, not the gradient.
     """
     if not len(rows):
         return []
@@ -182,9 +181,9 @@ def packed_passes(data: Sequences, rows: NDArray[np.int64], max_tokens: int) -> 
     sizes = data.row_offsets[rows + 1] - data.row_offsets[rows]
     first = np.cumsum(sizes) - sizes
     nodes, state = [], []
-    for place, row in enumerate(rows.tolist()):
-        begin = int(first[place])
-        nodes.append(np.unique(np.concatenate(trie.paths[begin : begin + int(sizes[place])])))
+    for index, row in enumerate(rows.tolist()):
+        begin = int(first[index])
+        nodes.append(np.unique(np.concatenate(trie.paths[begin : begin + int(sizes[index])])))
         state.append(int(trie.paths[begin][data.step_from[data.row_offsets[row]] - 1]))
     pieces = _pieces(data.tree[rows].tolist(), state, nodes, max_tokens)
     packs: list[list[int]] = []
@@ -197,7 +196,7 @@ def packed_passes(data: Sequences, rows: NDArray[np.int64], max_tokens: int) -> 
         if room:
             least = min(room)
             chosen = next(
-                place for place, more in enumerate(added) if more == least and used[place] + more <= max_tokens
+                index for index, more in enumerate(added) if more == least and used[index] + more <= max_tokens
             )
         else:
             chosen, least = len(packs), len(wanted)
@@ -207,11 +206,11 @@ def packed_passes(data: Sequences, rows: NDArray[np.int64], max_tokens: int) -> 
         packs[chosen] += piece
         filled[chosen][wanted] = True
         used[chosen] += least
-    return [rows[sorted(places)] for places in packs]
+    return [rows[sorted(indices)] for indices in packs]
 
 
-def _union(nodes: list[NDArray[np.int64]], places: list[int]) -> NDArray[np.int64]:
-    return nodes[places[0]] if len(places) == 1 else np.unique(np.concatenate([nodes[place] for place in places]))
+def _union(nodes: list[NDArray[np.int64]], indices: list[int]) -> NDArray[np.int64]:
+    return nodes[indices[0]] if len(indices) == 1 else np.unique(np.concatenate([nodes[index] for index in indices]))
 
 
 def _pieces(tree: list[int], state: list[int], nodes: list[NDArray[np.int64]], max_tokens: int) -> list[list[int]]:
@@ -221,17 +220,17 @@ def _pieces(tree: list[int], state: list[int], nodes: list[NDArray[np.int64]], m
         if len(_union(nodes, whole)) <= max_tokens:
             pieces.append(whole)
             continue
-        for group in sorted(_grouped(state, whole), key=lambda places: state[places[0]]):
+        for group in sorted(_grouped(state, whole), key=lambda indices: state[indices[0]]):
             if len(_union(nodes, group)) <= max_tokens:
                 pieces.append(group)
             else:
-                pieces += [[place] for place in group]
+                pieces += [[index] for index in group]
     return pieces
 
 
-def _grouped(keys: list[int], places: range | list[int]) -> list[list[int]]:
+def _grouped(keys: list[int], indices: range | list[int]) -> list[list[int]]:
     """`places` by their key, in the order of first appearance."""
     groups: dict[int, list[int]] = {}
-    for place in places:
-        groups.setdefault(keys[place], []).append(place)
+    for index in indices:
+        groups.setdefault(keys[index], []).append(index)
     return list(groups.values())

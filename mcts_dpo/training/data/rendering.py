@@ -1,8 +1,8 @@
-"""A row of TRL-style data as token ids: rendered once, whole, and divided where the policy began to write.
+"""A row of TRL-style data as token ids: rendered once, whole, and divided where the policy starts to write.
 
-In: text or messages, a tokenizer with its chat template. Out: the prompt's ids, each completion's, and which of these
-the policy did not write: in a completion of several messages, whatever stands between the assistant's (a user's next
-turn, a tool's answer, the headers of turns) is read and never learned. Knows neither files nor tables.
+In: text or messages, a tokenizer with its chat template. Out: the prompt's ids, each completion's ids, and which
+of these the environment wrote: in a completion of several messages, everything between the assistant's messages (a
+user's next turn, a tool's answer, the headers of turns) is read and never learned.
 """
 
 from __future__ import annotations
@@ -27,13 +27,13 @@ if TYPE_CHECKING:
 class Rendered:
     """Token ids of a prompt and of its completions.
 
-    observed: of each completion, the places in it of tokens that the policy was given and did not write.
+    environment: of each completion, the places in it of tokens that the policy was given and did not write.
     texts:    of the prompt and of each completion.
     """
 
     prompt: list[int]
     completions: tuple[list[int], ...]
-    observed: tuple[list[int], ...]
+    environment: tuple[list[int], ...]
     texts: tuple[str, ...]
 
 
@@ -59,12 +59,12 @@ def render(
         found = _of_text(row, tokenizer, ends, prompt, completions, append_eos)
     else:
         found = _of_messages(row, tokenizer, ends, prompt, completions, append_eos, special)
-    start, answers, observed = found
+    start, answers, environment = found
     for field, answer in zip(completions, answers, strict=True):
         if not answer:
             raise InputError(f"{row.where}: {field}: renders to no token after the prompt (accepted: an answer)")
     shown = tuple(str(tokenizer.decode(part)) for part in (start, *answers))
-    return Rendered(start, tuple(answers), tuple(observed), shown)
+    return Rendered(start, tuple(answers), tuple(environment), shown)
 
 
 Parts = tuple[list[int], list[list[int]], list[list[int]]]
@@ -108,14 +108,14 @@ def _of_messages(
     start = list(guard.ids(_template(row, "prompt", tokenizer, prompt, opened=True)))
     border = _border(row, start, ids)
     end = ends.after(None, start) if append_eos else None
-    answers, observed = [], []
+    answers, environment = [], []
     for (field, messages), one in zip(said.items(), ids, strict=True):
         mask = _written(row, field, tokenizer, guard, prompt, messages, one, border, ends if append_eos else None)
         answer = ends.closed(one[border:], end) if messages[-1]["role"] == "assistant" else one[border:]
         answers.append(answer)
         # A token that closing added is the policy's own.
-        observed.append([place for place, own in enumerate(mask[: len(answer)]) if not own])
-    return ids[0][:border], answers, observed
+        environment.append([index for index, own in enumerate(mask[: len(answer)]) if not own])
+    return ids[0][:border], answers, environment
 
 
 def _border(row: Row, start: list[int], ids: list[list[int]]) -> int:
@@ -148,20 +148,20 @@ def _written(
         return [True] * (len(ids) - border)
     found = [False] * (len(ids) - border)
     whole = _template(row, field, tokenizer, [*prompt, *completion])
-    for place, message in enumerate(completion):
+    for index, message in enumerate(completion):
         if message["role"] != "assistant":
             continue
-        before, said = [*prompt, *completion[:place]], [*prompt, *completion[: place + 1]]
+        before, said = [*prompt, *completion[:index]], [*prompt, *completion[: index + 1]]
         opening = _template(row, field, tokenizer, before, opened=True)
         so_far = _template(row, field, tokenizer, said)
         if not whole.startswith(so_far):
             raise InputError(
-                f"{row.where}: {field}[{place}]: the policy's chat template renders this message differently once "
+                f"{row.where}: {field}[{index}]: the policy's chat template renders this message differently once "
                 "others follow, so that what the policy wrote cannot be told (accepted: a completion of one message)"
             )
         first = max(border, _common([ids, guard.ids(opening)]))
         turn = ids[first : _common([ids, guard.ids(so_far)])]
-        if place + 1 < len(completion) and ends is not None:
+        if index + 1 < len(completion) and ends is not None:
             turn = ends.cut(turn)
         found[first - border : first - border + len(turn)] = [True] * len(turn)
     if not any(found):

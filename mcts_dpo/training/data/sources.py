@@ -1,6 +1,6 @@
 """Where TRL-style rows come from: a file, a folder that `datasets` wrote, the hub.
 
-In: a path or a name. Out: rows one by one, or in the place of one that cannot be read what is wrong with it.
+In: a path or a name. Out: rows one by one, or, for a row that cannot be read, an InputError that says why.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ IDS = "prompt_tokens"
 
 
 def rows_of(source: str | Path, split: str = "train", max_mib: int = MAX_MIB) -> Iterator[Row | InputError]:
-    """The rows of a file, or of a data set by name; an InputError in the place of a row that cannot be read.
+    """The rows of a file, or of a data set by name; an InputError instead of a row that cannot be read.
 
     Raises InputError naming what cannot be read at all.
     """

@@ -38,14 +38,14 @@ def _same(render: Callable[[Messages], str], messages: Messages, whole: str) -> 
 
 def _without_each(messages: Messages) -> Iterator[tuple[str, Any, Messages]]:
     """For each tool call and tool answer: what it is, its value, and the conversation without it."""
-    for place, message in enumerate(messages):
-        before, after = messages[:place], messages[place + 1 :]
+    for index, message in enumerate(messages):
+        before, after = messages[:index], messages[index + 1 :]
         if message.get("role") == "tool":
-            yield f"message {place}, of a tool", message.get("content"), [*before, *after]
+            yield f"message {index}, of a tool", message.get("content"), [*before, *after]
         given = message.get("tool_calls")
         calls = given if isinstance(given, list) else []
         for number, call in enumerate(calls):
             left = calls[:number] + calls[number + 1 :]
             fewer = {name: value for name, value in message.items() if name != "tool_calls"}
             fewer = fewer | ({"tool_calls": left} if left else {"content": message.get("content") or ""})
-            yield f"message {place}, tool call {number}", call, [*before, fewer, *after]
+            yield f"message {index}, tool call {number}", call, [*before, fewer, *after]

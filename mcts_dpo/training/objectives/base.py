@@ -104,12 +104,12 @@ class Steps:
     def lists(self) -> tuple[Tensor, Tensor]:
         """[R, width] log-probabilities under the policy and the reference; `present` says which entries are steps."""
         assert self.reference is not None
-        return self.policy[self.targets.places], self.reference[self.targets.places]
+        return self.policy[self.targets.indices], self.reference[self.targets.indices]
 
     @property
     def lists_without_reference(self) -> Tensor:
         """[R, width] log-probabilities under the policy; `present` says which entries are steps."""
-        return self.policy[self.targets.places]
+        return self.policy[self.targets.indices]
 
     @property
     def present(self) -> Tensor:
@@ -122,7 +122,7 @@ class Steps:
 
     def siblings(self, name: str) -> Tensor:
         """[R, width], a column of the steps in the policy's dtype: "value", "advantage" or "count" of siblings."""
-        return self.targets.step_columns[name].to(self.policy.dtype)[self.targets.places]
+        return self.targets.step_columns[name].to(self.policy.dtype)[self.targets.indices]
 
 
 @dataclass(frozen=True, slots=True)

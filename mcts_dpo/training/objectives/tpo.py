@@ -27,7 +27,7 @@ def _similarity(steps: Steps) -> Tensor:
     """[R, width] in [−1, 1]: the cosine of each sibling's mean hidden state to that of its list's best."""
     assert steps.means is not None
     targets = steps.targets
-    found = F.cosine_similarity(steps.means[targets.places], steps.means[targets.first][:, None], dim=-1)
+    found = F.cosine_similarity(steps.means[targets.indices], steps.means[targets.first][:, None], dim=-1)
     return found.to(steps.policy.dtype)
 
 

@@ -91,17 +91,17 @@ def test_of_several_messages_only_the_assistants_are_learned(chat: Any, tmp_path
     rows = [{"prompt": [user("w7")], "chosen": talk, "rejected": asked}]
     table = load_preferences(jsonl(tmp_path / "data.jsonl", *rows), chat)
     assert table.tokens("prompt_tokens")[0].tolist() == [2, 3, 7, 1, 5, 2, 4]
-    tokens, given = table.tokens("chosen_tokens")[0], table.observed("chosen")[0]
+    tokens, given = table.tokens("chosen_tokens")[0], table.environment_mask("chosen")[0]
     # Someone who is neither has the assistant's header in this template: what counts is the role, not the rendering.
     assert tokens.tolist() == [9, 10, 1, 5, 2, 3, 11, 1, 5, 2, 4, 12, 1, 5, 2, 4, 13, 14, 1, 5, 2, 4, 15, 1]
     assert tokens[~given].tolist() == [9, 10, 1, 12, 1, 15, 1]
-    tokens, given = table.tokens("rejected_tokens")[0], table.observed("rejected")[0]
+    tokens, given = table.tokens("rejected_tokens")[0], table.environment_mask("rejected")[0]
     assert tokens.tolist() == [9, 10, 1, 5, 2, 3, 16, 1, 5]
     assert tokens[~given].tolist() == [9, 10, 1]
     single = load_preferences(tmp_path / "data.jsonl", chat, append_eos=False)
     assert single.tokens("chosen_tokens")[0].tolist()[-2:] == [1, 5]
     completions = load_completions(jsonl(tmp_path / "one.jsonl", {"prompt": [user("w7")], "completion": talk}), chat)
-    assert completions.observed("completion")[0].tolist() == table.observed("chosen")[0].tolist()
+    assert completions.environment_mask("completion")[0].tolist() == table.environment_mask("chosen")[0].tolist()
 
 
 def test_what_the_policy_wrote_must_be_told(chat: Any, tmp_path: Path) -> None:
@@ -191,7 +191,7 @@ def test_conversations_that_repeat_a_prompt_of_text(chat: Any, tmp_path: Path) -
     assert table.tokens("chosen_tokens")[0].tolist() == [9, 1]
     apart = {"prompt": "w7", "chosen": [assistant("w9")], "rejected": [assistant("w10")]}
     with pytest.raises(
-        InputError, match="line 1: prompt: is text beside conversations, and chosen and rejected do not"
+        InputError, match="line 1: prompt: is text, and the others are conversations; chosen and rejected do not"
     ):
         load_preferences(jsonl(tmp_path / "data.jsonl", apart), chat)
 
@@ -211,7 +211,7 @@ def test_tools_and_their_calls_reach_the_chat_template(chat: Any, tmp_path: Path
     prompt, chosen = table.tokens("prompt_tokens"), table.tokens("chosen_tokens")
     assert [prompt[place].tolist() for place in range(3)] == [[7], [20, 8, 23, 7], [20, 8, 23, 7]]
     assert chosen[1].tolist() == [21, 12, 1, 13, 14, 1]
-    assert chosen[1][~table.observed("chosen")[1]].tolist() == [21, 12, 1, 14, 1]
+    assert chosen[1][~table.environment_mask("chosen")[1]].tolist() == [21, 12, 1, 14, 1]
     for field, value in (("tools", "{"), ("tools", 3), ("chat_template_kwargs", [1])):
         with pytest.raises(InputError, match=rf"line 1: {field}: .* \(accepted: a"):
             load_preferences(jsonl(tmp_path / "data.jsonl", row | {field: value}), chat)
@@ -240,7 +240,7 @@ def test_completions_to_imitate(tokenizer: Any, tmp_path: Path) -> None:
         ({"prompt": "w7", "chosen": 8, "rejected": "w8"}, "line 2: chosen: 8 .accepted: text or a list of messages"),
         ({"prompt": 7, "chosen": "w9", "rejected": "w8"}, "line 2: prompt: 7 "),
         ({"prompt": "w7 ", "chosen": " ", "rejected": "w8"}, "line 2: chosen: renders to no token after the prompt"),
-        ({"chosen": "w9", "rejected": "x"}, "line 2: prompt: is missing, and chosen and rejected do not begin alike"),
+        ({"chosen": "w9", "rejected": "x"}, "line 2: prompt: is missing; chosen and rejected do not begin alike"),
         ({"prompt": "w7 ", "chosen": "w9", "rejected": "w8", "weight": -1}, "line 2: weight: -1 .accepted: a finite"),
         ({"prompt": "w7 ", "chosen": "w9", "rejected": "w8", "margin": "big"}, "line 2: margin: 'big' .*a number"),
         ({"prompt": "w7", "chosen": [assistant("a")], "rejected": "b"}, "rejected: is of another kind than chosen"),
