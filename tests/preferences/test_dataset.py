@@ -235,5 +235,6 @@ def test_environment_tokens_are_kept_and_a_file_without_them_has_none(tmp_path: 
     assert not any(mask.any() for mask in Pairs.load(written(tmp_path / "other.parquet")).environment_mask("prefix"))
     # The first edition called the columns "…_observed".
     names = [name.replace("_environment", "_observed") for name in table.table.column_names]
-    pq.write_table(table.table.rename_columns(names), tmp_path / "older.parquet")
+    older = table.table.rename_columns(names).replace_schema_metadata(table.table.schema.metadata)
+    pq.write_table(older, tmp_path / "older.parquet")
     assert Pairs.load(tmp_path / "older.parquet") == loaded

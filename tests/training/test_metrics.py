@@ -27,4 +27,4 @@ def test_means_and_alarms_look_at_the_last_updates_alone() -> None:
 
 
 def test_what_is_not_a_number_is_not_quietly_fine() -> None:
-    assert MetricTracker(window=1).see(1, figures(float("nan")), False, SETTINGS) != []
+    assert MetricTracker(window=1).add(1, figures(float("nan")), False, SETTINGS) != []
