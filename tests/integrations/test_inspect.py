@@ -73,12 +73,12 @@ def test_our_engine_answers_as_it_does_without_inspect(run: Any, toy_world: ToyW
         log = run(solver, 12, own=True, max_samples=12)
         strategy = log.samples[0].metadata["mcts_dpo"]["strategy"]
         by_id = {sample.id: sample for sample in log.samples}
-        for problem, attempt in zip(toy_world.test, own[strategy, budget], strict=False):
+        for problem, solution in zip(toy_world.test, own[strategy, budget], strict=False):
             sample = by_id[problem.id]
             figures = sample.metadata["mcts_dpo"]
-            assert (figures["answer"], figures["tokens"]) == (attempt.answer, attempt.tokens)
-            assert sample.output.completion == attempt.text == sample.messages[-1].text
-            assert (sample.scores["math_equal"].value == "C") == (attempt.answer == problem.answer)
+            assert (figures["answer"], figures["tokens"]) == (solution.answer, solution.tokens)
+            assert sample.output.completion == solution.text == sample.messages[-1].text
+            assert (sample.scores["math_equal"].value == "C") == (solution.answer == problem.answer)
             if strategy == "mcts":
                 forest = Forest.load(Path(figures["tree"]))
                 assert forest.trees[0].simulations == figures["expansions"] >= 1

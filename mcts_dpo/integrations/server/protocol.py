@@ -102,8 +102,8 @@ class Serving:
     """The settings with which every request is answered.
 
     search, prompt: of the stage. budget, most: tokens per answer, by default and at most; work: tokens at most for all
-    answers to a request. name: of the model. context: longest prompt and answer, in tokens. strategy, dials: how the
-    budget is used.
+    answers to a request. name: of the model. context: longest prompt and answer, in tokens. strategy,
+    strategy_settings: how the budget is used.
     """
 
     name: str
@@ -114,7 +114,7 @@ class Serving:
     work: int
     context: int
     strategy: Strategy = "mcts"
-    dials: StrategySettings | None = None
+    strategy_settings: StrategySettings | None = None
 
 
 class _Part(BaseModel):
@@ -315,7 +315,7 @@ def _questions(
             search.model_copy(update={"seed": seed_from(seed, choice) if choice else seed}),
             budget,
             serving.strategy,
-            serving.dials,
+            serving.strategy_settings,
         )
         for text in texts
         for choice in range(request.n)

@@ -73,7 +73,7 @@ def make_service(model: str, engine: Engine, settings: ServerSettings, stage: St
 
     Raises InputError for settings with which no question can be answered.
     """
-    strategy, dials = settings.strategy, stage.evaluation.strategies
+    strategy, strategy_settings = settings.strategy, stage.evaluation.strategies
     alive = settings.concurrency or 2 * stage.engine.slots
     solver = OnlineSolver(engine, alive + extra_places(alive), room=_room(engine))
     budget = settings.budget or stage.search.max_tokens
@@ -81,7 +81,7 @@ def make_service(model: str, engine: Engine, settings: ServerSettings, stage: St
     name = settings.name or Path(model).name or model
     most = settings.max_budget or 4 * budget
     work = settings.max_work or CHOICES * most
-    serving = Serving(name, stage.search, stage.prompt, budget, most, work, engine.context, strategy, dials)
+    serving = Serving(name, stage.search, stage.prompt, budget, most, work, engine.context, strategy, strategy_settings)
     # A trial question: settings that suit no question fail now, and not for every client.
     (trial,) = completion_questions(CompletionRequest(model=name, prompt="1"), serving)
     solver.admit("trial", trial)

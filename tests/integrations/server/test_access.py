@@ -13,7 +13,7 @@ from mcts_dpo.common.settings import load_settings
 from mcts_dpo.engines import Engine, load_engine
 from mcts_dpo.integrations.server.settings import ServerSettings
 from tests.conftest import ToyWorld
-from tests.integrations.server.asking import CHAT, answered, chat, post
+from tests.integrations.server.raw_requests import CHAT, chat, is_served, post
 from tests.integrations.serving import Served, stage, thread
 
 pytestmark = pytest.mark.filterwarnings("ignore")
@@ -65,7 +65,7 @@ def test_without_a_key_what_a_page_may_send_to_strangers_is_refused(server: Serv
     assert "accepted: application/json" in said["error"]["message"]
     for fine in ("application/json", "Application/JSON; charset=utf-8"):
         assert post(server, CHAT, BODY, Content_Type=fine)[0] == 200
-    # What a browser asks before it sends JSON to strangers is not answered with leave.
+    # The request that a browser sends before JSON to another site gets no permission.
     request = urllib.request.Request(server.url + CHAT, method="OPTIONS", headers={"Origin": "https://evil.example"})
     with pytest.raises(urllib.error.HTTPError) as caught:
         urllib.request.urlopen(request, timeout=600)
@@ -96,4 +96,4 @@ def test_one_line_end_after_a_key_is_dropped(given: str, kept: str) -> None:
 
 
 def test_the_server_answers_as_before(server: Served) -> None:
-    assert answered(server)
+    assert is_served(server)

@@ -15,7 +15,7 @@ from mcts_dpo.common.settings import load_settings
 from mcts_dpo.engines import Engine, load_engine
 from mcts_dpo.integrations.server.settings import ServerSettings
 from tests.conftest import ToyWorld
-from tests.integrations.server.asking import CHAT, COMPLETIONS, answered, ask, chat, connect, head
+from tests.integrations.server.raw_requests import CHAT, COMPLETIONS, ask, chat, connect, head, is_served
 from tests.integrations.serving import stage, thread
 
 pytestmark = pytest.mark.filterwarnings("ignore")
@@ -35,7 +35,7 @@ def test_three_large_requests_do_not_starve_small_ones(toy_world: ToyWorld) -> N
             line.sendall(head(CHAT, len(large)) + large)
         served.wait_until('mcts_dpo_searches{state="waiting"}', 250)
         found: list[bool] = []
-        small = [threading.Thread(target=lambda: found.append(answered(served, budget=60))) for _ in range(6)]
+        small = [threading.Thread(target=lambda: found.append(is_served(served, budget=60))) for _ in range(6)]
         for one in small:
             one.start()
         for one in small:

@@ -18,7 +18,7 @@ from mcts_dpo.engines import Engine, load_engine
 from mcts_dpo.engines.text import StopStrings
 from mcts_dpo.integrations.server.settings import ServerSettings
 from tests.conftest import ToyWorld
-from tests.integrations.server.asking import CHAT, COMPLETIONS, answered, ask, chat, connect, head, post
+from tests.integrations.server.raw_requests import CHAT, COMPLETIONS, ask, chat, connect, head, is_served, post
 from tests.integrations.serving import Served, process, stage, thread
 
 pytestmark = pytest.mark.filterwarnings("ignore")
@@ -49,7 +49,7 @@ class Pulse:
     def _run(self) -> None:
         while not self._over.is_set():
             start = time.monotonic()
-            assert answered(self._served, budget=20)
+            assert is_served(self._served, budget=20)
             self.longest = max(self.longest, time.monotonic() - start)
             self.asked += 1
 
@@ -100,7 +100,7 @@ def test_a_body_beyond_the_limit_is_refused_before_it_is_read(engine: Engine) ->
             line.sendall(head(CHAT, None) + b"20000\r\n" + b"y" * 0x20000 + b"\r\n")
             assert b" 413 " in line.recv(65536)
         assert post(served, CHAT, json.dumps(chat("a" * 90_000)).encode())[0] == 400
-        assert answered(served)
+        assert is_served(served)
 
 
 def test_a_text_that_cannot_fit_is_not_tokenised(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -133,7 +133,7 @@ def test_texts_are_tokenised_neither_by_the_engine_s_thread_nor_the_event_loop_s
             return prepare(asked, tokenizer)
 
         monkeypatch.setattr(served.service.thread, "prepare", watched)
-        assert answered(served, n=3)
+        assert is_served(served, n=3)
         assert len(names) == 1
         assert names[0].startswith("mcts-dpo-short")
 
@@ -192,7 +192,7 @@ def test_what_does_not_arrive_is_not_waited_for(roomy: Served, kind: str) -> Non
     with closing(connect(roomy)) as line:
         line.sendall(UNFINISHED[kind])
         assert closed_after(line) < 100.0
-    assert answered(roomy)
+    assert is_served(roomy)
     roomy.wait_until_idle()
 
 
@@ -218,7 +218,7 @@ def test_stopping_does_not_wait_for_unfinished_bodies(toy_world: ToyWorld, tmp_p
         lines = [connect(served) for _ in UNFINISHED]
         for line, sent in zip(lines, UNFINISHED.values(), strict=True):
             line.sendall(sent)
-        assert answered(served)
+        assert is_served(served)
         assert served.process is not None
         served.process.terminate()
         # It takes what ending an interpreter takes; ten minutes if it waited for any of these.

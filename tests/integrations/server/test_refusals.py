@@ -17,7 +17,7 @@ from mcts_dpo.solve import Question, Solution, register_strategy, registry
 from mcts_dpo.solve.budgets import BudgetedSettings
 from tests.conftest import CHAT as TEMPLATE
 from tests.conftest import ToyWorld
-from tests.integrations.server.asking import CHAT, COMPLETIONS, answered, ask, chat, post
+from tests.integrations.server.raw_requests import CHAT, COMPLETIONS, ask, chat, is_served, post
 from tests.integrations.serving import Served, stage, thread
 
 pytestmark = pytest.mark.filterwarnings("ignore")
@@ -52,7 +52,7 @@ def test_half_of_a_surrogate_pair_is_refused_with_its_field(
     assert status == 400
     assert said["error"]["param"] == field
     assert field in said["error"]["message"]
-    assert answered(server)
+    assert is_served(server)
 
 
 ODD: list[tuple[bytes, str, str]] = [
@@ -123,7 +123,7 @@ def picky(engine: Engine, request: pytest.FixtureRequest) -> Iterator[Served]:
 @pytest.mark.parametrize("word", ["boom", "bang"])
 def test_a_chat_template_that_raises_refuses_its_request_alone(picky: Served, word: str) -> None:
     found: list[bool] = []
-    others = [threading.Thread(target=lambda: found.append(answered(picky, n=4))) for _ in range(3)]
+    others = [threading.Thread(target=lambda: found.append(is_served(picky, n=4))) for _ in range(3)]
     for one in others:
         one.start()
     for stream in (False, True):
@@ -133,7 +133,7 @@ def test_a_chat_template_that_raises_refuses_its_request_alone(picky: Served, wo
     for one in others:
         one.join(600)
     assert found == [True] * 3
-    assert answered(picky)
+    assert is_served(picky)
     picky.wait_until_idle()
 
 
@@ -163,7 +163,7 @@ def test_a_request_that_the_engine_raises_at_fails_alone(engine: Engine, strateg
         status, said = ask(served, chat("Z", n=2), timeout=600)
         assert status == 500
         assert "ZeroDivisionError: of this request" in said["error"]["message"]
-        assert answered(served)
+        assert is_served(served)
         served.wait_until_idle()
 
 
@@ -183,7 +183,7 @@ def test_a_value_model_that_raises_fails_its_request_alone(engine: Engine) -> No
     try:
         with thread(engine, ServerSettings(strategy="judged", budget=50), stage()) as served:
             found: list[bool] = []
-            others = [threading.Thread(target=lambda: found.append(answered(served, n=8))) for _ in range(3)]
+            others = [threading.Thread(target=lambda: found.append(is_served(served, n=8))) for _ in range(3)]
             for one in others:
                 one.start()
             status, said = ask(served, chat("boom", n=8), timeout=600)
@@ -192,7 +192,7 @@ def test_a_value_model_that_raises_fails_its_request_alone(engine: Engine) -> No
             for one in others:
                 one.join(600)
             assert found == [True] * 3
-            assert answered(served)
+            assert is_served(served)
             served.wait_until_idle()
     finally:
         del registry._FUNCTIONS["judged"]
@@ -212,7 +212,7 @@ def test_a_strategy_that_raises_fails_alone(engine: Engine) -> None:
             status, said = ask(served, chat("boom"), timeout=600)
             assert status == 500
             assert "in the middle" in said["error"]["message"]
-            assert answered(served)
+            assert is_served(served)
     finally:
         del registry._FUNCTIONS["fragile"]
 
@@ -230,5 +230,5 @@ def test_the_tree_search_that_raises_fails_alone(engine: Engine, monkeypatch: py
         status, said = ask(served, chat("boom", n=2), timeout=600)
         assert status == 500
         assert "in the middle" in said["error"]["message"]
-        assert answered(served)
+        assert is_served(served)
         served.wait_until_idle()

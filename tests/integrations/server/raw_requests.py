@@ -33,7 +33,7 @@ def ask(served: Served, body: Any, path: str = CHAT, **options: Any) -> tuple[in
     return post(served, path, json.dumps(body).encode(), **options)
 
 
-def answered(served: Served, **fields: Any) -> bool:
+def is_served(served: Served, **fields: Any) -> bool:
     """True: an ordinary question gets its answer. What it gets instead fails the test."""
     status, body = ask(served, chat("Ann has 3 cups. She buys 2 more. How many cups does she have?", **fields))
     assert status == 200, body
