@@ -131,3 +131,26 @@ def test_links_between_pages_lead_somewhere() -> None:
     for page in [*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")]:
         for link in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", page.read_text(encoding="utf-8")):
             assert (page.parent / link).exists(), f"{page.name}: {link}"
+
+
+def test_the_code_that_pages_name_exists() -> None:
+    """`package.module:function` and `package/module.py`, in the README and on every page."""
+    import importlib
+    import re
+    from operator import attrgetter
+
+    missing, seen = [], 0
+    for page in [*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")]:
+        text = page.read_text(encoding="utf-8")
+        if page.name == "CHANGELOG.md":  # it also names what is gone
+            continue
+        for module, name in re.findall(r"\b((?:mcts_dpo|verifiers|benchmarks)(?:\.\w+)*):([A-Za-z_][\w.]*\w)", text):
+            seen += 1
+            try:
+                attrgetter(name)(importlib.import_module(module))
+            except (ImportError, AttributeError) as error:
+                missing.append(f"{page.name}: {module}:{name} ({error})")
+        paths = re.findall(r"`((?:mcts_dpo|verifiers|benchmarks|tests|docs)/[\w/-]*(?:/|\.\w+))`", text)
+        missing += [f"{page.name}: {path}" for path in paths if not (ROOT / path).exists()]
+    assert missing == []
+    assert seen > 40

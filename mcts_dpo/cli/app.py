@@ -112,16 +112,16 @@ def run(
     with ExitStack() as stack:
         progress = stack.enter_context(live_progress(err_console))
         progress("start", 0, 0)
-        from mcts_dpo.pipeline.rounds import Workers
         from mcts_dpo.pipeline.rounds import run as run_rounds
+        from mcts_dpo.pipeline.stages import LOCAL
         from mcts_dpo.report import load_run, summary_text, write_report
 
-        workers = Workers()
+        executors = LOCAL
         if ray is not None:
-            from mcts_dpo.integrations.ray import ray_workers
+            from mcts_dpo.integrations.ray import ray_executors
 
-            workers = stack.enter_context(ray_workers(ray))
-        result = run_rounds(settings, out, workers=workers, force=force, progress=progress)
+            executors = stack.enter_context(ray_executors(ray))
+        result = run_rounds(settings, out, executors=executors, force=force, progress=progress)
         record = load_run(out)
         write_report(record, progress)
     if as_json:

@@ -1,6 +1,6 @@
 """Search on many machines: Ray actors, each with its own engine, search a round's shards; Ray tasks read shards.
 
-In: the address of a Ray cluster. Out: `rounds.Workers`. Every machine must have this package, and must see the run
+In: the address of a Ray cluster. Out: `stages.Executors`. Every machine must have this package, and must see the run
 directory and the policy under the same path (shared storage). A shard's file appears by rename, as without Ray. If a
 worker dies, Ray starts another, which continues the shard from its journal. With `schedule: synchronous` (a run's
 default) a shard's bytes depend on its problems alone, so that the machine changes nothing if the machines compute alike
@@ -28,7 +28,7 @@ from mcts_dpo.engines.registry import engine_kind
 from mcts_dpo.engines.retry import EngineDiedError
 from mcts_dpo.models.prompts import PromptSettings
 from mcts_dpo.pipeline.config import RunConfig
-from mcts_dpo.pipeline.rounds import Result, Workers
+from mcts_dpo.pipeline.stages import Executors, Result
 from mcts_dpo.search import SearchSettings, policy_fingerprint
 from mcts_dpo.search.shards import Shard, missing_shards, search_some, shards_of
 
@@ -45,8 +45,8 @@ PATIENCE = 5.0
 
 
 @contextmanager
-def ray_workers(address: str) -> Iterator[Workers]:
-    """The workers of the Ray cluster at `address` while the block runs.
+def ray_executors(address: str) -> Iterator[Executors]:
+    """The executors of the Ray cluster at `address` while the block runs.
 
     address: "HOST:PORT" or "ray://HOST:PORT" of a running cluster; "auto": the one on this machine; "local": a new one
     that ends with the block; "local:N": likewise, with N workers of one thread.
@@ -62,7 +62,7 @@ def ray_workers(address: str) -> Iterator[Workers]:
         raise InputError("--ray: Ray is not installed (accepted after: pip install 'mcts-dpo[ray]')") from None
     _connect(ray, address)
     try:
-        yield Workers(search_by_actors, each_by_tasks)
+        yield Executors(search_by_actors, each_by_tasks)
     finally:
         ray.shutdown()
 
@@ -166,7 +166,7 @@ def search_by_actors(
 
 
 def each_by_tasks(function: Callable[[Path], Result], shards: Iterable[Path], /) -> Iterator[Result]:
-    """`function(shard)` of each shard, in order, each as a task on one core. See `rounds.ShardMap`.
+    """`function(shard)` of each shard, in order, each as a task on one core. See `stages.ShardMap`.
 
     Ray repeats a task whose worker died. Raises as the function.
     """

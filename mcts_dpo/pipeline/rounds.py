@@ -18,37 +18,31 @@ from __future__ import annotations
 
 import json
 import logging
-import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal, Protocol, TypeVar
+from typing import Any, Literal, TypeVar
 
 import pyarrow.parquet as pq
 
 from mcts_dpo.common.errors import InputError
-from mcts_dpo.common.files import append_json_line, explained, read_json, seed_from, sweep, whole, write_json
+from mcts_dpo.common.files import explained, read_json, seed_from, sweep, whole, write_json
 from mcts_dpo.common.progress import Progress, part_of, silent
 from mcts_dpo.data import Problem, load_problems, overlap, require_answers, without_any_answer
-from mcts_dpo.engines import load_engine
-from mcts_dpo.engines.base import Engine
-from mcts_dpo.engines.registry import engine_kind
 from mcts_dpo.evaluation import Evaluation, compare, evaluate
 from mcts_dpo.models.loading import load_tokenizer
 from mcts_dpo.pipeline.config import RunConfig
 from mcts_dpo.pipeline.run_directory import (
     claim,
-    fingerprint,
     is_sound,
     locked,
     set_aside,
-    set_damaged_aside,
-    undo_after,
 )
+from mcts_dpo.pipeline.stages import LOCAL, Executors, StageRunner
 from mcts_dpo.preferences import Pairs, Siblings, Solutions, save_tables, tables_of
-from mcts_dpo.search import SearchSettings, counts_of_shard, policy_fingerprint, search_shards, search_statistics
+from mcts_dpo.search import counts_of_shard, policy_fingerprint, search_statistics
 from mcts_dpo.search.settings import ValueRewardSettings
 from mcts_dpo.search.tree_io import made_with
 from mcts_dpo.training import (
@@ -60,7 +54,7 @@ from mcts_dpo.training import (
     train_launched,
     train_value,
 )
-from mcts_dpo.training.memory import out_of_memory, release
+from mcts_dpo.training.memory import out_of_memory
 
 Result = TypeVar("Result")
 logger = logging.getLogger(__name__)
@@ -82,77 +76,17 @@ class RunResult:
     policy: str
 
 
-class ShardSearch(Protocol):
-    """A function that searches the trees of a round: in this process (`search_here`) or on many machines."""
-
-    def __call__(
-        self,
-        problems: Sequence[Problem],
-        policy: str,
-        engine: Callable[[], Engine],
-        folder: Path,
-        config: RunConfig,
-        settings: SearchSettings,
-        progress: Progress,
-    ) -> None:
-        """Search with `policy` and write one file of trees into `folder` per `config.shard_size` problems.
-
-        engine: returns this process's own engine with the policy's weights. settings: of the search, with the round's
-        seed. Shards that are in the folder already are not searched again.
-        """
-        ...
-
-
-def search_here(
-    problems: Sequence[Problem],
-    policy: str,
-    engine: Callable[[], Engine],
-    folder: Path,
-    config: RunConfig,
-    settings: SearchSettings,
-    progress: Progress,
-) -> None:
-    """Search the trees of a round in this process; see `ShardSearch`."""
-    search_shards(
-        problems,
-        engine,
-        folder,
-        shard_size=config.shard_size,
-        prompt=config.prompt,
-        settings=settings,
-        policy=policy_fingerprint(policy),
-        progress=progress,
-        trusting=True,  # the run directory belongs to this config, or was taken over with its finished stages
-    )
-
-
-class ShardMap(Protocol):
-    """A function that applies another to every shard: in this process (`map`) or on many machines."""
-
-    def __call__(self, function: Callable[[Path], Result], shards: Iterable[Path], /) -> Iterable[Result]:
-        """`function(shard)` of each shard, in order."""
-        ...
-
-
-@dataclass(frozen=True, slots=True)
-class Workers:
-    """The functions that do the work on shards: search them, and read them."""
-
-    search: ShardSearch = search_here
-    each: ShardMap = map
-
-
 def run(
     config: RunConfig,
     directory: Path,
     *,
-    workers: Workers = Workers(),
+    executors: Executors = LOCAL,
     force: bool = False,
     progress: Progress = silent,
 ) -> RunResult:
     """Run, or continue, the self-training loop of `config` in `directory`.
 
-    workers: the functions that search and read shards.
+    executors: the functions that search and read shards.
     force:   continue with `config` although the directory belongs to another one. Finished stages stay as they are,
              unfinished ones start again, and the change is recorded in `changes.jsonl`.
 
@@ -161,10 +95,10 @@ def run(
     """
     directory = Path(directory)
     with explained(directory, lambda: "finished stages are kept"):
-        return _run(config, directory, workers, force, progress)
+        return _run(config, directory, executors, force, progress)
 
 
-def _run(config: RunConfig, directory: Path, workers: Workers, force: bool, progress: Progress) -> RunResult:
+def _run(config: RunConfig, directory: Path, executors: Executors, force: bool, progress: Progress) -> RunResult:
     check_launch(config.launch)
     problems = _load(config)
     if not (directory / "config.yaml").exists():
@@ -175,7 +109,7 @@ def _run(config: RunConfig, directory: Path, workers: Workers, force: bool, prog
     with locked(directory):
         claim(config, directory, force)  # a refusal touches nothing
         sweep(directory)
-        stages = _StageRunner(config, directory, workers, progress)
+        stages = StageRunner(config, directory, executors, progress)
         baseline = _evaluate_baseline(stages, problems) if config.baseline else None
         policy = config.model
         rounds: list[dict[str, Any]] = []
@@ -241,69 +175,7 @@ def _check_answers(
             logger.warning("%s: %s; %s", source, found, so)
 
 
-@dataclass(slots=True)
-class _StageRunner:
-    """Runs the stages of one run. They share the config, the directory, and one engine with some policy's weights."""
-
-    config: RunConfig
-    directory: Path
-    workers: Workers
-    progress: Progress
-    engine: Engine | None = None
-    loaded: str = ""
-
-    def engine_for(self, policy: str) -> Engine:
-        """The engine with the weights of `policy` and an empty cache."""
-        if self.loaded != policy:
-            self.progress("load model", 0, 0)
-        if self.engine is None:
-            self.engine = load_engine(policy, settings=self.config.engine)
-        elif self.loaded != policy:
-            self.engine.reload(Path(policy))
-        self.loaded = policy
-        self.engine.reset()
-        return self.engine
-
-    def let_go(self) -> None:
-        """Free the memory of this process's engine: other processes need it."""
-        if self.engine is None or not engine_kind(self.config.engine.kind).local:
-            return
-        self.engine.close()
-        self.engine, self.loaded = None, ""
-        release()
-
-    def stage(self, place: Path, name: str, outputs: Callable[[], Sequence[Path]], work: Callable[[], None]) -> None:
-        """Run `work` unless the manifest `place`/stages/`name`.json says it is done; then write the manifest.
-
-        The files of a finished stage must be byte for byte as it wrote them. Otherwise they are set aside and the stage
-        runs again. If its files then differ, the later stages, which have read them, run again too.
-        """
-        manifest = place / "stages" / f"{name}.json"
-        expected: dict[str, Any] | None = None
-        if manifest.exists():
-            damaged = set_damaged_aside(manifest, place)
-            if not damaged:
-                return
-            for line in damaged:
-                logger.warning("%s; the stage %s of %s is done again", line, name, place.name)
-            expected = read_json(manifest)["files"]
-        started = time.monotonic()
-        work()
-        files = {str(path.relative_to(place)): fingerprint(path) for path in outputs()}
-        if expected is not None and files != expected:
-            again = ", ".join(undo_after(name, place))
-            logger.warning(
-                "%s: the stage %s came out different from before (it does not repeat itself)%s",
-                place,
-                name,
-                f"; done again, too: {again}" if again else "",
-            )
-        write_json(manifest, {"stage": name, "files": files})
-        took = {"place": place.name, "stage": name, "seconds": round(time.monotonic() - started, 3)}
-        append_json_line(self.directory / "timings.jsonl", took)
-
-
-def _evaluate_baseline(stages: _StageRunner, problems: _Problems) -> dict[str, Any]:
+def _evaluate_baseline(stages: StageRunner, problems: _Problems) -> dict[str, Any]:
     place = stages.directory / "baseline"
     target = place / "metrics.json"
 
@@ -316,7 +188,7 @@ def _evaluate_baseline(stages: _StageRunner, problems: _Problems) -> dict[str, A
     return metrics
 
 
-def _round(stages: _StageRunner, problems: _Problems, index: int, policy: str) -> dict[str, Any]:
+def _round(stages: StageRunner, problems: _Problems, index: int, policy: str) -> dict[str, Any]:
     """One round: search → pairs → train → evaluate. Returns its metrics.
 
     Files of a finished round that later rounds read are verified. If one is damaged, the stages are checked one by one,
@@ -349,7 +221,7 @@ def _round(stages: _StageRunner, problems: _Problems, index: int, policy: str) -
     return metrics
 
 
-def _search(stages: _StageRunner, place: Path, index: int, problems: Sequence[Problem], policy: str) -> list[Path]:
+def _search(stages: StageRunner, place: Path, index: int, problems: Sequence[Problem], policy: str) -> list[Path]:
     """Search the round's trees, shard by shard. A shard whose file exists is not searched again."""
     config = stages.config
     changes = {"seed": seed_from("search", config.seed, index), "value_model": _judge(stages, policy)}
@@ -360,7 +232,7 @@ def _search(stages: _StageRunner, place: Path, index: int, problems: Sequence[Pr
         _set_foreign_trees_aside(place, folder, policy)
         told = part_of(stages.progress, prefix=f"round {index + 1}: ")
         with _memory_explained(config):
-            stages.workers.search(problems, policy, lambda: stages.engine_for(policy), folder, config, settings, told)
+            stages.executors.search(problems, policy, lambda: stages.engine_for(policy), folder, config, settings, told)
 
     stages.stage(place, "search", lambda: sorted(folder.glob("*.parquet")), work)
     return sorted(folder.glob("*.parquet"))
@@ -378,12 +250,12 @@ def _set_foreign_trees_aside(place: Path, folder: Path, policy: str) -> None:
             logger.warning("%s: %s; set aside as %s, and searched again", shard, why, set_aside(shard, place))
 
 
-def _extract(stages: _StageRunner, place: Path, shards: Sequence[Path]) -> None:
+def _extract(stages: StageRunner, place: Path, shards: Sequence[Path]) -> None:
     of_shard = partial(tables_of, settings=stages.config.preferences)
-    save_tables(stages.workers.each(of_shard, shards), place)
+    save_tables(stages.executors.each(of_shard, shards), place)
 
 
-def _train(stages: _StageRunner, place: Path, index: int, policy: str) -> None:
+def _train(stages: StageRunner, place: Path, index: int, policy: str) -> None:
     """Train `policy` on the round's data. Without data, write a note instead of a policy."""
     config = stages.config
     data = _training_table(stages, place, index)
@@ -397,7 +269,7 @@ def _train(stages: _StageRunner, place: Path, index: int, policy: str) -> None:
 
 
 def _trained(
-    stages: _StageRunner,
+    stages: StageRunner,
     what: Literal["policy", "value"],
     policy: str,
     data: Path,
@@ -419,7 +291,7 @@ def _trained(
     return function(policy, data, out, settings, **places, progress=progress)
 
 
-def _training_table(stages: _StageRunner, place: Path, index: int) -> Path:
+def _training_table(stages: StageRunner, place: Path, index: int) -> Path:
     """The table that a round trains on: its own, after those of earlier rounds with `replay`."""
     table: Any = table_of(stages.config.training.objective.kind)
     name = f"{table.what}.parquet"
@@ -433,7 +305,7 @@ def _training_table(stages: _StageRunner, place: Path, index: int) -> Path:
     return mixed
 
 
-def _train_value(stages: _StageRunner, place: Path, index: int) -> None:
+def _train_value(stages: StageRunner, place: Path, index: int) -> None:
     """Train a value model on the round's policy, from the round's lists of siblings."""
     stage, policy, data = stages.config.value, place / "policy", place / "siblings.parquet"
     if stage is None or not policy.exists() or not read_rows(data):
@@ -443,7 +315,7 @@ def _train_value(stages: _StageRunner, place: Path, index: int) -> None:
     _trained(stages, "value", str(policy), data, place / "value", settings, folder, prefix)
 
 
-def _judge(stages: _StageRunner, policy: str) -> ValueRewardSettings | None:
+def _judge(stages: StageRunner, policy: str) -> ValueRewardSettings | None:
     """The value model of the search: that of the settings, or the one trained with the policy."""
     stage, path = stages.config.value, Path(policy).parent / "value"
     if stage is None or not path.exists() or stages.directory not in path.parents:
@@ -452,7 +324,7 @@ def _judge(stages: _StageRunner, policy: str) -> ValueRewardSettings | None:
 
 
 def _measure(
-    stages: _StageRunner, place: Path, index: int, policy: str, shards: Sequence[Path], problems: _Problems
+    stages: StageRunner, place: Path, index: int, policy: str, shards: Sequence[Path], problems: _Problems
 ) -> dict[str, Any]:
     """Evaluate the round's policy and collect the round's figures. None of them depends on the clock."""
     trained = (place / "policy").exists()
@@ -462,7 +334,7 @@ def _measure(
         "round": index,
         "policy": f"{place.name}/policy",
         "accepted": trained,
-        "search": search_statistics(stages.workers.each(counts_of_shard, shards)),
+        "search": search_statistics(stages.executors.each(counts_of_shard, shards)),
         "pairs": read_rows(place / "pairs.parquet"),
         "siblings": read_rows(place / "siblings.parquet"),
         "solutions": read_rows(place / "solutions.parquet"),
@@ -484,7 +356,7 @@ def _measure(
     return metrics
 
 
-def _development(stages: _StageRunner, index: int, policy: str, problems: _Problems) -> Evaluation:
+def _development(stages: StageRunner, index: int, policy: str, problems: _Problems) -> Evaluation:
     """The development accuracy of the round's starting policy: from the last accepted round, or measured now."""
     for earlier in reversed(range(index)):
         place = stages.directory / f"round-{earlier:03d}"
@@ -499,7 +371,7 @@ def _development(stages: _StageRunner, index: int, policy: str, problems: _Probl
         return _evaluate(stages, policy, problems.development, start)
 
 
-def _evaluate(stages: _StageRunner, policy: str, problems: Sequence[Problem], target: Path) -> Evaluation:
+def _evaluate(stages: StageRunner, policy: str, problems: Sequence[Problem], target: Path) -> Evaluation:
     config = stages.config
     settings = config.evaluation.model_copy(update={"seed": seed_from("evaluation", config.seed)})
     with _memory_explained(config):

@@ -75,9 +75,9 @@ BY_HAND = """
 import sys
 from operator import attrgetter
 from pathlib import Path
-from mcts_dpo.integrations.ray import ray_workers
+from mcts_dpo.integrations.ray import ray_executors
 
-with ray_workers(sys.argv[1]) as workers:
+with ray_executors(sys.argv[1]) as workers:
     print(*workers.each(attrgetter("name"), [Path("one"), Path("two")]))
 """
 
