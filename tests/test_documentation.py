@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import importlib
+import re
 import runpy
 import shlex
 import sys
+from operator import attrgetter
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -18,6 +21,7 @@ from mcts_dpo.common.settings import Settings
 from mcts_dpo.evaluation.policy import _SCHEMA as EVALUATION
 from mcts_dpo.evaluation.strategies import _SCHEMA as STRATEGIES
 from mcts_dpo.pipeline.config import RunConfig
+from mcts_dpo.pipeline.recipes import load_recipe, recipe_names
 from mcts_dpo.preferences import Pairs, Siblings, Solutions
 from mcts_dpo.search import Forest
 from mcts_dpo.search.tree_io import to_table
@@ -126,8 +130,6 @@ def test_every_column_is_described(section: str, columns: list[str]) -> None:
 
 
 def test_links_between_pages_lead_somewhere() -> None:
-    import re
-
     for page in [*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")]:
         for link in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", page.read_text(encoding="utf-8")):
             assert (page.parent / link).exists(), f"{page.name}: {link}"
@@ -135,10 +137,6 @@ def test_links_between_pages_lead_somewhere() -> None:
 
 def test_the_code_that_pages_name_exists() -> None:
     """`package.module:function` and `package/module.py`, in the README and on every page."""
-    import importlib
-    import re
-    from operator import attrgetter
-
     missing, seen = [], 0
     for page in [*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")]:
         text = page.read_text(encoding="utf-8")
@@ -154,3 +152,11 @@ def test_the_code_that_pages_name_exists() -> None:
         missing += [f"{page.name}: {path}" for path in paths if not (ROOT / path).exists()]
     assert missing == []
     assert seen > 40
+
+
+def test_every_recipe_is_in_the_table() -> None:
+    page = (ROOT / "docs" / "recipes.md").read_text(encoding="utf-8")
+    for name in recipe_names():
+        assert re.search(rf"^\| `{name}` \|.*\| {re.escape(load_recipe(name).reproduces)} \|$", page, re.MULTILINE), (
+            name
+        )
