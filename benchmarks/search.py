@@ -6,10 +6,12 @@ DIR: SmolLM2-135M-Instruct (any causal language model will do); FILE: problems, 
 results/search.md. Each part is a process of its own, one after the other, one thread, its own CPU seconds:
 `benchmarks.search_engine` (the search, and the ceiling of its engine), `benchmarks.search_peers` (llm-reasoners' own
 MCTS; a stand-in for MCTS-DPO's loop), `benchmarks.search_kernels` (selections and backups against a Python tree and
-mctx; bytes per node; the curve from 1 to 4,096 trees). PYTHON is the interpreter of the parts, with `mcts-dpo[bench]`
+mctx; bytes per node; the curve from 1 to 4,096 trees), `benchmarks.search_driver` (the search on an engine that answers
+at once). PYTHON is the interpreter of the parts, with `mcts-dpo[bench]`
 installed; the default is the one that runs this. Writes `ceiling_share`, `bookkeeping_share`,
-`speedup_vs_llm_reasoners`, `speedup_vs_mcts_dpo_loop`, `kernel_speedup_vs_python`, `kernel_speedup_vs_mctx` and
-`bytes_per_node`, with all parts beside them; prints which bars are met.
+`speedup_vs_llm_reasoners`, `speedup_vs_mcts_dpo_loop`, `kernel_speedup_vs_python`, `kernel_speedup_vs_mctx`,
+`driver_tokens_per_s`, `driver_expansions_per_s` and `bytes_per_node`, with all parts beside them; prints which bars
+are met.
 """
 
 from __future__ import annotations
@@ -30,6 +32,8 @@ BARS = {
     "speedup_vs_mcts_dpo_loop": 15.0,
     "speedup_vs_llm_reasoners": 10.0,
     "kernel_speedup_vs_python": 20.0,
+    "driver_tokens_per_s": 100_000.0,
+    "driver_expansions_per_s": 1_000.0,
 }
 """What each figure should at least be; bookkeeping at most."""
 
@@ -45,7 +49,9 @@ def part(python: str, module: str, *arguments: str | Path | int) -> dict[str, An
         return found
 
 
-def summarise(ours: dict[str, Any], peers: dict[str, dict[str, Any]], kernels: dict[str, Any]) -> dict[str, Any]:
+def summarise(
+    ours: dict[str, Any], peers: dict[str, dict[str, Any]], kernels: dict[str, Any], driver: dict[str, Any]
+) -> dict[str, Any]:
     """The figures that the bars are about."""
     pace = ours["expansions"] / ours["seconds"]
     speedups = {name: pace / (peer["expansions"] / peer["seconds"]) for name, peer in peers.items()}
@@ -56,6 +62,8 @@ def summarise(ours: dict[str, Any], peers: dict[str, dict[str, Any]], kernels: d
         "speedup_vs_mcts_dpo_loop": speedups["mcts-dpo-loop"],
         "kernel_speedup_vs_python": kernels["kernel_speedup_vs_python"],
         "kernel_speedup_vs_mctx": kernels["kernel_speedup_vs_mctx"],
+        "driver_tokens_per_s": driver["driver_tokens_per_s"],
+        "driver_expansions_per_s": driver["driver_expansions_per_s"],
         "bytes_per_node": kernels["bytes_per_node"],
     }
 
@@ -84,8 +92,9 @@ def tables(figures: dict[str, Any], parts: dict[str, Any]) -> str:
         bar = BARS.get(name)
         most = name == "bookkeeping_share"
         met = "" if bar is None else "yes" if (value <= bar if most else value >= bar) else "**no**"
-        shown = "" if bar is None else f"{'≤' if most else '≥'} {bar:g}"
-        lines.append(f"| {name} | {value:.3g} | {shown} | {met} |")
+        shown = "" if bar is None else f"{'≤' if most else '≥'} {bar:,g}"
+        figure = f"{value:,.0f}" if value >= 1000 else f"{value:.3g}"
+        lines.append(f"| {name} | {figure} | {shown} | {met} |")
     return "\n".join(lines)
 
 
@@ -101,14 +110,14 @@ def main() -> None:
     parser.add_argument("--python", default=sys.executable, help="the interpreter of the parts")
     a = parser.parse_args()
     work = ("--model", a.model, "--problems", a.problems)
-    kernels = part(a.python, "search_kernels")
+    kernels, driver = part(a.python, "search_kernels"), part(a.python, "search_driver")
     peers = {
         name: part(a.python, "search_peers", name, *work, "--expansions", a.expansions)
         for name in ("llm-reasoners", "mcts-dpo-loop")
     }
     ours = part(a.python, "search_engine", *work, "--engine", a.engine, "--count", a.count, "--slots", a.slots)
-    figures = summarise(ours, peers, kernels)
-    parts = {"search": ours, "peers": peers, "kernels": kernels}
+    figures = summarise(ours, peers, kernels, driver)
+    parts = {"search": ours, "peers": peers, "kernels": kernels, "driver": driver}
     print(tables(figures, parts))
     if a.json:
         write_json(a.json, {**figures, **parts})

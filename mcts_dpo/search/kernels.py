@@ -240,17 +240,17 @@ def _closure(
 
 
 @njit(cache=True)
-def _children(
+def _value(
     node: int, first_child: Ints, next_sibling: Ints, visits: Ints, q: Floats
-) -> tuple[int, float]:  # pragma: no cover  (compiled)
-    """Σ N(s,a) and Σ N(s,a) Q(s,a) over the children."""
+) -> float:  # pragma: no cover  (compiled)
+    """V(s) = Σ N(s,a) Q(s,a) / Σ N(s,a); 0 without a visit."""
     total, weighted = 0, 0.0
     child = first_child[node]
     while child != NONE:
         total += visits[child]
         weighted += visits[child] * q[child]
         child = next_sibling[child]
-    return total, weighted
+    return weighted / total if total > 0 else 0.0
 
 
 @njit(cache=True, error_model="numpy")
@@ -263,11 +263,15 @@ def _back_up(
         node = end
         while node != NONE:
             visits[node] += 1
-            total, weighted = _children(node, first_child, next_sibling, visits, q)
             if rule == PAPER:
-                v[node] = weighted / total if total > 0 else 0.0
+                v[node] = _value(node, first_child, next_sibling, visits, q)
             elif node != end:
-                v[node] += (seen - v[node]) / total
+                below = 0
+                child = first_child[node]
+                while child != NONE:
+                    below += visits[child]
+                    child = next_sibling[child]
+                v[node] += (seen - v[node]) / below
             if parent[node] != NONE:
                 if rule == PAPER:
                     q[node] = reward[node] + gamma * v[node]
@@ -286,8 +290,7 @@ def _refresh(
     for start in nodes:
         node = start
         while node != NONE:
-            total, weighted = _children(node, first_child, next_sibling, visits, q)
-            v[node] = weighted / total if total > 0 else 0.0
+            v[node] = _value(node, first_child, next_sibling, visits, q)
             if parent[node] != NONE and (rule == PAPER or visits[node] == 0):
                 q[node] = reward[node] + gamma * v[node]
             node = parent[node]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from benchmarks import search, search_kernels
+from benchmarks import search, search_driver, search_kernels
 from mcts_dpo.search import kernels
 
 
@@ -32,6 +32,14 @@ def test_the_forest_is_sound_and_the_python_tree_does_the_same_work(monkeypatch:
     assert (forest.visits == saved["visits"]).all()
 
 
+def test_the_driver_is_measured_on_an_engine_that_answers_at_once() -> None:
+    figures = search_driver.run(4)
+    assert figures["expansions"] == 4 * search_driver.SIMULATIONS
+    assert figures["nodes"] > figures["expansions"]
+    assert 20 < figures["tokens_per_step"] < 40
+    assert figures["driver_tokens_per_s"] > figures["driver_expansions_per_s"] > 0
+
+
 def test_the_table_says_which_bars_are_met() -> None:
     loop = {"name": "x", "seconds": 10.0, "expansions": 100, "tokens": 4000}
     peers = {"llm-reasoners": loop | {"expansions": 10}, "mcts-dpo-loop": loop | {"expansions": 5}}
@@ -46,15 +54,17 @@ def test_the_table_says_which_bars_are_met() -> None:
             "curve": {"64": pace, "4": pace},
             "kernel_speedup_vs_python": 21.0,
             "kernel_speedup_vs_mctx": 0.5,
-            "bytes_per_node": 117,
+            "bytes_per_node": 119,
         },
     }
-    figures = search.summarise(parts["search"], peers, parts["kernels"])  # type: ignore[arg-type]
+    driver = {"driver_tokens_per_s": 120_000.0, "driver_expansions_per_s": 1_100.0}
+    figures = search.summarise(parts["search"], peers, parts["kernels"], driver)  # type: ignore[arg-type]
     assert figures["speedup_vs_llm_reasoners"] == pytest.approx(10)
     assert figures["speedup_vs_mcts_dpo_loop"] == pytest.approx(20)
     lines = search.tables(figures, parts).splitlines()
-    met = {line.split(" | ")[0].strip("| "): line.rstrip(" |").rpartition("| ")[2] for line in lines[-7:]}
+    met = {line.split(" | ")[0].strip("| "): line.rstrip(" |").rpartition("| ")[2] for line in lines[-9:]}
     assert {name for name, said in met.items() if said == "**no**"} == {"ceiling_share"}
     assert {name for name, said in met.items() if said == "yes"} == {
-        *("bookkeeping_share", "speedup_vs_mcts_dpo_loop", "speedup_vs_llm_reasoners", "kernel_speedup_vs_python")
+        *("bookkeeping_share", "speedup_vs_mcts_dpo_loop", "speedup_vs_llm_reasoners", "kernel_speedup_vs_python"),
+        *driver,
     }

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from mcts_dpo.data import Problem
 from mcts_dpo.models.prompts import PromptSettings
 from mcts_dpo.search import Forest, GumbelSettings, SearchSettings, SelfEvaluationSettings
-from mcts_dpo.search.invariants import violations
+from tests.reference.invariants import violations
 
 PROMPT = PromptSettings(
     style="plain",

@@ -18,13 +18,13 @@ from mcts_dpo.models.prompts import PromptSettings
 from mcts_dpo.pipeline.config import StageConfig
 from mcts_dpo.search import Forest, SearchSettings, SelfEvaluationSettings, search_problems
 from mcts_dpo.search.gumbel import considered_visits, gumbel_noise
-from mcts_dpo.search.invariants import violations
 from mcts_dpo.search.mcts import admit
 from mcts_dpo.search.reference_child import reference_steps
 from mcts_dpo.search.runner import Runner
 from mcts_dpo.search.state import begin
 from mcts_dpo.search.stopping import advance_or_end, is_decided
 from tests.reference.engine import TOKENIZER, AutomatonEngine
+from tests.reference.invariants import violations
 from tests.search.support import PROBLEMS, PROMPT
 from tests.search.test_runner import ShuffledEngine
 

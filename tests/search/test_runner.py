@@ -25,13 +25,13 @@ from mcts_dpo.engines.transformers.engine import TransformersEngine
 from mcts_dpo.models.loading import load_model, load_tokenizer
 from mcts_dpo.models.prompts import prompt_tokens
 from mcts_dpo.search import Forest, RunnerClock, SearchSettings, SelfEvaluationSettings, search_problems
-from mcts_dpo.search.invariants import violations
 from mcts_dpo.search.journal import Journal, identity
 from mcts_dpo.search.mcts import admit
 from mcts_dpo.search.runner import Runner, Schedule, alive_by_default
 from mcts_dpo.search.state import SearchState, begin
 from tests.conftest import ToyWorld
 from tests.reference.engine import PIECES, AutomatonEngine
+from tests.reference.invariants import violations
 from tests.search.support import PROBLEMS, PROMPT, assert_sound, every_rule
 
 MANY = [

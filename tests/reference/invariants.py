@@ -1,6 +1,6 @@
-"""What holds of a forest at any moment of a search, whatever the rules are: for tests, and for whoever doubts a file.
+"""What holds of a forest at any moment of a search, whatever its rules are.
 
-In: a forest and the settings that it was searched with. Out: what is wrong, one line each. Knows no engine.
+In: a forest and the settings that it was searched with. Out: what is wrong, one line each.
 """
 
 from __future__ import annotations
