@@ -66,16 +66,16 @@ class Arm:
 
 
 OBJECTIVES = tuple(name for name in BUILT_IN if name not in CONTROLS)
-ALONE = {"nll_weight": 0.0, "preference_weight": 1.0}
+WITHOUT_NLL = {"nll_weight": 0.0, "preference_weight": 1.0}
 ARMS: dict[str, Arm] = {
     **{name: Arm(name, {}) for name in (*CONTROLS, *OBJECTIVES)},
     "step_dpo, no smoothing": Arm("step_dpo", {}, "plain"),
     "step_dpo, length-normalised": Arm("step_dpo", {"length_normalised": True}),
     "ipo, β 1": Arm("ipo", {"beta": 1.0, "preference_weight": 0.01}),
     "sibling_distillation, renormalised": Arm("sibling_distillation", {"renormalise": True}),
-    **{f"{name}, no NLL": Arm(name, ALONE) for name in OBJECTIVES},
-    "step_dpo, no smoothing, no NLL": Arm("step_dpo", ALONE, "plain"),
-    "step_dpo, no NLL, β 0.1": Arm("step_dpo", ALONE | {"beta": 0.1}),
+    **{f"{name}, no NLL": Arm(name, WITHOUT_NLL) for name in OBJECTIVES},
+    "step_dpo, no smoothing, no NLL": Arm("step_dpo", WITHOUT_NLL, "plain"),
+    "step_dpo, no NLL, β 0.1": Arm("step_dpo", WITHOUT_NLL | {"beta": 0.1}),
 }
 
 

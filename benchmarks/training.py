@@ -77,7 +77,7 @@ class Words:
 def spine(
     words: Words, depth: int, children: tuple[int, int], *, every: bool = False, prompt: int = PROMPT
 ) -> list[Pair]:
-    """A path whose every state has siblings: the first is the best and goes on, the last the worst."""
+    """A path whose every state has siblings: the first is the best and continues the path, the last is the worst."""
     before, pairs = words(prompt), []
     for _ in range(depth):
         steps = [words(*STEP) for _ in range(int(words.generator.integers(children[0], children[1] + 1)))]
@@ -121,7 +121,7 @@ def shapes(vocabulary: int) -> list[Shape]:
     ]
 
 
-def lessons_of(pairs: list[Pair]) -> TrainingData:
+def training_data_of(pairs: list[Pair]) -> TrainingData:
     parts = [(np.array(before, np.int32), np.array(step, np.int32)) for before, *two in pairs for step in two]
     begin = np.array([len(before) for before, *two in pairs for _ in two])
     imitation = np.tile([1.0, 0.0], len(pairs))  # with weight 0 in the loss, as TRL has no NLL
@@ -134,7 +134,7 @@ def task_of(pairs: list[Pair], packing: bool, **changes: Any) -> PolicyTrainingT
     settings = TrainingSettings(
         objective={"beta": 0.1, "nll_weight": 0, "preference_weight": 1}, data={"packing": packing}, **changes
     )
-    return PolicyTrainingTask(lessons_of(pairs), settings, torch.device("cpu"))
+    return PolicyTrainingTask(training_data_of(pairs), settings, torch.device("cpu"))
 
 
 def epoch(model: Any, task: PolicyTrainingTask) -> None:

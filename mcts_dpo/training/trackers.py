@@ -1,7 +1,7 @@
-"""Who follows a training run's figures besides its log: TensorBoard, Weights & Biases, Trackio.
+"""What receives a training's figures besides its log: TensorBoard, Weights & Biases, Trackio.
 
-In: names of trackers, a folder. Out: functions of (update, figures). TensorBoard writes where it is installed;
-the others are used when asked for, and missing then is an error.
+In: names of trackers, a folder. Out: functions of (update, figures). TensorBoard is used if it is
+installed; the others are used when they are named, and must be installed then.
 """
 
 from __future__ import annotations
@@ -24,11 +24,10 @@ def trackers(
 ) -> Iterator[list[Tracker]]:
     """The trackers while the block runs.
 
-    folder:     of TensorBoard's files (None: none are written). run: the run's name, settings: what it was made of.
-    resumed_at: updates done before (0: none); a TensorBoard that holds later ones, of a killed process or an earlier
-                training, forgets them.
+    folder:     of TensorBoard's files (None: none are written). run: the run's name; settings: the run's settings.
+    resumed_at: updates done before (0: none); TensorBoard drops later ones, of a killed process or an earlier training.
 
-    Raises InputError for a tracker that is asked for and not installed.
+    Raises InputError for a named tracker that is not installed.
     """
     with ExitStack() as stack:
         found: list[Tracker] = []

@@ -1,4 +1,4 @@
-"""Memory that runs out in a model in shards: all processes end, and the next start goes on with a smaller budget."""
+"""Memory that runs out in a model in shards: all processes end, and the next start continues with a smaller budget."""
 
 from __future__ import annotations
 

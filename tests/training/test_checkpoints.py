@@ -101,7 +101,7 @@ def test_every_adapter_that_is_counted_is_trained(tmp_path: Path, targets: objec
 
 
 @pytest.mark.parametrize("lora", [None, LoraSettings(rank=3)])
-def test_bf16_weights_are_updated_through_float32_masters(tmp_path: Path, lora: LoraSettings | None) -> None:
+def test_bf16_weights_are_updated_through_float32_master_weights(tmp_path: Path, lora: LoraSettings | None) -> None:
     """Updates far below the resolution of bf16 must add up instead of being rounded away one by one."""
     policy = tiny_policy(tmp_path / "tiny", dtype=torch.bfloat16)
     settings = TrainingSettings(dtype="bfloat16", lora=lora)

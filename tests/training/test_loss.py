@@ -452,7 +452,7 @@ def test_only_what_was_imitated_is_scored_before_the_step() -> None:
 
 
 @pytest.mark.parametrize("objective", ["step_dpo", "lipo", "rft"])
-def test_no_loss_contains_an_observed_token(objective: Any) -> None:
+def test_no_loss_contains_an_environment_token(objective: Any) -> None:
     """What a tool said is read but not learned: the loss is that of the other tokens, given all of them."""
     prompt, prefix, chosen, rejected = [5, 6], [7, 8, 9], [10, 11, 12], [13, 14]
     settings = TrainingSettings(objective=own(objective, preference_weight=0.5))

@@ -51,7 +51,7 @@ def test_it_learns_q_and_what_is_saved_says_the_same(policy: Path, tmp_path: Pat
     good, bad = found.values([[9, 8, 7, 5], [9, 8, 7, 6]])
     assert good > bad
     assert np.all((found.confidences([[9], [5], [6]]) >= 0) & (found.confidences([[9], [5], [6]]) <= 1))
-    # Whatever stands beside it, a prefix has one value.
+    # A prefix has one value, whatever else is in the pack.
     assert found.values([[9, 8, 7, 5]])[0] == good
     assert (tmp_path / "value" / "adapter").exists() == (lora is not None)
 

@@ -147,7 +147,7 @@ def siblings_of(
 
 
 def random_rows(n: int, seed: int = 0) -> list[tuple[list[int], list[int], list[int], list[int]]]:
-    """Ragged (prompt, prefix, chosen, rejected), some prefixes empty, chosen and rejected never equal."""
+    """Rows (prompt, prefix, chosen, rejected) of different lengths; chosen and rejected are never equal."""
     rng = np.random.default_rng(seed)
 
     def draw(low: int, high: int) -> list[int]:

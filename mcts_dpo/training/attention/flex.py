@@ -9,7 +9,7 @@ compute capability 8.0, 8.6 and 9.0, torch generates the Triton of the forward a
 to machine code that fits the GPU's shared memory (float32, bfloat16; heads of 32 to 256; grouped and not; with and
 without a window); and that code for 8.6 and 9.0, in Triton's interpreter on a CPU, gives the values and gradients
 of the dense mask (float32: 4e-7 of their norm; bfloat16: 7e-3, once the interpreter's product of bfloat16, which
-multiplies their bits, is mended). Not seen: its speed, its memory, and what only a real device does.
+multiplies their bits, is fixed). Not seen: its speed, its memory, and what only a real device does.
 """
 
 from __future__ import annotations

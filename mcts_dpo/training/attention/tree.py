@@ -1,8 +1,8 @@
-"""Attention within a tree that stands in depth-first order, registered with transformers.
+"""Attention within a tree in depth-first order, registered with transformers.
 
-In: queries, keys and values of one pack, and its `Tree`: *q sees k ⇔ k ≤ q < end[k]*. Out: what each token would have
-attended to in its own sequence alone. The [L, L] mask is never part of a batch; what is needed of it is built from
-`end` on the device, once per forward pass, and shared by the layers.
+In: queries, keys and values of one pack, and its `Tree`: *q sees k ⇔ k ≤ q < end[k]*. Out: each token's
+attention as in its own sequence alone. The [L, L] mask is never part of a batch; the needed parts are built from `end`
+on the device, once per forward pass, and shared by the layers.
 
 On a CPU, a block of queries is multiplied with the keys that any of them sees, gathered: in a tree these are few (their
 ancestors and their own block), so that time grows with L and not with L². On CUDA, FlexAttention with the same rule
@@ -54,7 +54,7 @@ class Tile:
 
 @dataclass(slots=True)
 class Tree:
-    """Who sees whom in a pack of L tokens, and what has been derived from it.
+    """Which tokens see which in a pack of L tokens, and what is derived from it.
 
     end:    [L] int64: q sees k ⇔ k ≤ q < end[k].
     depths: [L] int64: tokens above each, by which sliding windows count.
@@ -226,7 +226,7 @@ def flex_attention(
     *,
     backend: str | None = "inductor",
 ) -> Tensor:
-    """The same with FlexAttention; `flex` says what of it has been seen. backend: see `flex.attend`."""
+    """The same with FlexAttention; `flex` says how it was tested. backend: see `flex.attend`."""
     if ("flex", window) not in tree.derived:
         tree.derived["flex", window] = flex.block_mask(tree.end, tree.depths, window)
     return flex.attend(query, key, value, tree.derived["flex", window], scale, backend=backend)

@@ -1,4 +1,4 @@
-"""What each objective learns from: rows of the data set as scored sequences, with what is known of each.
+"""What each objective learns from: the rows of a table as scored sequences, with the table's columns.
 
 In: `Pairs`, `Siblings` or `Solutions`. Out: `TrainingData`, and for one forward pass `Targets`.
 """
@@ -58,7 +58,7 @@ class TrainingData:
     source: str
 
     def targets(self, rows: NDArray[np.int64], device: torch.device | str = "cpu") -> Targets:
-        """What the given rows ([n] int64) are to teach, in the order of a forward pass over them."""
+        """The targets of the given rows ([n] int64), in the order of a forward pass over them."""
         data, which = self.sequences, self.sequences.of_rows(rows)
         sizes = data.row_offsets[rows + 1] - data.row_offsets[rows]
         index = np.arange(int(sizes.max(initial=0)))
@@ -82,10 +82,10 @@ class TrainingData:
 
 @dataclass(frozen=True, slots=True)
 class Targets:
-    """What R rows with B sequences in one forward pass are to teach.
+    """The targets of R rows with B sequences in one forward pass.
 
     weight:  [R] float64.
-    indices: [R, width] int64 in [0, B): each row's sequences; where a row has fewer than `width`, its first again.
+    indices: [R, width] int64 in [0, B): each row's sequences; a row with fewer than `width` repeats its first.
     present: [R, width] bool: which of the indices are real.
     last:    [R] int64 in [0, B): each row's last sequence: a pair's rejected step, a list's worst.
     lengths: [B] int64, scored tokens of each step.
@@ -127,9 +127,9 @@ def collate(data: Path | Table, settings: ObjectiveSettings, *, source: str | No
 
 
 def load_any(path: Path, wanted: type[Pairs] | type[Siblings] | type[Solutions]) -> Table:
-    """The table in a file: of the wanted kind, or of the kind that it turns out to be.
+    """The table in a file: of the wanted kind, or of another kind if the file holds that.
 
-    Raises InputError, about the wanted kind, for a file that is of none.
+    Raises InputError, about the wanted kind, for a file of no kind.
     """
     try:
         return wanted.load(path)
@@ -203,15 +203,16 @@ def _lists(table: Siblings, settings: ObjectiveSettings, source: str) -> Trainin
     return TrainingData(scored, table.numbers("weight")[best], {}, step_columns, table.tokenizer, source)
 
 
-def _unscored(prompt: JaggedArray, *sequences_of_row: list[list[NDArray[np.bool_]]]) -> NDArray[np.bool_] | None:
-    """[T] bool, all sequences' environment tokens one after the other; None where nothing is environment.
+def _unscored(prompt: JaggedArray, *parts_per_sequence: list[list[NDArray[np.bool_]]]) -> NDArray[np.bool_] | None:
+    """[T] bool, which tokens of all sequences, one after the other, the environment wrote; None if it wrote none.
 
-    sequences_of_row: for each sequence of a row, its parts after the prompt, and of each part one mask per row.
+    parts_per_sequence: for each sequence of a row its parts after the prompt; each part is a list of masks, one per
+    row.
     """
     masks = [
         mask
         for row in range(len(prompt))
-        for parts in sequences_of_row
+        for parts in parts_per_sequence
         for mask in (np.zeros(len(prompt[row]), dtype=np.bool_), *(part[row] for part in parts))
     ]
     found = np.concatenate(masks)
@@ -224,6 +225,6 @@ def _scored_from(
     imitation: NDArray[np.float64],
     settings: ObjectiveSettings,
 ) -> NDArray[np.int64]:
-    """Where scoring begins: the imitated sequence serves both terms, so its steps so far are scored too."""
+    """The first scored token: the imitated sequence is in both terms, so its earlier steps are scored too."""
     both = isinstance(settings, LossSettings) and settings.nll_weight > 0
     return np.where(imitation > 0, prompt, step_from) if both else step_from

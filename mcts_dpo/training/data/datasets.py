@@ -37,15 +37,16 @@ logger = logging.getLogger(__name__)
 
 
 def own_table(path: Path, objective: str) -> Path | None:
-    """The table of ours at a path: the file itself, or, of a folder such as `mcts-dpo pairs` writes, the one that the
-    objective learns from. None if there is none.
+    """Our own table at a path: the file itself, or the objective's table in a folder that `mcts-dpo pairs` wrote.
+
+    None if there is none.
     """
     file = path / f"{table_of(objective).what}.parquet" if path.is_dir() else path
     return file if is_ours(file) else None
 
 
 def is_ours(path: Path) -> bool:
-    """Whether a file is a table of ours (it holds token ids), by its Parquet footer."""
+    """Whether a file is one of our tables (with token ids), by its Parquet footer."""
     if path.suffix.lower() != ".parquet" or not path.is_file():
         return False
     try:
@@ -130,7 +131,7 @@ def load_preferences(
 
 
 def _pair_columns(row: Row, rendered: Rendered) -> dict[str, Any]:
-    """What a pair has in each column of the table, but for the numbers of its nodes."""
+    """A pair's value in each column of the table, except node numbers."""
     unknown, once = float("nan"), ("chosen_visits", "rejected_visits", "chosen_samples", "rejected_samples")
     return {
         "problem_id": row.where,
@@ -204,7 +205,7 @@ def _usable(
     share: float,
     read: Callable[[Row], dict[str, Any]],
 ) -> dict[str, list[Any]]:
-    """The columns that `read` makes of rows, without those that it cannot use, which are named.
+    """The columns that `read` makes of rows. Unusable rows are left out and named in warnings.
 
     share: of the rows that may be unusable. Raises InputError about the first of them if there are more, and where
     nothing is left.

@@ -27,7 +27,8 @@ if TYPE_CHECKING:
 class Rendered:
     """Token ids of a prompt and of its completions.
 
-    environment: of each completion, the places in it of tokens that the policy was given and did not write.
+    environment: of each completion, the indices in it of environment tokens: the policy reads them and did not write
+    them.
     texts:    of the prompt and of each completion.
     """
 
@@ -68,7 +69,7 @@ def render(
 
 
 Parts = tuple[list[int], list[list[int]], list[list[int]]]
-"""Ids of the prompt, of each completion, and of each completion the places of tokens that the policy did not write."""
+"""Ids of the prompt, of each completion, and of each completion the indices of environment tokens."""
 
 
 def _of_text(
@@ -119,7 +120,7 @@ def _of_messages(
 
 
 def _border(row: Row, start: list[int], ids: list[list[int]]) -> int:
-    """Where the completions begin. A token may reach over from the prompt; then it belongs to the completion."""
+    """The index at which the completions begin. A token that spans the border belongs to the completion."""
     border = _common([start, *ids])
     if border == 0:
         raise InputError(f"{row.where}: prompt: renders to no token that its completions begin with")
@@ -127,7 +128,7 @@ def _border(row: Row, start: list[int], ids: list[list[int]]) -> int:
 
 
 def _as_messages(completion: Text) -> Messages:
-    """A completion as messages: text after a conversation is what the assistant says."""
+    """A completion as messages: text after a conversation is a message of the assistant."""
     return [{"role": "assistant", "content": completion}] if isinstance(completion, str) else completion
 
 
@@ -142,8 +143,9 @@ def _written(
     border: int,
     ends: Endings | None,
 ) -> list[bool]:
-    """Of each of `ids` from `border` on, whether it is part of what the assistant says. ends: None leaves a turn the
-    separators that the template writes behind it."""
+    """For each of `ids` from `border`, whether the assistant says it.
+
+    ends: None keeps the separators that the template writes after a turn."""
     if [message["role"] for message in completion] == ["assistant"]:
         return [True] * (len(ids) - border)
     found = [False] * (len(ids) - border)
@@ -177,7 +179,7 @@ def _template(
     *,
     opened: bool = False,
 ) -> str:
-    """The conversation as the chat template writes it. opened: up to where the assistant begins."""
+    """The conversation as the chat template writes it. opened: up to the start of the assistant's turn."""
     if tokenizer.chat_template is None:
         raise InputError(f"{row.where}: {field}: messages, but the policy has no chat template (accepted: text)")
     others = row.for_template()
@@ -192,7 +194,7 @@ def _line(error: Exception) -> str:
 
 
 def tools_left_out(row: Row, tokenizer: PreTrainedTokenizerBase) -> bool:
-    """Whether a row offers tools and the policy's chat template writes nothing of them."""
+    """Whether a row has tools that the policy's chat template leaves out."""
     if not row.for_template().get("tools") or tokenizer.chat_template is None:
         return False
     asked = [{"role": "user", "content": "a"}]
@@ -220,7 +222,7 @@ def _guarded(guard: Guard, text: Any) -> Any:
 
 
 def _common(sequences: Sequence[Sequence[int]]) -> int:
-    """How many ids all sequences begin with alike."""
+    """The number of ids in the common beginning of all sequences."""
     count = 0
     for ids in zip(*sequences, strict=False):
         if len(set(ids)) > 1:

@@ -1,4 +1,4 @@
-"""Whether a chat template writes the tool calls and tool answers of a conversation, or silently leaves them out.
+"""A check that a chat template writes the tool calls and tool answers of a conversation.
 
 In: a conversation and a function that renders one. Out: nothing, or InputError naming what is left out: a policy would
 learn to say nothing where the data calls a tool.
