@@ -10,6 +10,7 @@ import venv
 from dataclasses import dataclass
 from pathlib import Path
 
+import hypothesis
 import pytest
 import torch
 from transformers import AutoTokenizer
@@ -25,6 +26,12 @@ ROOT = Path(__file__).parents[1]
 
 # The suite runs on few cores beside other work; the policies in it are too small to gain from more.
 torch.set_num_threads(1)
+
+# The same examples every time, and none of the checks that measure how fast the machine is.
+hypothesis.settings.register_profile(
+    "suite", deadline=None, derandomize=True, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+)
+hypothesis.settings.load_profile("suite")
 
 
 @pytest.fixture(scope="session")
