@@ -96,7 +96,7 @@ def back_up(forest: Forest, ends: Ints, rule: int, gamma: float) -> None:
     """
     _back_up(
         np.asarray(ends, np.int64), rule, gamma, forest.parent, forest.first_child, forest.next_sibling,
-        forest.visits, forest.q, forest.v, forest.reward, forest.returns,
+        forest.visits, forest.below, forest.q, forest.v, forest.reward, forest.returns,
     )  # fmt: skip
 
 
@@ -256,22 +256,18 @@ def _value(
 @njit(cache=True, error_model="numpy")
 def _back_up(
     ends: Ints, rule: int, gamma: float, parent: Ints, first_child: Ints, next_sibling: Ints,
-    visits: Ints, q: Floats, v: Floats, reward: Floats, returns: Floats,
+    visits: Ints, below: Ints, q: Floats, v: Floats, reward: Floats, returns: Floats,
 ) -> None:  # fmt: skip  # pragma: no cover  (compiled)
     for end in ends:
         seen = 0.0
         node = end
         while node != NONE:
             visits[node] += 1
+            below[node] += node != end
             if rule == PAPER:
                 v[node] = _value(node, first_child, next_sibling, visits, q)
             elif node != end:
-                below = 0
-                child = first_child[node]
-                while child != NONE:
-                    below += visits[child]
-                    child = next_sibling[child]
-                v[node] += (seen - v[node]) / below
+                v[node] += (seen - v[node]) / below[node]
             if parent[node] != NONE:
                 if rule == PAPER:
                     q[node] = reward[node] + gamma * v[node]

@@ -72,6 +72,10 @@ NODE_FIELDS = (
 )
 
 
+BELOW = Field("below", "int32", 0, "visits of the children together, Σ N(s, a)")
+"""A column that follows from the others: what a running mean is divided by. It is not stored."""
+
+
 @dataclass(slots=True)
 class TreeInfo:
     """What is known of one tree as a whole.
@@ -141,6 +145,7 @@ class Forest:
     closed: NDArray[np.int8]  # [N]
     virtual: NDArray[np.int16]  # [N]
     offset: NDArray[np.int64]  # [N]
+    below: NDArray[np.int32]  # [N] visits of the children together, Σ N(s, a); it follows from `visits`, never stored
     tokens: NDArray[np.int32]  # [A] token ids of all steps
     logprobs: NDArray[np.float32]  # [A] log π(token | everything before), nats, untempered
     texts: list[str]  # [N] the step as text; "" for a root
@@ -217,7 +222,7 @@ class Forest:
         capacity = len(self._rows["tree"])
         if count + rows > capacity:
             columns = _columns(max(256, 2 * capacity, count + rows))
-            for name, _, empty, _ in NODE_FIELDS:
+            for name, _, empty, _ in (*NODE_FIELDS, BELOW):
                 columns[name][count:] = empty
                 columns[name][:count] = self._rows[name][:count]
             self._rows = columns
@@ -248,7 +253,10 @@ class Forest:
         """Take the place of whatever was here: arrays by the names of NODE_FIELDS, all of one length."""
         self._arena, self.texts, self.answers, self.trees = arena, texts, answers, trees
         self._roots = np.empty(0, np.int64)
+        step = rows["parent"] != NONE
+        below = np.bincount(rows["parent"][step], rows["visits"][step], len(texts))
         self._rows = {name: np.array(rows[name], dtype) for name, dtype, _, _ in NODE_FIELDS}
+        self._rows["below"] = below.astype(BELOW.dtype)
         self._show(len(texts), len(arena["tokens"]))
         self.height = int(self.depth.max(initial=0))
 
@@ -369,7 +377,7 @@ class Forest:
 
 def _columns(rows: int) -> dict[str, NDArray[Any]]:
     """Memory for so many nodes, not yet set."""
-    return {name: np.empty(rows, dtype) for name, dtype, _, _ in NODE_FIELDS}
+    return {name: np.empty(rows, dtype) for name, dtype, _, _ in (*NODE_FIELDS, BELOW)}
 
 
 def bytes_per_node() -> int:
