@@ -52,7 +52,7 @@ def _run(app: typer.Typer, debug: bool) -> NoReturn:
     except RestartError as error:
         if debug:
             raise
-        if error.speaks:
+        if error.report:
             typer.echo(visible(f"mcts-dpo: {error}"), err=True)
         sys.exit(75)
     except RefusalError as error:

@@ -15,12 +15,12 @@ class RestartError(RuntimeError):
 
     The command line prints it without a traceback and exits with code 75 (EX_TEMPFAIL of sysexits.h).
 
-    speaks: whether this process prints the message, if several processes end together.
+    report: whether this process prints the message, if several processes end together.
     """
 
-    def __init__(self, message: str, *, speaks: bool = True) -> None:
+    def __init__(self, message: str, *, report: bool = True) -> None:
         super().__init__(message)
-        self.speaks = speaks
+        self.report = report
 
 
 class RefusalError(RuntimeError):

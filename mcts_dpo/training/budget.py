@@ -12,7 +12,7 @@ import logging
 from collections.abc import Sequence
 
 from mcts_dpo.common.errors import InputError, RestartError
-from mcts_dpo.training.distributed import World
+from mcts_dpo.training.distributed import DistributedContext
 from mcts_dpo.training.memory import out_of_memory
 from mcts_dpo.training.state import CheckpointManager, TrainingProgress
 from mcts_dpo.training.tasks import Rows, TrainingTask
@@ -20,32 +20,36 @@ from mcts_dpo.training.tasks import Rows, TrainingTask
 logger = logging.getLogger(__name__)
 
 
-def passes_of(task: TrainingTask, rows: Rows, max_tokens: int, world: World) -> list[Rows]:
+def passes_of(task: TrainingTask, rows: Rows, max_tokens: int, context: DistributedContext) -> list[Rows]:
     """The update's forward passes, at least one for each process if there are enough rows."""
     passes = task.passes(rows, max_tokens)
-    while len(passes) < min(world.size, len(rows)) and max_tokens > 1:
+    while len(passes) < min(context.size, len(rows)) and max_tokens > 1:
         max_tokens //= 2
         passes = task.passes(rows, max_tokens)
     return passes
 
 
-def go_on_with_less(
-    task: TrainingTask, updates: Sequence[Rows], plan: Sequence[Sequence[Rows]], state: TrainingProgress, world: World
+def reduce_budget(
+    task: TrainingTask,
+    updates: Sequence[Rows],
+    plan: Sequence[Sequence[Rows]],
+    state: TrainingProgress,
+    context: DistributedContext,
 ) -> None:
     """Halve the token budget, and warn."""
-    state.max_batch_tokens, note = _halved(task, updates, plan, state, world)
+    state.max_batch_tokens, note = _halved(task, updates, plan, state, context)
     state.notes.append(note)
-    if world.main:
+    if context.main:
         logger.warning(note)
 
 
-def end_in_shards(
+def restart_with_less(
     error: Exception,
     task: TrainingTask,
     updates: Sequence[Rows],
     plan: Sequence[Sequence[Rows]],
     state: TrainingProgress,
-    world: World,
+    context: DistributedContext,
     checkpoints: CheckpointManager,
 ) -> None:
     """Raise RestartError if memory ran out here, or in another process whose end broke an operation here.
@@ -54,18 +58,18 @@ def end_in_shards(
     smaller budget is written to disk, where all find it when they are restarted.
     """
     if out_of_memory(error):
-        budget, note = _halved(task, updates, plan, state, world)
-        speaks = checkpoints.halve(budget, note)
+        budget, note = _halved(task, updates, plan, state, context)
+        report = checkpoints.halve(budget, note)
     else:
         left = checkpoints.halved()
         if left is None or left["max_batch_tokens"] >= state.max_batch_tokens:
             return
-        note, speaks = left["note"], False
+        note, report = left["note"], False
     again = f"all processes end; the same command (or torchrun --max-restarts) resumes from {checkpoints.folder}"
-    raise RestartError(f"{note}; {again}", speaks=speaks) from error
+    raise RestartError(f"{note}; {again}", report=report) from error
 
 
-def take_over_budget(state: TrainingProgress, checkpoints: CheckpointManager) -> None:
+def restore_budget(state: TrainingProgress, checkpoints: CheckpointManager) -> None:
     """Take the smaller budget that an earlier attempt stored when its memory did not suffice."""
     left = checkpoints.halved()
     if left is not None and left["max_batch_tokens"] < state.max_batch_tokens:
@@ -74,7 +78,11 @@ def take_over_budget(state: TrainingProgress, checkpoints: CheckpointManager) ->
 
 
 def _halved(
-    task: TrainingTask, updates: Sequence[Rows], plan: Sequence[Sequence[Rows]], state: TrainingProgress, world: World
+    task: TrainingTask,
+    updates: Sequence[Rows],
+    plan: Sequence[Sequence[Rows]],
+    state: TrainingProgress,
+    context: DistributedContext,
 ) -> tuple[int, str]:
     """Halve the token budget until the updates take more passes than in the `plan` that did not fit into memory.
 
@@ -89,7 +97,7 @@ def _halved(
     budget = state.max_batch_tokens
 
     def passes() -> int:
-        return sum(len(passes_of(task, update, budget, world)) for update in updates)
+        return sum(len(passes_of(task, update, budget, context)) for update in updates)
 
     while passes() <= sum(map(len, plan)) and budget > 1:
         budget //= 2

@@ -1,7 +1,6 @@
-"""Several processes that train one policy: who is there, sums over all of them, and one model in shards (FSDP2).
+"""The processes that train one policy together: their ranks, sums over all of them, and how work is assigned to them.
 
-In: the environment that `torchrun` or `accelerate launch` sets. Out: a `World`. Alone, every sum is the number
-itself and nothing is sent. Knows no data and no loss.
+Reads the environment that `torchrun` or `accelerate launch` sets. In a single process, every sum is the number itself.
 """
 
 from __future__ import annotations
@@ -22,8 +21,8 @@ Item = TypeVar("Item")
 
 
 @dataclass(frozen=True, slots=True)
-class World:
-    """The processes of one training run: `rank` in [0, size) is this one; rank 0 alone writes files."""
+class DistributedContext:
+    """The processes of one training. This one has `rank` in [0, size). Only rank 0 writes files."""
 
     rank: int = 0
     size: int = 1
@@ -34,22 +33,22 @@ class World:
         return self.rank == 0
 
     def sum(self, values: Tensor) -> Tensor:
-        """`values` summed over all processes: the same tensor, the same numbers in each of them."""
+        """Sum `values` over all processes, in place. Every process gets the same numbers."""
         if self.size > 1:
             dist.all_reduce(values)
         return values
 
     def any(self, here: bool) -> bool:
-        """Whether it is so in any process."""
+        """Whether `here` is true in any process."""
         if self.size == 1:
             return here
         return bool(self.sum(torch.tensor(float(here), device=local_device())).item())
 
-    def shares(self, items: list[Item], *, equal: bool) -> list[tuple[Item, bool]]:
-        """This process's items, dealt round-robin, each with whether it counts.
+    def assign(self, items: list[Item], *, equal: bool) -> list[tuple[Item, bool]]:
+        """The items of this process, assigned round-robin, each with whether it counts.
 
-        equal: every process gets as many (where a step is a collective operation); those that have fewer repeat an
-        item that does not count.
+        equal: all processes get the same number of items, as collective operations need. A process with fewer items
+        repeats one that does not count.
         """
         mine = [(item, True) for item in items[self.rank :: self.size]]
         if equal:
@@ -58,16 +57,16 @@ class World:
         return mine
 
     def wait(self) -> None:
-        """Until every process is here."""
+        """Wait until every process calls this."""
         if self.size > 1:
             dist.barrier()
 
 
-ALONE = World()
+SINGLE_PROCESS = DistributedContext()
 
 
 def local_device() -> torch.device:
-    """This process's device: its own CUDA device under a launcher, the first one alone, else the CPU."""
+    """The device of this process: its own CUDA device under a launcher, otherwise the first one, or the CPU."""
     if not torch.cuda.is_available():
         return torch.device("cpu")
     return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")) if launched() else 0)
@@ -79,23 +78,23 @@ def launched() -> bool:
 
 
 @contextmanager
-def joined() -> Iterator[World]:
-    """The world of this process while the block runs: a process group that exists already, or that of the launcher."""
+def joined() -> Iterator[DistributedContext]:
+    """This process's context while the block runs. It joins the launcher's processes unless a process group exists."""
     if dist.is_available() and dist.is_initialized():
-        yield World(dist.get_rank(), dist.get_world_size())
+        yield DistributedContext(dist.get_rank(), dist.get_world_size())
         return
     if not launched():
-        yield ALONE
+        yield SINGLE_PROCESS
         return
     device = local_device()
     if device.type == "cuda":
         torch.cuda.set_device(device)
     store, rank, size = next(rendezvous("env://"))
-    # `torchrun` may keep one store over its restarts: an attempt must not find the addresses that an earlier one left.
+    # torchrun may keep one store over its restarts. An attempt must not find the addresses of an earlier one.
     attempt = PrefixStore(f"attempt-{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}", store)
     backend = "nccl" if device.type == "cuda" else "gloo"
     dist.init_process_group(backend, store=attempt, rank=rank, world_size=size)
     try:
-        yield World(dist.get_rank(), dist.get_world_size())
+        yield DistributedContext(dist.get_rank(), dist.get_world_size())
     finally:
         dist.destroy_process_group()

@@ -26,12 +26,12 @@ from mcts_dpo.common.files import require_replaceable, whole, write_json
 from mcts_dpo.common.progress import Progress, silent
 from mcts_dpo.models.loading import context_length, load_tokenizer, tokenizer_digest, weights_digest
 from mcts_dpo.preferences.typed_table import TypedTable
-from mcts_dpo.training.budget import end_in_shards, go_on_with_less, passes_of, take_over_budget
+from mcts_dpo.training.budget import passes_of, reduce_budget, restart_with_less, restore_budget
 from mcts_dpo.training.checkpoints import TrainState, load_train_state, save_policy, shard, unsharded
 from mcts_dpo.training.data.batches import plan_updates
 from mcts_dpo.training.data.collate import Table, TrainingData, collate
 from mcts_dpo.training.data.datasets import load_table, own_table
-from mcts_dpo.training.distributed import ALONE, World, joined
+from mcts_dpo.training.distributed import SINGLE_PROCESS, DistributedContext, joined
 from mcts_dpo.training.logprobs import check_packable, check_readable
 from mcts_dpo.training.memory import out_of_memory, release
 from mcts_dpo.training.metrics import WINDOW, MetricTracker
@@ -147,34 +147,34 @@ def train(
     if training_data.tokenizer != tokenizer_digest(tokenizer):
         raise InputError(f"{training_data.source}: made with another tokenizer than that of the policy {policy}")
     with ExitStack() as stack:
-        world = stack.enter_context(joined())
+        context = stack.enter_context(joined())
         trained = load_train_state(policy, settings)
         stack.enter_context(threads_of(settings, trained.model))
         check_fit(training_data, trained.model, settings)
         identity = Identity(weights_digest(trained.model), data_digest(training_data), settings)
-        if settings.sharding and world.size > 1:
+        if settings.sharding and context.size > 1:
             trained = shard(trained)
         stack.enter_context(explained_disk(folder))
-        checkpoints = stack.enter_context(checkpoints_in(folder, identity, world, out=out, log=log))
+        checkpoints = stack.enter_context(checkpoints_in(folder, identity, context, out=out, log=log))
         task = PolicyTrainingTask(training_data, settings, trained.device)
         summary = fit(
             trained,
             task,
             settings,
-            world=world,
+            context=context,
             checkpoints=checkpoints,
             board=board,
             evaluate=evaluate,
             progress=progress,
         )
         trained = unsharded(trained, policy, settings)
-        if world.main:
+        if context.main:
             with whole(out) as scratch:
                 scratch.mkdir()
                 save_policy(trained, tokenizer, scratch)
                 record = {"settings": settings.model_dump(mode="json"), "summary": summary.as_dict()}
                 write_json(scratch / "training.json", {**record, "tokenizer": training_data.tokenizer})
-        world.wait()
+        context.wait()
     return summary
 
 
@@ -195,7 +195,7 @@ def fit(
     task: TrainingTask,
     settings: TrainingSettings,
     *,
-    world: World = ALONE,
+    context: DistributedContext = SINGLE_PROCESS,
     checkpoints: CheckpointManager | None = None,
     board: Path | None = None,
     evaluate: Evaluation | None = None,
@@ -219,32 +219,32 @@ def fit(
     if state is None:
         state = TrainingProgress(MetricTracker(min(WINDOW, len(updates))), settings.data.max_batch_tokens)
     if checkpoints is not None:
-        take_over_budget(state, checkpoints)
+        restore_budget(state, checkpoints)
         checkpoints.open_log(state.log_bytes)
     _stop_at_alarms(state, settings, checkpoints)
     if task.needs_reference and state.reference is None:
-        state.reference = _reference(trained, task, epochs[0], state, world, checkpoints, progress)
+        state.reference = _reference(trained, task, epochs[0], state, context, checkpoints, progress)
     with ExitStack() as stack:
-        names = settings.trackers if world.main else ()
+        names = settings.trackers if context.main else ()
         about = settings.model_dump(mode="json")
         name = checkpoints.folder.name.removesuffix(".unfinished") if checkpoints is not None else "training"
         following = stack.enter_context(trackers(names, board, run=name, settings=about, resumed_at=state.update))
         clock, tokens_before = time.monotonic(), state.tokens
         for number in range(state.update, len(updates)):
             lr = settings.optimiser.lr * schedule(number, len(updates), settings.optimiser)
-            line, alarms = _update(trained, task, optimizer, updates[number], lr, state, settings, world, checkpoints)
+            line, alarms = _update(trained, task, optimizer, updates[number], lr, state, settings, context, checkpoints)
             last = number + 1 == len(updates)
             if evaluate is not None and (last or _every(settings.evaluate_every, number + 1)):
                 line |= {f"eval_{name}": float(value) for name, value in evaluate(number + 1, trained.model).items()}
             if checkpoints is not None:
                 state.log_bytes = checkpoints.write_line(json.dumps({"update": number + 1, **line}))
-            for alarm in alarms if world.main else ():
+            for alarm in alarms if context.main else ():
                 logger.warning(alarm)
             _follow(following, number + 1, line)
             pace = (state.tokens - tokens_before) / max(time.monotonic() - clock, 1e-9)
             progress("train", number + 1, len(updates), **_shown(line), **{"tok/s": pace})
             stopping = bool(alarms) and settings.on_alarm == "stop"
-            if checkpoints is not None and (stopping or world.any(world.main and checkpoints.due(number + 1))):
+            if checkpoints is not None and (stopping or context.any(context.main and checkpoints.due(number + 1))):
                 checkpoints.save(state, trained, optimizer)
             _stop_at_alarms(state, settings, checkpoints)
     return TrainingSummary(
@@ -273,13 +273,13 @@ def _update(
     lr: float,
     state: TrainingProgress,
     settings: TrainingSettings,
-    world: World,
+    context: DistributedContext,
     checkpoints: CheckpointManager | None,
 ) -> tuple[dict[str, Any], list[str]]:
     """One update of the weights from `rows`. Returns its line for the log and its new alarms."""
-    sums = _gradients(trained, task, rows, state, world, checkpoints)
+    sums = _gradients(trained, task, rows, state, context, checkpoints)
     *values, tokens, positions, scored = sums
-    norm = clip(trained.master_weights, settings.optimiser.max_grad_norm, world, trained.root is not None)
+    norm = clip(trained.master_weights, settings.optimiser.max_grad_norm, context, trained.root is not None)
     if not math.isfinite(norm):
         raise InputError(
             f"training.optimiser.lr: {settings.optimiser.lr:g}: the gradient of update {state.update + 1} is not "
@@ -305,7 +305,7 @@ def _gradients(
     task: TrainingTask,
     rows: Rows,
     state: TrainingProgress,
-    world: World,
+    context: DistributedContext,
     checkpoints: CheckpointManager | None,
 ) -> list[float]:
     """Leave the gradients of the whole update in the master weights; returns its figures, tokens, positions, scored.
@@ -315,10 +315,10 @@ def _gradients(
     """
     while True:
         failed = False
-        passes = passes_of(task, rows, state.max_batch_tokens, world)
+        passes = passes_of(task, rows, state.max_batch_tokens, context)
         sums, counted = torch.zeros(len(task.names), device=trained.device), np.zeros(3)
         try:
-            for one, counts in world.shares(passes, equal=trained.root is not None):
+            for one, counts in context.assign(passes, equal=trained.root is not None):
                 part = trained.call(partial(task.micro_batch_loss, rows=one, update=rows, reference=state.reference))
                 torch.autograd.backward(part.loss if counts else 0 * part.loss)
                 trained.collect_gradients()
@@ -327,34 +327,34 @@ def _gradients(
                     counted += part[2:]
         except (RuntimeError, MemoryError) as error:
             if trained.root is not None and checkpoints is not None:
-                end_in_shards(error, task, [rows], [passes], state, world, checkpoints)
+                restart_with_less(error, task, [rows], [passes], state, context, checkpoints)
             if not out_of_memory(error) or trained.root is not None:
                 raise
             failed = True
-        if world.any(failed):
+        if context.any(failed):
             trained.clear_gradients()
             release()
-            go_on_with_less(task, [rows], [passes], state, world)
+            reduce_budget(task, [rows], [passes], state, context)
             continue
         if trained.root is None:
-            _sum_gradients(trained.master_weights, world)
+            _sum_gradients(trained.master_weights, context)
         figures = torch.cat([sums.double(), torch.from_numpy(counted).to(sums.device)])
-        summed: list[float] = world.sum(figures).tolist()
+        summed: list[float] = context.sum(figures).tolist()
         return summed
 
 
-def _sum_gradients(master_weights: Sequence[Tensor], world: World) -> None:
+def _sum_gradients(master_weights: Sequence[Tensor], context: DistributedContext) -> None:
     """Sum the gradients over all processes, in each of them. A gradient that no process has stays None."""
-    if world.size == 1:
+    if context.size == 1:
         return
-    have = world.sum(
+    have = context.sum(
         torch.tensor([float(master.grad is not None) for master in master_weights], device=master_weights[0].device)
     )
     wanted = [master for master, count in zip(master_weights, have.tolist(), strict=True) if count]
     for master in wanted:
         if master.grad is None:
             master.grad = torch.zeros_like(master)
-    flat = world.sum(torch.cat([master.grad.flatten() for master in wanted if master.grad is not None]))
+    flat = context.sum(torch.cat([master.grad.flatten() for master in wanted if master.grad is not None]))
     for master, part in zip(wanted, torch.split(flat, [master.numel() for master in wanted]), strict=True):
         master.grad = part.view_as(master)
 
@@ -364,16 +364,16 @@ def _reference(
     task: TrainingTask,
     updates: Sequence[Rows],
     state: TrainingProgress,
-    world: World,
+    context: DistributedContext,
     checkpoints: CheckpointManager | None,
     progress: Progress,
 ) -> Tensor:
     """The reference's numbers under the model at its start, for every row of the first epoch."""
     while True:
         failed = False
-        plan = [passes_of(task, update, state.max_batch_tokens, world) for update in updates]
+        plan = [passes_of(task, update, state.max_batch_tokens, context) for update in updates]
         # Distributed update by update, as in training: each pass is computed here as it will be there.
-        mine = [one for passes in plan for one in world.shares(passes, equal=trained.root is not None)]
+        mine = [one for passes in plan for one in context.assign(passes, equal=trained.root is not None)]
         dtype = torch.promote_types(trained.weights[0].dtype, torch.float32)
         found = torch.full((task.sequences,), torch.nan, dtype=dtype, device=trained.device)
         tokens = 0
@@ -387,18 +387,18 @@ def _reference(
                     progress("reference", done + 1, len(mine))
         except (RuntimeError, MemoryError) as error:
             if trained.root is not None and checkpoints is not None:
-                end_in_shards(error, task, updates, plan, state, world, checkpoints)
+                restart_with_less(error, task, updates, plan, state, context, checkpoints)
             if not out_of_memory(error) or trained.root is not None:
                 raise
             failed = True
-        if world.any(failed):
+        if context.any(failed):
             release()
-            go_on_with_less(task, updates, plan, state, world)
+            reduce_budget(task, updates, plan, state, context)
             continue
-        state.reference_tokens = int(world.sum(torch.tensor(float(tokens), device=trained.device)).item())
-        if world.size > 1:
-            missing = world.sum((~found.isnan()).float()) == 0
-            found = world.sum(found.nan_to_num(0.0)).masked_fill(missing, torch.nan)
+        state.reference_tokens = int(context.sum(torch.tensor(float(tokens), device=trained.device)).item())
+        if context.size > 1:
+            missing = context.sum((~found.isnan()).float()) == 0
+            found = context.sum(found.nan_to_num(0.0)).masked_fill(missing, torch.nan)
         return found
 
 

@@ -11,12 +11,12 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from mcts_dpo.training.distributed import World
+from mcts_dpo.training.distributed import DistributedContext
 from mcts_dpo.training.settings import OptimiserSettings
 
 
 def schedule(update: int, updates: int, settings: OptimiserSettings) -> float:
-    """MicroBatchLoss in (0, 1] of the peak learning rate at `update` (0-based) of `updates`.
+    """The share, in (0, 1], of the peak learning rate at `update` (0-based) of `updates`.
 
     Rises linearly over the first ceil(warmup · updates) updates, the last of them at the peak; then falls to zero at
     the (imagined) update after the last one, along half a cosine or a line, or stays.
@@ -42,13 +42,13 @@ def make_optimizer(master_weights: Sequence[Tensor], settings: OptimiserSettings
     return torch.optim.AdamW(groups, lr=settings.lr, betas=settings.betas, fused=True)
 
 
-def clip(master_weights: Sequence[Tensor], bound: float | None, world: World, sharded: bool) -> float:
+def clip(master_weights: Sequence[Tensor], bound: float | None, context: DistributedContext, sharded: bool) -> float:
     """The global gradient norm (L2, over all processes where each holds a shard); gradients above `bound` are scaled
     down to it."""
     gradients = [master.grad for master in master_weights if master.grad is not None]
     norm = nn.utils.get_total_norm(gradients)
     if sharded:
-        norm = world.sum(norm.double().square()).sqrt().to(norm.dtype)
+        norm = context.sum(norm.double().square()).sqrt().to(norm.dtype)
     if bound is not None:
         nn.utils.clip_grads_with_norm_(list(master_weights), bound, norm)
     return float(norm)

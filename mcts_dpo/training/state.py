@@ -35,7 +35,7 @@ from mcts_dpo.common.errors import InputError
 from mcts_dpo.common.files import create_json, digest, explained, read_json, sweep_beside, whole
 from mcts_dpo.common.settings import difference
 from mcts_dpo.training.checkpoints import TrainState
-from mcts_dpo.training.distributed import World
+from mcts_dpo.training.distributed import DistributedContext
 from mcts_dpo.training.metrics import MetricTracker
 from mcts_dpo.training.settings import TrainingSettings
 
@@ -163,10 +163,10 @@ def data_digest(data: Any) -> str:
 class CheckpointManager:
     """Reads and writes the folder of an unfinished training. With several processes only rank 0 writes."""
 
-    def __init__(self, folder: Path, identity: Identity, world: World) -> None:
+    def __init__(self, folder: Path, identity: Identity, context: DistributedContext) -> None:
         self.folder = folder
         self.identity = identity
-        self.world = world
+        self.context = context
         self.checkpoint = folder / "checkpoint.safetensors"
         self.saved_update: int | None = None
         self._saved_at = time.monotonic()
@@ -195,8 +195,8 @@ class CheckpointManager:
             if isinstance(error, InputError):
                 raise
             damage = " ".join(str(error).split()) or type(error).__name__
-        if self.world.any(bool(damage)):
-            if self.world.main:
+        if self.context.any(bool(damage)):
+            if self.context.main:
                 self._set_aside(damage)
             return None
         if header is None:
@@ -232,7 +232,7 @@ class CheckpointManager:
     def save(self, state: TrainingProgress, trained: TrainState, optimizer: torch.optim.Optimizer) -> None:
         """Replace the checkpoint by the current state. A collective operation if the model is in shards."""
         tensors = _tensors(trained, optimizer)
-        if self.world.main:
+        if self.context.main:
             if state.reference is not None:
                 tensors["reference"] = state.reference.cpu()
             if self._log is not None:
@@ -257,7 +257,7 @@ class CheckpointManager:
 
     def open_log(self, at: int) -> None:
         """Open the log for appending after its first `at` bytes; later bytes are dropped."""
-        if self.world.main:
+        if self.context.main:
             path = self.folder / "log.jsonl"
             self._log = path.open("r+b" if path.exists() else "w+b")
             self._log.truncate(at)
@@ -282,15 +282,15 @@ class CheckpointManager:
 
 @contextmanager
 def checkpoints_in(
-    folder: Path, identity: Identity, world: World, *, out: Path, log: Path | None
+    folder: Path, identity: Identity, context: DistributedContext, *, out: Path, log: Path | None
 ) -> Iterator[CheckpointManager]:
     """Hold the folder, locked, while the block runs. Afterwards the log is at `log` and the folder is removed.
 
     If the block fails, the folder stays if it holds a checkpoint or a smaller budget, and no log appears. Partial files
     of `out` from killed processes are removed first. Raises InputError while another process trains there.
     """
-    checkpoints = CheckpointManager(folder, identity, world)
-    if not world.main:
+    checkpoints = CheckpointManager(folder, identity, context)
+    if not context.main:
         yield checkpoints
         return
     folder.mkdir(parents=True, exist_ok=True)

@@ -73,17 +73,17 @@ def train_value(
     if training_data.tokenizer != tokenizer_digest(tokenizer):
         raise InputError(f"{training_data.source}: made with another tokenizer than that of the policy {policy}")
     with ExitStack() as stack:
-        world = stack.enter_context(joined())
+        context = stack.enter_context(joined())
         trained, weights = _train_state(policy, settings)
         stack.enter_context(threads_of(settings, trained.model))
         check_fit(training_data, trained.model.trunk, settings)
         identity = Identity(weights, data_digest((training_data.sequences, values, training_data.weight)), settings)
         stack.enter_context(explained_disk(folder))
-        checkpoints = stack.enter_context(checkpoints_in(folder, identity, world, out=out, log=log))
+        checkpoints = stack.enter_context(checkpoints_in(folder, identity, context, out=out, log=log))
         task = ValueTrainingTask(training_data.sequences, values, training_data.weight, settings, trained.device)
-        summary = fit(trained, task, settings, world=world, checkpoints=checkpoints, board=board, progress=progress)
+        summary = fit(trained, task, settings, context=context, checkpoints=checkpoints, board=board, progress=progress)
         summary = replace(summary, objective="value")
-        if world.main:
+        if context.main:
             head = trained.model.head
             with whole(out) as scratch:
                 scratch.mkdir()
@@ -102,7 +102,7 @@ def train_value(
                     tokenizer=training_data.tokenizer,
                     about=about,
                 )
-        world.wait()
+        context.wait()
     return summary
 
 

@@ -101,7 +101,7 @@ def test_two_processes_equal_one(trained: Path, kind: str, monkeypatch: pytest.M
     assert torch.equal(plain(input_ids=ids).logits, load_model(two, "float32")(input_ids=ids).logits)
 
 
-def test_one_process_speaks_and_writes(trained: Path) -> None:
+def test_one_process_prints_and_writes(trained: Path) -> None:
     printed = (trained / "stdout").read_text()
     assert printed.count(": 6 updates") == len(KINDS), "the summary is printed once per command"
     for kind in KINDS:

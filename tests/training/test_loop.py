@@ -14,7 +14,7 @@ from mcts_dpo.common.errors import InputError
 from mcts_dpo.common.settings import changed
 from mcts_dpo.models.loading import load_model
 from mcts_dpo.training import LoraSettings, OptimiserSettings, TrainingSettings, train
-from mcts_dpo.training.distributed import ALONE
+from mcts_dpo.training.distributed import SINGLE_PROCESS
 from mcts_dpo.training.optimisation import clip, make_optimizer, schedule
 from tests.training.world import (
     VOCABULARY,
@@ -231,7 +231,7 @@ def test_a_gradient_is_scaled_down_to_the_bound_and_left_alone_without_one() -> 
     master = torch.ones(4, requires_grad=True)
     for bound, scaled in ((None, 3.0), (7.0, 3.0), (3.0, 1.5)):
         master.grad = torch.full((4,), 3.0)
-        assert clip([master], bound, ALONE, False) == 6.0
+        assert clip([master], bound, SINGLE_PROCESS, False) == 6.0
         assert master.grad.tolist() == pytest.approx([scaled] * 4, rel=1e-5)
 
 
