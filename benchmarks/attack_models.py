@@ -45,7 +45,12 @@ children.set_forkserver_preload(
 
 LIMIT = 60.0
 """Seconds that one model has."""
-SETTINGS = ("search.simulations=1", "search.children=2", "search.max_tokens=8", "search.self_evaluation.weight=0.5")
+SETTINGS = (
+    "search.simulations=1",
+    "search.children=2",
+    "search.max_tokens=8",
+    "search.rewards.self_evaluation.weight=0.5",
+)
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,8 @@ import numpy as np
 from mcts_dpo.common.files import write_json
 from mcts_dpo.engines.base import Completion, Occupancy, Request, Sample, Usage
 from mcts_dpo.models.prompts import PromptSettings
-from mcts_dpo.search import SearchSettings, SelfEvaluationSettings, search_problems
+from mcts_dpo.rewards import OutcomeSettings, SelfEvaluationSettings
+from mcts_dpo.search import SearchSettings, search_problems
 from mcts_dpo.toy.tokenizer import toy_tokenizer
 from mcts_dpo.toy.world import make_problems
 
@@ -36,7 +37,7 @@ SETTINGS = SearchSettings(
     max_step_tokens=64,
     max_tokens=512,
     max_depth=DEPTH,
-    self_evaluation=SelfEvaluationSettings(weight=1.0, at="all"),
+    rewards=(OutcomeSettings(), SelfEvaluationSettings(weight=1.0, at="all")),
 )
 SENTENCES = 5
 """Sentences in one step, which is then about 29 tokens long, as SmolLM2's steps on GSM8K are."""
@@ -101,7 +102,7 @@ def run(count: int) -> dict[str, Any]:
     seconds = time.process_time() - start
     expansions = sum(tree.simulations for tree in forest.trees)
     tokens = engine.usage.sampled_tokens - before.sampled_tokens
-    judged = int(np.isfinite(forest.confidence).sum())
+    judged = int(np.isfinite(forest.scores["self_evaluation"]).sum())
     assert judged == len(forest) - count, "every new node is asked about"
     return {
         "problems": count,

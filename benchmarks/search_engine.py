@@ -23,7 +23,8 @@ from mcts_dpo.data import load_problems
 from mcts_dpo.engines import load_engine
 from mcts_dpo.engines.base import Usage
 from mcts_dpo.models.prompts import self_evaluation
-from mcts_dpo.search import SearchSettings, SelfEvaluationSettings, search_problems
+from mcts_dpo.rewards import OutcomeSettings, SelfEvaluationSettings
+from mcts_dpo.search import SearchSettings, search_problems
 from mcts_dpo.search.runner import RunnerClock
 from mcts_dpo.search.tree import Forest
 
@@ -39,7 +40,7 @@ SETTINGS = SearchSettings(
     max_step_tokens=STEP_TOKENS,
     max_tokens=512,
     max_depth=DEPTH,
-    self_evaluation=SelfEvaluationSettings(weight=1.0, at="all"),
+    rewards=(OutcomeSettings(), SelfEvaluationSettings(weight=1.0, at="all")),
 )
 
 
@@ -64,7 +65,7 @@ def run(model: Path, problems: Path, count: int, slots: int, engine_name: str) -
         now.sampled_tokens - used.sampled_tokens,
     )
     after = measure(engine, batch_sizes=sizes, repeats=2, **shape)
-    asked = suffix * int(np.isfinite(forest.confidence).sum())
+    asked = suffix * int(np.isfinite(forest.scores["self_evaluation"]).sum())
     # The mean of the two: the machine may have been slower at one end than at the other.
     predicted = float(np.mean([ceiling.predict(usage, slots, asked) for ceiling in (before, after)]))
     seconds = clock.engine + clock.other

@@ -85,7 +85,7 @@ def tiled(forest: Forest, trees: int) -> Forest:
     ]
     big = Forest()
     arena = {"tokens": forest.tokens.copy(), "logprobs": forest.logprobs.copy()}
-    big.restore(rows, arena, [""] * (nodes * copies), [None] * (nodes * copies), infos)
+    big.restore(rows, {}, arena, [""] * (nodes * copies), [None] * (nodes * copies), infos)
     return big
 
 

@@ -45,7 +45,7 @@ ALL_IN_ONE = "all in one"
 KINDS = ("rft", "step_rft", "step_dpo")
 RFT, STEP_RFT, STEP_DPO = map(objective, KINDS)
 CONTROLS = {"rft": RFT, "step_rft": STEP_RFT}
-JUDGED = {"search__self_evaluation__weight": 0.5}
+JUDGED = {"search__rewards__self_evaluation__weight": 0.5}
 INDEPENDENT = 13
 """Independent samples that cost the built-in policy as many tokens as a tree of 8 simulations of 4 children: those of
 one problem come to about 380 either way, since most trees are exhausted before their eighth simulation."""
@@ -63,8 +63,8 @@ TREES: dict[str, dict[str, Any]] = {
     "Gumbel, 8 of 4": {"selection": "gumbel"},
 }
 NOISE = {
-    "rollout noise 0.15": {"search__noise__per_rollout": 0.15},
-    "answer noise 0.3": {"search__noise__per_answer": 0.3},
+    "rollout noise 0.15": {"search__rewards__outcome__noise_per_rollout": 0.15},
+    "answer noise 0.3": {"search__rewards__outcome__noise_per_answer": 0.3},
 }
 
 

@@ -79,13 +79,14 @@ def _section(
     title = f"`{prefix.rstrip('.')}`" if prefix else "The run"
     lines = [f"## {title}", "", summary(cls), "", "| setting | default | accepted | meaning |", "|---|---|---|---|"]
     groups: list[tuple[str, type[Settings]]] = []
-    inner: list[tuple[str, Kinds]] = []
+    inner: list[tuple[str, Kinds, bool]] = []
     for name, field in cls.model_fields.items():
         if name in skip:
             continue
-        kinds = next((one for one in field.metadata if isinstance(one, Kinds)), None)
+        listed = [one for item in get_args(field.annotation)[:1] for one in get_args(item)[1:]]
+        kinds = next((one for one in (*field.metadata, *listed) if isinstance(one, Kinds)), None)
         if kinds is not None:
-            inner.append((f"{prefix}{name}", kinds))
+            inner.append((f"{prefix}{name}", kinds, bool(listed)))
         group = None if kinds is not None else _group(field.annotation)
         whole = group is not None and field.annotation is group
         if name not in said and not whole:
@@ -94,12 +95,13 @@ def _section(
             groups.append((f"{prefix}{name}.", group))
         meaning = said.get(name) or (summary(group) if group else "")
         below = "a kind below, or a mapping of `kind` and its settings"
+        below = f"a list, each item {below}" if listed else below
         accepted = "see below" if whole else accepted_by(field.annotation, field.metadata)
         accepted = accepted if kinds is None else below
         lines.append(f"| `{prefix}{name}` | {_default(field, whole)} | {_cell(accepted)} | {_cell(meaning)} |")
     lines.append("")
-    for place, family in inner:
-        lines += _kinds_section(family, place, shown)
+    for place, family, several in inner:
+        lines += _kinds_section(family, place, shown, several)
     for place, group in groups:
         if group in shown:
             lines += [f"## `{place.rstrip('.')}`", "", f"The settings of `{shown[group]}`.", ""]
@@ -108,8 +110,11 @@ def _section(
     return lines
 
 
-def _kinds_section(kinds: Kinds, place: str, shown: dict[type[Settings], str]) -> list[str]:
-    """One table for all kinds of a group: a setting has a row for each default or meaning that it has."""
+def _kinds_section(kinds: Kinds, place: str, shown: dict[type[Settings], str], several: bool) -> list[str]:
+    """One table for all kinds of a group: a setting has a row for each default or meaning that it has.
+
+    several: the group is a list, whose entries dotted names reach by their kind.
+    """
     classes = {name: kinds.class_of(name) for name in kinds.names()}
     # Kinds that other modules registered are not ours to describe.
     classes = {name: one for name, one in classes.items() if one.__module__.startswith("mcts_dpo.")}
@@ -125,14 +130,19 @@ def _kinds_section(kinds: Kinds, place: str, shown: dict[type[Settings], str]) -
                 continue
             cells = (_default(field, False), _cell(accepted_by(field.annotation, field.metadata)), _cell(said[name]))
             rows.setdefault(name, {}).setdefault(cells, []).append(kind)
-    lines = [f"## `{place}`", "", "One of these kinds, each with the settings below that name it."]
+    lines = [
+        f"## `{place}`",
+        "",
+        f"{'Entries' if several else 'One'} of these kinds, each with the settings below that name it.",
+    ]
     lines += ["", "| kind | what it is |", "|---|---|"]
     lines += [f"| `{kind}` | {_cell(summary(cls))} |" for kind, cls in classes.items()]
     lines += ["", "| setting | kinds | default | accepted | meaning |", "|---|---|---|---|---|"]
+    entry = f"{place}.KIND" if several else place
     for name, found in rows.items():
-        for (default, accepted, meaning), which in found.items():
-            listed = ", ".join(f"`{kind}`" for kind in which)
-            lines.append(f"| `{place}.{name}` | {listed} | {default} | {accepted} | {meaning} |")
+        for (default, accepted, meaning), having in found.items():
+            listed = ", ".join(f"`{kind}`" for kind in having)
+            lines.append(f"| `{entry}.{name}` | {listed} | {default} | {accepted} | {meaning} |")
     return [*lines, ""]
 
 
@@ -148,6 +158,8 @@ def _default(field: Any, whole: bool) -> str:
     value = field.get_default(call_default_factory=True)
     if isinstance(value, Settings):
         value = getattr(value, "kind", value)
+    if isinstance(value, tuple):
+        value = [getattr(one, "kind", one) for one in value]
     if value is PydanticUndefined:
         return "*required*"
     if isinstance(value, Path):

@@ -70,12 +70,12 @@ class Kinds:
 
     names:    returns the names of all kinds.
     class_of: returns the settings class of a kind that is among the names.
-    default:  the kind of a mapping that names none.
+    default:  the kind of a mapping that names none; "": each must name one.
     """
 
     names: Callable[[], Sequence[str]]
     class_of: Callable[[str], type[Settings]]
-    default: str
+    default: str = ""
 
     def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
         """Pydantic's hook: the kind's own class reads the value before the field's annotation sees it."""
@@ -93,7 +93,7 @@ class Kinds:
             return value
         found = self.of(value)
         if found is None:
-            kind, location = (value, ()) if isinstance(value, str) else (value["kind"], ("kind",))
+            kind, location = (value, ()) if isinstance(value, str) else (value.get("kind"), ("kind",))
             unknown = PydanticCustomError("unknown_kind", "no such kind", {"kinds": list(self.names())})
             raise ValidationError.from_exception_data(
                 "kind", [InitErrorDetails(type=unknown, loc=location, input=kind)]
@@ -117,7 +117,8 @@ def load_settings(
 
     source:    None gives all defaults.
     overrides: "dotted.path=value" each, the value in YAML: "search.children=4", "training.optimiser.lr=1e-6",
-               "problems.limit=null", "prompt.stop=['\\n\\n']".
+               "problems.limit=null", "prompt.stop=['\\n\\n']". In a list of things with a `kind`, the kind
+               names the entry, which is added if it is missing: "search.rewards.self_evaluation.weight=0.5".
     name:      what errors call settings that come from no file; else the name of the class.
 
     Raises InputError, one line, naming the file or override, the full dotted path, the value and what is accepted. For
@@ -231,21 +232,48 @@ def _override(cls: type[Settings], data: dict[Any, Any], override: str) -> tuple
     if not equals or not all(path):
         raise InputError(f"override {override!r}: accepted: NAME=VALUE, for instance search.children=4")
     value = _parse(text, f"override {override!r}")
-    group = data
+    group: Any = data
+    keys: list[str | int] = []
+    added: int | None = None
     for depth, part in enumerate(path[:-1], start=1):
-        if isinstance(group.get(part), Settings):
-            group[part] = group[part].model_dump()
-        if group.get(part) is None:
-            group[part] = {}
-        if isinstance(group[part], str) and _locate(cls, path[:depth], data).kinds() is not None:
-            group[part] = {"kind": group[part]}
-        if not isinstance(group[part], dict):
+        key: str | int = part
+        if isinstance(group, list):
+            entries = len(group)
+            key = _entry(group, part)
+            added = depth if len(group) > entries else None
+        keys.append(key)
+        place = _locate(cls, tuple(keys), data)
+        if isinstance(group, dict) and group.get(key) is None:
+            group[key] = list(place.default or ()) if place.lists_kinds() else {}
+        if place.lists_kinds() and isinstance(group[key], list | tuple):
+            group[key] = list(group[key])
+        elif isinstance(group[key], Settings):
+            group[key] = group[key].model_dump()
+        elif isinstance(group[key], str) and place.kinds() is not None:
+            group[key] = {"kind": group[key]}
+        if not isinstance(group[key], dict | list) or (isinstance(group[key], list) and not place.lists_kinds()):
             raise InputError(
-                f"override {override!r}: '{'.'.join(path[:depth])}' is {_show(group[part])}, not a group of settings"
+                f"override {override!r}: '{'.'.join(path[:depth])}' is {_show(group[key])}, not a group of settings"
             )
-        group = group[part]
-    group[path[-1]] = value
-    return path
+        group = group[key]
+    last: str | int = path[-1]
+    if isinstance(group, list):
+        last = _entry(group, path[-1])
+        value = {"kind": path[-1], **value} if isinstance(value, Mapping) else value
+    group[last] = value
+    return tuple(map(str, [*keys, last][:added]))  # what is missing of an added entry is the override's fault, too
+
+
+def _entry(entries: list[Any], kind: str) -> int:
+    """The index of the entry of this kind; it is added if there is none."""
+    kinds = [
+        entry if isinstance(entry, str) else _inside(entry, "kind") if isinstance(entry, Mapping | Settings) else None
+        for entry in entries
+    ]
+    if kind not in kinds:
+        entries.append({"kind": kind})
+        return len(entries) - 1
+    return kinds.index(kind)
 
 
 # --- what was wrong, in one line ----------------------------------------------------------------------
@@ -355,6 +383,7 @@ class _Place:
         self.annotation: Any = cls
         self.metadata: Sequence[Any] = ()
         self.groups: list[type[Settings]] = []
+        self.default: Any = None
 
     def accepted(self) -> str:
         return accepted_by(self.annotation, self.metadata)
@@ -363,6 +392,11 @@ class _Place:
         """What chooses the settings class here, if anything does."""
         inner = [one for kind in _alternatives(self.annotation) for one in get_args(kind)[1:]]
         return next((one for one in (*self.metadata, *inner) if isinstance(one, Kinds)), None)
+
+    def lists_kinds(self) -> bool:
+        """Whether it is a list of things with a kind."""
+        items = [get_args(kind)[0] for kind in _alternatives(self.annotation) if get_origin(kind) is tuple]
+        return any(isinstance(one, Kinds) for item in items for one in get_args(item)[1:])
 
     def choices(self) -> list[str]:
         literals = [kind for kind in _alternatives(self.annotation) if get_origin(kind) is Literal]
@@ -385,7 +419,7 @@ def _locate(cls: type[Settings], location: tuple[int | str, ...], data: Any) -> 
         groups = groups if own is None else [own]
         known = next((kind.model_fields[part] for kind in groups if part in kind.model_fields), None)
         if known is not None:
-            place.annotation, place.metadata = known.annotation, known.metadata
+            place.annotation, place.metadata, place.default = known.annotation, known.metadata, known.default
         elif isinstance(part, int) and any(get_origin(kind) is tuple for kind in kinds):
             members = next(get_args(kind) for kind in kinds if get_origin(kind) is tuple)
             place.annotation = members[0] if members[-1] is ... else members[min(part, len(members) - 1)]

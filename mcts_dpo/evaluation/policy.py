@@ -30,7 +30,7 @@ from mcts_dpo.data import Problem
 from mcts_dpo.engines.base import Completion, Engine, Request, Sample
 from mcts_dpo.engines.coroutine import Coroutine, call, gather
 from mcts_dpo.models.prompts import PromptSettings, opened_thought, prompt_tokens, self_evaluation
-from mcts_dpo.search.rewards import verdict
+from mcts_dpo.rewards.verification import verdict
 from mcts_dpo.search.runner import run
 from mcts_dpo.solve.budgets import StrategySettings
 from verifiers import Verdict, extract_answer, grouped

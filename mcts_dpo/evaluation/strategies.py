@@ -23,7 +23,7 @@ from mcts_dpo.common.statistics import Estimate, PairedComparison, bootstrap_mea
 from mcts_dpo.data import Problem
 from mcts_dpo.engines.base import Engine
 from mcts_dpo.models.prompts import PromptSettings
-from mcts_dpo.search.rewards import verdict
+from mcts_dpo.rewards.verification import verdict
 from mcts_dpo.search.settings import SearchSettings
 from mcts_dpo.solve import STRATEGIES, Solution, Strategy, StrategySettings, solve_problems, strategy_named
 

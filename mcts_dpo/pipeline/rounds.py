@@ -42,8 +42,10 @@ from mcts_dpo.pipeline.run_directory import (
 )
 from mcts_dpo.pipeline.stages import LOCAL, Executors, StageRunner
 from mcts_dpo.preferences import Pairs, Siblings, Solutions, save_tables, tables_of
+from mcts_dpo.rewards.base import RewardSettings
+from mcts_dpo.rewards.registry import with_entry
+from mcts_dpo.rewards.value_model import ValueModelSettings
 from mcts_dpo.search import counts_of_shard, policy_fingerprint, search_statistics
-from mcts_dpo.search.settings import ValueRewardSettings
 from mcts_dpo.search.tree_io import made_with
 from mcts_dpo.training import (
     TrainingSettings,
@@ -224,7 +226,7 @@ def _round(stages: StageRunner, problems: _Problems, index: int, policy: str) ->
 def _search(stages: StageRunner, place: Path, index: int, problems: Sequence[Problem], policy: str) -> list[Path]:
     """Search the round's trees, shard by shard. A shard whose file exists is not searched again."""
     config = stages.config
-    changes = {"seed": seed_from("search", config.seed, index), "value_model": _judge(stages, policy)}
+    changes = {"seed": seed_from("search", config.seed, index), "rewards": _rewards(stages, policy)}
     settings = config.search.model_copy(update=changes)
     folder = place / "trees"
 
@@ -315,12 +317,12 @@ def _train_value(stages: StageRunner, place: Path, index: int) -> None:
     _trained(stages, "value", str(policy), data, place / "value", settings, folder, prefix)
 
 
-def _judge(stages: StageRunner, policy: str) -> ValueRewardSettings | None:
-    """The value model of the search: that of the settings, or the one trained with the policy."""
+def _rewards(stages: StageRunner, policy: str) -> tuple[RewardSettings, ...]:
+    """The rewards of the search: the settings', with the value model that was trained with the policy, if one was."""
     stage, path = stages.config.value, Path(policy).parent / "value"
     if stage is None or not path.exists() or stages.directory not in path.parents:
-        return stages.config.search.value_model
-    return ValueRewardSettings(path=path, weight=stage.weight, at=stage.at)
+        return stages.config.search.rewards
+    return with_entry(stages.config.search.rewards, ValueModelSettings(path=path, weight=stage.weight, at=stage.at))
 
 
 def _measure(

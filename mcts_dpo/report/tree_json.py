@@ -125,7 +125,10 @@ def tree_object(
         "q": _rounded(forest.q[nodes]),
         "v": _rounded(forest.v[nodes]),
         "prior": _rounded(forest.prior[nodes]),
-        "confidence": [None if np.isnan(value) else round(float(value), 3) for value in forest.confidence[nodes]],
+        "scores": {
+            kind: [None if np.isnan(value) else round(float(value), 3) for value in scores[nodes]]
+            for kind, scores in forest.scores.items()
+        },
         "reward": _rounded(forest.reward[nodes]),
         "logprob": _rounded(forest.logprob[nodes]),
         "length": forest.length[nodes].tolist(),

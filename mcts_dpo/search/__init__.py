@@ -8,7 +8,7 @@ from mcts_dpo.search.journal import policy_fingerprint
 from mcts_dpo.search.mcts import search_problems
 from mcts_dpo.search.render import render_text, render_tree
 from mcts_dpo.search.runner import RunnerClock
-from mcts_dpo.search.settings import GumbelSettings, SearchSettings, SelfEvaluationSettings
+from mcts_dpo.search.settings import GumbelSettings, SearchSettings
 from mcts_dpo.search.shards import search_shards
 from mcts_dpo.search.statistics import counts_of_shard, search_statistics
 from mcts_dpo.search.tree import FINISHES, LENGTH, NONE, Forest, TreeInfo
@@ -21,7 +21,6 @@ __all__ = [
     "GumbelSettings",
     "RunnerClock",
     "SearchSettings",
-    "SelfEvaluationSettings",
     "TreeAnswer",
     "TreeInfo",
     "counts_of_shard",

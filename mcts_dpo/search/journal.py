@@ -67,8 +67,8 @@ def identity(
         "problems": digest([asdict(problem) for problem in problems], mode),
         "policy": policy,
     }
-    if search.value_model is not None:
-        found["value model"] = policy_fingerprint(str(search.value_model.path))
+    for reward in search.rewards:
+        found |= {f"{reward.kind} at {path}": policy_fingerprint(str(path)) for path in reward.files()}
     return found
 
 

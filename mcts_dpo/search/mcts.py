@@ -21,12 +21,15 @@ from mcts_dpo.common.files import seed_from
 from mcts_dpo.common.progress import Progress, silent
 from mcts_dpo.data import Problem
 from mcts_dpo.engines.base import Completion, Engine, Request, Sample
-from mcts_dpo.engines.coroutine import Concurrent, Coroutine, Work, call, gather
+from mcts_dpo.engines.coroutine import Concurrent, Coroutine, RequestError, Work, call, gather, side_by_side
 from mcts_dpo.models.prompts import PromptSettings, opened_thought, step_stops
+from mcts_dpo.rewards.base import Reward, SolutionPath
+from mcts_dpo.rewards.combine import combine
+from mcts_dpo.rewards.outcome import outcome_settings, with_noise
+from mcts_dpo.rewards.verification import Verification, ends_with_answer, verify_solution
 from mcts_dpo.search import kernels
 from mcts_dpo.search.expansion import Step, attach, attach_unsampled, step_texts, whole_solution
 from mcts_dpo.search.reference_child import answer_end
-from mcts_dpo.search.rewards import Outcome, ends_with_answer, outcome, probability_of_yes, with_noise
 from mcts_dpo.search.runner import ResultLog, Runner, RunnerClock, Schedule
 from mcts_dpo.search.settings import SearchSettings
 from mcts_dpo.search.state import Mode, SearchState, TreeState, begin, end, fail, simulations_left, unspent_tokens
@@ -186,13 +189,13 @@ def _simulate(state: SearchState, tree: TreeState, leaves: Sequence[int]) -> Cor
         for simulation, completion in zip(simulations, completions, strict=True):
             expand(state, tree, simulation, completion)
         yield from verify(state, tree, [node for one in simulations for node in one.new])
-        judgements = yield from evaluate(state, tree, [node for one in simulations for node in one.new])
+        yield from evaluate(state, tree, [node for one in simulations for node in one.new])
     except GeneratorExit:
         for simulation in simulations:
             tree.reserved_tokens -= 0 if simulation.expanded else simulation.reserved_tokens
-        backup(state, tree, simulations, {})
+        backup(state, tree, simulations)
         raise
-    backup(state, tree, simulations, judgements)
+    backup(state, tree, simulations)
 
 
 # --- expand ----------------------------------------------------------------------------------------------
@@ -231,13 +234,11 @@ def _affordable(state: SearchState, tree: TreeState, leaf: int, n: int, size: in
     """What a budget still pays of n samples of `size` tokens at most: (samples, tokens each, tokens reserved).
 
     The samples share what is left, which simulations that may run beside this one share too. They are fewer where
-    there is too little left for samples as long as the longest so far. Each keeps back the questions it may cost.
+    there is too little left for samples as long as the longest so far. Each keeps back the tokens of its scores.
     """
     settings = state.settings
-    questions = 1
-    if settings.expand == "rollout" and settings.self_evaluation.at == "all":
-        questions = settings.max_depth - int(state.forest.depth[leaf])
-    cost = questions * tree.question.cost if tree.question else 0
+    steps = settings.max_depth - int(state.forest.depth[leaf]) if settings.expand == "rollout" else 1
+    cost = sum(reward.cost * (steps if reward.settings.at == "all" else 1) for reward in tree.rewards)
     beside = settings.parallel_leaves if leaf != tree.info.root else 1  # the root is expanded alone
     share = unspent_tokens(state, tree) // max(1, beside - tree.in_flight)
     n = min(n, max(1, share // (max(1, tree.longest) + cost)))
@@ -261,9 +262,9 @@ def expand(state: SearchState, tree: TreeState, simulation: Simulation, completi
     steps = _steps(state, tree, simulation, samples, before)
     simulation.new, simulation.ends = attach(forest, simulation.leaf, steps, settings.length_penalty)
     simulation.new = [*simulation.new, *_add_reference(state, tree, simulation.leaf, before)]
-    # Their questions are paid now: other simulations may start before they are asked.
-    questions = tree.question.cost * len(_asked(state, simulation.new)) if tree.question else 0
-    tokens = sum(len(sample.tokens) for sample in samples) + questions
+    # Their scores are paid now: other simulations may start before they are asked for.
+    scores = sum(reward.cost * len(_scored(state, reward, simulation.new)) for reward in tree.rewards)
+    tokens = sum(len(sample.tokens) for sample in samples) + scores
     tree.longest = max(tree.longest, *(len(sample.tokens) for sample in samples))
     tree.info.generated += tokens
     tree.info.simulations += 1
@@ -354,7 +355,7 @@ def verify(state: SearchState, tree: TreeState, new: Sequence[int]) -> Coroutine
     ]
     found = yield from call(verified, items)
     for node, row in zip(ends, found, strict=True):
-        result = Outcome(*row)
+        result = Verification(*row)
         forest.outcome[node] = result.value
         forest.answers[node] = result.answer
         tree.info.unanswered += result.answer is None
@@ -365,86 +366,63 @@ def verify(state: SearchState, tree: TreeState, new: Sequence[int]) -> Coroutine
 
 
 def verified(items: Sequence[tuple[str, bool, Problem, SearchState]]) -> list[list[Any]]:
-    """The outcome of each solution (text, whether it was cut, problem, search), as a row that a journal can hold."""
-    return [list(astuple(_outcome(*item))) for item in items]
+    """Each solution (text, whether it was cut, problem, search) verified, as a row that a journal can hold."""
+    return [list(astuple(_verification(*item))) for item in items]
 
 
-def _outcome(text: str, cut: bool, problem: Problem, state: SearchState) -> Outcome:
+def _verification(text: str, cut: bool, problem: Problem, state: SearchState) -> Verification:
     opened = opened_thought(state.engine.tokenizer, state.prompt)
-    found = outcome(opened + text, cut, problem, state.prompt.answer_style)
-    return with_noise(found, text, problem, state.settings.noise, state.settings.seed)
+    found = verify_solution(opened + text, cut, problem, state.prompt.answer_style)
+    return with_noise(found, text, problem, outcome_settings(state.settings.rewards), state.settings.seed)
 
 
 # --- evaluate --------------------------------------------------------------------------------------------
 
 
-def evaluate(state: SearchState, tree: TreeState, new: Sequence[int]) -> Coroutine[dict[int, list[float]]]:
-    """What is added to the outcomes of new nodes, in order: self-evaluation and value model, each times its weight."""
-    found: dict[int, list[float]] = {node: [] for node in new}
-    yield from _self_evaluation(state, tree, new, found)
-    yield from _value_model(state, tree, new, found)
-    return found
+def evaluate(state: SearchState, tree: TreeState, new: Sequence[int]) -> Coroutine[None]:
+    """Score new nodes by every reward; no reward waits for another. A refused request fails the tree."""
+    yield from side_by_side([_score(state, tree, reward, _scored(state, reward, new)) for reward in tree.rewards])
 
 
-def _self_evaluation(
-    state: SearchState, tree: TreeState, new: Sequence[int], found: dict[int, list[float]]
-) -> Coroutine[None]:
-    settings, forest = state.settings, state.forest
-    if tree.question is None:
-        return
-    asked = _asked(state, new)
-    answers: list[Completion] = yield from gather([_question(state, tree, node) for node in asked])
-    for node, answer in zip(asked, answers, strict=True):
-        if answer.error is not None:
-            fail(state, tree, answer.error)
-            continue
-        forest.confidence[node] = probability_of_yes(answer.probabilities)
-        found[node].append(settings.self_evaluation.weight * float(forest.confidence[node]))
-
-
-def _asked(state: SearchState, new: Sequence[int]) -> list[int]:
-    """The new nodes that the policy is asked about."""
-    everywhere = state.settings.self_evaluation.at == "all"
+def _scored(state: SearchState, reward: Reward, new: Sequence[int]) -> list[int]:
+    """The new nodes that a reward scores."""
+    everywhere = reward.settings.at == "all"
     return [node for node in new if everywhere or state.forest.terminal[node]]
 
 
-def _question(state: SearchState, tree: TreeState, node: int) -> Request:
-    """The self-evaluation of the solution up to a node."""
-    assert tree.question is not None
-    solution = state.forest.solution_tokens(node)
-    if FINISHES[state.forest.finish[node]] == "end":
-        solution.pop()  # the question closes the turn itself
-    prefix = (*tree.info.prompt_tokens, *solution, *tree.question.suffix)
-    return Request(id=-1, prefix=prefix, choices=tree.question.choices)
-
-
-def _value_model(
-    state: SearchState, tree: TreeState, new: Sequence[int], found: dict[int, list[float]]
-) -> Coroutine[None]:
-    settings, forest = state.settings.value_model, state.forest
-    if state.values is None or settings is None:
+def _score(state: SearchState, tree: TreeState, reward: Reward, nodes: Sequence[int]) -> Coroutine[None]:
+    if not nodes:
         return
-    judged = [node for node in new if settings.at == "all" or forest.terminal[node]]
-    prompt = tree.info.prompt_tokens
-    prefixes = [(*prompt, *forest.solution_tokens(node)) for node in judged]
-    values = yield from call(state.values.confidences, prefixes)
-    for node, value in zip(judged, values, strict=True):
-        found[node].append(settings.weight * value)
+    try:
+        found = yield from reward.scores([_path(state, tree, node) for node in nodes])
+    except RequestError as error:
+        fail(state, tree, str(error))
+        return
+    state.forest.scores[reward.settings.kind][nodes] = found
+
+
+def _path(state: SearchState, tree: TreeState, node: int) -> SolutionPath:
+    forest = state.forest
+    return SolutionPath(
+        prompt=tree.info.prompt_tokens,
+        tokens=forest.solution_tokens(node),
+        text=state.prompt.prefill + forest.solution_text(node),
+        terminal=bool(forest.terminal[node]),
+        closed=FINISHES[forest.finish[node]] == "end",
+        outcome=int(forest.outcome[node]),
+        answer=forest.answers[node],
+    )
 
 
 # --- backup ----------------------------------------------------------------------------------------------
 
 
-def backup(
-    state: SearchState, tree: TreeState, simulations: Sequence[Simulation], judgements: dict[int, list[float]]
-) -> None:
-    """Rewards of the new nodes from their outcomes and judgements, then priors, backup and release."""
+def backup(state: SearchState, tree: TreeState, simulations: Sequence[Simulation]) -> None:
+    """Rewards of the new nodes from their scores, then priors, backup and release."""
     forest, settings = state.forest, state.settings
     tree.in_flight -= len(simulations)
-    for node in (node for simulation in simulations for node in simulation.new):
-        forest.reward[node] = float(forest.outcome[node])
-        for judgement in judgements.get(node, ()):
-            forest.reward[node] += judgement
+    new = [node for simulation in simulations for node in simulation.new]
+    forest.reward[new] = combine(settings.rewards, {kind: column[new] for kind, column in forest.scores.items()})
     # Every parent on the path of a sample, down from the leaf, has a child whose mass has grown.
     touched = {int(forest.parent[node]) for one in simulations for node in {*_below(forest, one), *one.new}}
     kernels.set_priors(forest, np.array(sorted(touched), np.int64), settings.prior == "normalised")

@@ -2,28 +2,16 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
-from pathlib import Path
-from typing import Literal
+from typing import Annotated, ClassVar, Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import AfterValidator, Field, field_validator, model_validator
 
 from mcts_dpo.common.settings import Settings
-
-
-class SelfEvaluationSettings(Settings):
-    """The policy's own judgement C in R = O + weight · C (Xie et al. 2024, arXiv 2405.00451, section 2.1).
-
-    weight: w ≥ 0; 0 asks nothing.
-    at:     "terminal": only whole solutions are judged; "all": every new step is. R then adds up along a path, so that
-            values reach 1 + w · steps and long solutions gather more than short ones.
-    hint:   the question shows the reference solution (or answer), as the reference implementation does. Only in
-            mode "train"; a solving search has none to show.
-    """
-
-    weight: float = Field(default=0.0, ge=0.0, allow_inf_nan=False)
-    at: Literal["terminal", "all"] = "terminal"
-    hint: bool = False
+from mcts_dpo.environments.registry import registered_environment
+from mcts_dpo.rewards.outcome import OutcomeSettings
+from mcts_dpo.rewards.registry import RewardEntry
 
 
 class GumbelSettings(Settings):
@@ -36,29 +24,6 @@ class GumbelSettings(Settings):
     considered: int = Field(default=16, ge=1)
     c_visit: float = Field(default=50.0, ge=0.0, allow_inf_nan=False)
     c_scale: float = Field(default=0.1, ge=0.0, allow_inf_nan=False)
-
-
-class ValueRewardSettings(Settings):
-    """A value model's judgement as a reward, beside self-evaluation: R gains weight · (V + 1) / 2, cut to [0, 1].
-
-    path:   what `mcts-dpo train --value` wrote. weight: ≥ 0; 0 asks nothing.
-    at:     "terminal": only whole solutions are judged; "all": every new step is (R then adds up along a path).
-    """
-
-    path: Path
-    weight: float = Field(default=1.0, ge=0.0, allow_inf_nan=False)
-    at: Literal["terminal", "all"] = "terminal"
-
-
-class NoiseSettings(Settings):
-    """Wrong answers that verification accepts by luck, for ablations: mode "train" only, an answer must be stated.
-
-    per_rollout: probability that a wrong solution counts as right, drawn anew for every text of a solution.
-    per_answer:  probability that a wrong answer to a problem counts as right, whenever it is given.
-    """
-
-    per_rollout: float = Field(default=0.0, ge=0.0, le=1.0)
-    per_answer: float = Field(default=0.0, ge=0.0, le=1.0)
 
 
 def _faithful(name: str) -> str:
@@ -96,7 +61,9 @@ class SearchSettings(Settings):
     length_penalty:  λ in p ∝ exp(Σ log π / |a|^λ).
     gamma:           γ, the discount of one step.
     backup:          "paper" (values recomputed from children) or "mean" (mean of the returns, as AlphaZero).
-    value_model:     a trained head's judgement as a reward, beside the policy's own; null: none.
+    rewards:         what a step is worth: R = Σ weight · score over these rewards (see `mcts_dpo.rewards.combine`),
+                     one entry of a kind. Trees have a column of raw scores for each.
+    environment:     what answers a step before the next one; "none": nothing does.
     parallel_leaves: most leaves of one tree that are out at once, held apart by a virtual loss each.
     schedule:        "synchronous": all trees move in step, so that the same search gives the same bytes on the same
                      engine, whatever else it runs; "asynchronous": every tree moves the moment its own completion is
@@ -113,7 +80,6 @@ class SearchSettings(Settings):
                      The policy did not draw these steps: the prior mass of such a child is the mean of its siblings',
                      its log-probabilities are nan, and it has no visit before a simulation goes through it. Training
                      only: a solving search refuses it.
-    noise:           wrong answers accepted by luck, none.
     seed:            a problem's samples depend on it, on the problem's id and on the simulation's index alone.
     """
 
@@ -135,15 +101,30 @@ class SearchSettings(Settings):
     length_penalty: float = Field(default=1.25, ge=0.0, allow_inf_nan=False)
     gamma: float = Field(default=1.0, ge=0.0, le=1.0)
     backup: Literal["paper", "mean"] = "paper"
-    self_evaluation: SelfEvaluationSettings = SelfEvaluationSettings()
-    value_model: ValueRewardSettings | None = None
+    rewards: tuple[RewardEntry, ...] = (OutcomeSettings(),)
+    environment: Annotated[str, AfterValidator(registered_environment), "'none'"] = "none"
     parallel_leaves: int = Field(default=1, ge=1, le=1024)
     schedule: Literal["synchronous", "asynchronous"] = "synchronous"
     resume: Literal["journal", "shard"] = "journal"
     alive: int | None = Field(default=None, ge=1)
     reference_child: bool = False
-    noise: NoiseSettings = NoiseSettings()
     seed: int = Field(default=0, ge=0)
+
+    moved: ClassVar[dict[str, str]] = {
+        "self_evaluation": "rewards.self_evaluation",
+        "value_model": "rewards.value_model",
+        "noise": "rewards.outcome.noise_per_rollout and rewards.outcome.noise_per_answer",
+    }
+
+    @field_validator("rewards")
+    @classmethod
+    def _one_of_a_kind(cls, rewards: tuple[RewardEntry, ...]) -> tuple[RewardEntry, ...]:
+        kind, count = Counter(one.kind for one in rewards).most_common(1)[0] if rewards else ("", 0)
+        if count > 1:
+            raise ValueError(f"has {count} entries of kind {kind!r}; accepted: one entry of a kind")
+        if not sum(one.weight for one in rewards):
+            raise ValueError("has no weight above 0; accepted: a list of rewards whose weights sum to more than 0")
+        return rewards
 
     @field_validator("schedule", mode="before")
     @classmethod

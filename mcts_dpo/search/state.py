@@ -7,24 +7,23 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 from mcts_dpo.common.errors import InputError
 from mcts_dpo.common.files import seed_from
 from mcts_dpo.data import Problem
 from mcts_dpo.engines.base import Engine
 from mcts_dpo.models.prompts import PromptSettings, prompt_tokens
+from mcts_dpo.rewards.base import Reward, RewardContext
+from mcts_dpo.rewards.registry import active, make_rewards
+from mcts_dpo.rewards.verification import readable
 from mcts_dpo.search.reference_child import reference_steps
-from mcts_dpo.search.rewards import SelfEvaluationPrompt, readable, self_evaluation_prompt, value_model
 from mcts_dpo.search.settings import SearchSettings
 from mcts_dpo.search.tree import Forest, TreeInfo
 
-if TYPE_CHECKING:
-    from mcts_dpo.models.value_head import ValueModel
-
 Mode = Literal["train", "solve"]
-Texts = tuple[tuple[int, ...], SelfEvaluationPrompt | None]
-"""A problem's prompt and its self-evaluation, as tokens."""
+Prepared = tuple[tuple[int, ...], tuple[Reward, ...]]
+"""A problem's prompt as token ids, and its rewards: those of `search.rewards` that have weight, in their order."""
 
 NO_ROOM = "leaves no room"
 """What is said of a prompt after which the engine's context has no place for a solution."""
@@ -36,11 +35,11 @@ class TreeState:
 
     index:    in the forest.
     limit:    longest solution, in tokens (max_tokens, or less where the context is short).
-    question: the self-evaluation, None if none is asked.
+    rewards:  what scores its paths.
     started:  simulations started; each has an index, from which its samples are seeded.
     in_flight: simulations started and not backed up.
     longest:  tokens of the longest sample so far.
-    reserved_tokens: in mode "solve" with a budget: the most tokens that samples in flight may take, questions included.
+    reserved_tokens: in mode "solve" with a budget: the most tokens that samples in flight may take, scores included.
     solved:   a right solution has been found.
     search_root: the node from which it is searched: the root, or where `advance: step` has come to. base: simulations
               that had been started when it came there. draining: no further simulation starts before those in flight
@@ -54,7 +53,7 @@ class TreeState:
     problem: Problem
     info: TreeInfo
     limit: int
-    question: SelfEvaluationPrompt | None
+    rewards: tuple[Reward, ...]
     started: int = 0
     in_flight: int = 0
     longest: int = 0
@@ -74,8 +73,8 @@ class TreeState:
 
     @property
     def least_tokens(self) -> int:
-        """Tokens of a budget without which no simulation starts: one, and in mode "solve" a question about it."""
-        return 1 + (self.question.cost if self.question and self.info.mode == "solve" else 0)
+        """Tokens of a budget without which no simulation starts: one, and in mode "solve" those of its scores."""
+        return 1 + (sum(reward.cost for reward in self.rewards) if self.info.mode == "solve" else 0)
 
 
 @dataclass(slots=True)
@@ -89,8 +88,7 @@ class Totals:
 
 @dataclass(slots=True)
 class SearchState:
-    """A search under way: the forest, the trees' states, and what they share. values: the value model, if it has
-    weight."""
+    """A search under way: the forest, the trees' states, and what they share."""
 
     forest: Forest
     trees: list[TreeState]
@@ -98,7 +96,6 @@ class SearchState:
     prompt: PromptSettings
     settings: SearchSettings
     totals: Totals = field(default_factory=Totals)
-    values: ValueModel | None = None
 
 
 def begin(
@@ -108,40 +105,40 @@ def begin(
     settings: SearchSettings,
     mode: Mode,
     tokenizer: str | None = None,
-    texts: Sequence[Texts] | None = None,
+    prepared: Sequence[Prepared] | None = None,
 ) -> SearchState:
     """Plant a root for every problem. Mode "solve" takes the reference answers away first.
 
     tokenizer: the digest of the engine's, if it is known: making one takes as long as many steps of a small model.
-    texts:     of each problem, if they have been tokenised; None: they are tokenised here.
+    prepared:  the prompt and the rewards of each problem, if they have been made; None: they are made here.
     """
     from mcts_dpo.models.loading import tokenizer_digest  # not before a model is there: it brings torch along
 
     if mode == "solve" and settings.reference_child:
         raise InputError("search.reference_child: true, but a solving search cannot see a reference; accepted: false")
     about = {"search": settings.model_dump(mode="json"), "prompt": prompt.model_dump(mode="json")}
-    search = SearchState(Forest(about, tokenizer or tokenizer_digest(engine.tokenizer)), [], engine, prompt, settings)
-    search.values = value_model(settings.value_model, engine.tokenizer)
+    kinds = [entry.kind for entry in active(settings.rewards)]
+    forest = Forest(about, tokenizer or tokenizer_digest(engine.tokenizer), kinds)
+    search = SearchState(forest, [], engine, prompt, settings)
     for number, problem in enumerate(problems):
         shown = problem.without_answer() if mode == "solve" else problem
-        _plant(search, shown, mode, _texts(shown, search) if texts is None else texts[number])
+        _plant(search, shown, mode, _prepare(shown, search) if prepared is None else prepared[number])
     return search
 
 
-def _texts(problem: Problem, search: SearchState) -> Texts:
+def _prepare(problem: Problem, search: SearchState) -> Prepared:
     tokens = tuple(prompt_tokens(problem, search.engine.tokenizer, search.prompt))
-    judge = search.settings.self_evaluation
-    return tokens, self_evaluation_prompt(problem, search.engine.tokenizer, search.prompt, judge)
+    return tokens, make_rewards(search.settings.rewards, RewardContext(problem, search.engine.tokenizer, search.prompt))
 
 
-def _plant(search: SearchState, problem: Problem, mode: Mode, texts: Texts) -> None:
+def _plant(search: SearchState, problem: Problem, mode: Mode, prepared: Prepared) -> None:
     engine, prompt, settings, forest = search.engine, search.prompt, search.settings, search.forest
-    tokens, asked = texts
+    tokens, rewards = prepared
     text = str(engine.tokenizer.decode(list(tokens), clean_up_tokenization_spaces=False))
     index = forest.add_tree(problem.id, tokens, text, mode)
     info = forest.trees[index]
-    room = engine.context - len(tokens) - (asked.room if asked else 0)
-    tree = TreeState(index, problem, info, min(settings.max_tokens, room), asked)
+    room = engine.context - len(tokens) - max((reward.room for reward in rewards), default=0)
+    tree = TreeState(index, problem, info, min(settings.max_tokens, room), rewards)
     tree.search_root = info.root
     tree.noise = seed_from(settings.seed, "gumbel", problem.id)
     if settings.reference_child:

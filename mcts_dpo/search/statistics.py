@@ -52,9 +52,9 @@ def counts_of(forest: Forest) -> Counts:
     ends = forest.terminal & (forest.outcome != 0)
     found.ended = int(forest.samples[ends].sum())
     found.right = int(forest.samples[forest.outcome > 0].sum())
+    asked = forest.scores.get("self_evaluation", np.full(len(forest), np.nan))
     for sign, judged in found.confidence.items():
-        asked = forest.confidence[forest.outcome == sign]
-        judged.extend(asked[~np.isnan(asked)].tolist())
+        judged.extend(asked[(forest.outcome == sign) & ~np.isnan(asked)].tolist())
     has_right = np.bincount(forest.tree[forest.outcome > 0], minlength=len(forest.trees)) > 0
     has_wrong = np.bincount(forest.tree[forest.outcome < 0], minlength=len(forest.trees)) > 0
     for tree, info in enumerate(forest.trees):

@@ -59,10 +59,9 @@ NODE_FIELDS = (
     Field("mass", "float64", 0.0, "Σ over samples of exp(Σ log π / |a|^λ), before normalisation; 0 for a root"),
     Field("logprob", "float64", 0.0, "Σ log π(token) of the step, nats, untempered; 0 for a root"),
     Field("length", "int32", 0, "tokens of the step; 0 for a root (its prompt is in `trees`)"),
-    Field("reward", "float64", 0.0, "R = O + w · C"),
+    Field("reward", "float64", 0.0, "R of the step (see `mcts_dpo.rewards.combine`)"),
     Field("returns", "float64", 0.0, "sum of the returns seen by the edge; kept by `backup: mean` only"),
-    Field("outcome", "int8", 0, "O: +1 verified right, -1 wrong, 0 not terminal or not known"),
-    Field("confidence", "float64", np.nan, "C in [0, 1]: P(yes) of the self-evaluation; nan if it was not asked"),
+    Field("outcome", "int8", 0, "+1 verified right, -1 wrong, 0 not terminal or not known"),
     Field("terminal", "bool", False, "a solution ends here"),
     Field("finish", "int8", 0, "index into FINISHES: why it ends here"),
     Field("expanded", "bool", False, "samples have been drawn from here (once per node)"),
@@ -138,7 +137,6 @@ class Forest:
     reward: NDArray[np.float64]  # [N]
     returns: NDArray[np.float64]  # [N]
     outcome: NDArray[np.int8]  # [N]
-    confidence: NDArray[np.float64]  # [N]
     terminal: NDArray[np.bool_]  # [N]
     finish: NDArray[np.int8]  # [N]
     expanded: NDArray[np.bool_]  # [N]
@@ -146,6 +144,7 @@ class Forest:
     virtual: NDArray[np.int16]  # [N]
     offset: NDArray[np.int64]  # [N]
     below: NDArray[np.int32]  # [N] visits of the children together, Σ N(s, a); it follows from `visits`, never stored
+    scores: dict[str, NDArray[np.float64]]  # [N] of each kind of reward: raw scores, nan where it has none
     tokens: NDArray[np.int32]  # [A] token ids of all steps
     logprobs: NDArray[np.float32]  # [A] log π(token | everything before), nats, untempered
     texts: list[str]  # [N] the step as text; "" for a root
@@ -155,7 +154,9 @@ class Forest:
     tokenizer: str  # digest of the tokenizer that the token ids belong to
     height: int  # depth of the deepest node of all trees
 
-    def __init__(self, settings: dict[str, Any] | None = None, tokenizer: str = "") -> None:
+    def __init__(
+        self, settings: dict[str, Any] | None = None, tokenizer: str = "", rewards: Sequence[str] = ()
+    ) -> None:
         self.settings = {} if settings is None else settings
         self.tokenizer = tokenizer
         self.texts = []
@@ -164,6 +165,7 @@ class Forest:
         self.height = 0
         self._roots = np.empty(0, np.int64)
         self._rows = _columns(0)
+        self._scores = {kind: np.empty(0) for kind in rewards}
         self._arena: dict[str, NDArray[Any]] = {
             "tokens": np.empty(0, np.int32),
             "logprobs": np.empty(0, np.float32),
@@ -226,6 +228,8 @@ class Forest:
                 columns[name][count:] = empty
                 columns[name][:count] = self._rows[name][:count]
             self._rows = columns
+            missing = np.full(len(columns["tree"]) - count, np.nan)
+            self._scores = {kind: np.concatenate((old[:count], missing)) for kind, old in self._scores.items()}
         for name, values in (("tokens", tokens), ("logprobs", logprobs)):
             array = self._arena[name]
             if used + len(values) > len(array):
@@ -239,18 +243,21 @@ class Forest:
         """Point the public arrays at what is in use."""
         for name, array in self._rows.items():
             setattr(self, name, array[:rows])
+        self.scores = {kind: array[:rows] for kind, array in self._scores.items()}
         for name, array in self._arena.items():
             setattr(self, name, array[:tokens])
 
     def restore(
         self,
         rows: dict[str, NDArray[Any]],
+        scores: dict[str, NDArray[np.float64]],
         arena: dict[str, NDArray[Any]],
         texts: list[str],
         answers: list[str | None],
         trees: list[TreeInfo],
     ) -> None:
-        """Take the place of whatever was here: arrays by the names of NODE_FIELDS, all of one length."""
+        """Take the place of whatever was here: arrays by the names of NODE_FIELDS and scores by kind, of one length."""
+        self._scores = scores
         self._arena, self.texts, self.answers, self.trees = arena, texts, answers, trees
         self._roots = np.empty(0, np.int64)
         step = rows["parent"] != NONE
@@ -333,6 +340,7 @@ class Forest:
         ordered = Forest(self.settings, self.tokenizer)
         ordered.restore(
             rows,
+            {kind: array[order] for kind, array in self.scores.items()},
             {"tokens": self.tokens[gather], "logprobs": self.logprobs[gather]},
             [self.texts[node] for node in order],
             [self.answers[node] for node in order],
@@ -354,6 +362,8 @@ class Forest:
             and self.trees == other.trees
             and self.texts == other.texts
             and self.answers == other.answers
+            and self.scores.keys() == other.scores.keys()
+            and all(_same(array, other.scores[kind]) for kind, array in self.scores.items())
             and all(_same(getattr(self, name), getattr(other, name)) for name in arrays)
         )
 
@@ -381,7 +391,7 @@ def _columns(rows: int) -> dict[str, NDArray[Any]]:
 
 
 def bytes_per_node() -> int:
-    """Memory of one node, texts, tokens and log-probabilities apart."""
+    """Memory of one node, apart from texts, tokens, log-probabilities and scores (8 bytes for each reward)."""
     return sum(column.itemsize for column in _columns(0).values())
 
 

@@ -1,15 +1,15 @@
 """A forest as one Parquet file: one row per node, everything about whole trees in the schema's metadata.
 
-The columns are the arrays of `forest.NODE_FIELDS` under their own names (but `offset`, which the list columns
-imply), with `node` (the row number), `problem_id`, `text`, `answer`, `finish` (as its name), `tokens` and
-`logprobs`. Any reader of Parquet opens it, `datasets.load_dataset("parquet")` among them. The bytes depend on the
-forest, and on what it is said to be made with, alone.
+The columns are the arrays of `forest.NODE_FIELDS` under their own names (except `offset`, which the list columns
+imply), `node` (the row number), `problem_id`, `text`, `answer`, `finish` (as its name), `tokens`, `logprobs`, and
+`reward_KIND`, the raw scores of each kind of reward. Any reader of Parquet opens it, for instance
+`datasets.load_dataset("parquet")`. The bytes depend only on the forest and on what `save` is told of its origin.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
@@ -17,12 +17,16 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+from numpy.typing import NDArray
 
 from mcts_dpo.common.errors import InputError
 from mcts_dpo.common.files import read_schema, read_table, write_table
 from mcts_dpo.search.tree import FINISHES, NODE_FIELDS, Forest, TreeInfo
 
-FORMAT = 1
+FORMAT = 2
+_FIRST = 1
+"""The first format: its column `confidence` holds the scores of the self-evaluation; O has no column of its own."""
+_REWARD = "reward_"
 _KEY = b"mcts_dpo.forest"
 _MADE_WITH = b"mcts_dpo.made_with"
 
@@ -40,6 +44,7 @@ def to_table(forest: Forest) -> pa.Table:
             columns[name] = pa.array([FINISHES[code] for code in forest.finish], pa.string())
         elif name != "offset":
             columns[name] = pa.array(getattr(forest, name))
+    columns |= {_REWARD + kind: pa.array(scores) for kind, scores in forest.scores.items()}
     columns["text"] = pa.array(forest.texts, pa.string())
     columns["answer"] = pa.array(forest.answers, pa.string())
     columns["tokens"] = pa.ListArray.from_arrays(pa.array(bounds), pa.array(forest.tokens))
@@ -48,6 +53,7 @@ def to_table(forest: Forest) -> pa.Table:
         "format": FORMAT,
         "tokenizer": forest.tokenizer,
         "settings": forest.settings,
+        "rewards": list(forest.scores),
         "trees": [asdict(tree) for tree in forest.trees],
     }
     return pa.table(columns).replace_schema_metadata(
@@ -78,6 +84,8 @@ def from_table(table: pa.Table, where: str) -> Forest:
 def _from_table(table: pa.Table, where: str) -> Forest:
     about = _about(table.schema, where)
     wanted = [name for name, _, _, _ in NODE_FIELDS if name != "offset"] + ["text", "answer", "tokens", "logprobs"]
+    kinds = about["rewards"] if about["format"] == FORMAT else ()
+    wanted += [_REWARD + kind for kind in kinds]
     missing = [name for name in wanted if name not in table.column_names]
     if missing:
         raise InputError(f"{where}: a forest without the column {missing[0]!r}")
@@ -96,16 +104,29 @@ def _from_table(table: pa.Table, where: str) -> Forest:
         "tokens": np.array(table["tokens"].combine_chunks().flatten(), np.int32),
         "logprobs": np.array(table["logprobs"].combine_chunks().flatten(), np.float32),
     }
-    forest.restore(rows, arena, table["text"].to_pylist(), table["answer"].to_pylist(), _infos(about))
+    scores = _scores_of_first(table, rows) if about["format"] == _FIRST else _scores(table, kinds)
+    forest.restore(rows, scores, arena, table["text"].to_pylist(), table["answer"].to_pylist(), _infos(about))
     return forest
+
+
+def _scores(table: pa.Table, kinds: Sequence[str]) -> dict[str, NDArray[np.float64]]:
+    return {kind: np.array(table[_REWARD + kind].to_numpy(), np.float64) for kind in kinds}
+
+
+def _scores_of_first(table: pa.Table, rows: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[np.float64]]:
+    """The raw scores of a file of the first format."""
+    outcome = rows["outcome"].astype(np.float64)
+    outcome[outcome == 0] = np.nan
+    confidence = np.array(table["confidence"].to_numpy(), np.float64)
+    return {"outcome": outcome} | ({} if np.isnan(confidence).all() else {"self_evaluation": confidence})
 
 
 def _about(schema: pa.Schema, where: str) -> dict[str, Any]:
     about: dict[str, Any] | None = json.loads((schema.metadata or {}).get(_KEY, b"null"))
     if about is None:
         raise InputError(f"{where}: not a forest (no {_KEY.decode()!r} in its metadata); accepted: a file of `search`")
-    if about["format"] != FORMAT:
-        raise InputError(f"{where}: a forest of format {about['format']}; accepted: {FORMAT}")
+    if about["format"] not in (_FIRST, FORMAT):
+        raise InputError(f"{where}: a forest of format {about['format']}; accepted: {_FIRST} or {FORMAT}")
     return about
 
 

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import reduce
 from math import sqrt
 
 from pydantic import Field
 
 from mcts_dpo.common.settings import Settings
+from mcts_dpo.rewards.base import RewardSettings
+from mcts_dpo.rewards.registry import active, with_entry
+from mcts_dpo.rewards.self_evaluation import SelfEvaluationSettings
 from mcts_dpo.search.settings import SearchSettings
 
 
@@ -39,7 +44,7 @@ class BudgetedSettings:
     """What one strategy does with one budget, nothing left open.
 
     budget: generated tokens. width: candidates of one level (beam, dvts). search: how solutions are sampled, and of a
-    tree everything: its budget, simulations, children, depth, and the weight of self-evaluation.
+    tree everything: its budget, simulations, children, depth and rewards.
     """
 
     budget: int
@@ -52,7 +57,7 @@ def budget_to_settings(
 ) -> BudgetedSettings:
     """What follows from a budget of generated tokens (≥ 1) for what the dials leave open.
 
-    explicit: what somebody has set of the search's own settings (simulations, children, max_depth, self_evaluation)
+    explicit: what somebody has set of the search's own settings (simulations, children, max_depth, rewards)
               wins over the dials and over what follows from the budget.
     """
     dials = dials or StrategySettings()
@@ -60,25 +65,24 @@ def budget_to_settings(
     length = dials.solution_tokens or max(1, search.max_tokens // 2)
     solutions = max(1, budget // length)
     simulations = search.simulations if search.advance == "step" else budget
-    judged = search.self_evaluation
     settings = search.model_copy(
         update={
             "budget": budget,
             "simulations": dials.simulations or simulations,
             "children": dials.children or (min(4, max(2, round(sqrt(solutions)))) if solutions > 1 else 1),
             "max_depth": dials.depth or search.max_depth,
-            "self_evaluation": judged.model_copy(update={"weight": judgement_weights(search)[0]}),
+            "rewards": reduce(with_entry, judging(search.rewards), search.rewards),
             **own,
         }
     )
     return BudgetedSettings(budget, dials.width or solutions, settings)
 
 
-_OWN = {"simulations", "children", "max_depth", "self_evaluation"}
+_OWN = {"simulations", "children", "max_depth", "rewards"}
 
 
-def judgement_weights(search: SearchSettings) -> tuple[float, float]:
-    """Of self-evaluation and value model, as the search's own; where neither has any, the policy judges by itself."""
-    of_values = search.value_model.weight if search.value_model is not None else 0.0
-    of_self = search.self_evaluation.weight
-    return (of_self, of_values) if of_self + of_values > 0 else (1.0, 0.0)
+def judging(rewards: Sequence[RewardSettings]) -> tuple[RewardSettings, ...]:
+    """The rewards that judge solutions without the reference answer. If none of them has weight, the policy judges."""
+    found = tuple(entry for entry in active(rewards) if entry.judges)
+    asked = next((entry for entry in rewards if entry.kind == "self_evaluation"), SelfEvaluationSettings())
+    return found or (asked.model_copy(update={"weight": 1.0}),)

@@ -10,21 +10,29 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
+import numpy as np
+
 from mcts_dpo.common.errors import InputError
 from mcts_dpo.common.files import seed_from
 from mcts_dpo.data import Problem
 from mcts_dpo.engines.base import Engine, Request
-from mcts_dpo.engines.coroutine import Coroutine, call, completions
+from mcts_dpo.engines.coroutine import Coroutine, side_by_side
 from mcts_dpo.models.prompts import PromptSettings, opened_thought, prompt_tokens
-from mcts_dpo.search.rewards import SelfEvaluationPrompt, probability_of_yes, self_evaluation_prompt, value_model
-from mcts_dpo.search.settings import SearchSettings, SelfEvaluationSettings
+from mcts_dpo.rewards.base import Reward, RewardContext, RewardSettings, SolutionPath
+from mcts_dpo.rewards.combine import combine
+from mcts_dpo.rewards.registry import active, make_rewards
+from mcts_dpo.rewards.self_evaluation import (
+    SelfEvaluationPrompt,
+    SelfEvaluationSettings,
+    self_evaluation_prompt,
+    self_evaluation_reward,
+)
+from mcts_dpo.search.settings import SearchSettings
 from mcts_dpo.search.state import NO_ROOM
-from mcts_dpo.solve.budgets import judgement_weights
+from mcts_dpo.solve.budgets import judging
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
-
-    from mcts_dpo.models.value_head import ValueModel
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -32,8 +40,7 @@ class Question:
     """One problem as a strategy sees it.
 
     prefix:  the prompt, token ids. limit: longest solution, in tokens, ≥ 1.
-    judge:   the self-evaluation. values: the value model of `search.value_model`, if it has weight.
-    weights: of the self-evaluation and of the value model in the judgement of a solution, ≥ 0, not both 0.
+    asked:   the question of the self-evaluation. judges: the rewards that judge solutions, ≥ 1 (see `judging`).
     """
 
     problem: Problem
@@ -42,9 +49,8 @@ class Question:
     settings: SearchSettings
     prefix: tuple[int, ...]
     limit: int
-    judge: SelfEvaluationPrompt
-    values: ValueModel | None = None
-    weights: tuple[float, float] = (1.0, 0.0)
+    asked: SelfEvaluationPrompt
+    judges: tuple[Reward, ...]
 
     @property
     def tokenizer(self) -> PreTrainedTokenizerBase:
@@ -58,8 +64,8 @@ class Question:
 
     @property
     def cost(self) -> int:
-        """What one judgement counts for in a budget of generated tokens: the question's answer, if it is asked."""
-        return self.judge.cost if self.weights[0] > 0 else 0
+        """What one judgement counts for in a budget of generated tokens."""
+        return sum(judge.cost for judge in self.judges)
 
     def sample(
         self,
@@ -83,18 +89,16 @@ class Question:
             seed=seed_from(self.settings.seed, self.problem.id, *seed),
         )
 
-    def ask(self, solution: Sequence[int], ended: bool) -> Request:
-        """The self-evaluation of solution tokens. ended: their last is an end-of-sequence token."""
-        # The question closes the turn itself.
-        shown = solution[:-1] if ended else solution
-        return Request(id=0, prefix=(*self.prefix, *shown, *self.judge.suffix), choices=self.judge.choices)
+    def path(self, tokens: Sequence[int], text: str, *, terminal: bool, closed: bool) -> SolutionPath:
+        """A solution so far, for its judges; see `SolutionPath`."""
+        return SolutionPath(self.prefix, tokens, text, terminal, closed)
 
 
 class PromptTexts(NamedTuple):
-    """A problem's texts as tokens: the prompt, and the self-evaluation of its solutions."""
+    """A problem's texts as tokens: the prompt, and the question of the self-evaluation."""
 
     prefix: tuple[int, ...]
-    judge: SelfEvaluationPrompt
+    asked: SelfEvaluationPrompt
 
 
 def tokenised(
@@ -108,10 +112,9 @@ def tokenised(
     hidden = problem.without_answer()
     prefix = tuple(prompt_tokens(hidden, tokenizer, prompt))
     if len(prefix) < context:  # the judgement of a solution may be as long: not for a prompt that cannot be served
-        judge = self_evaluation_prompt(hidden, tokenizer, prompt, SelfEvaluationSettings(weight=1.0))
-        assert judge is not None  # a weight above 0 asks
-        if len(prefix) + judge.room < context:
-            return PromptTexts(prefix, judge)
+        asked = self_evaluation_prompt(hidden, tokenizer, prompt)
+        if len(prefix) + asked.room < context:
+            return PromptTexts(prefix, asked)
     raise InputError(f"a prompt of {len(prefix)} tokens {NO_ROOM} in a context of {context}")
 
 
@@ -120,27 +123,38 @@ def make_question(
 ) -> Question:
     """The question of one problem. texts: of `tokenised`; None: it is tokenised here.
 
-    Raises InputError as `tokenised` does, and if the value model cannot be loaded.
+    Raises InputError as `tokenised` does, and if a reward cannot be made.
     """
-    prefix, judge = texts or tokenised(problem, prompt, engine.tokenizer, engine.context)
-    limit = min(settings.max_tokens, engine.context - len(prefix) - judge.room)
-    values = value_model(settings.value_model, engine.tokenizer)
-    weights = judgement_weights(settings)
-    return Question(problem.without_answer(), engine, prompt, settings, prefix, limit, judge, values, weights)
+    prefix, asked = texts or tokenised(problem, prompt, engine.tokenizer, engine.context)
+    context = RewardContext(problem.without_answer(), engine.tokenizer, prompt)
+    judges = _rewards(judging(settings.rewards), asked, context)
+    limit = min(settings.max_tokens, engine.context - len(prefix) - max(asked.room, *(one.room for one in judges)))
+    return Question(context.problem, engine, prompt, settings, prefix, limit, asked, judges)
 
 
-def judgements(question: Question, solutions: Sequence[tuple[Sequence[int], bool]]) -> Coroutine[list[float]]:
-    """How good each solution so far is thought to be, in [0, 1]: P(yes) and the value model's (V + 1) / 2, weighed.
+def _rewards(
+    entries: Sequence[RewardSettings], asked: SelfEvaluationPrompt, context: RewardContext
+) -> tuple[Reward, ...]:
+    """As `make_rewards`, with a self-evaluation that is tokenised already."""
+    return tuple(
+        self_evaluation_reward(entry, asked)
+        if isinstance(entry, SelfEvaluationSettings)
+        else make_rewards([entry], context)[0]
+        for entry in active(entries)
+    )
 
-    solutions: solution tokens, and whether the last of them is an end-of-sequence token.
-    """
-    of_self, of_values = question.weights
-    found = [0.0] * len(solutions)
-    if of_self > 0:
-        answers = yield from completions([question.ask(tokens, ended) for tokens, ended in solutions])
-        found = [of_self * probability_of_yes(answer.probabilities) for answer in answers]
-    if question.values is not None:
-        prefixes = [(*question.prefix, *tokens) for tokens, _ in solutions]
-        values = yield from call(question.values.confidences, prefixes)
-        found = [one + of_values * float(more) for one, more in zip(found, values, strict=True)]
-    return [one / (of_self + of_values) for one in found]
+
+def tree_rewards(question: Question, settings: SearchSettings) -> tuple[Reward, ...]:
+    """The rewards of a tree search of the question: its judges are not made again."""
+    judges = {judge.settings.kind: judge for judge in question.judges}
+    context = RewardContext(question.problem, question.tokenizer, question.prompt)
+    return tuple(judges.get(entry.kind) or make_rewards([entry], context)[0] for entry in active(settings.rewards))
+
+
+def judgements(question: Question, paths: Sequence[SolutionPath]) -> Coroutine[list[float]]:
+    """How good each solution so far is thought to be: the mean of its judges' scores by their weights."""
+    scores = yield from side_by_side([judge.scores(paths) for judge in question.judges])
+    entries = [judge.settings for judge in question.judges]
+    by_kind = {entry.kind: np.array(found, np.float64) for entry, found in zip(entries, scores, strict=True)}
+    mean: list[float] = (combine(entries, by_kind) / sum(entry.weight for entry in entries)).tolist()
+    return mean

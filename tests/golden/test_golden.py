@@ -14,6 +14,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from mcts_dpo.preferences import PreferenceSettings, extract_pairs, extract_siblings, extract_solutions
@@ -42,6 +43,8 @@ def search_settings(old: dict[str, Any]) -> SearchSettings:
     given = dict(old)
     if "schedule" in given:
         given["schedule"] = SCHEDULES[given["schedule"]]
+    if "self_evaluation" in given:
+        given["rewards"] = ["outcome", {"kind": "self_evaluation", **given.pop("self_evaluation")}]
     return SearchSettings.model_validate(given)
 
 
@@ -74,7 +77,11 @@ def assert_same(now: Any, then: Any, where: str, tolerance: float = 1e-9) -> Non
 
 def tree_columns(forest: Forest) -> list[dict[str, Any]]:
     """A forest tree by tree, in the first edition's columns."""
-    return make.forest_columns(forest, NODE_FIELDS)
+    found = make.forest_columns(forest, NODE_FIELDS)
+    confidence = forest.scores.get("self_evaluation", np.full(len(forest), np.nan))
+    for tree, columns in enumerate(found):
+        columns["confidence"] = confidence[forest.nodes(tree)].tolist()
+    return found
 
 
 def forest_of(case: dict[str, Any]) -> Forest:
@@ -94,12 +101,12 @@ def test_searches(name: str) -> None:
             ("siblings", extract_siblings),
             ("solutions", extract_solutions),
         ):
-            now = extract([forest], settings).table.to_pydict()
+            rows = extract([forest], settings).table.to_pydict()
             # The columns of node ids count in the whole forest, whose order of rows is now tree by tree.
             ids = {"parent", "node", "leaf", "chosen_node", "rejected_node"}
-            old = {column: rows for column, rows in case[label][kind].items() if column not in ids}
-            then = {column.replace("_observed", "_environment"): rows for column, rows in old.items()}
-            assert_same(now, then, f"{name}, {label}, {kind}")
+            old = {column: cells for column, cells in case[label][kind].items() if column not in ids}
+            then = {column.replace("_observed", "_environment"): cells for column, cells in old.items()}
+            assert_same(rows, then, f"{name}, {label}, {kind}")
 
 
 @pytest.mark.parametrize("strategy", make.STRATEGIES)

@@ -323,7 +323,8 @@ ASKED = Problem("1", f"Why?{INJECTED}", "5", f"Because.{INJECTED}\nThe answer is
 SEARCH = SearchSettings(simulations=3, children=2, max_tokens=24, max_step_tokens=8)
 Watched = tuple[Engine, list[tuple[int, ...]]]
 HINTED = SearchSettings.model_validate(
-    SEARCH.model_dump() | {"self_evaluation": {"weight": 0.5, "at": "all", "hint": True}, "expand": "step"}
+    SEARCH.model_dump()
+    | {"rewards": ["outcome", {"kind": "self_evaluation", "weight": 0.5, "at": "all", "hint": True}], "expand": "step"}
 )
 
 

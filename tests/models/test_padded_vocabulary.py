@@ -80,7 +80,7 @@ def shown(tokenizer: PreTrainedTokenizerBase, tokens: list[int]) -> str:
 @pytest.mark.parametrize("schedule", ["synchronous", "asynchronous"])
 def test_search(command: Command, policy: Path, problems: Path, tmp_path: Path, expand: str, schedule: str) -> None:
     trees = tmp_path / "trees"
-    more = (f"search.expand={expand}", f"search.schedule={schedule}", "search.self_evaluation.weight=0.5")
+    more = (f"search.expand={expand}", f"search.schedule={schedule}", "search.rewards.self_evaluation.weight=0.5")
     found = json.loads(command("search", "-m", policy, "-p", problems, "-o", trees, "--json", *SEARCH, *more))
     assert (found["trees"], found["failed"]) == (2, {})
     forest = Forest.load(trees / "shard-0000.parquet")

@@ -15,7 +15,8 @@ from mcts_dpo.models.prompts import Example, PromptSettings
 from mcts_dpo.pipeline.config import RunConfig
 from mcts_dpo.pipeline.rounds import run
 from mcts_dpo.preferences import Pairs, PreferenceSettings
-from mcts_dpo.search import Forest, SearchSettings, SelfEvaluationSettings
+from mcts_dpo.rewards import OutcomeSettings, SelfEvaluationSettings
+from mcts_dpo.search import Forest, SearchSettings
 from mcts_dpo.training import LoraSettings, TrainingSettings
 
 TRAIN = [("What is 2 + 3?", "5"), ("Tom has 4 pens and buys 2. How many pens has he?", "6"), ("What is 9 - 1?", "8")]
@@ -41,7 +42,7 @@ def test_one_round_moves_the_model(smollm2: Path, tmp_path: Path) -> None:
         engine=EngineSettings(slots=16, dtype="bfloat16", threads=1),
         # Confidence beside the outcome: solutions differ in value even where none, or all, of them are right.
         search=SearchSettings(
-            simulations=2, children=3, max_tokens=40, self_evaluation=SelfEvaluationSettings(weight=0.5)
+            simulations=2, children=3, max_tokens=40, rewards=(OutcomeSettings(), SelfEvaluationSettings(weight=0.5))
         ),
         preferences=PreferenceSettings(min_gap=0.0),
         training=TrainingSettings(

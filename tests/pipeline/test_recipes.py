@@ -11,6 +11,7 @@ from mcts_dpo.common.errors import InputError
 from mcts_dpo.common.settings import load_settings
 from mcts_dpo.pipeline.recipes import NEEDED, as_yaml, load_recipe, merged, read_recipe, recipe_config, recipe_names
 from mcts_dpo.pipeline.rounds import run
+from mcts_dpo.rewards import OutcomeSettings, ValueModelSettings
 from tests.conftest import ROOT, ToyWorld
 
 EXPECTED = {"xie2024", "rft", "iterative-dpo", "kto", "orpo-process", "svpo", "offline", "tpo"}
@@ -79,14 +80,14 @@ def test_it_runs(name: str, toy_world: ToyWorld, tmp_path: Path) -> None:
     result = run(config, tmp_path)
     assert len(result.rounds) == 2
     assert all(metrics["pairs"] > 0 for metrics in result.rounds)
-    judged = [load_settings(type(config.search), _settings(tmp_path, index)).value_model for index in range(2)]
+    rewards = [load_settings(type(config.search), _settings(tmp_path, index)).rewards for index in range(2)]
+    assert rewards[0] == (OutcomeSettings(),)
     if name == "svpo":
-        assert judged[0] is None
-        assert judged[1] is not None
-        assert judged[1].path == tmp_path / "round-000" / "value"
+        value = ValueModelSettings(path=tmp_path / "round-000" / "value", weight=0.5)
+        assert rewards[1] == (OutcomeSettings(), value)
         assert (tmp_path / "round-001" / "value").is_dir()
     else:
-        assert judged == [None, None]
+        assert rewards[1] == rewards[0]
 
 
 def _settings(directory: Path, index: int) -> dict[str, object]:

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from mcts_dpo.rewards.combine import bounds
 from mcts_dpo.search.settings import SearchSettings
 from mcts_dpo.search.tree import IN_FLIGHT, NONE, Forest
 
@@ -30,8 +31,9 @@ def violations(forest: Forest, settings: SearchSettings, *, finished: bool = Tru
     valued = np.bincount(above[step], weights=(visits * forest.q)[step], minlength=len(forest))
     prior = np.bincount(above[step], weights=forest.prior[step], minlength=len(forest))
     parents = forest.first_child != NONE
-    judged = settings.self_evaluation.weight * (settings.max_depth if settings.self_evaluation.at == "all" else 1)
-    highest = 1.0 + judged
+    terminal = bounds(one for one in settings.rewards if one.at == "terminal")
+    everywhere = bounds(one for one in settings.rewards if one.at == "all")
+    low, high = (end + settings.max_depth * more for end, more in zip(terminal, everywhere, strict=True))
 
     def near(left: NDArray[Any], right: NDArray[Any]) -> NDArray[np.bool_]:
         close: NDArray[np.bool_] = np.abs(left - right) < 1e-9
@@ -55,7 +57,7 @@ def violations(forest: Forest, settings: SearchSettings, *, finished: bool = Tru
         | ((forest.depth > 0) & ~settled),
         "fewer visits than samples": ~step | (not finished) | (visits >= forest.samples),
         "a step that nobody sampled": ~step | (forest.samples >= 1) | settings.reference_child,
-        "Q out of range": (forest.q >= -1.0 - 1e-9) & (forest.q <= highest + 1e-9),
+        "Q out of range": (forest.q >= low - 1e-9) & (forest.q <= high + 1e-9),
         "V is not the mean of the children's Q": ~parents
         | ~settled
         | near(forest.v, np.divide(valued, total, out=np.zeros(len(forest)), where=total > 0)),

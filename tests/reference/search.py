@@ -15,6 +15,7 @@ from mcts_dpo.common.files import seed_from
 from mcts_dpo.data import Problem
 from mcts_dpo.engines.base import Engine, Request, Sample
 from mcts_dpo.models.prompts import PromptSettings, prompt_tokens, self_evaluation
+from mcts_dpo.rewards import SelfEvaluationSettings
 from mcts_dpo.search import SearchSettings
 from tests.reference.engine import EOS, PIECES, TOKENIZER
 from verifiers import extract_answer, states_answer, verify
@@ -258,7 +259,8 @@ def reference_search(
     along = {tree.root: 0} if solution else {}
     base = 0
     start = list(prompt_tokens(problem, engine.tokenizer, prompt))
-    judged = settings.self_evaluation
+    known = {reward.kind: reward for reward in settings.rewards}
+    judged = known.get("self_evaluation", SelfEvaluationSettings(weight=0.0))
     suffix: tuple[int, ...] = ()
     choices: tuple[tuple[int, ...], ...] = ()
     longest = 0
@@ -362,7 +364,7 @@ def reference_search(
                     node.outcome = -1
                 elif mode == "train":
                     node.outcome = 1 if verify(problem.answer, node.answer) else -1
-            node.value = float(node.outcome)
+            node.value = known["outcome"].weight * node.outcome
             if judged.weight > 0 and (node.finish or judged.at == "all"):
                 said = [token for token in node.solution if token != EOS]
                 (answer,) = complete(engine, [Request(id=0, prefix=(*start, *said, *suffix), choices=choices)])

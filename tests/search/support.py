@@ -6,7 +6,8 @@ from hypothesis import strategies as st
 
 from mcts_dpo.data import Problem
 from mcts_dpo.models.prompts import PromptSettings
-from mcts_dpo.search import Forest, GumbelSettings, SearchSettings, SelfEvaluationSettings
+from mcts_dpo.rewards import OutcomeSettings, SelfEvaluationSettings
+from mcts_dpo.search import Forest, GumbelSettings, SearchSettings
 from tests.reference.invariants import violations
 
 PROMPT = PromptSettings(
@@ -47,11 +48,14 @@ settings = st.builds(
     length_penalty=st.sampled_from([0.0, 1.0, 1.25]),
     gamma=st.sampled_from([0.0, 0.5, 0.9, 1.0]),
     backup=st.sampled_from(["paper", "mean"]),
-    self_evaluation=st.builds(
-        SelfEvaluationSettings,
-        weight=st.sampled_from([0.0, 0.25, 1.0]),
-        at=st.sampled_from(["terminal", "all"]),
-        hint=st.booleans(),
+    rewards=st.tuples(
+        st.builds(OutcomeSettings, weight=st.sampled_from([1.0, 1.0, 0.5])),
+        st.builds(
+            SelfEvaluationSettings,
+            weight=st.sampled_from([0.0, 0.25, 1.0]),
+            at=st.sampled_from(["terminal", "all"]),
+            hint=st.booleans(),
+        ),
     ),
     parallel_leaves=st.integers(1, 4),
     seed=st.integers(0, 5),

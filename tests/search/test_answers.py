@@ -3,12 +3,12 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from mcts_dpo.rewards import OutcomeSettings, SelfEvaluationSettings
 from mcts_dpo.search import (
     FINISHES,
     LENGTH,
     Forest,
     SearchSettings,
-    SelfEvaluationSettings,
     TreeAnswer,
     render_text,
     render_tree,
@@ -124,7 +124,7 @@ def test_depth_and_width_of_a_rendered_tree_are_limited() -> None:
 
 
 def test_statistics() -> None:
-    settings = SETTINGS.model_copy(update={"self_evaluation": SelfEvaluationSettings(weight=0.5)})
+    settings = SETTINGS.model_copy(update={"rewards": (OutcomeSettings(), SelfEvaluationSettings(weight=0.5))})
     problems = [*PROBLEMS, PROBLEMS[0].__class__("long", "a" * 99, "1")]
     forest = search_problems(problems, AutomatonEngine(6, context=80), prompt=PROMPT, settings=settings)
     figures = search_statistics([forest, forest])
@@ -140,7 +140,7 @@ def test_statistics() -> None:
     ended = forest.terminal
     right = forest.outcome > 0
     assert figures["sample_accuracy"] == forest.samples[right].sum() / forest.samples[ended].sum()
-    assert figures["mean_confidence_right"] == pytest.approx(forest.confidence[right].mean())
+    assert figures["mean_confidence_right"] == pytest.approx(forest.scores["self_evaluation"][right].mean())
     assert figures["value_low"] == forest.q[forest.depth > 0].min()
     assert figures["value_high"] == forest.q.max()
 

@@ -22,7 +22,8 @@ from hypothesis import strategies as st
 from mcts_dpo.common.errors import InputError
 from mcts_dpo.engines.base import Completion, Engine, Request, Sample
 from mcts_dpo.engines.coroutine import Call
-from mcts_dpo.search import Forest, SearchSettings, SelfEvaluationSettings, kernels, search_problems, search_shards
+from mcts_dpo.rewards import OutcomeSettings, SelfEvaluationSettings
+from mcts_dpo.search import Forest, SearchSettings, kernels, search_problems, search_shards
 from mcts_dpo.search.journal import Journal, identity, policy_fingerprint
 from mcts_dpo.search.mcts import admit
 from mcts_dpo.search.runner import Runner
@@ -33,7 +34,7 @@ from tests.search.support import settings as any_settings
 from tests.search.test_runner import MANY, ShuffledEngine, grow
 
 WIDE = SearchSettings(resume="journal", simulations=8, children=3, max_tokens=24, max_step_tokens=8, max_depth=5)
-JUDGED = WIDE.model_copy(update={"self_evaluation": SelfEvaluationSettings(weight=0.5, at="all")})
+JUDGED = WIDE.model_copy(update={"rewards": (OutcomeSettings(), SelfEvaluationSettings(weight=0.5, at="all"))})
 
 
 class Killed(BaseException):

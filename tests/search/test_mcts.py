@@ -15,12 +15,12 @@ from mcts_dpo.common.errors import InputError
 from mcts_dpo.data import Problem
 from mcts_dpo.engines.base import Request, Sample
 from mcts_dpo.models.prompts import PromptSettings
+from mcts_dpo.rewards import OutcomeSettings, SelfEvaluationSettings
 from mcts_dpo.search import (
     FINISHES,
     LENGTH,
     Forest,
     SearchSettings,
-    SelfEvaluationSettings,
     search_problems,
     search_shards,
 )
@@ -31,7 +31,9 @@ from tests.search.support import settings as any_settings
 from verifiers import verify
 
 WIDE = SearchSettings(simulations=12, children=4, max_tokens=24, max_step_tokens=8, max_depth=5)
-JUDGED = WIDE.model_copy(update={"self_evaluation": SelfEvaluationSettings(weight=0.5, at="all", hint=True)})
+JUDGED = WIDE.model_copy(
+    update={"rewards": (OutcomeSettings(), SelfEvaluationSettings(weight=0.5, at="all", hint=True))}
+)
 STEPS = WIDE.model_copy(update={"expand": "step"})
 
 
@@ -53,7 +55,6 @@ def tree_rows(forest: Forest, tree: int) -> list[tuple[object, ...]]:
         "prior",
         "reward",
         "outcome",
-        "confidence",
         "finish",
         "closed",
         "expanded",
@@ -66,6 +67,7 @@ def tree_rows(forest: Forest, tree: int) -> list[tuple[object, ...]]:
             forest.answers[node],
             forest.step_tokens(node),
             [repr(getattr(forest, name)[node]) for name in numbers],
+            {kind: repr(scores[node]) for kind, scores in forest.scores.items()},
         )
         for node in nodes
     ]
@@ -209,7 +211,7 @@ def test_solving_stays_within_its_budget_with_several_leaves_out(schedule: str) 
             "simulations": 100,
             "parallel_leaves": 4,
             "schedule": schedule,
-            "self_evaluation": SelfEvaluationSettings(weight=1.0, at="all"),
+            "rewards": (OutcomeSettings(), SelfEvaluationSettings(weight=1.0, at="all")),
         }
     )
     for budget in range(1, 60):
@@ -226,8 +228,8 @@ def test_self_evaluation_asks_in_context_and_counts_its_tokens() -> None:
     assert all(PIECES[request.prefix[-1]] == "\n" and PIECES[request.prefix[-2]] == "?" for request in questions)
     assert sum(tree.generated for tree in forest.trees) == engine.usage.sampled_tokens + len(questions)
     steps = forest.depth > 0
-    assert not np.isnan(forest.confidence[steps]).any()
-    assert forest.reward[steps] == pytest.approx(forest.outcome[steps] + 0.5 * forest.confidence[steps])
+    assert not np.isnan(forest.scores["self_evaluation"][steps]).any()
+    assert forest.reward[steps] == pytest.approx(forest.outcome[steps] + 0.5 * forest.scores["self_evaluation"][steps])
     hinted = {len(request.prefix) for request in questions}
     engine = AutomatonEngine(6)
     search_problems(PROBLEMS, engine, prompt=PROMPT, settings=JUDGED, mode="solve")
@@ -235,9 +237,9 @@ def test_self_evaluation_asks_in_context_and_counts_its_tokens() -> None:
 
 
 def test_only_ends_are_judged_if_so_set() -> None:
-    settings = WIDE.model_copy(update={"self_evaluation": SelfEvaluationSettings(weight=1.0)})
+    settings = WIDE.model_copy(update={"rewards": (OutcomeSettings(), SelfEvaluationSettings(weight=1.0))})
     forest = grow(settings)
-    assert (np.isnan(forest.confidence) == ~forest.terminal).all()
+    assert (np.isnan(forest.scores["self_evaluation"]) == ~forest.terminal).all()
 
 
 def test_a_refused_problem_fails_and_the_others_go_on() -> None:
@@ -323,7 +325,7 @@ def test_a_short_context_shortens_solutions_and_nothing_is_refused() -> None:
         PROBLEMS,
         engine,
         prompt=PROMPT,
-        settings=WIDE.model_copy(update={"self_evaluation": SelfEvaluationSettings(weight=1.0, at="all")}),
+        settings=WIDE.model_copy(update={"rewards": (OutcomeSettings(), SelfEvaluationSettings(weight=1.0, at="all"))}),
     )
     assert {tree.status for tree in forest.trees} <= {"simulations", "exhausted"}
     assert max(len(request.prefix) + (0 if request.choices is None else 1) for request in engine.requests) <= 16

@@ -11,7 +11,8 @@ from mcts_dpo.data import Problem
 from mcts_dpo.engines import Engine, load_engine
 from mcts_dpo.models.loading import load_model
 from mcts_dpo.models.prompts import PromptSettings
-from mcts_dpo.search import Forest, SearchSettings, SelfEvaluationSettings, search_problems
+from mcts_dpo.rewards import OutcomeSettings, SelfEvaluationSettings
+from mcts_dpo.search import Forest, SearchSettings, search_problems
 
 pytestmark = pytest.mark.real_model
 
@@ -30,7 +31,7 @@ def engine(smollm2: Path) -> Engine:
 @pytest.mark.parametrize("expand", ["rollout", "step"])
 def test_a_real_policy(engine: Engine, smollm2: Path, tmp_path: Path, expand: str) -> None:
     settings = SearchSettings.model_validate(
-        {"expand": expand, "simulations": 2, "children": 3, "max_tokens": 40, "self_evaluation": JUDGED}
+        {"expand": expand, "simulations": 2, "children": 3, "max_tokens": 40, "rewards": (OutcomeSettings(), JUDGED)}
     )
     forest = search_problems([PROBLEM], engine, prompt=PROMPT, settings=settings)
     assert forest.trees[0].status == "simulations"
@@ -38,7 +39,7 @@ def test_a_real_policy(engine: Engine, smollm2: Path, tmp_path: Path, expand: st
     tokenizer = engine.tokenizer
     for node in range(1, len(forest)):
         assert forest.solution_text(node) == tokenizer.decode(forest.solution_tokens(node), skip_special_tokens=True)
-        assert 0.0 < forest.confidence[node] < 1.0
+        assert 0.0 < forest.scores["self_evaluation"][node] < 1.0
     # The stored log-probabilities are those of the model itself, computed in one pass over prompt and solution.
     model = load_model(smollm2, "float32")
     leaf = int(forest.depth.argmax())

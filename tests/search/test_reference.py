@@ -48,10 +48,10 @@ def assert_equal(forest: Forest, tree: int, reference: ReferenceTree) -> int:
         assert forest.reward[node] == pytest.approx(reference.reward(twin), abs=1e-12), where
         assert forest.q[node] == pytest.approx(reference.q(twin), abs=1e-12), where
         assert forest.v[node] == pytest.approx(reference.v(twin), abs=1e-12), where
-        if twin.confidence is None:
-            assert math.isnan(forest.confidence[node]), where
-        else:
-            assert forest.confidence[node] == twin.confidence, where
+        scores = {kind: column[node] for kind, column in forest.scores.items()}
+        assert scores["outcome"] == pytest.approx(twin.outcome or math.nan, nan_ok=True), where
+        known = math.nan if twin.confidence is None else twin.confidence
+        assert scores.get("self_evaluation", math.nan) == pytest.approx(known, abs=0, nan_ok=True), where
         children = forest.children(node)
         assert len(children) == len(twin.children), where
         pairs += zip(children, twin.children, strict=True)
@@ -117,7 +117,7 @@ def test_equals_the_reference_on_large_trees(
             "max_tokens": 30,
             "max_depth": 6,
             "gamma": 0.95,
-            "self_evaluation": {"weight": 0.5, "at": "all"},
+            "rewards": ["outcome", {"kind": "self_evaluation", "weight": 0.5, "at": "all"}],
         }
     )
     forest = compare(settings, PROMPT, model_seed=6)

@@ -16,7 +16,8 @@ from mcts_dpo.common.settings import load_settings
 from mcts_dpo.data import Problem
 from mcts_dpo.models.prompts import PromptSettings
 from mcts_dpo.pipeline.config import StageConfig
-from mcts_dpo.search import Forest, SearchSettings, SelfEvaluationSettings, search_problems
+from mcts_dpo.rewards import OutcomeSettings, SelfEvaluationSettings
+from mcts_dpo.search import Forest, SearchSettings, search_problems
 from mcts_dpo.search.gumbel import considered_visits, gumbel_noise
 from mcts_dpo.search.mcts import admit
 from mcts_dpo.search.reference_child import reference_steps
@@ -143,15 +144,15 @@ def test_switches_of_the_first_edition_are_answered(override: str, said: str) ->
 
 @pytest.mark.parametrize("expand", ["step", "rollout"])
 def test_the_reference_solution_stands_among_the_children(expand: str) -> None:
-    judged = SelfEvaluationSettings(weight=0.5, at="all")
-    forest = grow(expand=expand, reference_child=True, self_evaluation=judged, simulations=6)
+    judged = (OutcomeSettings(), SelfEvaluationSettings(weight=0.5, at="all"))
+    forest = grow(expand=expand, reference_child=True, rewards=judged, simulations=6)
     for tree, problem in zip(forest.trees, PROBLEMS, strict=True):
         first = reference_steps(problem, TOKENIZER, PROMPT)[0]
         children = forest.children(tree.root)
         (child,) = [
             node for node in children if forest.texts[node] == TOKENIZER.decode(first, skip_special_tokens=True)
         ]
-        assert not math.isnan(forest.confidence[child])
+        assert not math.isnan(forest.scores["self_evaluation"][child])
         if forest.samples[child] == 0 and forest.visits[child] == 0:
             assert math.isnan(forest.logprob[child])
             others = [node for node in children if node != child]
@@ -205,8 +206,8 @@ def test_the_invariants_notice_what_is_broken() -> None:
 
 @pytest.mark.parametrize("expand", ["step", "rollout"])
 def test_the_invariants_hold_at_any_moment(expand: str) -> None:
-    judged = SelfEvaluationSettings(weight=0.5, at="all")
-    changes = {"expand": expand, "self_evaluation": judged, "parallel_leaves": 3, "schedule": "asynchronous"}
+    judged = (OutcomeSettings(), SelfEvaluationSettings(weight=0.5, at="all"))
+    changes = {"expand": expand, "rewards": judged, "parallel_leaves": 3, "schedule": "asynchronous"}
     settings = WIDE.model_copy(update=changes)
     moments = in_flight = 0
 

@@ -24,7 +24,8 @@ from mcts_dpo.engines.settings import EngineSettings
 from mcts_dpo.engines.transformers.engine import TransformersEngine
 from mcts_dpo.models.loading import load_model, load_tokenizer
 from mcts_dpo.models.prompts import prompt_tokens
-from mcts_dpo.search import Forest, RunnerClock, SearchSettings, SelfEvaluationSettings, search_problems
+from mcts_dpo.rewards import OutcomeSettings, SelfEvaluationSettings
+from mcts_dpo.search import Forest, RunnerClock, SearchSettings, search_problems
 from mcts_dpo.search.journal import Journal, identity
 from mcts_dpo.search.mcts import admit
 from mcts_dpo.search.runner import Runner, Schedule, alive_by_default
@@ -39,7 +40,7 @@ MANY = [
     for index, question in enumerate(["a", "b", "ab", "ba", "aa", "bb", "aab", "aba"])
 ]
 WIDE = SearchSettings(simulations=12, children=3, max_tokens=24, max_step_tokens=8, max_depth=5)
-JUDGED = WIDE.model_copy(update={"self_evaluation": SelfEvaluationSettings(weight=0.5, at="all")})
+JUDGED = WIDE.model_copy(update={"rewards": (OutcomeSettings(), SelfEvaluationSettings(weight=0.5, at="all"))})
 STEPS = WIDE.model_copy(update={"expand": "step"})
 
 

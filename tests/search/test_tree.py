@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import random
 from pathlib import Path
 
@@ -12,8 +13,10 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from mcts_dpo.common.errors import InputError
+from mcts_dpo.rewards import OutcomeSettings, SelfEvaluationSettings
 from mcts_dpo.search import FINISHES, Forest, SearchSettings, search_problems
 from mcts_dpo.search.tree import NODE_FIELDS
+from mcts_dpo.search.tree_io import to_table
 from tests.reference.engine import AutomatonEngine
 from tests.search.support import PROBLEMS, PROMPT
 from tests.search.support import settings as any_settings
@@ -21,13 +24,14 @@ from tests.search.support import settings as any_settings
 
 def small_forest() -> Forest:
     """Two trees; the first: root → a, b; a → c (an end); then a late sibling d of a."""
-    forest = Forest({"search": {"seed": 1}}, "digest")
+    forest = Forest({"search": {"seed": 1}}, "digest", ["outcome", "length"])
     forest.add_tree("first", [7, 8], "Q1")
     forest.add_tree("second", [9], "Q2")
     a = forest.add_child(0, [1, 2], [-0.5, -0.25], "a\n")
     forest.add_child(0, [3], [-1.0], "b\n")
     forest.add_child(a, [4, 5, 6], [-0.1, -0.2, -0.3], "c", FINISHES.index("end"))
     forest.add_child(0, [2], [-2.0], "d\n")
+    forest.scores["length"][2:] = [2.0, 1.0, 5.0, 1.0]
     return forest
 
 
@@ -143,6 +147,22 @@ def test_empty_forests_are_saved_too(tmp_path: Path) -> None:
         assert Forest.load(tmp_path / f"{name}.parquet") == forest
 
 
+def test_a_file_of_the_first_format_is_read(tmp_path: Path) -> None:
+    """There the scores of the self-evaluation are `confidence`, and the outcome has no column of scores."""
+    rewards = (OutcomeSettings(), SelfEvaluationSettings(weight=0.5))
+    forest = search_problems(
+        PROBLEMS, AutomatonEngine(6), prompt=PROMPT, settings=SearchSettings(max_tokens=24, rewards=rewards)
+    )
+    assert {-1, 1} <= set(forest.outcome.tolist())
+    table = to_table(forest)
+    about = json.loads(table.schema.metadata[b"mcts_dpo.forest"])
+    old = {name: value for name, value in about.items() if name != "rewards"} | {"format": 1}
+    columns = {name: table[name] for name in table.column_names if not name.startswith("reward_")}
+    first = pa.table(columns | {"confidence": table["reward_self_evaluation"]})
+    pq.write_table(first.replace_schema_metadata({b"mcts_dpo.forest": json.dumps(old)}), tmp_path / "first.parquet")
+    assert Forest.load(tmp_path / "first.parquet") == forest
+
+
 def test_other_tools_read_the_file(tmp_path: Path) -> None:
     from datasets import load_dataset
 
@@ -159,6 +179,7 @@ def test_other_tools_read_the_file(tmp_path: Path) -> None:
     assert rows[4]["answer"] == "c"
     assert rows[3]["answer"] is None
     assert rows["parent"][:] == forest.parent.tolist()
+    assert rows["reward_length"][2:] == [2.0, 1.0, 5.0, 1.0]
 
 
 def test_what_is_no_forest_is_told_in_one_line(tmp_path: Path) -> None:
@@ -175,9 +196,12 @@ def test_what_is_no_forest_is_told_in_one_line(tmp_path: Path) -> None:
     pq.write_table(table.drop_columns(["visits"]), tmp_path / "cut.parquet")
     with pytest.raises(InputError, match=r"cut\.parquet: a forest without the column 'visits'"):
         Forest.load(tmp_path / "cut.parquet")
+    pq.write_table(table.drop_columns(["reward_length"]), tmp_path / "unscored.parquet")
+    with pytest.raises(InputError, match=r"unscored\.parquet: a forest without the column 'reward_length'"):
+        Forest.load(tmp_path / "unscored.parquet")
     newer = table.replace_schema_metadata({b"mcts_dpo.forest": b'{"format": 99}'})
     pq.write_table(newer, tmp_path / "newer.parquet")
-    with pytest.raises(InputError, match=r"newer\.parquet: a forest of format 99; accepted: 1"):
+    with pytest.raises(InputError, match=r"newer\.parquet: a forest of format 99; accepted: 1 or 2"):
         Forest.load(tmp_path / "newer.parquet")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +15,11 @@ from mcts_dpo.engines.base import Request, Sample
 from mcts_dpo.engines.coroutine import Coroutine, completions
 from mcts_dpo.models.loading import load_model, load_tokenizer, tokenizer_digest, weights_digest
 from mcts_dpo.models.value_head import ValueModel, save
+from mcts_dpo.rewards import OutcomeSettings, RewardSettings, SelfEvaluationSettings, ValueModelSettings
 from mcts_dpo.search import SearchSettings
 from mcts_dpo.search.runner import run
-from mcts_dpo.search.settings import SelfEvaluationSettings, ValueRewardSettings
 from mcts_dpo.solve import Strategy, budget_to_settings, solve_problems
-from mcts_dpo.solve.budgets import judgement_weights
+from mcts_dpo.solve.budgets import judging
 from mcts_dpo.solve.question import Question, judgements, make_question
 from tests.conftest import ToyWorld
 
@@ -40,8 +41,11 @@ def settings_of(value: Path, of_self: float, of_values: float) -> SearchSettings
     return SearchSettings(
         max_tokens=64,
         temperature=1.5,
-        self_evaluation=SelfEvaluationSettings(weight=of_self),
-        value_model=ValueRewardSettings(path=value, weight=of_values),
+        rewards=(
+            OutcomeSettings(),
+            SelfEvaluationSettings(weight=of_self),
+            ValueModelSettings(path=value, weight=of_values),
+        ),
     )
 
 
@@ -52,12 +56,14 @@ def test_a_judgement_is_the_weighted_mean_of_those_who_judge(
     engine = load_engine(str(toy_world.policy), settings=toy_world.config.engine)
     question = make_question(toy_world.test[0], engine, toy_world.config.prompt, settings_of(value, of_self, of_values))
     (drawn,) = run([_draw(question)], engine)
-    solutions = [(sample.tokens, sample.finish == "end") for sample in drawn]
-    (found,) = run([judgements(question, solutions)], engine)
+    paths = [
+        question.path(sample.tokens, sample.text, terminal=True, closed=sample.finish == "end") for sample in drawn
+    ]
+    (found,) = run([judgements(question, paths)], engine)
     alone = make_question(toy_world.test[0], engine, toy_world.config.prompt, SearchSettings(max_tokens=64))
-    (asked,) = run([judgements(alone, solutions)], engine)
+    (asked,) = run([judgements(alone, paths)], engine)
     model = ValueModel.load(value)
-    believed = model.confidences([(*question.prefix, *tokens) for tokens, _ in solutions])
+    believed = model.confidences([(*question.prefix, *path.tokens) for path in paths])
     assert np.ptp(asked) > 0, "the policy does not think the same of all"
     assert np.ptp(believed) > 0
     assert np.allclose(found, (of_self * np.array(asked) + of_values * believed) / (of_self + of_values), atol=1e-12)
@@ -68,13 +74,20 @@ def _draw(question: Question) -> Coroutine[tuple[Sample, ...]]:
     return completion.samples
 
 
+def weights(rewards: Sequence[RewardSettings]) -> dict[str, float]:
+    return {reward.kind: reward.weight for reward in rewards}
+
+
 def test_without_weights_the_policy_judges() -> None:
-    assert judgement_weights(SearchSettings()) == (1.0, 0.0)
-    assert judgement_weights(settings_of(Path("value"), 0.0, 0.0)) == (1.0, 0.0)
-    assert judgement_weights(settings_of(Path("value"), 0.0, 2.0)) == (0.0, 2.0)
+    assert judging(SearchSettings().rewards) == (SelfEvaluationSettings(),)
+    silent = settings_of(Path("value"), 0.0, 0.0)
+    assert weights(judging(silent.rewards)) == {"self_evaluation": 1.0}
     believed = settings_of(Path("value"), 0.0, 2.0)
-    assert budget_to_settings(BUDGET, SearchSettings()).search.self_evaluation.weight == 1.0
-    assert budget_to_settings(BUDGET, believed).search.self_evaluation.weight == 0.0
+    assert weights(judging(believed.rewards)) == {"value_model": 2.0}
+    asked = {"outcome": 1.0, "self_evaluation": 1.0}
+    assert weights(budget_to_settings(BUDGET, SearchSettings()).search.rewards) == asked
+    assert weights(budget_to_settings(BUDGET, silent).search.rewards) == asked | {"value_model": 0.0}
+    assert budget_to_settings(BUDGET, believed).search.rewards == believed.rewards
 
 
 @pytest.mark.parametrize("strategy", ["best-of-n", "weighted", "beam", "dvts", "mcts"])

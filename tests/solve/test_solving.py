@@ -14,7 +14,8 @@ from mcts_dpo.common.errors import InputError
 from mcts_dpo.data import Problem
 from mcts_dpo.engines.base import Request
 from mcts_dpo.models.prompts import PromptSettings
-from mcts_dpo.search import SearchSettings, SelfEvaluationSettings, tree_answer
+from mcts_dpo.rewards import OutcomeSettings, SelfEvaluationSettings
+from mcts_dpo.search import SearchSettings, tree_answer
 from mcts_dpo.solve import (
     STRATEGIES,
     Strategy,
@@ -125,11 +126,12 @@ def test_what_follows_from_the_budget_and_what_is_set() -> None:
 
 
 def test_what_somebody_has_set_of_the_search_wins_where_it_is_asked_for() -> None:
-    own = SearchSettings(children=7, simulations=3, self_evaluation=SelfEvaluationSettings())
+    own = SearchSettings(children=7, simulations=3, rewards=(OutcomeSettings(),))
     kept = budget_to_settings(500, own, explicit=True).search
-    assert (kept.children, kept.simulations, kept.self_evaluation.weight) == (7, 3, 0.0)
+    assert (kept.children, kept.simulations, kept.rewards) == (7, 3, own.rewards)
     followed = budget_to_settings(500, own).search
-    assert (followed.children, followed.simulations, followed.self_evaluation.weight) == (2, 500, 1.0)
+    assert (followed.children, followed.simulations) == (2, 500)
+    assert followed.rewards == (OutcomeSettings(), SelfEvaluationSettings())
 
 
 def test_bad_input_is_named() -> None:
@@ -142,7 +144,7 @@ def test_bad_input_is_named() -> None:
 
 
 def test_solving_a_question() -> None:
-    judged = SETTINGS.model_copy(update={"self_evaluation": SelfEvaluationSettings(weight=1.0)})
+    judged = SETTINGS.model_copy(update={"rewards": (OutcomeSettings(), SelfEvaluationSettings(weight=1.0))})
     solution = solve_question("ab", AutomatonEngine(6), prompt=PROMPT, search=judged)
     assert solution.forest is not None
     assert solution.answer in {answer for answer in solution.forest.answers if answer}

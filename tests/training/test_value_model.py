@@ -15,8 +15,8 @@ from mcts_dpo.common.settings import changed
 from mcts_dpo.engines import load_engine
 from mcts_dpo.models.value_head import ValueModel
 from mcts_dpo.preferences import Pairs, Siblings, extract_pairs, extract_siblings
+from mcts_dpo.rewards import OutcomeSettings, ValueModelSettings
 from mcts_dpo.search import SearchSettings, search_problems
-from mcts_dpo.search.settings import ValueRewardSettings
 from mcts_dpo.solve import solve_question
 from mcts_dpo.toy.world import make_problems
 from mcts_dpo.training import LoraSettings, TrainingSettings, train_value
@@ -125,8 +125,8 @@ def test_on_held_out_trees_it_ranks_better_than_chance_and_a_search_uses_it(
     # Chance would be right in half of them; this is 2.3 standard deviations of chance above it.
     assert np.mean(better) > 0.5 + 2.3 * 0.5 / np.sqrt(len(better))
 
-    reward = ValueRewardSettings(path=tmp_path / "value", weight=0.5)
-    solving = SearchSettings(simulations=3, children=3, max_tokens=64, value_model=reward)
+    reward = ValueModelSettings(path=tmp_path / "value", weight=0.5)
+    solving = SearchSettings(simulations=3, children=3, max_tokens=64, rewards=(OutcomeSettings(), reward))
     solved = solve_question(toy_world.test[0].question, engine, prompt=config.prompt, search=solving)
     forest = solved.forest
     assert forest is not None
@@ -136,7 +136,7 @@ def test_on_held_out_trees_it_ranks_better_than_chance_and_a_search_uses_it(
     assert any(forest.reward[ends] != forest.outcome[ends])
     inner = [node for node in range(len(forest)) if not forest.terminal[node]]
     assert not forest.reward[inner].any()
-    everywhere = solving.model_copy(update={"value_model": reward.model_copy(update={"at": "all"})})
+    everywhere = solving.model_copy(update={"rewards": (OutcomeSettings(), reward.model_copy(update={"at": "all"}))})
     again = solve_question(toy_world.test[0].question, engine, prompt=config.prompt, search=everywhere).forest
     assert again is not None
     steps = [node for node in range(len(again)) if again.parent[node] >= 0]

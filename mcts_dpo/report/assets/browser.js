@@ -151,7 +151,8 @@ function showDetail() {
     const end = !tree.terminal[node] ? "" : tree.outcome[node] > 0 ? "right" : tree.outcome[node] < 0 ? "wrong" : "not verified";
     panel.append(element("h3", {}, "Its figures"), facts([
       ["visits N", tree.visits[node]], ["times sampled", tree.samples[node]], ["action value Q", short(tree.q[node])], ["state value V", short(tree.v[node])],
-      ["prior p", short(tree.prior[node])], ["self-evaluation P(yes)", tree.confidence[node]], ["reward", short(tree.reward[node])],
+      ["prior p", short(tree.prior[node])], ["reward R", short(tree.reward[node])],
+      ...Object.entries(tree.scores).map(([kind, scores]) => [`score: ${kind.replaceAll("_", " ")}`, short(scores[node])]),
       ["log-probability", tree.logprob[node] === null ? "not sampled" : `${short(tree.logprob[node])} nats, ${short(tree.logprob[node] / Math.max(1, tree.length[node]))} per token`], ["tokens", tree.length[node]],
       ["outcome", end], ["answer", tree.answer[node]], ["ended by", tree.finish[node]],
     ]));

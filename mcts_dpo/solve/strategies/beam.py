@@ -1,9 +1,9 @@
 """Beam search over steps: many partial solutions side by side, judged as they grow, the best prefixes kept.
 
 Of all candidates of a level the best prefixes are kept (Xie et al. 2023, arXiv 2305.00633; Snell et al. 2024, arXiv
-2408.03314, section 5.2). In those works a trained verifier scores the steps; here the policy answers for itself or a
-value model speaks (`search.value_model`), or both, as in the tree search. A prefix scores as its last step does, and
-the answers of all finished solutions are weighed by their scores.
+2408.03314, section 5.2). In those works a trained verifier scores the steps. Here those rewards of `search.rewards` do
+that judge without a reference answer, as in the tree search. A prefix scores as its last step does, and the answers of
+all finished solutions are weighed by their scores.
 
 A level is paid before it is sampled: its candidates share what is left, and are fewer where too little is left for
 steps as long as those before. What is left after one search goes into another with other draws.
@@ -18,9 +18,10 @@ from itertools import count
 from mcts_dpo.engines.base import Completion, Request
 from mcts_dpo.engines.coroutine import Coroutine, completions
 from mcts_dpo.models.prompts import step_stops
+from mcts_dpo.rewards.base import SolutionPath
+from mcts_dpo.rewards.verification import ends_with_answer, verify_solution
 from mcts_dpo.search.expansion import normalised, step_texts
 from mcts_dpo.search.mcts import meets_stop
-from mcts_dpo.search.rewards import ends_with_answer, outcome
 from mcts_dpo.solve.budgets import BudgetedSettings
 from mcts_dpo.solve.question import Question, judgements
 from mcts_dpo.solve.solution import Solution
@@ -94,7 +95,7 @@ def _once(
         longest = max(1, *(len(sample.tokens) for sample in sampled))
         candidates = _merged(_candidates(question, prefixes, back, last), apart=diverse)
         judged = [candidate for candidate in candidates if not candidate.cut]
-        scores = yield from judgements(question, [(candidate.prefix.tokens, candidate.closed) for candidate in judged])
+        scores = yield from judgements(question, [_path(question, candidate) for candidate in judged])
         left -= cost * len(judged)
         scored = list(zip(scores, judged, strict=True))
         finished += [_solution(question, candidate, score) for score, candidate in scored if candidate.ends]
@@ -146,9 +147,15 @@ def _merged(candidates: Sequence[Candidate], apart: bool) -> list[Candidate]:
     return list(first.values())
 
 
+def _path(question: Question, candidate: Candidate) -> SolutionPath:
+    text = question.prompt.prefill + candidate.prefix.text
+    return question.path(candidate.prefix.tokens, text, terminal=candidate.ends, closed=candidate.closed)
+
+
 def _solution(question: Question, candidate: Candidate, score: float) -> Sampled:
     text = question.prompt.prefill + candidate.prefix.text
-    answer = outcome(question.opened + text, candidate.cut, question.problem, question.prompt.answer_style).answer
+    style = question.prompt.answer_style
+    answer = verify_solution(question.opened + text, candidate.cut, question.problem, style).answer
     return Sampled(text, answer, len(candidate.prefix.tokens), score)
 
 

@@ -1,7 +1,7 @@
 """The tree search as one strategy among others (Xie et al. 2024, arXiv 2405.00451): one tree, answered by its vote.
 
-No reference answer is known, so values come from the policy's self-evaluation and a value model; where `SearchSettings`
-gives neither a weight, self-evaluation gets weight 1.
+No reference answer is known, so values come from the rewards that judge without one; if `SearchSettings` gives none of
+them a weight, self-evaluation gets weight 1.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from mcts_dpo.search.mcts import grow_tree
 from mcts_dpo.search.state import SearchState, begin
 from mcts_dpo.search.tree import LENGTH, Forest
 from mcts_dpo.solve.budgets import BudgetedSettings
-from mcts_dpo.solve.question import Question
+from mcts_dpo.solve.question import Question, tree_rewards
 from mcts_dpo.solve.solution import Solution
 
 if TYPE_CHECKING:
@@ -31,9 +31,8 @@ def mcts(
     Not a generator itself: what cannot be searched is refused when it is asked for, with InputError.
     """
     digest = _digest(question.tokenizer)
-    judge = question.judge if settings.search.self_evaluation.weight else None
-    texts = [(question.prefix, judge)]
-    state = begin([question.problem], question.engine, question.prompt, settings.search, "solve", digest, texts)
+    prepared = [(question.prefix, tree_rewards(question, settings.search))]
+    state = begin([question.problem], question.engine, question.prompt, settings.search, "solve", digest, prepared)
     on_start(state)
     return _grown(state)
 

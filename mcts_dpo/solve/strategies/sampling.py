@@ -12,7 +12,8 @@ from dataclasses import replace
 
 from mcts_dpo.engines.base import Sample
 from mcts_dpo.engines.coroutine import Coroutine, completions
-from mcts_dpo.search.rewards import outcome
+from mcts_dpo.rewards.base import SolutionPath
+from mcts_dpo.rewards.verification import verify_solution
 from mcts_dpo.solve.question import Question, judgements
 from mcts_dpo.solve.solution import Solution
 from mcts_dpo.solve.vote import Rule, Sampled, winner
@@ -47,8 +48,8 @@ def draw(question: Question, plain: int, judged: int) -> Coroutine[list[Sampled]
         solutions += [read(question, sample) for sample in samples[first:]]
     reached, _ = _within(solutions, judged, cost)
     judging = [index for index, solution in enumerate(solutions[:reached]) if solution.answer is not None]
-    shown = [(samples[index].tokens, samples[index].finish == "end") for index in judging]
-    scores = yield from judgements(question, shown)
+    paths = [_path(question, samples[index], solutions[index]) for index in judging]
+    scores = yield from judgements(question, paths)
     for index, score in zip(judging, scores, strict=True):
         solutions[index] = replace(solutions[index], score=score)
     return solutions
@@ -65,8 +66,12 @@ def read(question: Question, sample: Sample) -> Sampled:
     """A sampled solution and the answer that it states."""
     text = question.prompt.prefill + sample.text
     cut = sample.finish == "length"
-    answer = outcome(question.opened + text, cut, question.problem, question.prompt.answer_style).answer
+    answer = verify_solution(question.opened + text, cut, question.problem, question.prompt.answer_style).answer
     return Sampled(text, answer, len(sample.tokens), cut=cut)
+
+
+def _path(question: Question, sample: Sample, solution: Sampled) -> SolutionPath:
+    return question.path(sample.tokens, solution.text, terminal=True, closed=sample.finish == "end")
 
 
 def answer_from(solutions: Sequence[Sampled], rule: Rule, budget: int, question_cost: int) -> Solution:

@@ -10,6 +10,7 @@ from benchmarks.driving import complete
 from mcts_dpo.common.files import seed_from
 from mcts_dpo.engines.base import Request
 from mcts_dpo.models.prompts import prompt_tokens, self_evaluation
+from mcts_dpo.rewards import SelfEvaluationSettings
 from mcts_dpo.search import SearchSettings, search_problems, tree_answer
 from mcts_dpo.solve import StrategySettings, budget_to_settings, solve_problems
 from tests.reference.engine import EOS, AutomatonEngine
@@ -91,9 +92,9 @@ def test_groups_of_dvts_do_not_compete() -> None:
 def test_mcts_is_the_tree_search_in_solve_mode_with_self_evaluation() -> None:
     found = solve_problems(PROBLEMS, AutomatonEngine(3), [("mcts", 200)], prompt=PROMPT, search=SETTINGS)["mcts", 200]
     chosen = budget_to_settings(200, SETTINGS).search
-    assert (chosen.budget, chosen.self_evaluation.weight) == (200, 1.0)
+    assert (chosen.budget, chosen.rewards[1]) == (200, SelfEvaluationSettings())
     forest = search_problems(PROBLEMS, AutomatonEngine(3), prompt=PROMPT, settings=chosen, mode="solve")
     for tree, attempt in enumerate(found):
         assert attempt.answer == tree_answer(forest, tree).answer
         assert attempt.tokens == forest.trees[tree].generated <= 200
-    assert (forest.confidence[forest.terminal & (forest.outcome == 0)] > 0).all()
+    assert (forest.scores["self_evaluation"][forest.terminal & (forest.outcome == 0)] > 0).all()

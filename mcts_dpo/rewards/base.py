@@ -1,0 +1,128 @@
+"""The interface of a reward: settings in, a function from a batch of solution paths to scores out.
+
+A reward is made once per problem (`RewardContext`). It then scores batches of paths of that problem's tree. Its scores
+are raw: `combine` weighs them. A reward waits for nobody else: it is a coroutine that yields its own work
+(`engines/coroutine.py`), so trees that do not wait for a slow reward continue.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+from pydantic import Field
+
+from mcts_dpo.common.settings import Settings
+from mcts_dpo.data import Problem
+from mcts_dpo.engines.coroutine import Coroutine, call
+from mcts_dpo.models.prompts import PromptSettings
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+
+class RewardSettings(Settings):
+    """What every reward has. A reward's own settings are a subclass in its file, where `kind` has a default.
+
+    kind:   the reward's name.
+    weight: w ≥ 0 of its scores in R; 0 asks for no scores.
+    at:     "terminal": it scores whole solutions only; "all": every new step. R then adds up along a path, so that
+            long solutions gather more than short ones.
+    """
+
+    kind: str
+    weight: float = Field(default=1.0, ge=0.0, allow_inf_nan=False)
+    at: Literal["terminal", "all"] = "terminal"
+
+    bounds: ClassVar[tuple[float, float]] = (0.0, 1.0)
+    """The least and the greatest score."""
+    judges: ClassVar[bool] = True
+    """Whether it can tell good solutions from bad ones without the reference answer, as a solving search must."""
+
+    def files(self) -> list[Path]:
+        """Models that the scores depend on: a search does not continue after one of them has changed."""
+        return []
+
+
+@dataclass(frozen=True, slots=True)
+class RewardContext:
+    """What a reward may know when it is made, once per problem.
+
+    problem: without its reference answer in a solving search. tokenizer: the policy's.
+    """
+
+    problem: Problem
+    tokenizer: PreTrainedTokenizerBase
+    prompt: PromptSettings
+
+
+@dataclass(frozen=True, slots=True)
+class SolutionPath:
+    """A solution up to one of its steps: what a reward scores.
+
+    prompt:   token ids of the question as the policy reads it.
+    tokens:   token ids of the solution so far; text: the same as text, with `PromptSettings.prefill`.
+    terminal: the solution ends here. closed: its last token is an end-of-sequence token.
+    outcome:  of a verified end: +1 right, -1 wrong, 0 not known; 0 elsewhere.
+    answer:   of an end: the final answer as extracted; None without one.
+    """
+
+    prompt: tuple[int, ...]
+    tokens: Sequence[int]
+    text: str
+    terminal: bool = False
+    closed: bool = False
+    outcome: int = 0
+    answer: str | None = None
+
+
+Scores = Callable[[Sequence[SolutionPath]], Coroutine[list[float]]]
+"""From a batch of paths to one raw score each; nan where the reward has nothing to say.
+
+It may raise `RequestError`: then the tree fails with that reason."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reward:
+    """A reward of one problem.
+
+    cost: what one score counts for in a budget of generated tokens, ≥ 0.
+    room: tokens of the engine's context that must be left after a solution, ≥ 0.
+    """
+
+    settings: RewardSettings
+    scores: Scores
+    cost: int = 0
+    room: int = 0
+
+
+Maker = Callable[[Any, RewardContext], Reward]
+"""(settings, context) → reward. Raises InputError for settings that cannot be used."""
+
+
+def pure(function: Callable[[Sequence[SolutionPath]], list[float]]) -> Scores:
+    """Scores that are computed at once."""
+
+    def scores(paths: Sequence[SolutionPath]) -> Coroutine[list[float]]:
+        yield from ()
+        return function(paths)
+
+    return scores
+
+
+def batched(
+    function: Callable[[Sequence[Any]], Iterable[float]], item: Callable[[SolutionPath], Any] = lambda path: path
+) -> Scores:
+    """Scores that take long: `function` runs in a thread, with the items of all trees that wait for it together.
+
+    function: items → one score each. Share one function among problems, so that their paths become one batch.
+    item:     what the function needs of a path.
+    """
+
+    def scores(paths: Sequence[SolutionPath]) -> Coroutine[list[float]]:
+        found = yield from call(function, [item(path) for path in paths])
+        return [float(score) for score in found]
+
+    return scores
