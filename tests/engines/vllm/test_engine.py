@@ -258,7 +258,7 @@ def break_core(engine: VllmEngine) -> None:
     engine._core.apply_model(narrow)
 
 
-def test_a_death_is_survived_once(
+def test_one_crash_during_a_request_is_survived(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     model = save_model(tmp_path / "model", **TINY)
