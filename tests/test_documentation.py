@@ -157,6 +157,5 @@ def test_the_code_that_pages_name_exists() -> None:
 def test_every_recipe_is_in_the_table() -> None:
     page = (ROOT / "docs" / "recipes.md").read_text(encoding="utf-8")
     for name in recipe_names():
-        assert re.search(rf"^\| `{name}` \|.*\| {re.escape(load_recipe(name).reproduces)} \|$", page, re.MULTILINE), (
-            name
-        )
+        says = re.escape(load_recipe(name).reproduces)
+        assert re.search(rf"^\| `{name}` \|.*\| {says} \|$", page, re.MULTILINE), name

@@ -1,7 +1,7 @@
-"""How good is a policy at problems, and how good are the ways to spend tokens on them?
+"""Measures a policy, and strategies at equal budgets.
 
-`evaluate` measures a policy: greedy, sampled, pass@k, majority@k (policy.py). `evaluate_strategies` measures
-strategies of one policy at equal budgets of generated tokens (strategies.py). Knows nothing of training.
+`evaluate` measures a policy: greedy, sampled, pass@k, majority@k (policy.py). `evaluate_strategies` compares strategies
+of one policy at equal budgets of generated tokens (strategies.py).
 """
 
 from mcts_dpo.evaluation.policy import Evaluation, EvaluationSettings, Outcome, compare, evaluate

@@ -1,7 +1,7 @@
-"""How good is a policy at problems? Greedy pass@1, sampled pass@1, pass@k and majority@k, with intervals.
+"""Measures a policy on problems: greedy pass@1, sampled pass@1, pass@k and majority@k, with intervals.
 
-In: problems with reference answers and an engine. Out: an `Evaluation`, one row per problem, that saves as
-Parquet and sums up as JSON. Knows nothing of training or of run directories.
+In: problems with reference answers and an engine. Out: an `Evaluation`, one row per problem, which saves as Parquet and
+has a summary as JSON.
 """
 
 from __future__ import annotations
@@ -37,19 +37,18 @@ from verifiers import Verdict, extract_answer, grouped
 
 
 class EvaluationSettings(Settings):
-    """What to measure.
+    """What an evaluation measures.
 
     samples:     sampled solutions per problem besides the greedy one; 0 measures greedy only.
     temperature: of the sampled solutions, > 0.
     top_p:       nucleus of the sampled solutions.
-    max_tokens:  limit of every solution. An answer that was stated before the cut counts here (the search, which
-                 trains on whole solutions, takes a solution that was cut for wrong); `cut_by_length` tells the share.
-    k:           the ks of pass@k and majority@k; those above `samples` are left out.
-    confidence:  also ask the policy whether its greedy solution is right, and report the AUC of its yes.
+    max_tokens:  longest solution, in tokens. An answer before the cut counts here. (In the search a cut solution is
+                 wrong, because the search trains on whole solutions.) `cut_by_length` is the fraction of cut ones.
+    k:           the values of k in pass@k and majority@k; those above `samples` are left out.
+    confidence:  also ask the policy whether its greedy solution is right, and report the AUC of its P(yes).
     chunk:       problems submitted together.
     seed:        of the samples, with each problem's id.
-    strategies:  the dials of `evaluate_strategies` beside the budget; how solutions are sampled there is said by the
-                 search's settings.
+    strategies:  settings of `evaluate_strategies` other than the budget. The search's settings say how it samples.
     """
 
     samples: int = Field(0, ge=0)
@@ -75,9 +74,8 @@ class Outcome:
     sample_correct:        their verdicts.
     majority_correct:      for each k of `Evaluation.ks`: the verdict on the vote of the first k samples.
     error:                 why the engine could not serve this problem (then it counts as wrong), else None.
-    undecided:             solutions, the greedy one among them, on which no verdict was reached: they count as 0, and
-                           are said beside the shares.
-    undecided_pairs:       pairs of classes of sampled answers that the vote could not compare in its time.
+    undecided:             number of solutions, the greedy one included, without a verdict. They count as 0.
+    undecided_pairs:       pairs of classes of sampled answers that the vote could not compare in time.
     """
 
     problem_id: str
@@ -109,7 +107,7 @@ class Evaluation:
         return [outcome.correct for outcome in self.outcomes]
 
     def summary(self) -> dict[str, Any]:
-        """Metrics as JSON: shares in [0, 1] with 95 % intervals (Wilson for greedy, bootstrap over problems else)."""
+        """Metrics as JSON: fractions with 95 % intervals (Wilson for greedy, else bootstrap over problems)."""
         outcomes = self.outcomes
         stated = [outcome for outcome in outcomes if outcome.answer is not None]
         metrics: dict[str, Any] = {
@@ -149,7 +147,7 @@ class Evaluation:
         """Read what `save` wrote. Raises InputError for a missing file or one of another kind."""
         table = read_table(path)
         metadata = table.schema.metadata or {}
-        first_edition = _SCHEMA.names[:-2]  # which did not count what was left undecided
+        first_edition = _SCHEMA.names[:-2]  # older files do not count undecided verdicts
         if table.schema.names not in (_SCHEMA.names, first_edition) or b"ks" not in metadata:
             raise InputError(f"{path}: not an evaluation (columns {', '.join(table.schema.names)})")
         rows: list[dict[str, Any]] = table.to_pylist()
@@ -239,7 +237,7 @@ def measure(
     ks: tuple[int, ...],
     on_verdict: Callable[[bool], None] = lambda _: None,
 ) -> Coroutine[Outcome]:
-    """One problem: its greedy solution, its samples, and P(yes) of the greedy solution if it is asked for.
+    """Measure one problem: its greedy solution, its samples, and P(yes) of the greedy solution if it is wanted.
 
     on_verdict: called with the verdict on the greedy solution.
     """

@@ -1,9 +1,9 @@
-"""Strategies at equal budgets of generated tokens: accuracy, tokens truly spent, and paired differences from majority.
+"""Compares strategies at equal budgets of generated tokens: accuracy, tokens spent, paired differences from majority.
 
 In: problems with reference answers, an engine, strategies and budgets. Out: a `StrategyComparison`, which saves as
 Parquet (a row per strategy, budget and problem) and CSV (a row per strategy and budget), and says in words where
-search pays. With a folder, each finished (strategy, budget) is kept there and not run again. Verdicts are made here,
-after a strategy has answered: no strategy sees a reference answer. Knows no training, draws no plots.
+search pays. With a folder, each finished (strategy, budget) is kept there and not run again. Answers are verified after
+a strategy has returned, so that no strategy sees a reference answer.
 """
 
 from __future__ import annotations
@@ -35,8 +35,8 @@ SEARCHES: tuple[Strategy, ...] = ("beam", "dvts", "mcts")
 class StrategyResult:
     """One strategy at one budget (generated tokens per problem), over all problems in order.
 
-    attempts: the answers and what they cost. correct: their verdicts. undecided: of which answers no verdict was
-    reached; they count as 0.
+    attempts: the solutions with their costs. correct: their verdicts. undecided: solutions without a verdict, which
+    count as 0.
     """
 
     strategy: Strategy
@@ -47,22 +47,22 @@ class StrategyResult:
 
     @property
     def accuracy(self) -> Estimate:
-        """Share of right answers, with its Wilson interval."""
+        """The fraction of right answers with its Wilson interval."""
         return proportion(sum(self.correct), len(self.correct))
 
     @property
     def tokens(self) -> Estimate:
-        """Mean tokens truly spent on a problem, with a bootstrap interval over problems."""
+        """The mean of the tokens spent on a problem, with a bootstrap interval over problems."""
         return bootstrap_mean([attempt.tokens for attempt in self.attempts])
 
     @property
     def over(self) -> int:
-        """Problems on which more than the budget was spent; `overshoot`: the most that any was over, in tokens."""
+        """The number of problems that cost more than the budget."""
         return sum(attempt.tokens > self.budget for attempt in self.attempts)
 
     @property
     def overshoot(self) -> int:
-        """See `over`."""
+        """The largest number of tokens by which a problem exceeded the budget."""
         return max(0, *(attempt.tokens - self.budget for attempt in self.attempts))
 
 
@@ -107,12 +107,12 @@ class StrategyComparison:
         return rows
 
     def sentences(self) -> list[str]:
-        """What the differences say in words: each strategy against majority, then whether search pays.
+        """The differences in words: each strategy against majority, then whether search pays.
 
-        A search is also held against the best of the sampling strategies at its budget: best-of-n and the weighted
-        vote hear the same self-evaluation without any search. Choosing the best of them afterwards favours them.
-        A difference counts where its interval leaves out 0 and McNemar's exact test agrees (p < 0.05): where few
-        problems differ, and all of them in one way, the bootstrap's interval is too narrow.
+        A search is also compared with the best sampling strategy at its budget: best-of-n and the weighted vote use the
+        same scores without any search. Choosing the best of them afterwards favours them. A difference counts if its
+        interval leaves out 0 and McNemar's exact test agrees (p < 0.05). Both are needed: if few problems differ, and
+        all in one direction, the bootstrap interval is too narrow.
         """
         lines: list[str] = []
         compared = 0
@@ -189,9 +189,8 @@ def evaluate_strategies(
 ) -> StrategyComparison:
     """Run every strategy at every budget over all problems and verify the answers.
 
-    folder: keeps each finished (strategy, budget) under `parts/`; what is there is not run again.
-    about:  what else the result depends on (the policy's weights, the engine), for telling whether kept parts are of
-            this comparison.
+    folder: keeps each finished (strategy, budget) under `parts/`, which is not run again.
+    about:  what else the result depends on (the policy's weights, the engine). Kept parts must have the same.
 
     Raises InputError for no problems, strategies or budgets, for a problem without reference answer, for a budget
     below 1, and for kept parts of another model, prompt, problem set or settings.
@@ -313,7 +312,7 @@ def _right(result: StrategyResult) -> int:
 
 
 def _clear(paired: PairedComparison) -> bool:
-    """Whether the difference is more than chance, whatever its sign; see `sentences`."""
+    """Whether the difference is significant, in either direction; see `sentences`."""
     return (paired.difference.low > 0 or paired.difference.high < 0) and paired.p_value < 0.05
 
 

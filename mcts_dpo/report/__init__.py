@@ -28,7 +28,7 @@ __all__ = [
 def write_report(record: RunRecord, progress: Progress = silent) -> list[Path]:
     """Write the plots and `report.html` into the run directory. Returns the files, the page last.
 
-    Raises InputError where nobody may write there, or no space is left.
+    Raises InputError without permission to write there, or if no space is left.
     """
     progress("plots", 0, 0)
     with explained(record.directory, lambda: "the run is as it was"):

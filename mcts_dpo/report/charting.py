@@ -17,7 +17,7 @@ from verifiers import verify
 
 BINS = 40
 POINTS = 600
-"""Updates of a curve that are drawn; longer ones are thinned evenly, the last kept."""
+"""The most points of a curve. Longer curves are thinned evenly and keep their last point."""
 SHOWN = (
     "loss",
     "margin",
@@ -48,7 +48,7 @@ def run_figures(record: RunRecord) -> dict[str, Any]:
 
 
 def _policy(record: RunRecord, line: dict[str, Any]) -> dict[str, Any]:
-    """One policy's row: accuracy with its interval, cost, and what became of it."""
+    """One policy's row: accuracy with its interval, cost, and whether it was accepted."""
     search = line.get("search", {})
     return {
         "name": "start" if line["round"] < 0 else f"round {line['round'] + 1}",
@@ -130,9 +130,10 @@ def strategies(record: RunRecord) -> list[dict[str, Any]]:
 
 
 def verdict_origins(record: RunRecord) -> list[dict[str, Any]]:
-    """Which layer of the verifiers decided on the test answers, and how: over all evaluations of the run.
+    """The layers of the verifiers that decided on the test answers, with their verdicts, over all evaluations of the
+    run.
 
-    The verdicts are given anew from the stored answers; an answer that was not stated is not in them.
+    The stored answers are verified again. Solutions without an answer are not counted.
     """
     tally: Counter[tuple[str, str]] = Counter()
     files = [record.directory / "baseline" / "evaluation.parquet"]
@@ -149,7 +150,7 @@ def verdict_origins(record: RunRecord) -> list[dict[str, Any]]:
 
 
 def round_directory(record: RunRecord, number: int) -> Path:
-    """Where a round (0-based) lies."""
+    """The directory of a round, counted from 0."""
     return record.directory / f"round-{number:03d}"
 
 

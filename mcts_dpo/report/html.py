@@ -22,7 +22,7 @@ from mcts_dpo.report.text import RunRecord
 from mcts_dpo.report.tree_json import Block, single_tokens_fit, tree_blocks
 
 MARK = "\0"
-"""Where the trees and the data go into the page."""
+"""The places of the trees and the data in the page."""
 ASSETS = ("style.css", "charts.js", "layout.js", "browser.js")
 
 
@@ -53,7 +53,7 @@ def write_html(record: RunRecord, progress: Progress = silent) -> Path:
 
 
 def _write(file: TextIO, parts: Sequence[str], data: dict[str, Any], blocks: Iterable[Block]) -> None:
-    """The page, whose trees come block by block: they stand before the data, which end with the list of all trees."""
+    """The page in parts: first the trees, block by block, then the data, which end with the list of all trees."""
     head, between, tail = parts
     file.write(head)
     with TemporaryFile("w+", encoding="utf-8") as index:
@@ -72,7 +72,7 @@ def _asset(name: str) -> str:
 
 
 def _embedded(data: dict[str, Any]) -> str:
-    """JSON that may stand inside a script element: no text in it can close the element, no number is NaN."""
+    """JSON for a script element: no text in it can close the element, and no number is NaN."""
     return standard_json(data, separators=(",", ":")).replace("<", "\\u003c")
 
 

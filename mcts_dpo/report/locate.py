@@ -1,4 +1,4 @@
-"""Which tree is meant: the trees of a problem in a run, a folder of shards, or one shard."""
+"""Finds the trees of a problem in a run, a folder of shards, or one shard."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from mcts_dpo.search.tree_io import tree_infos, tree_sizes
 def find_trees(
     source: Path, problem: str | None, round_: int | None = None, progress: Progress = silent
 ) -> Iterator[tuple[str, Forest, int]]:
-    """(where it lies, its forest, its index there) of each tree of `problem`, or of all problems if it is None.
+    """(place, forest, index in the forest) of each tree of `problem`, or of all problems if it is None.
 
-    Files are read one after the other, and only those with such a tree.
+    Only files with such a tree are read, one after the other.
     source: a run directory, a folder of tree files, or one tree file. round_: 1-based; only of a run directory.
 
     Raises InputError where there are no trees, or none of that problem (with the nearest ids).
@@ -41,7 +41,7 @@ def find_trees(
 
 
 def list_trees(source: Path, round_: int | None = None) -> Iterator[tuple[str, TreeInfo, int]]:
-    """(where it lies, what is known of it, its nodes) of each tree, without reading the trees themselves.
+    """(place, information, number of nodes) of each tree, without reading the trees themselves.
 
     source, round_: as of `find_trees`. Raises InputError where there are no trees.
     """

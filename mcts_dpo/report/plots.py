@@ -17,7 +17,7 @@ _CHOSEN, _REJECTED, _ACCENT = "#2a7f62", "#b3423a", "#33568f"
 
 
 def write_plots(record: RunRecord) -> list[Path]:
-    """Draw what the run has data for into its directory. Returns the files, each written whole."""
+    """Draw every plot for which the run has data into its directory. Returns the files, each written whole."""
     plots = [_save(_accuracy(record), record.directory / "accuracy.png")]
     logs = [record.directory / f"round-{line['round']:03d}" / "training" / "log.jsonl" for line in record.rounds]
     updates = [update for log in logs if log.exists() for update in read_json_lines(log)]
@@ -101,6 +101,6 @@ def _training(updates: list[dict[str, Any]]) -> Figure:
 
 
 def _column(updates: list[dict[str, Any]], name: str) -> list[float]:
-    """A figure of every update; what is missing or not finite becomes NaN, which is drawn as a gap."""
+    """A figure of every update. Missing and infinite values become NaN, which is drawn as a gap."""
     values = [update.get(name) for update in updates]
     return [math.nan if value is None or not math.isfinite(value) else float(value) for value in values]

@@ -1,4 +1,4 @@
-"""A finished or unfinished run as text: what was gained, at what cost. Reads a run directory, changes nothing."""
+"""A finished or unfinished run as text: what was gained, and at what cost."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from mcts_dpo.evaluation import StrategyComparison
 
 @dataclass(frozen=True, slots=True)
 class RunRecord:
-    """What a run directory holds.
+    """The contents of a run directory.
 
     metrics: one dictionary per evaluated policy, the starting one (round -1) first if it was measured.
     timings: one dictionary per finished stage: place, stage, seconds (wall clock).
@@ -92,7 +92,7 @@ def accuracy_table(record: RunRecord) -> Table:
 
 
 def summary_text(record: RunRecord) -> RenderableType:
-    """The whole text report: the table, then one line per thing that a reader should be told."""
+    """The whole text report: the table, then a line for each remarkable event."""
     notes = [_gain_sentence(record)]
     for line in record.rounds:
         name = f"round {line['round'] + 1}"

@@ -1,8 +1,8 @@
 """Search trees as compact JSON for the report's tree browser. Reads forests and pairs, knows no page.
 
-A tree becomes one object of parallel lists, one entry per node in the order of the forest, so that node numbers are
-positions. Trees are gathered into blocks, each compressed by itself: a page with thousands of trees unpacks only
-those that somebody looks at.
+A tree becomes one object of parallel lists, with one entry per node in the order of the forest. A node's number is its
+index. Trees are grouped into blocks that are compressed separately: a page with thousands of trees unpacks only those
+that are opened.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ from mcts_dpo.search import FINISHES, Forest
 from mcts_dpo.search.tree_io import tree_infos
 
 BLOCK = 20
-"""Trees that are compressed together: what a click unpacks."""
+"""The number of trees that are compressed together. A click unpacks one block."""
 QUESTION = 160
-"""Characters of a question in the list of trees."""
+"""The number of characters of a question in the list of trees."""
 PAIR_COLUMNS = ("problem_id", "chosen_node", "rejected_node", "margin", "smoothing", "weight")
 
 
@@ -37,7 +37,7 @@ Round = tuple[int, Sequence[Path], Path]
 
 @dataclass(frozen=True, slots=True)
 class Block:
-    """Some trees, as the browser is given them.
+    """A block of trees for the browser.
 
     index: one entry per tree: round (1-based), id, question, nodes, right, wrong, pairs, status, block, place.
     text:  base64 of a gzipped JSON list of the trees (see `tree_object`).
@@ -48,7 +48,7 @@ class Block:
 
 
 def single_tokens_fit(rounds: Sequence[Round], most: int = 1_500_000) -> bool:
-    """Whether a page has room for the log-probabilities of single tokens: not if there are more than `most`."""
+    """Whether a page holds the log-probabilities of single tokens: only for at most `most` tokens."""
     return sum(_tokens_in(file) for _, files, _ in rounds for file in files) <= most
 
 
@@ -73,7 +73,7 @@ def tree_blocks(rounds: Sequence[Round], *, tokens: bool = True, progress: Progr
 def _entries(
     rounds: Sequence[Round], tokens: bool, progress: Progress
 ) -> Iterator[tuple[dict[str, Any], dict[str, Any]]]:
-    """Of each tree what the list says of it, and the tree."""
+    """The list's entry of each tree, and the tree."""
     files = [(number, file) for number, files, _ in rounds for file in files]
     sources = {number: _pair_source(pairs, files) for number, files, pairs in rounds}
     for number, file in tracked(progress, "trees", files):
@@ -171,7 +171,7 @@ def _pair_source(path: Path, files: Sequence[Path]) -> PairsOf:
 
 
 class _PairReader:
-    """The rows of a table of pairs, from the first on."""
+    """Reads the rows of a table of pairs in order."""
 
     def __init__(self, path: Path, columns: Sequence[str] = PAIR_COLUMNS) -> None:
         self._rows = (row for batch in read_batches(path, columns) for row in batch.to_pylist())
@@ -197,12 +197,12 @@ def _shown_pair(row: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _tokens_in(file: Path) -> int:
-    """Tokens of all steps in a tree file, from the one column that says so."""
+    """The number of tokens of all steps in a tree file, read from one column."""
     return int(pc.sum(read_table(file, columns=["length"])["length"]).as_py() or 0)
 
 
 def _question(prompt: str) -> str:
-    """The end of a prompt, where the question stands, in one line without the chat's marks."""
+    """The end of a prompt, which holds the question, in one line and without the marks of the chat template."""
     words = " ".join(prompt.split())
     return words if len(words) <= QUESTION else "…" + words[-QUESTION:]
 
@@ -213,5 +213,5 @@ def _rounded(values: NDArray[np.float64]) -> list[float]:
 
 def _packed(trees: list[dict[str, Any]]) -> str:
     text = standard_json(trees, separators=(",", ":"))
-    # mtime 0: the page's bytes depend on the run alone.
+    # mtime 0, so that the page's bytes depend only on the run.
     return base64.b64encode(gzip.compress(text.encode(), 6, mtime=0)).decode()

@@ -1,4 +1,4 @@
-"""Ways to spend a budget of generated tokens on a problem, all on the same engine and prompt, none seeing an answer.
+"""Strategies: ways to solve a problem within a budget of generated tokens. None of them sees the reference answer.
 
 A strategy is one file in `strategies/`: a coroutine over one problem that yields requests and returns a `Solution`.
 `solve_problems` runs strategies over many problems; `OnlineSolver` answers questions as they come.

@@ -1,4 +1,4 @@
-"""From a budget of generated tokens to settings: the one place where a budget becomes widths and simulations."""
+"""Turns a budget of generated tokens into settings: widths, children, depth and simulations."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from mcts_dpo.search.settings import SearchSettings
 
 
 class StrategySettings(Settings):
-    """The dials of strategies at equal budgets. All but the first follow from the budget where they are None.
+    """Settings of strategies at equal budgets. Those that are null follow from the budget.
 
-    How a solution is sampled (temperature, top_p, max_tokens, max_step_tokens, seed) is said by `SearchSettings`, the
-    same for every strategy.
+    `SearchSettings` sets how a solution is sampled (temperature, top_p, max_tokens, max_step_tokens, seed), for every
+    strategy alike.
 
-    solution_tokens: L, the length of a typical solution; None: half of `max_tokens`. A budget of B tokens is planned
-                     as n = B / L solutions; what is spent is counted, not planned.
+    solution_tokens: L, the length of a typical solution; null: half of `max_tokens`. A budget of B tokens is planned as
+                     n = B / L solutions. Spent tokens are counted, not planned.
     width:           beam, dvts: N, the candidates of one level. None: n.
     children:        beam, dvts: M, the candidates under one kept prefix; mcts: the samples of one expansion. None: √n,
                      between 2 and 4; 1 where the budget is planned as one solution.
@@ -41,7 +41,7 @@ class StrategySettings(Settings):
 
 @dataclass(frozen=True, slots=True)
 class BudgetedSettings:
-    """What one strategy does with one budget, nothing left open.
+    """The complete settings of one strategy at one budget.
 
     budget: generated tokens. width: candidates of one level (beam, dvts). search: how solutions are sampled, and of a
     tree everything: its budget, simulations, children, depth and rewards.
@@ -55,7 +55,7 @@ class BudgetedSettings:
 def budget_to_settings(
     budget: int, search: SearchSettings, dials: StrategySettings | None = None, *, explicit: bool = False
 ) -> BudgetedSettings:
-    """What follows from a budget of generated tokens (≥ 1) for what the dials leave open.
+    """The settings that follow from a budget of generated tokens (≥ 1).
 
     explicit: what somebody has set of the search's own settings (simulations, children, max_depth, rewards)
               wins over the dials and over what follows from the budget.

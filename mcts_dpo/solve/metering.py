@@ -1,7 +1,7 @@
-"""What a strategy's coroutine costs, counted as it goes, and the likeliest text where it finds no answer.
+"""Counts what a strategy costs while it runs, and supplies the likeliest text if it finds no answer.
 
-In: a question and the coroutine of any strategy. Out: the same coroutine; its solution's costs are filled in, and a
-refused request becomes a solution with its error. Knows no strategy.
+In: a question and the coroutine of any strategy. Out: a coroutine with the same solution, its costs filled in. A
+refused request becomes a solution with an error.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from mcts_dpo.solve.solution import Solution, split_text
 
 @dataclass(slots=True)
 class Meter:
-    """So far: tokens spent, prefixes sampled from, and the best draft without regard to answers (whether it is whole,
-    its length; its tokens)."""
+    """The costs so far: tokens spent and prefixes sampled from. Also the best draft, whatever its answer: whether it is
+    whole, its length, its tokens."""
 
     tokens: int = 0
     expansions: int = 0
@@ -75,7 +75,7 @@ def _note(question: Question, returned: Returned, meter: Meter) -> None:
 
     for sample in completion.samples:
         meter.tokens += len(sample.tokens)
-        # The first whole solution; before there is one, the longest beginning.
+        # The first whole solution, or the longest beginning until there is one.
         rank = (whole(sample), 0 if whole(sample) else len(before) + len(sample.tokens))
         if rank > meter.rank:
             meter.rank, meter.draft = rank, (*before, *sample.tokens)

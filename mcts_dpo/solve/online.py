@@ -1,7 +1,7 @@
-"""Questions answered as they come, all over one engine, each of which can be taken back: for servers and harnesses.
+"""Answers questions as they arrive, over one engine, for servers and harnesses. Each question can be cancelled.
 
-In: questions with a strategy and a budget, whenever somebody has one. Out: a `Solution` to each, with the same draws as
-`solve_problems` would have made. Knows neither threads nor time nor who asks.
+In: questions with a strategy and a budget, at any time. Out: a `Solution` to each, with the same samples as in
+`solve_problems`.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from mcts_dpo.search.state import SearchState
 
 DIED = "the engine died"
-"""How the error of a question begins whose engine died."""
+"""The start of the error of a question whose engine died."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +64,7 @@ class OnlineSolver:
 
     @property
     def busy(self) -> bool:
-        """Whether any question has been neither answered nor cancelled."""
+        """Whether a question is still open: neither answered nor cancelled."""
         return bool(self._keys)
 
     def admit(self, key: Hashable, asked: Asked, share: Hashable = None) -> None:
@@ -79,10 +79,10 @@ class OnlineSolver:
         self._runner.admit(key, [metered(question, coroutine)], share=share)
 
     def step(self, patience: float | None = None) -> list[tuple[Hashable, Solution]]:
-        """Do what can be done and wait for the engine once, at most `patience` seconds (None: as long as it takes).
+        """Advance all questions and wait for the engine once, at most `patience` seconds (None: without limit).
 
-        Returns what has been answered. If the engine died, every question is answered with an error that begins with
-        DIED; what is admitted afterwards is tried again.
+        Returns the new answers. If the engine died, every open question gets an error that begins with DIED. Questions
+        that are admitted later are tried again.
         """
         try:
             ended = self._runner.step(patience)
@@ -97,17 +97,17 @@ class OnlineSolver:
         return found
 
     def cancel(self, key: Hashable) -> None:
-        """Give a question up; everything that it holds is free. One that is not under way is left alone."""
+        """Cancel a question and free what it holds. An unknown key is ignored."""
         self._runner.cancel(key)
         self._forget(key)
 
     def decided(self, key: Hashable) -> Sequence[str]:
-        """The first steps of the solution, as far as they cannot change any more: a tree's moves (`advance: step`)."""
+        """The first steps of the solution that cannot change any more: the moves of a tree (`advance: step`)."""
         state = self._trees.get(key)
         return () if state is None else steps_of(state, state.forest, state.trees[0].info.moves)
 
     def close(self) -> None:
-        """Let the runner's threads go."""
+        """End the runner's threads."""
         self._runner.close()
 
     def _forget(self, key: Hashable) -> None:

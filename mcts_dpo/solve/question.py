@@ -1,7 +1,7 @@
-"""One problem as a strategy sees it: without its reference answer, with what is needed to sample and to judge.
+"""One problem as a strategy sees it: without its reference answer, and ready to sample and to score solutions.
 
 Every token that a strategy samples is counted, and every self-evaluation as the tokens of its longer answer, which is
-how a tree search counts them (`SearchSettings.budget`). Knows no strategy.
+how a tree search counts them (`SearchSettings.budget`).
 """
 
 from __future__ import annotations

@@ -23,7 +23,7 @@ from mcts_dpo.solve.strategies.weighted import weighted
 
 BuiltIn = Literal["greedy", "majority", "best-of-n", "weighted", "beam", "dvts", "mcts"]
 Strategy = str
-"""One of STRATEGIES, or a registered name."""
+"""The name of a strategy: one of STRATEGIES or a registered one."""
 STRATEGIES: tuple[Strategy, ...] = get_args(BuiltIn)
 StrategyFunction = Callable[[Question, BudgetedSettings], Coroutine[Solution]]
 _FUNCTIONS: dict[Strategy, StrategyFunction] = {

@@ -1,7 +1,4 @@
-"""What a strategy came to on one problem: the one result type of solving.
-
-Knows no strategy.
-"""
+"""The result of a strategy on one problem: the one result type of solving."""
 
 from __future__ import annotations
 
@@ -16,18 +13,18 @@ if TYPE_CHECKING:
 class Solution:
     """The answer to one problem, and what it cost.
 
-    answer:        as the solution states it; None if no solution was finished with one.
-    text:          the solution that stands for the answer. Where none states one: the likeliest of what was sampled.
-    steps:         the same in steps; joined they are `text`.
+    answer:        as the solution states it; None if no finished solution states one.
+    text:          the solution behind the answer, or the likeliest sampled text if there is no answer.
+    steps:         the text in steps; joined they are `text`.
     cut:           the text was cut by a limit or by the end of the budget.
     prompt_tokens: of the prompt.
     tokens:        spent: tokens sampled, and each self-evaluation as the tokens of its longer answer.
     expansions:    prefixes from which samples were drawn; of a tree its simulations.
     solutions:     finished solutions with an answer: those that had a vote.
-    undecided:     pairs of answers that a vote could not compare in time, and kept apart.
-    weight:        what spoke for the answer in the vote (of a tree; see `tree_answer`).
-    error:         why the engine could not serve the problem, one line; else None.
-    forest:        of a tree search, its one tree.
+    undecided:     pairs of answers that a vote could not compare in time. They count as different.
+    weight:        the weight of the answer in the vote of a tree.
+    error:         the reason, in one line, why the engine could not serve the problem; else None.
+    forest:        the one tree of a tree search; else None.
     """
 
     answer: str | None = None
@@ -62,7 +59,7 @@ class Solution:
 
 
 def split_text(text: str, step_end: str) -> tuple[str, ...]:
-    """A text in pieces that end with `step_end`, the last perhaps without; joined they are the text."""
+    """A text in pieces that end with `step_end`; the last may end without. Joined they are the text."""
     pieces = [piece + step_end for piece in text.split(step_end)]
     pieces[-1] = pieces[-1].removesuffix(step_end)
     return tuple(piece for piece in pieces if piece)

@@ -1,7 +1,7 @@
 """Strategies over many problems at once, at one or several budgets, and the answer to one question.
 
-In: problems (their reference answers are taken away first), an engine, strategies with budgets. Out: solutions. Knows
-nothing of whether an answer is right.
+In: problems, whose reference answers are removed first; an engine; strategies with budgets. Out: solutions, not yet
+verified.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ def solve_problems(
     settings: StrategySettings | None = None,
     progress: Progress = silent,
 ) -> dict[tuple[Strategy, int], list[Solution]]:
-    """For each wanted (strategy, budget in generated tokens per problem) a solution per problem, in order.
+    """Solve every problem with each (strategy, budget in generated tokens per problem). Solutions keep their order.
 
     Majority, best-of-n and weighted read one stream of samples, drawn once for the largest of their budgets (see
     strategies/sampling.py); every other pair is run for itself. A problem that the engine refuses, or whose prompt
@@ -78,9 +78,11 @@ def solve_question(
 ) -> Solution:
     """Answer one question by a strategy, without any reference answer.
 
-    budget: generated tokens; what `search` and `settings` leave open follows from it. None: `search` is taken as it is.
-    Raises InputError if the question is empty, or cannot be served (it does not fit the context, the engine refuses
-    it), and EngineDiedError.
+    budget: generated tokens. Settings that `search` and `settings` leave open follow from it. None: use `search` as it
+    is.
+
+    Raises InputError if the question is empty or cannot be served (it does not fit the context, or the engine refuses
+    it). Raises EngineDiedError.
     """
     problem = Problem("question", question) if isinstance(question, str) else question
     if not problem.question.strip():
@@ -100,7 +102,7 @@ def solve_question(
 
 
 def _question(problem: Problem, engine: Engine, prompt: PromptSettings, search: SearchSettings) -> Question | str:
-    """The question, or why its prompt leaves no room for a solution."""
+    """The question, or the reason why its prompt leaves no room for a solution."""
     try:
         return make_question(problem, engine, prompt, search)
     except InputError as error:
@@ -139,7 +141,7 @@ def _side_by_side(
 
 
 def _reporter(progress: Progress, total: int, engine: Engine) -> Callable[[int], None]:
-    """Reports so many finished problems, with the tokens that the engine has sampled since now."""
+    """A function that reports the number of finished problems, and the tokens that the engine has sampled since now."""
     before = engine.usage.sampled_tokens
 
     def report(done: int) -> None:
@@ -152,7 +154,7 @@ def _reporter(progress: Progress, total: int, engine: Engine) -> Callable[[int],
 def _from_one_stream(
     questions: Sequence[Question | str], engine: Engine, wanted: Sequence[tuple[Rule, int]], progress: Progress
 ) -> dict[tuple[Strategy, int], list[Solution]]:
-    """All rules that read the stream of samples, at all their budgets."""
+    """The solutions of all rules that read the same stream of samples, at all their budgets."""
     plain = max((budget for rule, budget in wanted if rule not in JUDGED), default=0)
     judged = max((budget for rule, budget in wanted if rule in JUDGED), default=0)
     names = ", ".join(dict.fromkeys(rule for rule, _ in wanted))

@@ -1,8 +1,8 @@
-"""One answer from many finished solutions: by count, by belief, or by belief summed over equal answers.
+"""Chooses one answer from many finished solutions: by count, by score, or by scores summed over equal answers.
 
-`majority` is self-consistency (Wang et al. 2022, arXiv 2203.11171); `best-of-n` takes the solution that is judged most
-likely right (Cobbe et al. 2021, arXiv 2110.14168, by a trained verifier); `weighted` is a vote in which each solution
-counts as much as it is believed (Li et al. 2022, arXiv 2206.02336, section 3.2). Knows no engine.
+`majority` is self-consistency (Wang et al. 2022, arXiv 2203.11171). `best-of-n` takes the solution with the highest
+score (Cobbe et al. 2021, arXiv 2110.14168, who use a trained verifier). `weighted` is a vote in which each solution
+counts as much as its score (Li et al. 2022, arXiv 2206.02336, section 3.2).
 """
 
 from __future__ import annotations
@@ -20,8 +20,10 @@ RULES: tuple[Rule, ...] = get_args(Rule)
 
 @dataclass(frozen=True, slots=True)
 class Sampled:
-    """One sampled solution. answer: None without one, or if it was cut. score: in [0, 1]; None if not judged. cut: by a
-    limit of tokens."""
+    """One sampled solution.
+
+    answer: None if it states none or was cut. score: in [0, 1]; None if not scored. cut: by a limit of tokens.
+    """
 
     text: str
     answer: str | None
@@ -31,10 +33,10 @@ class Sampled:
 
 
 def winner(solutions: Sequence[Sampled], rule: Rule, spent: int) -> Solution:
-    """The answer of sampled solutions. Ties go to what was found first. spent: tokens."""
+    """The answer of sampled solutions under a rule. Ties go to the first found. spent: tokens, for the result."""
     answered = [solution for solution in solutions if solution.answer is not None]
     if not answered:
-        # The first whole one; a cut one depends on the budget that cut it.
+        # The first whole one: a cut one depends on the budget.
         whole = next((one for one in solutions if not one.cut and one.tokens > 1), None)
         return Solution(text=whole.text if whole else "", tokens=spent)
     weights = [1.0 if rule == "majority" else _score(solution) for solution in answered]

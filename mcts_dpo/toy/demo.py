@@ -1,8 +1,7 @@
 """The demonstration: a tiny policy that was taught wrong habits improves itself by searching, in about five minutes.
 
 In: a directory and a seed. Out: that directory as an ordinary run directory, plus the warm start, the problems,
-`summary.json` and the trees of one problem before and after. Everything in between is `rounds.run` on settings
-that anyone could write; nothing is done here that a user's own run could not do.
+`summary.json` and the trees of one problem before and after. The run itself is `rounds.run` with ordinary settings.
 """
 
 from __future__ import annotations
@@ -43,7 +42,7 @@ class DemoSummary:
 
     accuracy_before, accuracy_after: greedy accuracy on the test problems, before the first round, after the last.
     self_evaluation_auc:             of the warm start: P(yes) against correctness; None if all were right or wrong.
-    seconds:                         wall clock of all stages together, whichever process did them.
+    seconds:                         wall-clock seconds of all stages together.
     """
 
     accuracy_before: float
@@ -69,7 +68,7 @@ def demo_config(
         train=ProblemSettings(source=str(problems / "train.jsonl")),
         test=ProblemSettings(source=str(problems / "test.jsonl")),
         prompt=toy_prompt(),
-        # One thread: the policy is so small that a second one only waits for the first.
+        # The policy is so small that a second thread would only wait for the first.
         engine=EngineSettings(slots=512, dtype="float32", threads=1),
         search=SearchSettings(expand="rollout", simulations=8, children=4, temperature=0.8, c_puct=1.0, max_tokens=96),
         preferences=PreferenceSettings(select="best_path", min_gap=0.5),
@@ -96,9 +95,9 @@ def prepare(
     test_problems: int = TEST_PROBLEMS,
     progress: Progress = silent,
 ) -> tuple[Path, Path]:
-    """Make the warm start and the problems in `directory` unless they are there. Returns both paths.
+    """Make the warm start and the problems in `directory` unless they exist. Returns both paths.
 
-    No training problem is a test problem (checked), and none of either was shown by the warm start's demonstrations.
+    No training problem is a test problem, which is checked. The demonstrations of the warm start show none of them.
     """
     start, problems = directory / "start", directory / "problems"
     if not start.exists():
@@ -127,7 +126,7 @@ def demo(
     """Run, or continue, the demonstration in `directory`."""
     directory = Path(directory)
     if directory.exists() and not directory.is_dir():
-        raise InputError(f"{directory}: a file; accepted: a run directory, new or begun by this command")
+        raise InputError(f"{directory}: a file; accepted: a run directory, new or of this command")
     began = time.monotonic()
     start, problems = prepare(
         directory,
@@ -159,7 +158,7 @@ def demo(
 
 
 def show(directory: Path, summary: DemoSummary, console: Console) -> None:
-    """Print what happened, honestly."""
+    """Print the result, with intervals."""
     console.print(
         "A tiny Llama was taught to solve arithmetic stories, with wrong habits on purpose: it often adds"
         " where it should subtract or multiply. Nobody shows it better: it only learns, from its own"
@@ -177,7 +176,7 @@ def show(directory: Path, summary: DemoSummary, console: Console) -> None:
 
 
 def _draw_trees(config: RunConfig, directory: Path, policy: str) -> None:
-    """Trees of one test problem that the start had wrong and the last policy has right, by either policy."""
+    """The trees of both policies for one test problem that only the last policy solves."""
     if (directory / "tree-after.txt").exists():
         return
     before = Evaluation.load(directory / "baseline" / "evaluation.parquet")

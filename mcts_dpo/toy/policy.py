@@ -1,8 +1,7 @@
 """The built-in policy: a tiny Llama, taught in about a minute by demonstrations that carry wrong habits.
 
-In: a seed and `WarmStartSettings`. Out: a Hugging Face directory like any other policy's, and figures on
-how good it is and how well it judges itself. What it is taught is, token for token, what `prompts` will
-show it under `toy_prompt()`. Knows nothing of search or of rounds.
+In: a seed and `WarmStartSettings`. Out: a Hugging Face directory like that of any other policy, its accuracy, and how
+well it judges itself. It is taught with exactly the tokens that `prompts` makes under `toy_prompt()`.
 """
 
 from __future__ import annotations
@@ -42,10 +41,10 @@ from mcts_dpo.training.objectives.common import negative_log_likelihood
 from verifiers import extract_answer, verify
 
 MAX_TOKENS = 64
-"""More than any solution of the world is long, in tokens."""
+"""An upper bound on the length of a solution in this world, in tokens."""
 
 _PADDED_TOKENS = 1100
-"""Tokens of one forward pass: an update is cut into a few passes of like length, so that little is padding."""
+"""Tokens of one forward pass. An update is cut into a few passes of similar lengths, to avoid padding."""
 
 
 class JudgeSchoolSettings(Settings):
@@ -66,19 +65,18 @@ class JudgeSchoolSettings(Settings):
 class WarmStartSettings(Settings):
     """How the policy is made and taught.
 
-    demonstrations, events, habits: what it is shown: how many stories of how many events, and what is wrong with them.
+    demonstrations, events, habits: number of stories, their numbers of events, and their wrong habits.
     steps:            updates; the learning rate falls to 0 along a cosine over them.
     batch_size:       demonstrations per update.
-    judgements:       self-evaluation questions per update, beside the demonstrations.
-    lr, warmup:       AdamW's peak learning rate, and the updates that it takes to rise to it.
-    check_every:      updates between two looks at the development problems, for the progress display alone: what the
-                      teaching comes to follows from the habits, and stopping early would only leave it unsteady.
-    development:      how many development problems there are.
+    judgements:       self-evaluation questions per update, in addition to the demonstrations.
+    lr, warmup:       AdamW's peak learning rate, and the updates until it is reached.
+    check_every:      updates between two measurements on development problems, for the progress display only.
+    development:      number of development problems.
     width, layers, heads, feed_forward: of the Llama; the defaults make 127,000 parameters.
     context:          longest sequence in tokens that the policy can read.
     max_tokens:       more than any solution is long, in tokens.
     school:           updates that follow, on judgements alone.
-    threads:          of torch; the policy is so small that a second thread only waits for the first.
+    threads:          of torch. The policy is so small that a second thread would only wait for the first.
     """
 
     demonstrations: int = Field(6000, ge=1)
@@ -103,7 +101,7 @@ class WarmStartSettings(Settings):
 
 @dataclass(frozen=True, slots=True)
 class WarmStart:
-    """What the teaching came to; `warm_start.json` beside the weights says the same.
+    """The result of the warm start; also in `warm_start.json` next to the weights.
 
     policy:              the Hugging Face directory.
     accuracy:            greedy, on development problems that no demonstration shows.
@@ -128,7 +126,7 @@ def horizon_policy(*, school: bool) -> WarmStartSettings:
 
 
 def toy_prompt() -> PromptSettings:
-    """How the toy policy is asked: the question, a line end, then the solution, one calculation per line."""
+    """The prompt of the toy policy: the question, a line end, then the solution, one calculation per line."""
     return PromptSettings(
         style="plain",
         template="{question}\n",
@@ -205,7 +203,7 @@ def self_evaluation_auc(
     max_tokens: int = MAX_TOKENS,
     seed: int = 0,
 ) -> float | None:
-    """Chance that the policy gives a right solution of its own a higher P(yes) than a wrong one.
+    """The chance that the policy gives one of its right solutions a higher P(yes) than one of its wrong ones.
 
     `samples` solutions of each problem (with reference answers) are drawn; the policy is asked about each
     after its last token. 0.5 is guessing, 1 is perfect; None if all solutions were right, or all wrong.
@@ -240,7 +238,7 @@ def _lessons(
     tokenizer: PreTrainedTokenizerFast,
     prompt: PromptSettings,
 ) -> Sequences:
-    """The demonstrations, then the judgements, as sequences of which only the reply is scored."""
+    """The demonstrations, then the judgements, as sequences. Only their replies are scored."""
     suffix, (yes, no) = self_evaluation(tokenizer, prompt)
     contexts: list[tuple[int, ...]] = []
     replies: list[tuple[int, ...]] = []
@@ -318,7 +316,7 @@ def _tiny_llama(settings: WarmStartSettings, tokenizer: PreTrainedTokenizerFast,
         num_key_value_heads=settings.heads,
         max_position_embeddings=settings.context,
         tie_word_embeddings=True,
-        # Three times the usual: a narrow and shallow model learns the world in half as many updates.
+        # Three times the usual scale: a narrow and shallow model then learns in half as many updates.
         initializer_range=0.06,
         bos_token_id=tokenizer.bos_token_id,
         eos_token_id=tokenizer.eos_token_id,
@@ -336,7 +334,7 @@ def _tiny_llama(settings: WarmStartSettings, tokenizer: PreTrainedTokenizerFast,
 
 
 def _engine(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast) -> Engine:
-    # A copy: an engine takes its model over.
+    # A copy: an engine changes its model.
     return TransformersEngine(copy.deepcopy(model), tokenizer, EngineSettings(slots=256, dtype="float32"))
 
 

@@ -1,8 +1,7 @@
 """The tokenizer of the built-in world: one token per word, digit, mark and line end; any text round-trips exactly.
 
-A word, digit or mark carries the space before it (" apples", " 1", " +"), as in GPT-2, so that decoding
-is plain concatenation: "12" is "1" "2" and can never come back as "1 2". What the world does not
-know falls apart into bytes. Knows the world's vocabulary, nothing of prompts or models.
+A word, digit or mark includes the space before it (" apples", " 1", " +"), as in GPT-2. Decoding is therefore plain
+concatenation: "12" is "1" "2" and never becomes "1 2". Text outside the vocabulary is split into bytes.
 """
 
 from __future__ import annotations
@@ -19,7 +18,7 @@ _PIECES = r"\n| ?\d| ?\p{L}+| ?[^\s\d\p{L}]|\s"
 
 
 def toy_tokenizer(extra: str = "") -> PreTrainedTokenizerFast:
-    """The world's tokenizer, with the words of `extra` (a prompt's own) known as well.
+    """The tokenizer of the world. extra: further text whose words get tokens, such as that of a prompt.
 
     Token ids depend on the vocabulary alone. No special token is added while encoding; the texts
     "<pad>", "<bos>" and "<eos>" are read as the tokens of that name.

@@ -1,4 +1,4 @@
-"""The sample that is judged most likely right (Cobbe et al. 2021, arXiv 2110.14168)."""
+"""Best-of-n: the sample with the highest score (Cobbe et al. 2021, arXiv 2110.14168)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The one solution of temperature 0, within the budget."""
+"""Greedy: the one solution of temperature 0, within the budget."""
 
 from __future__ import annotations
 

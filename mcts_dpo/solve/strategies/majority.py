@@ -1,4 +1,7 @@
-"""Self-consistency: samples, voted by classes of mathematically equal answers (Wang et al. 2022, arXiv 2203.11171)."""
+"""Majority (self-consistency): a vote of samples over classes of mathematically equal answers.
+
+Source: Wang et al. 2022, arXiv 2203.11171.
+"""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
-"""One stream of whole solutions, sampled one after the other, which serves majority, best-of-n and weighted.
+"""One stream of whole solutions that serves majority, best-of-n and weighted at every budget.
 
-One stream serves every budget. Sample j's draws depend on the seed, the problem and j alone, so a budget B sees the
-first samples that fit into B, and of the next one as many tokens as are left: exactly what sampling with B alone would
-have drawn. What a rule is charged at B is what it would have spent then, whatever was drawn for larger budgets.
+The draws of sample j depend only on the seed, the problem and j. A budget B therefore sees the first samples that fit
+into B, and as many tokens of the next one as are left. That is exactly what sampling with B alone would draw. A rule is
+charged at B what it would spend alone, whatever was drawn for larger budgets.
 """
 
 from __future__ import annotations
@@ -75,7 +75,7 @@ def _path(question: Question, sample: Sample, solution: Sampled) -> SolutionPath
 
 
 def answer_from(solutions: Sequence[Sampled], rule: Rule, budget: int, question_cost: int) -> Solution:
-    """What a rule makes of the stream of samples within a budget.
+    """The solution of a rule from the part of the stream that fits into a budget.
 
     solutions: in the order in which they were drawn, for this budget or a larger one.
     question_cost: tokens charged for each question; best-of-n and weighted ask about every solution with an answer.

@@ -1,4 +1,4 @@
-"""A vote of samples in which each counts as much as it is believed (Li et al. 2022, arXiv 2206.02336)."""
+"""Weighted: a vote of samples in which each counts as much as its score (Li et al. 2022, arXiv 2206.02336)."""
 
 from __future__ import annotations
 
