@@ -4,7 +4,7 @@
 
 Suites: those of `benchmarks/suites.py`, and `budget` (training against inference compute: the start and the trained
 policies, answering by several strategies at several budgets of tokens). Every arm of every seed is a run directory
-under DIR/SUITE, so that a second call goes on where the first was stopped. On the built-in world unless settings say
+under DIR/SUITE, so that a second call continues where the first was stopped. On the built-in world unless settings say
 otherwise (`model=… train.source=… test.source=…`: any model and data; a seed is then the run's own seed alone).
 
 The protocol. The arms of a seed share the warm start, the problems, the test set and, where they search alike, the
@@ -390,7 +390,7 @@ def work(command: Sequence[str], what: str) -> None:
     """One process of this module."""
     done = subprocess.run([sys.executable, "-m", "benchmarks.ablations", "--step", what, *command], check=False)
     if done.returncode:
-        raise SystemExit(f"benchmarks.ablations: {what} failed; the same command goes on from there")
+        raise SystemExit(f"benchmarks.ablations: {what} failed; the same command continues from there")
 
 
 def do(step: str, folder: Path, suite: str, own: Sequence[str], tried: Sequence[float] = RATES) -> None:

@@ -3,7 +3,7 @@
     python -m benchmarks.attack [--json FILE] [--quick] [--seconds 120] [--parts server,models]
 
 Each part is a module `benchmarks.attack_NAME` with its own figures, run in a process of its own; nothing leaves
-loopback. A part that ends with an error, or does not end, counts in `failed_parts` (names), and the others go on.
+loopback. A part that ends with an error, or does not end, counts in `failed_parts` (names), and the others continue.
 """
 
 from __future__ import annotations

@@ -82,7 +82,7 @@ def measure(
     repeats: int = 3,
     clock: Callable[[], float] = time.process_time,
 ) -> Ceiling:
-    """Measure an idle engine; its caches are emptied, its usage goes on counting.
+    """Measure an idle engine; its caches are emptied, its usage still counts.
 
     batch_sizes: none larger than the engine's slots. prefix: tokens before the first decoded one. tokens: decoded by
     each sequence. question: tokens read behind a known prefix. repeats: of each measurement; the fastest counts, since

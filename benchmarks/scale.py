@@ -4,7 +4,7 @@
 
 Makes a run of so many synthetic trees of 60 nodes (they look like those of a search; nothing is searched), and one of a
 tenth of them. Then each command runs over either in a process of its own: `pairs`, `report`, `tree` (the list of all
-trees), `rejudge` where the command line has it. Interrupted and started again with the same FILE and DIR, it goes on:
+trees), `rejudge` where the command line has it. Interrupted and started again with the same FILE and DIR, it continues:
 tree files that are there are not made again, and commands that are in FILE are not run again.
 
 Prints and writes, by command and number of trees: `seconds_per_10000` (by the clock), `cpu_seconds_per_10000`,

@@ -96,7 +96,7 @@ def _own() -> dict[str, tuple[str, Fraction]]:
 
 _SIZED = _spellings()
 _UNSIZED = _own()
-#: read as minutes or metres by what stands beside them, see `compounds.py`
+#: read as minutes or metres by their neighbours, see `compounds.py`
 AMBIGUOUS = {"m": "minute", "'": "foot", '"': "inch", "''": "inch"}
 
 

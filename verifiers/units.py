@@ -127,7 +127,7 @@ class _Reader:
         return self.names <= MAX_NAMES and self.raised == 1 and self.nouns()
 
     def word(self, word: str, at: int) -> tuple[int, bool | None]:
-        """Take one word: the place behind it, and whether to go on (None: it is no unit)."""
+        """Take one word: the place behind it, and whether to continue (None: it is no unit)."""
         low = word.lower()
         rest = self.text[at:].strip(" .,")
         if low in _RAISED and (low != "square" or rest):

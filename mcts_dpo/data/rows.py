@@ -254,11 +254,11 @@ def narrowing(schema: Any) -> Callable[[Mapping[str, Any]], Mapping[str, Any]]:
     """
     short = {field.name: narrow for field in schema if (narrow := _narrowed(field.type))}
 
-    def of_row(values: Mapping[str, Any]) -> Mapping[str, Any]:
+    def narrowed(values: Mapping[str, Any]) -> Mapping[str, Any]:
         changed = {name: narrow(values[name]) for name, narrow in short.items() if values.get(name) is not None}
         return {**values, **changed} if changed else values
 
-    return of_row
+    return narrowed
 
 
 def _narrowed(kind: Any) -> Callable[[Any], Any] | None:

@@ -53,16 +53,16 @@ class BudgetedSettings:
 
 
 def budget_to_settings(
-    budget: int, search: SearchSettings, dials: StrategySettings | None = None, *, explicit: bool = False
+    budget: int, search: SearchSettings, strategy_settings: StrategySettings | None = None, *, explicit: bool = False
 ) -> BudgetedSettings:
     """The settings that follow from a budget of generated tokens (≥ 1).
 
     explicit: what somebody has set of the search's own settings (simulations, children, max_depth, rewards)
               wins over the dials and over what follows from the budget.
     """
-    dials = dials or StrategySettings()
+    strategy_settings = strategy_settings or StrategySettings()
     own = {name: getattr(search, name) for name in _OWN & search.model_fields_set} if explicit else {}
-    length = dials.solution_tokens or max(1, search.max_tokens // 2)
+    length = strategy_settings.solution_tokens or max(1, search.max_tokens // 2)
     solutions = max(1, budget // length)
     simulations = search.simulations if search.advance == "step" else budget
     settings = search.model_copy(
@@ -75,7 +75,7 @@ def budget_to_settings(
             **own,
         }
     )
-    return BudgetedSettings(budget, dials.width or solutions, settings)
+    return BudgetedSettings(budget, strategy_settings.width or solutions, settings)
 
 
 _OWN = {"simulations", "children", "max_depth", "rewards"}

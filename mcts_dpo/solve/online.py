@@ -35,7 +35,7 @@ DIED = "the engine died"
 class Asked:
     """What somebody asks: a problem, how it is put and sampled, a strategy and its budget (generated tokens, ≥ 1).
 
-    dials, explicit: see `budget_to_settings`. texts: tokenised before; None: `OnlineSolver.admit` does it.
+    strategy_settings, explicit: see `budget_to_settings`. texts: tokenised before; None: `OnlineSolver.admit` does it.
     """
 
     problem: Problem
@@ -43,7 +43,7 @@ class Asked:
     search: SearchSettings
     budget: int
     strategy: Strategy = "mcts"
-    dials: StrategySettings | None = None
+    strategy_settings: StrategySettings | None = None
     explicit: bool = False
     texts: PromptTexts | None = None
 
@@ -70,7 +70,7 @@ class OnlineSolver:
     def admit(self, key: Hashable, asked: Asked, share: Hashable = None) -> None:
         """Take a question up. share: whoever asks (see `Shares`). Raises InputError as `make_question` does."""
         question = make_question(asked.problem, self._engine, asked.prompt, asked.search, asked.texts)
-        settings = budget_to_settings(asked.budget, asked.search, asked.dials, explicit=asked.explicit)
+        settings = budget_to_settings(asked.budget, asked.search, asked.strategy_settings, explicit=asked.explicit)
         if asked.strategy == "mcts":
             coroutine = mcts(question, settings, lambda state: self._trees.__setitem__(key, state))
         else:

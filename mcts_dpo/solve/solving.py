@@ -45,8 +45,8 @@ def solve_problems(
 
     Majority, best-of-n and weighted read one stream of samples, drawn once for the largest of their budgets (see
     strategies/sampling.py); every other pair is run for itself. A problem that the engine refuses, or whose prompt
-    leaves no room, is a solution with its `error`; the others go on. Raises InputError for a budget below 1 and for two
-    problems of one id (their samples would be the same), and EngineDiedError.
+    leaves no room, is a solution with its `error`; the others continue. Raises InputError for a budget below 1 and for
+    two problems of one id (their samples would be the same), and EngineDiedError.
     """
     for strategy, budget in wanted:
         if budget < 1:

@@ -164,7 +164,7 @@ def _warm_start(out: Path, seed: int, settings: WarmStartSettings, progress: Pro
     tokenizer = toy_tokenizer(" ".join((prompt.self_evaluation_question, prompt.yes, prompt.no)))
     shown = demonstrations(settings.demonstrations, seed, settings.habits, events=settings.events)
     judged = judgements(shown, seed)
-    lessons = _lessons(shown, judged, tokenizer, prompt)
+    sequences = _teaching_sequences(shown, judged, tokenizer, prompt)
     questions = {demonstration.problem.question for demonstration in shown}
     rehearsals = make_rehearsals(2 * settings.development, seed, events=settings.events, exclude=questions)
     development, fresh = rehearsals[: settings.development], rehearsals[settings.development :]
@@ -174,7 +174,7 @@ def _warm_start(out: Path, seed: int, settings: WarmStartSettings, progress: Pro
     accuracy = 0.0
     for update in range(1, settings.steps + 1):
         rows = _rows(update, seed, len(shown), len(judged), settings.batch_size, settings.judgements)
-        _learn(model, optimizer, lessons, rows, settings.lr * _rate(update, settings.steps, settings.warmup))
+        _learn(model, optimizer, sequences, rows, settings.lr * _rate(update, settings.steps, settings.warmup))
         figures = {}
         if update % settings.check_every == 0 or update == settings.steps:
             accuracy = _accuracy(development, _engine(model, tokenizer), prompt, settings.max_tokens)
@@ -232,7 +232,7 @@ def _completed(engine: Engine, requests: Sequence[Request]) -> list[Completion]:
     return found if isinstance(found, list) else []
 
 
-def _lessons(
+def _teaching_sequences(
     shown: Sequence[Demonstration],
     judged: Sequence[Judgement],
     tokenizer: PreTrainedTokenizerFast,
@@ -272,10 +272,10 @@ def _attend_school(
 ) -> None:
     """Teach the policy to judge its steps; see `JudgeSchoolSettings`."""
     judged = judgements_at_errors(shown, settings.steps * settings.judgements, seed)
-    lessons = _lessons(shown, judged, tokenizer, toy_prompt())
+    sequences = _teaching_sequences(shown, judged, tokenizer, toy_prompt())
     for update in range(1, settings.steps + 1):
         rows = _rows(update, seed, len(shown), len(judged), settings.demonstrations, settings.judgements)
-        _learn(model, optimizer, lessons, rows, settings.lr * _rate(update, settings.steps, 1))
+        _learn(model, optimizer, sequences, rows, settings.lr * _rate(update, settings.steps, 1))
         progress("judge school", update, settings.steps)
 
 
@@ -292,12 +292,12 @@ def _rate(update: int, steps: int, warmup: int) -> float:
 
 
 def _learn(
-    model: LlamaForCausalLM, optimizer: torch.optim.Optimizer, lessons: Sequences, rows: NDArray[np.int64], lr: float
+    model: LlamaForCausalLM, optimizer: torch.optim.Optimizer, sequences: Sequences, rows: NDArray[np.int64], lr: float
 ) -> None:
     """One AdamW update on the mean negative log-likelihood of the rows' scored tokens."""
-    total = float((lessons.lengths - lessons.scored_from)[rows].sum())
-    for part in forward_passes(lessons, rows, _PADDED_TOKENS):
-        scores = score(model, make_batch(lessons, part))
+    total = float((sequences.lengths - sequences.scored_from)[rows].sum())
+    for part in forward_passes(sequences, rows, _PADDED_TOKENS):
+        scores = score(model, make_batch(sequences, part))
         torch.autograd.backward(negative_log_likelihood(scores.tokens, total=total))
     torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
     for group in optimizer.param_groups:

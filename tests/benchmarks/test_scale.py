@@ -1,4 +1,4 @@
-"""The scale benchmark in small: its trees pass for a search's, it goes on where it was, and memory does not grow."""
+"""The scale benchmark in small: its trees pass for a search's, it continues where it was, and memory does not grow."""
 
 from __future__ import annotations
 

@@ -260,7 +260,7 @@ def test_help_and_success_end_with_0(cli: Cli, place: Path) -> None:  # noqa: F8
 def test_an_interrupt_ends_with_130_and_keeps_what_was_done(
     toy_world: ToyWorld, chat_policy: Path, tmp_path: Path
 ) -> None:
-    """A real SIGINT to a real search: one line, and the same command goes on from the journal."""
+    """A real SIGINT to a real search: one line, and the same command continues from the journal."""
     command = [sys.executable, "-m", "mcts_dpo", "search", "-o", str(tmp_path / "trees"), "-m", str(chat_policy)]
     # Long enough not to end before it is interrupted: no tree runs out of new solutions.
     endless = ["search.simulations=5000", "search.temperature=2.0", "search.max_tokens=60"]

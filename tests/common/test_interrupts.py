@@ -136,7 +136,7 @@ def work() -> None:
 
 def test_an_ignored_signal_stays_ignored_and_a_finished_command_leaves_no_trace() -> None:
     code = START + (
-        "@app.command()\ndef work() -> None:\n    os.kill(os.getpid(), signal.SIGINT)\n    print('went on')\n"
+        "@app.command()\ndef work() -> None:\n    os.kill(os.getpid(), signal.SIGINT)\n    print('continued')\n"
         "signal.signal(signal.SIGINT, signal.SIG_IGN)\n"
         "try:\n    run_app(app)\nexcept SystemExit as end:\n    print(end.code)\n"
         "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
@@ -149,5 +149,5 @@ def test_an_ignored_signal_stays_ignored_and_a_finished_command_leaves_no_trace(
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=900, check=False)
     assert done.returncode == 0, done.stderr
-    assert done.stdout == "went on\n0\n0\n"
+    assert done.stdout == "continued\n0\n0\n"
     assert os.name == "posix"

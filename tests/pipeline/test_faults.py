@@ -1,4 +1,4 @@
-"""What can go wrong around a run, done for real: the message that says what to do, and that doing it mends the run."""
+"""What can go wrong around a run, done for real: the message that says what to do, and that doing it fixes the run."""
 
 from __future__ import annotations
 
@@ -279,7 +279,7 @@ def test_an_engine_that_dies(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """In the middle of a shard, as if its server were gone: no tree fails of it, and the same command goes on."""
+    """In the middle of a shard, as if its server were gone: no tree fails of it, and the same command continues."""
     from mcts_dpo.engines.base import Completion, Request
     from mcts_dpo.engines.retry import EngineDiedError
     from mcts_dpo.engines.transformers.engine import TransformersEngine

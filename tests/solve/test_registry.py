@@ -37,7 +37,7 @@ register_strategy("shortest", shortest)
 
 @pytest.fixture
 def shortest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A module of somebody else's with a strategy, imported as `--with` does it."""
+    """A user's module with a strategy, imported as `--with` does it."""
     monkeypatch.setattr(registry, "_FUNCTIONS", dict(registry._FUNCTIONS))
     monkeypatch.delitem(sys.modules, "shortest_strategy", raising=False)
     monkeypatch.syspath_prepend(tmp_path)

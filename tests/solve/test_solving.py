@@ -31,7 +31,7 @@ from tests.search.support import PROBLEMS, PROMPT, prompts
 SETTINGS = SearchSettings(max_tokens=24, max_step_tokens=8, max_depth=5, temperature=1.0)
 ALL = [(strategy, 120) for strategy in STRATEGIES]
 
-dials = st.builds(
+strategy_settings = st.builds(
     StrategySettings,
     solution_tokens=st.none() | st.integers(1, 30),
     width=st.none() | st.integers(1, 9),
@@ -53,7 +53,7 @@ searches = st.builds(
 
 
 @hypothesis_settings(max_examples=60, deadline=None, derandomize=True)
-@given(st.sampled_from(STRATEGIES), st.integers(1, 200), dials, searches, prompts, st.integers(0, 1000))
+@given(st.sampled_from(STRATEGIES), st.integers(1, 200), strategy_settings, searches, prompts, st.integers(0, 1000))
 def test_no_budget_is_exceeded_and_every_token_is_counted(
     strategy: Strategy,
     budget: int,

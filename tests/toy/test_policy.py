@@ -14,7 +14,14 @@ from mcts_dpo.engines import EngineSettings, load_engine
 from mcts_dpo.evaluation import EvaluationSettings, evaluate
 from mcts_dpo.models.loading import load_model, load_tokenizer
 from mcts_dpo.models.prompts import prompt_tokens, self_evaluation, split_steps
-from mcts_dpo.toy.policy import WarmStartSettings, _lessons, _rate, self_evaluation_auc, toy_prompt, warm_start
+from mcts_dpo.toy.policy import (
+    WarmStartSettings,
+    _rate,
+    _teaching_sequences,
+    self_evaluation_auc,
+    toy_prompt,
+    warm_start,
+)
 from mcts_dpo.toy.tokenizer import toy_tokenizer
 from mcts_dpo.toy.world import Habits, demonstrations, judgements, make_problems
 from tests.conftest import ToyWorld
@@ -73,12 +80,12 @@ def test_what_is_taught_is_what_will_be_asked() -> None:
     tokenizer = toy_tokenizer("Right so far? yes no")
     shown = demonstrations(40, 0, Habits())
     judged = judgements(shown, 0)
-    lessons = _lessons(shown, judged, tokenizer, prompt)
+    sequences = _teaching_sequences(shown, judged, tokenizer, prompt)
     suffix, (yes, no) = self_evaluation(tokenizer, prompt)
-    assert len(lessons) == 80
+    assert len(sequences) == 80
     for row in range(80):
-        tokens = lessons.tokens[lessons.offsets[row] : lessons.offsets[row + 1]].tolist()
-        context, reply = tokens[: lessons.scored_from[row]], tokens[lessons.scored_from[row] :]
+        tokens = sequences.tokens[sequences.offsets[row] : sequences.offsets[row + 1]].tolist()
+        context, reply = tokens[: sequences.scored_from[row]], tokens[sequences.scored_from[row] :]
         if row < 40:
             problem = shown[row].problem
             assert context == list(prompt_tokens(problem, tokenizer, prompt))

@@ -60,7 +60,7 @@ def _marks() -> tuple[re.Pattern[str], dict[str, frozenset[str]], frozenset[str]
 
 
 def without_thoughts(text: str, before: str = "") -> str:
-    """The text without its thoughts. ``before``: what precedes it; a thought that is open there goes on in the text.
+    """The text without its thoughts. ``before``: what precedes it; a thought that is open there continues in the text.
 
     An unclosed thought reaches to the end. Before an end without a beginning everything is a thought: the beginning was
     part of the prompt. One pass over the text.

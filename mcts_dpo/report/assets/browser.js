@@ -205,7 +205,7 @@ function pairList(tree, pairs, title, none) {
   const { min_gap: gap, min_visits: visits } = DATA.preferences;
   for (const pair of [...pairs].sort((a, b) => b.margin - a.margin)) {
     const rule = gap === undefined ? "" : ` (${short(gap)} or more makes a pair${visits > 1 ? `, if both have ${visits} visits or more` : ""})`;
-    const reason = `Two ways to go on from the same place. Their values differ by ${short(pair.margin)}${rule}: the better one is chosen.`;
+    const reason = `Two ways to continue from the same place. Their values differ by ${short(pair.margin)}${rule}: the better one is chosen.`;
     const doubt = pair.smoothing ? ` Training takes this label for wrong with probability ${short(pair.smoothing)}, which follows from the visits.` : "";
     box.append(element("button", { class: "pair", onclick: () => pick(pair.chosen) },
       element("span", { class: "good" }, "chosen "), brief(tree.text[pair.chosen]), element("br"), element("small", {}, side(pair.chosen)), element("br"),
