@@ -1,6 +1,6 @@
 """``python -m verifiers REFERENCE ANSWER``: print the verdict and the reason; exit 0 if equal, 1 if not, 2 on failure.
 
-In: two texts on the command line. Out: lines on standard output. It does not know how a verdict is reached.
+In: two texts on the command line. Out: lines on standard output.
 """
 
 from __future__ import annotations

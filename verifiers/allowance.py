@@ -1,4 +1,4 @@
-"""What one comparison may cost the process that asks for it: beyond, it continues in a worker, under the deadline.
+"""A bound on the work of one comparison in the calling process. Beyond it, a worker continues, under a deadline.
 
 In: a number of units, each about ten microseconds on an ordinary machine. Out: :class:`Spent`, raised where the work is
 done. It counts work, not time, so that the same question takes the same way on a busy machine. In a worker, and

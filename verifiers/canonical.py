@@ -2,7 +2,7 @@ r"""Canonical forms: an expression as a quotient of polynomials over independent
 
 In: a scalar tree. Out: a :class:`Form`; two expressions whose cross difference vanishes are proven equal, and where the
 atoms are algebraically independent (symbols, roots of primes, i, one of pi and e) two others are proven different.
-Sizes are bounded: what would grow too large has no form. It does not know sampling or processes.
+Sizes are bounded: an expression that would grow too large has no form.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 r"""Functions given by cases: the values, and where each holds.
 
-In: a ``cases`` sequence. Out: its cases, with "otherwise" as what the other conditions leave. It knows no equality.
+In: a ``cases`` sequence. Out: its cases, with "otherwise" as what the other conditions leave.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 r"""Chains of equations: ``p+q = 5+6 = 11`` states its last member, if the chain is true.
 
 In: a tree, and the comparison of two values. Out: the tree with its chains cut down to what they state, or None for a
-chain that contradicts itself. It does not know policies.
+chain that contradicts itself.
 """
 
 from __future__ import annotations

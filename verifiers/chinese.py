@@ -1,7 +1,7 @@
 """Chinese and Japanese numbers in words (``三分之二``, ``负十二``, ``百分之五``) and counters (``个``, ``本``, ``匹``).
 
 In: a text that begins with such a number, or the word behind a number. Out: the text with digits, or whether the word
-counts. It does not know units.
+counts.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Multiple choice: an option named by its letter or by its text.
 
-In: a reference, an answer and the options, if known. Out: a verdict. It does not know how option texts are compared.
+In: a reference, an answer and the options, if known. Out: a verdict.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Commas and points in the numbers of other countries: ``1,22``, ``1.234,56``, ``1.234.567``, ``1'234``, ``12,34,567``.
 
-In: one answer as text. Out: the same text with a decimal point and without groups, where that is a reading of it. Which
-reading counts is the policy's to say. It does not know values.
+In: one answer as text. Out: the same text with a decimal point and without groups, where that is a reading of it. The
+policy says which reading counts.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-r"""Comparing two trees: what counts as the same answer, under a policy.
+r"""Compares two trees: which answers count as the same, under a policy.
 
 In: two trees, a policy, and a prover for what numeric agreement leaves open. Out: a :class:`Decision`. Nothing that was
-numerically refuted becomes equal. It does not know text, processes or time.
+numerically refuted becomes equal.
 """
 
 from __future__ import annotations

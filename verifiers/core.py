@@ -1,7 +1,7 @@
 """Verification in layers, cheapest first: the one entry point behind :func:`verifiers.verify`.
 
 In: a reference and an answer as text (bare answers or whole solutions) and a policy. Out: a verdict, never an
-exception, whatever the text. What needs a proof is handed to a pool of worker processes.
+exception, whatever the text. Comparisons that need a proof go to a pool of worker processes.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 r"""A cursor over the tokens of one answer: looking ahead, taking, stopping with a reason, counting depth.
 
-In: cleaned text. Out: the base class of the parser. It does not know grammar.
+In: cleaned text. Out: the base class of the parser.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 r"""Equations and inequalities that differ by a constant factor only.
 
 In: two relations of two sides each, with the same sign. Out: whether one is a multiple of the other, or None where
-exact arithmetic cannot tell. It does not know numbers beyond it.
+exact arithmetic cannot tell.
 """
 
 from __future__ import annotations

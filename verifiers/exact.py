@@ -1,7 +1,7 @@
 """The exact layer: numbers with their units as people write them, read into exact values, and compared.
 
 In: one answer as text. Out: a :class:`Quantity` (exact value, decimals given, unit), or None where the text is not
-plainly one number: what is ambiguous (``0,111``) is refused and passed down. It does not know expressions.
+plainly one number: what is ambiguous (``0,111``) is refused and passed down.
 """
 
 from __future__ import annotations

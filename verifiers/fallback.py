@@ -1,7 +1,7 @@
 """math-verify for what our grammar does not cover, if it is installed (extra ``verifiers-fallback``); in a worker only.
 
 In: two texts and the verdict that stands so far. Out: that verdict, or ``equal`` or ``unequal`` by the fallback. Its
-own time limit, an alarm signal, is switched off: the worker's deadline holds. It does not know our tree.
+own time limit, an alarm signal, is switched off: the worker's deadline holds.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 r"""Families of values over a letter: ``\frac{\pi}{4} + k\pi``, under whatever name the letter has.
 
 In: two trees with what their letters run over. Out: the second with the first's letters, and whether two families over
-the integers are the same values (``-\frac{\pi}{4} + k\pi`` and ``\frac{3\pi}{4} + n\pi``). It does not know policies.
+the integers are the same values (``-\frac{\pi}{4} + k\pi`` and ``\frac{3\pi}{4} + n\pi``).
 """
 
 from __future__ import annotations

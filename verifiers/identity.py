@@ -1,6 +1,6 @@
 """The identity layer: a spelling in which two texts are the same answer without any mathematics.
 
-In: one answer as text. Out: a key; equal keys are equal answers. It does not know numbers or expressions.
+In: one answer as text. Out: a key; equal keys are equal answers.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""What a tree is, as comparison sees it: values, lists, sets, signs, letters, units.
+"""Questions about one tree that the comparison asks: is it a value, a list, a set; its sign, letters, units.
 
-In: trees. Out: answers to single questions about them, and their parts. It does not know equality.
+In: trees. Out: answers to single questions about them, and their parts.
 """
 
 from __future__ import annotations

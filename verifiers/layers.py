@@ -1,7 +1,7 @@
 """The layers over two conclusions, from identity to proof; the same code runs in the caller and in a worker.
 
 In: two answers as text, a policy, and a prover or None. Out: a verdict, or :class:`NeedsProof` where there is no prover
-and only a proof could decide. It does not know processes.
+and only a proof could decide.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 r"""The lexer: cleaned text to a flat list of tokens, every character accounted for.
 
-In: an answer cleaned by :mod:`verifiers.text`. Out: tokens with their places. It does not know grammar.
+In: an answer cleaned by :mod:`verifiers.text`. Out: tokens with their places.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The fixed bounds: what is larger is refused before anything is evaluated.
+"""Fixed bounds. Larger input is refused before anything is evaluated.
 
 In: nothing. Out: numbers and the two exceptions by which a reader of text gives up.
 """

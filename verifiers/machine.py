@@ -1,8 +1,7 @@
 r"""Evaluation in double precision with a running error bound: the cheapest refutation.
 
 In: a scalar tree and values of its symbols. Out: a complex value and a bound on its error, or :class:`Unfit`. Two
-values farther apart than their bounds are certainly different; closer ones prove nothing. It does not know higher
-precision.
+values farther apart than their bounds are certainly different; closer ones prove nothing.
 """
 
 from __future__ import annotations

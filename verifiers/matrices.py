@@ -1,6 +1,6 @@
 r"""Matrix arithmetic on trees: sums, scalar multiples, products and determinants are carried out.
 
-In: a tree. Out: the tree with its matrix expressions evaluated to one matrix. It does not know comparison.
+In: a tree. Out: the tree with its matrix expressions evaluated to one matrix.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Names and assignments: when a left side merely names the answer on the right.
 
-In: relations. Out: names, values, and whether two names are the same. It does not know equality of values.
+In: relations. Out: names, values, and whether two names are the same.
 """
 
 from __future__ import annotations

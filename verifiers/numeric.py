@@ -2,7 +2,7 @@ r"""Numeric refutation: two expressions that differ at one point of their common
 
 In: two scalar trees. Out: ``different``, ``agree`` (to high precision, with the number of digits), ``proven`` (two
 algebraic numbers closer than their separation bound are equal) or ``unknown``. Doubles with error bounds come first,
-then mpmath at rising precision. It does not know symbolic proof.
+then mpmath at rising precision.
 
 Separation bound: Burnikel, Fleischer, Mehlhorn, Schirra, "A strong and easily computable separation bound for
 arithmetic expressions involving radicals", Algorithmica 27 (2000), theorem 1.

@@ -1,6 +1,6 @@
-"""What joins and closes: the operators of the grammar, as they are written and as the tree names them.
+"""The operators and closing brackets of the grammar: how they are written, and their names in the tree.
 
-In: nothing. Out: tables. They know no parser.
+In: nothing. Out: tables.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@ r"""The bounded parser: an answer in LaTeX or plain text to a small typed tree.
 
 In: one answer as text. Out: its readings (two where ``1,22`` may be a list or a decimal), each a whole tree: a prefix
 is never a reading. Length, depth and digits are bounded before anything is built. Nothing is evaluated and no code of
-the text ever runs. It does not know equality.
+the text ever runs.
 """
 
 from __future__ import annotations

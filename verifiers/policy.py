@@ -1,6 +1,6 @@
-"""The conventions on which graders honestly differ, each with a name, a default and a per-problem override.
+"""The conventions on which graders differ, each with a name, a default and a per-problem override.
 
-In: nothing. Out: :class:`Policy`, a frozen value handed to every comparison. It does not know how comparisons work.
+In: nothing. Out: :class:`Policy`, a frozen value handed to every comparison.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 r"""Polynomials and their quotients over atoms, in exact arithmetic, with roots, i and sine squares reduced.
 
-In: forms. Out: their sums, products and differences; bounded in terms and in bits. It does not know trees.
+In: forms. Out: their sums, products and differences; bounded in terms and in bits.
 
 Roots of distinct primes are linearly independent over the rationals: Besicovitch, "On the linear independence of
 fractional powers of integers", J. London Math. Soc. 15 (1940).

@@ -1,8 +1,8 @@
 """A pool of warm worker processes with deadlines: proofs that can be killed, from any thread, loop or process.
 
-In: pairs of answers. Out: verdicts. The cheap layers run in the calling thread; what needs a proof goes to a worker,
-which is killed and replaced when it oversteps its deadline. No signal, alarm or patch touches the calling process, and
-the workers are not children that :mod:`multiprocessing` must allow. It does not know how proofs are found.
+In: pairs of answers. Out: verdicts. The cheap layers run in the calling thread. Proofs run in a worker, which is killed
+and replaced if it exceeds its deadline. No signal, alarm or patch touches the calling process, and
+the workers are not children that :mod:`multiprocessing` must allow.
 """
 
 from __future__ import annotations

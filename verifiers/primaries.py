@@ -1,6 +1,6 @@
 r"""Primaries: numbers, names, brackets, functions, roots, commands and matrices.
 
-In: the cursor at their first token. Out: their trees. It does not know how they are joined.
+In: the cursor at their first token. Out: their trees.
 """
 
 from __future__ import annotations

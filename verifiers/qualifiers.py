@@ -1,7 +1,7 @@
-r"""What a letter runs over: ``k \in \mathbb{Z}``, "where k is an integer", "for all real x", and families of values.
+r"""The values that a letter takes: ``k \in \mathbb{Z}``, "where k is an integer", "for all real x", and families of
+values.
 
-In: text, to bring qualifiers in words to ``, k \in \mathbb{Z}``; or a tree, to part its body from its qualifiers. It
-does not know equality.
+In: text, to bring qualifiers in words to ``, k \in \mathbb{Z}``; or a tree, to part its body from its qualifiers.
 """
 
 from __future__ import annotations

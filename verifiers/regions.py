@@ -1,7 +1,7 @@
 r"""Subsets of the real line: intervals, unions, solution sets of inequalities, in one normal form.
 
 In: a tree that may denote a set of numbers. Out: a :class:`Region`, sorted and merged where the ends are closed
-numbers, or None where the tree is no such set. It does not know how ends are compared.
+numbers, or None where the tree is no such set.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Verifiers by name, so that a configuration file can choose one.
 
-In: a name. Out: a function ``(reference, answer, *, policy) -> Verdict``. It does not know how they decide.
+In: a name. Out: a function ``(reference, answer, *, policy) -> Verdict``.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 r"""Environments with rows: matrices, systems of equations, functions given by cases.
 
 In: the cursor behind ``\begin``. Out: a matrix, a list of equations that hold together, or a ``cases`` sequence of
-(value, condition) pairs. It does not know what stands in a cell.
+(value, condition) pairs.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Scale words: what multiplies the number before it (``billion``, ``dozen``, ``halves``, ``basis points``, ``万``).
 
-In: the text behind a number. Out: the factor and the place behind the words. It does not know numbers or units.
+In: the text behind a number. Out: the factor and the place behind the words.
 """
 
 from __future__ import annotations

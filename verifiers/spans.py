@@ -1,7 +1,7 @@
 """Where a quantity of several words ends: ``two and a half``, ``5 ft 3 in``, ``half past three``, ``the 5th of March``.
 
 In: the text after a mark. Out: how many characters of it are one quantity that a reader would otherwise cut. Plain
-numbers with their units are left to the reader. It does not know marks or sentences.
+numbers with their units are left to the reader.
 """
 
 from __future__ import annotations

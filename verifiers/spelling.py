@@ -1,7 +1,7 @@
 r"""Letters that are compared as they are written: words, sequences of outcomes, roman numerals, names of figures.
 
-In: two trees. Out: whether they are the same letters, or None where letters are not what decides. Letters are a
-product only where the form shows it: an operator, a digit, an exponent, a function. It does not know values.
+In: two trees. Out: whether they are the same letters, or None where letters are not what decides. Letters are a product
+only where the form shows it: an operator, a digit, an exponent, a function.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Cleaning: one spelling for what Unicode and LaTeX write in many ways, without reading any mathematics.
 
 In: raw text of any origin (lone surrogates, control characters, right-to-left marks included). Out: plain text in which
-digits, minus signs, spaces, fractions and delimiters have one spelling. It does not know numbers or expressions.
+digits, minus signs, spaces, fractions and delimiters have one spelling.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 r"""The typed tree that an answer is read into.
 
 In: nothing. Out: immutable node classes and a printer. Subtraction is ``Add`` with a factor -1, division a power -1, so
-that there is one way to write each thing. It does not know how text is read or how trees are compared.
+that there is one way to write each thing.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Units of measurement: reading them, and saying whether two are the same quantity.
 
-In: the words or LaTeX after a number. Out: :class:`Unit`, a product of dimensions with an exact factor, so that
-``60 minutes`` is ``1 hour`` while ``10 cm`` is not ``10 m``. What was counted (``apples``) is a dimension of its own; a
-word that changes a number (``squared``, ``halves``) or that is neither is no unit. It does not know numbers.
+In: the words or LaTeX after a number. Out: :class:`Unit`, a product of dimensions with an exact factor, so that ``60
+minutes`` is ``1 hour`` while ``10 cm`` is not ``10 m``. What was counted (``apples``) is a dimension of its own; a word
+that changes a number (``squared``, ``halves``) or that is neither is no unit.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 r"""Vectors in unit vectors: ``2\hat{i} - 3\hat{j}`` and ``2i - 3j`` as the tuple of their components.
 
-In: a scalar tree. Out: its components along i, j and k. It does not know equality.
+In: a scalar tree. Out: its components along i, j and k.
 """
 
 from __future__ import annotations

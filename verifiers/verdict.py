@@ -1,6 +1,6 @@
-"""What a verification says: an outcome, the layer that decided, both parsed forms, and a reason in words.
+"""The result of a verification: an outcome, the layer that decided, both parsed forms, and a reason in words.
 
-In: nothing. Out: the :class:`Verdict` value that every verifier returns. It does not know how any layer decides.
+In: nothing. Out: the :class:`Verdict` value that every verifier returns.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""Text of others for a terminal: what would act on it (move the cursor, clear, retitle, turn a line round) is spelled.
+"""Makes text safe for a terminal: characters that move the cursor, clear, retitle or reverse a line become escapes.
 
-In: any text. Out: text that prints as it reads, and that every encoding can write as far as controls go.
+In: any text. Out: text without control characters, which prints literally.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
 """Grouping answers by equality, for majority votes, within one budget of time for the whole vote.
 
-In: answers as text. Out: classes of indices. It does not know which answer is right.
+In: answers as text. Out: classes of indices.
 
-The cheap comes first: equal keys (the same text, number, or canonical form) meet by hashing; values that differ in
-double precision are told apart without reading them again; then the layers that run in this process; proofs last.
+Cheap comparisons come first: equal keys (the same text, number, or canonical form) meet by hashing; values that differ
+in double precision are told apart without reading them again; then the layers that run in this process; proofs last.
 """
 
 from __future__ import annotations

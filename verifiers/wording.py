@@ -1,7 +1,7 @@
 """Numbers in words: ``two hundred``, ``minus five``, ``three quarters``, ``two and a half``, ``three point one four``.
 
 In: a text that may begin with such words. Out: the text with digits in their place. Words that are no one number
-(``three four``, ``one-to-one``) stay as they are. It does not know units.
+(``three four``, ``one-to-one``) stay as they are.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 In: commands and requests as JSON over Unix sockets. Out: replies in JSON. The nursery loads sympy once, forks a warm
 worker for each ``fork`` command (whose socket comes with it), kills one for each ``kill`` command, and takes all of
-them with it when its own socket closes. It does not know pools or deadlines.
+them with it when its own socket closes.
 """
 
 from __future__ import annotations

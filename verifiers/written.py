@@ -1,6 +1,6 @@
 """Numbers as people write them: decimals, groups of digits, fractions, mixed numbers, powers of ten, repetitions.
 
-In: a text that begins with a number. Out: its exact value, the digits given, and where it ends. It does not know units.
+In: a text that begins with a number. Out: its exact value, the digits given, and where it ends.
 """
 
 from __future__ import annotations

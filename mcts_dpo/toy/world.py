@@ -1,8 +1,7 @@
 """The built-in world: short stories about somebody's belongings, and what is truly left at the end.
 
-In: a count and a seed. Out: `Problem`s with exact answers and worked solutions; demonstrations whose
-worker has wrong *habits*; judgements of such demonstrations. Everything is a function of its
-arguments. Knows no tokens, models or prompts.
+In: a count and a seed. Out: `Problem`s with exact answers and worked solutions; demonstrations whose worker has wrong
+*habits*; judgements of such demonstrations. Everything is a function of its arguments.
 
     Ann has 12 apples. She gives away 3. She buys 2 bags of 5. How many apples does she have?
     gives: 12 - 3 = 9

@@ -1,7 +1,6 @@
-r"""Dressing: what is put around a value for looks, or to announce it, and is no part of it.
+r"""Dressing: text around a value for looks, or to announce it, which is no part of the value.
 
 In: one answer as text. Out: it without colours, sizes, quotes, ticks, HTML and Markdown, "Answer:" and a leading "=".
-It does not know mathematics.
 """
 
 from __future__ import annotations

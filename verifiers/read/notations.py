@@ -1,6 +1,6 @@
 r"""Notations that brackets and words of a sentence would cut in two: ``]0;1[``, ``[0,1] union [2,3]``, ``\{2k : k\}``.
 
-In: the text behind a mark. Out: how much of it is one such notation. It does not know what it means.
+In: the text behind a mark. Out: how much of it is one such notation.
 """
 
 from __future__ import annotations

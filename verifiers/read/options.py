@@ -1,6 +1,6 @@
 """Options: an answer to multiple choice that gives a letter, its text, or both, where the options are not known.
 
-In: two answers. Out: both, each without what only the other kind of answer has. It does not know the options.
+In: two answers. Out: both, each without what only the other kind of answer has.
 """
 
 from __future__ import annotations

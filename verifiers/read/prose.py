@@ -1,6 +1,6 @@
 """Prose: what a text without any mark states: itself, if it is an answer; else the value of its last sentence.
 
-In: the visible text of an answer or solution. Out: a text to compare. It does not know mathematics.
+In: the visible text of an answer or solution. Out: a text to compare.
 """
 
 from __future__ import annotations

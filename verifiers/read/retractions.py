@@ -1,7 +1,6 @@
 """Retractions: "no, that is wrong, it should be 6" takes a stated answer back, with or without another in its place.
 
-In: the text that follows a stated answer. Out: whether it stands, and what stands instead. It does not know
-mathematics.
+In: the text that follows a stated answer. Out: whether it stands, and what stands instead.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 r"""Styles: which marks of a text are read for its answer.
 
 In: the text of a solution, and the name of a style. Out: the answer as text, or None where the text states none.
-Several answers in one conclusion (``\boxed{1} and \boxed{2}``, "4 or 5") come out together, so that naming many
-answers is never right merely because one of them is. It does not know what an answer means.
+Several answers in one conclusion (``\boxed{1} and \boxed{2}``, "4 or 5") come out together, so that naming many answers
+is never right merely because one of them is.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Values: whether a piece of text reads as an answer, and the value that a sentence states.
 
-In: a clause. Out: the value in it, or None. It does not know what the value means.
+In: a clause. Out: the value in it, or None.
 """
 
 from __future__ import annotations
