@@ -57,8 +57,8 @@ def budget_to_settings(
 ) -> BudgetedSettings:
     """The settings that follow from a budget of generated tokens (≥ 1).
 
-    explicit: what somebody has set of the search's own settings (simulations, children, max_depth, rewards)
-              wins over the dials and over what follows from the budget.
+    explicit: settings that the user gave for the search itself (simulations, children, max_depth, rewards) win over
+              those of the strategies and over those that follow from the budget.
     """
     strategy_settings = strategy_settings or StrategySettings()
     own = {name: getattr(search, name) for name in _OWN & search.model_fields_set} if explicit else {}
@@ -68,9 +68,9 @@ def budget_to_settings(
     settings = search.model_copy(
         update={
             "budget": budget,
-            "simulations": dials.simulations or simulations,
-            "children": dials.children or (min(4, max(2, round(sqrt(solutions)))) if solutions > 1 else 1),
-            "max_depth": dials.depth or search.max_depth,
+            "simulations": strategy_settings.simulations or simulations,
+            "children": strategy_settings.children or (min(4, max(2, round(sqrt(solutions)))) if solutions > 1 else 1),
+            "max_depth": strategy_settings.depth or search.max_depth,
             "rewards": reduce(with_entry, judging(search.rewards), search.rewards),
             **own,
         }
