@@ -101,6 +101,7 @@ def test_extending_runs_as_it_stands(
         "within.py",
         "measured.yaml",
         "ranked.py",
+        "brevity.py",
         "until_agreed.py",
     ]
     printed = capsys.readouterr().out
