@@ -44,7 +44,7 @@ SENTENCES = 5
 
 
 class InstantEngine:
-    """An engine whose completions are ready: `steps` of text that go on, and the same `ends` where a solution must end.
+    """An engine whose completions are ready: `steps` that continue a solution, and `ends` where it must end.
 
     Which of them a sample is depends on its request's seed alone."""
 

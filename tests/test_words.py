@@ -8,6 +8,9 @@ from __future__ import annotations
 import re
 import subprocess
 from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
 
 from tests.conftest import ROOT
 
@@ -19,7 +22,7 @@ RETIRED = {
     r"signs? of life": "health check",
     r"suspects?": "quarantined requests",
     r"dialogues?": "strategy coroutine",
-    r"(?-i:SharedEngine|Attempt|SolvedQuestion|TreeAnswer)": "OnlineSolver, Solution",
+    r"(?-i:SharedEngine|Attempt|SolvedQuestion|TreeAnswer)": "OnlineSolver, Solution, TreeVote",
     r"lessons?|(?-i:Lessons)": "TrainingData, training sequences",
     r"masters|master_of": "fp32 master weights",
     r"(?-i:(?<!_)ALONE)": "SINGLE_PROCESS",
@@ -51,12 +54,19 @@ PHRASES = {
 }
 
 
+def listed() -> list[str]:
+    """The files of the repository that hold text of ours."""
+    kinds = ["*.py", "*.md", "*.yaml", "*.toml", "*.js", "*.html", "Makefile"]
+    return subprocess.run(
+        ["git", "ls-files", *kinds], cwd=ROOT, capture_output=True, text=True, check=True
+    ).stdout.split()
+
+
 def offenders() -> Iterator[str]:
     """Each line of the repository's text that holds a retired word: place, word, replacement, line."""
     words = {re.compile(rf"(?<![A-Za-z])(?:{word})(?![A-Za-z])", re.I): new for word, new in RETIRED.items()}
     known = re.compile("|".join(PHRASES))
-    listed = ["git", "ls-files", "*.py", "*.md", "*.yaml", "*.toml", "*.js", "*.html", "Makefile"]
-    for name in subprocess.run(listed, cwd=ROOT, capture_output=True, text=True, check=True).stdout.split():
+    for name in listed():
         if name in ALLOWED or not (ROOT / name).is_file():
             continue
         for number, line in enumerate((ROOT / name).read_text(encoding="utf-8").splitlines(), 1):
@@ -64,6 +74,20 @@ def offenders() -> Iterator[str]:
                 found = word.search(line)
                 if found and not known.search(f"{name}: {line}"):
                     yield f"{name}:{number}: {found.group()!r} (write: {new}): {line.strip()[:100]}"
+
+
+def test_retired_words_stay_out() -> None:
+    assert list(offenders()) == []
+
+
+def test_a_retired_word_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In a name, in a comment, in any case; not inside another word, and not in the text of a setting's migration."""
+    (tmp_path / "a.py").write_text(
+        "def load_lessons(): ...\n# It GOES ON.\nattend = amendment\n# waves are synchronous\n"
+    )
+    monkeypatch.setattr("tests.test_words.ROOT", tmp_path)
+    monkeypatch.setattr("tests.test_words.listed", lambda: ["a.py"])
+    assert [line.split(" ")[0] for line in offenders()] == ["a.py:1:", "a.py:2:"]
 
 
 if __name__ == "__main__":

@@ -3,7 +3,7 @@
 Knows neither training nor run directories; runs without torch of its own.
 """
 
-from mcts_dpo.search.answers import TreeAnswer, tree_answer
+from mcts_dpo.search.answers import TreeVote, tree_answer
 from mcts_dpo.search.journal import policy_fingerprint
 from mcts_dpo.search.mcts import search_problems
 from mcts_dpo.search.render import render_text, render_tree
@@ -21,8 +21,8 @@ __all__ = [
     "GumbelSettings",
     "RunnerClock",
     "SearchSettings",
-    "TreeAnswer",
     "TreeInfo",
+    "TreeVote",
     "counts_of_shard",
     "policy_fingerprint",
     "render_text",

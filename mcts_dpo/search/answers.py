@@ -1,6 +1,6 @@
-"""Which answer a tree returns when no reference answer is there to tell (solve mode).
+"""Chooses the answer of a tree without a reference answer (solve mode).
 
-In: a forest and a tree. Out: an answer, the solution that leads to it, and how much spoke for it. Knows no engine.
+In: a forest and a tree. Out: an answer, the solution that leads to it, and its weight in the vote.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ Rule = Literal["weighted", "majority", "best_q", "most_visited"]
 
 
 @dataclass(frozen=True, slots=True)
-class TreeAnswer:
-    """What a tree returns.
+class TreeVote:
+    """The answer of a tree, from the vote of its solutions or the best path.
 
     answer: as its best solution words it; None if no solution has an answer.
     weight: "weighted": Σ visits × value of its cluster; "majority": samples; "best_q", "most_visited": the Q and
@@ -36,7 +36,7 @@ class TreeAnswer:
     undecided: int = 0
 
 
-def tree_answer(forest: Forest, tree: int, rule: Rule = "weighted") -> TreeAnswer:
+def tree_answer(forest: Forest, tree: int, rule: Rule = "weighted") -> TreeVote:
     """The answer of one tree.
 
     weighted:     finished solutions (see `voting_leaves`) are clustered by mathematical equality of their answers; a
@@ -50,7 +50,7 @@ def tree_answer(forest: Forest, tree: int, rule: Rule = "weighted") -> TreeAnswe
     """
     leaves = voting_leaves(forest, tree)
     if not leaves:
-        return TreeAnswer(None, 0.0, -1, ())
+        return TreeVote(None, 0.0, -1, ())
     if rule in ("best_q", "most_visited"):
         return _descend(forest, forest.trees[tree].root, leaves, rule)
     value = dict(zip(leaves, values(forest, leaves), strict=True))
@@ -66,7 +66,7 @@ def tree_answer(forest: Forest, tree: int, rule: Rule = "weighted") -> TreeAnswe
     # max() keeps the first of equals, and clusters come in the order of their first solution.
     best = max(clusters, key=lambda cluster: (weight(cluster), np.mean([fluency[leaf] for leaf in cluster])))
     leaf = max(best, key=lambda leaf: (value[leaf], forest.visits[leaf], fluency[leaf]))
-    return TreeAnswer(forest.answers[leaf], weight(best), leaf, tuple(forest.path(leaf)), vote.undecided)
+    return TreeVote(forest.answers[leaf], weight(best), leaf, tuple(forest.path(leaf)), vote.undecided)
 
 
 def voting_leaves(forest: Forest, tree: int) -> list[int]:
@@ -95,7 +95,7 @@ def mean_logprob(forest: Forest, node: int) -> float:
     return float(forest.logprob[path].sum() / forest.length[path].sum())
 
 
-def _descend(forest: Forest, root: int, leaves: Sequence[int], rule: Rule) -> TreeAnswer:
+def _descend(forest: Forest, root: int, leaves: Sequence[int], rule: Rule) -> TreeVote:
     leads = {node for leaf in leaves for node in forest.path(leaf)}
 
     def rank(child: int) -> tuple[float, float]:
@@ -107,4 +107,4 @@ def _descend(forest: Forest, root: int, leaves: Sequence[int], rule: Rule) -> Tr
         path.append(max(children, key=rank))
     first = path[1]
     weight = float(forest.q[first] if rule == "best_q" else forest.visits[first])
-    return TreeAnswer(forest.answers[path[-1]], weight, path[-1], tuple(path))
+    return TreeVote(forest.answers[path[-1]], weight, path[-1], tuple(path))

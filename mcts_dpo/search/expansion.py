@@ -4,7 +4,7 @@ In: a forest, a leaf, and per sample its steps (tokens, log-probabilities, text;
 new nodes, and for each sample the node where it ends.
 
 Two steps from the same state are one child if their texts are equal after whitespace normalisation and they end
-alike (both go on, both end a solution, both were cut): the child keeps the tokens of its first sample, its
+alike (both continue, both end a solution, both were cut): the child keeps the tokens of its first sample, its
 `samples` and prior mass count all. Children of one parent are laid out contiguously.
 """
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One sampled step. finish: index into FINISHES, 0 if the solution goes on."""
+    """One sampled step. finish: index into FINISHES, 0 if the solution continues."""
 
     tokens: tuple[int, ...]
     logprobs: tuple[float, ...]
@@ -96,7 +96,7 @@ def attach_unsampled(forest: Forest, leaf: int, steps: Sequence[Step]) -> tuple[
 
 
 def _ending(finish: int) -> int:
-    """0: goes on; 1: cut; 2: ended, in whichever way."""
+    """0: continues; 1: cut; 2: ended, in whichever way."""
     return 0 if finish == 0 else 1 if finish == LENGTH else 2
 
 

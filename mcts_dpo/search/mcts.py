@@ -78,7 +78,7 @@ def search_problems(
     clock: the time spent is added to it.
 
     A problem whose prompt leaves no room, or one of whose requests the engine refuses, ends as "failed" with the
-    reason in its `TreeInfo`; the others go on. Raises InputError if two problems share an id (their samples would
+    reason in its `TreeInfo`; the others continue. Raises InputError if two problems share an id (their samples would
     be the same), and EngineDiedError.
     """
     require_unique(problems)

@@ -301,7 +301,7 @@ class Runner(Generic[ResultT]):
         self._run(member, lambda: next(coroutine) if results is None else coroutine.send(results))
 
     def _run(self, member: _Member[ResultT], resume: Callable[[], Sequence[Work]]) -> None:
-        """Let a coroutine go on; note what it asks for next, or how it has ended."""
+        """Let a coroutine continue; note what it asks for next, or how it has ended."""
         try:
             new = resume()
             while not new and not member.outstanding:
@@ -360,7 +360,7 @@ class Runner(Generic[ResultT]):
             self._advance(member, [returned])
 
     def _resume(self) -> None:
-        """The end of a round (synchronous): when nothing is out any more, everyone goes on, in order."""
+        """The end of a round (synchronous): when nothing is out any more, everyone continues, in order."""
         if not self._synchronous or self._requests or self._calls or self._unsent:
             return
         for group in self._groups:

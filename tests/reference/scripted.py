@@ -78,7 +78,7 @@ class ScriptedEngine:
         if request.given is not None:
             return Completion(request.id, logprobs=_given_logprobs(following, request.given))
         if not following:
-            return Completion(request.id, error="the script does not go on here", final=True)
+            return Completion(request.id, error="the script does not continue here", final=True)
         samples = tuple(self._sample(request, following[j % len(following)], len(following)) for j in range(request.n))
         self.usage.sampled_tokens += sum(len(sample.tokens) for sample in samples)
         return Completion(request.id, samples)

@@ -55,7 +55,7 @@ class Node:
 
     @property
     def key(self) -> tuple[str, str]:
-        ending = {"": "goes on", "length": "cut"}.get(self.finish, "ended")
+        ending = {"": "continues", "length": "cut"}.get(self.finish, "ended")
         return " ".join(self.text.split()), ending
 
 
@@ -64,7 +64,7 @@ class ReferenceTree:
     settings: SearchSettings
     root: Node = field(default_factory=lambda: Node(None))
     seen: list[list[Node]] = field(default_factory=list)  # the path of each visit, in order
-    flying: list[Node] = field(default_factory=list)  # leaves out for expansion
+    in_flight: list[Node] = field(default_factory=list)  # leaves out for expansion
     generated: int = 0
     simulations: int = 0
     status: str = ""
@@ -80,7 +80,7 @@ class ReferenceTree:
         return sum(node in path for path in self.seen)
 
     def virtual(self, node: Node) -> int:
-        return sum(node in leaf.path for leaf in self.flying)
+        return sum(node in leaf.path for leaf in self.in_flight)
 
     def reward(self, node: Node) -> float:
         if node is self.root:
@@ -125,7 +125,7 @@ class ReferenceTree:
         return node.expanded and all(self.exhausted(child) for child in node.children)
 
     def selectable(self, node: Node) -> bool:
-        if node.finish or node in self.flying:
+        if node.finish or node in self.in_flight:
             return False
         return not node.expanded or any(self.selectable(child) for child in node.children)
 
@@ -276,7 +276,7 @@ def reference_search(
     while not tree.status:
         # Select and ask.
         requests = []
-        promised = 0
+        reserved = 0
         leaves = min(settings.parallel_leaves, settings.simulations - (started - base))
         if strict:  # every leaf draws a token and may ask about it
             leaves = min(leaves, (settings.budget - tree.generated) // (1 + longest))
@@ -284,7 +284,7 @@ def reference_search(
             leaf = tree.select()
             if leaf is None:
                 break
-            tree.flying.append(leaf)
+            tree.in_flight.append(leaf)
             whole = settings.expand == "rollout" or len(leaf.path) >= settings.max_depth
             room = max(1, limit - len(leaf.solution))
             n, size = settings.children, room if whole else min(room, settings.max_step_tokens)
@@ -293,11 +293,11 @@ def reference_search(
                 asked = longest
                 if settings.expand == "rollout" and judged.at == "all":
                     asked *= settings.max_depth - (len(leaf.path) - 1)
-                left = settings.budget - tree.generated - promised
+                left = settings.budget - tree.generated - reserved
                 share = left // (settings.parallel_leaves - len(requests)) if leaf is not tree.root else left
                 n = max(1, min(n, share // (max(1, longest_sample) + asked)))
                 size = max(1, min(size, share // n - asked))
-                promised += n * (size + asked)
+                reserved += n * (size + asked)
             requests.append(
                 Request(
                     id=len(requests),
@@ -316,7 +316,7 @@ def reference_search(
         # Grow.
         new: list[Node] = []
         visits: list[Node] = []
-        for leaf, completion in zip(tree.flying, completions, strict=True):
+        for leaf, completion in zip(tree.in_flight, completions, strict=True):
             for sample in completion.samples:
                 tree.generated += len(sample.tokens)
                 longest_sample = max(longest_sample, len(sample.tokens))
@@ -372,9 +372,9 @@ def reference_search(
                 node.value += judged.weight * node.confidence
                 tree.generated += longest
         # Back up.
-        for leaf in tree.flying:
+        for leaf in tree.in_flight:
             leaf.expanded = True
-        tree.flying.clear()
+        tree.in_flight.clear()
         tree.seen += [end.path for end in visits]
         spent = settings.budget is not None and tree.generated + (longest if strict else 0) >= settings.budget
         base = tree.move_or_end(started, base, spent)

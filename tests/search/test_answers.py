@@ -9,7 +9,7 @@ from mcts_dpo.search import (
     LENGTH,
     Forest,
     SearchSettings,
-    TreeAnswer,
+    TreeVote,
     render_text,
     render_tree,
     search_problems,
@@ -39,7 +39,7 @@ def ends(*solutions: tuple[str | None, int, float, float]) -> Forest:
 
 def test_equal_answers_are_weighed_together() -> None:
     forest = ends(("0.5", 2, 0.6, -1.0), ("3", 3, 0.7, -1.0), ("1/2", 2, 0.8, -2.0), (None, 90, 0.9, -0.1))
-    assert tree_answer(forest, 0) == TreeAnswer("1/2", pytest.approx(2 * 0.6 + 2 * 0.8), 3, (0, 3))
+    assert tree_answer(forest, 0) == TreeVote("1/2", pytest.approx(2 * 0.6 + 2 * 0.8), 3, (0, 3))
 
 
 def test_ties_go_to_the_more_probable_then_to_the_first() -> None:
@@ -51,7 +51,7 @@ def test_ties_go_to_the_more_probable_then_to_the_first() -> None:
 def test_without_any_judgement_the_vote_is_by_visits() -> None:
     forest = ends(("1", 3, 0.0, -1.0), ("2", 2, 0.0, -1.0), ("2.0", 2, 0.0, -1.0))
     assert values(forest, [1, 2, 3]) == [1.0, 1.0, 1.0]
-    assert tree_answer(forest, 0) == TreeAnswer("2", 4.0, 2, (0, 2))
+    assert tree_answer(forest, 0) == TreeVote("2", 4.0, 2, (0, 2))
 
 
 def test_known_outcomes_are_shifted_to_be_positive() -> None:
@@ -65,7 +65,7 @@ def test_majority_counts_samples_not_visits() -> None:
     forest = ends(("1", 1, 0.9, -1.0), ("2", 2, 0.1, -1.0))
     forest.visits[1] = 50
     assert tree_answer(forest, 0).answer == "1"
-    assert tree_answer(forest, 0, "majority") == TreeAnswer("2", 2.0, 2, (0, 2))
+    assert tree_answer(forest, 0, "majority") == TreeVote("2", 2.0, 2, (0, 2))
 
 
 def test_paths_of_best_q_and_most_visits_lead_to_an_answer() -> None:
@@ -77,12 +77,12 @@ def test_paths_of_best_q_and_most_visits_lead_to_an_answer() -> None:
     for parent, answer in ((good, "7"), (visited, "8"), (dead, None)):
         leaf = forest.add_child(parent, [5], [-1.0], "x", END)
         forest.answers[leaf] = answer
-    assert tree_answer(forest, 0, "best_q") == TreeAnswer("7", 0.5, 4, (0, good, 4))
-    assert tree_answer(forest, 0, "most_visited") == TreeAnswer("8", 5.0, 5, (0, visited, 5))
+    assert tree_answer(forest, 0, "best_q") == TreeVote("7", 0.5, 4, (0, good, 4))
+    assert tree_answer(forest, 0, "most_visited") == TreeVote("8", 5.0, 5, (0, visited, 5))
 
 
 def test_no_answer_is_none() -> None:
-    assert tree_answer(ends((None, 3, -1.0, -1.0)), 0) == TreeAnswer(None, 0.0, -1, ())
+    assert tree_answer(ends((None, 3, -1.0, -1.0)), 0) == TreeVote(None, 0.0, -1, ())
 
 
 def test_mean_logprob_is_per_token_of_the_whole_path() -> None:

@@ -44,7 +44,7 @@ def test_search(case: Case, expand: str, schedule: str) -> None:
 
 @cases
 def test_a_step_that_states_the_answer_ends_the_path(case: Case) -> None:
-    """Whatever the policy would have gone on to write."""
+    """Whatever the policy would have continued to write."""
     longer = engine(Case(case.name, (*case.lines, "Let us check: 1 + 1 = 2.", "Indeed."), case.answer, case.wrong))
     forest = search_problems([case.problem()], longer, prompt=PromptSettings(), settings=STEP)
     (end,) = ends(forest)

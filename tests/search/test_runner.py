@@ -109,7 +109,7 @@ def test_only_so_many_trees_are_alive_and_each_end_lets_the_next_in(settings: Se
     roots = [tuple(tree.prompt_tokens) for tree in forest.trees]
     first: list[int] = []
     for request in engine.requests:
-        # The longest prompt that the request begins with is its own: no sample goes on with a whole other prompt.
+        # The longest prompt that the request begins with is its own: no sample continues with a whole other prompt.
         tree = max(
             (t for t, root in enumerate(roots) if request.prefix[: len(root)] == root), key=lambda t: len(roots[t])
         )

@@ -132,7 +132,7 @@ def test_a_saved_forest_loads_equal(
     assert SearchSettings.model_validate(loaded.settings["search"]) == settings
     loaded.save(folder / "b.parquet")
     assert (folder / "a.parquet").read_bytes() == (folder / "b.parquet").read_bytes()
-    # A loaded forest can go on growing.
+    # A loaded forest can continue growing.
     node = loaded.add_child(0, [1, 2], [-1.0, -1.0], "more\n")
     assert loaded.solution_tokens(node) == [1, 2]
     assert loaded.children(0)[-1] == node

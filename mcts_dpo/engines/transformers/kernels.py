@@ -166,7 +166,7 @@ def _attend(
 ) -> None:
     """See `attend`; tokens from `start` to `end`, keys and values float32, or uint16 for bfloat16.
 
-    One key-value head and one window of tokens at a time. All of a window go through 16 positions before any goes on:
+    One key-value head and one window of tokens at a time. All of a window go through 16 positions before any continues:
     tokens with a common prefix (of one sequence, of the samples of one request) follow one another in a batch, so that
     a tile of keys is converted once for all of them. What a token's numbers are does not depend on its neighbours.
     """
