@@ -134,12 +134,19 @@ def prompts(
 @app.command(name="settings")
 def settings_reference(
     as_json: Annotated[bool, typer.Option("--json", help="Print the JSON Schema of a run's file instead.")] = False,
+    migrate: Annotated[
+        Path | None, typer.Option("--migrate", help="Print a config of the first edition with today's names instead.")
+    ] = None,
 ) -> None:
     """Print every setting with its default, accepted values and meaning, as Markdown (docs/configuration.md)."""
     from mcts_dpo.cli.settings_reference import configuration
+    from mcts_dpo.common.settings import as_yaml, read_yaml
     from mcts_dpo.pipeline.config import RunConfig
+    from mcts_dpo.pipeline.migrate import migrated
 
-    if as_json:
+    if migrate is not None:
+        say(as_yaml(migrated(read_yaml(migrate), str(migrate))).removesuffix("\n"))
+    elif as_json:
         say_json(RunConfig.model_json_schema())
     else:
         say(configuration().removesuffix("\n"))

@@ -143,9 +143,12 @@ def load_settings(
 
 def dump_settings(settings: Settings) -> str:
     """All settings, with defaults, as YAML in the order of declaration. `load_settings` reads them back equal."""
-    return yaml.dump(
-        settings.model_dump(mode="json"), Dumper=Dumper, sort_keys=False, allow_unicode=True, width=120, indent=2
-    )
+    return as_yaml(settings.model_dump(mode="json"))
+
+
+def as_yaml(data: Mapping[str, Any]) -> str:
+    """A mapping of settings as YAML in its own order; `read_yaml` reads it back equal."""
+    return yaml.dump(dict(data), Dumper=Dumper, sort_keys=False, allow_unicode=True, width=120, indent=2)
 
 
 def difference(a: Settings, b: Settings) -> list[str]:

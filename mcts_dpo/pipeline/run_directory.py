@@ -123,7 +123,8 @@ def claim(config: RunConfig, directory: Path, force: bool) -> None:
             earlier = load_settings(RunConfig, target)
         except InputError as error:
             raise InputError(
-                f"{error}; change it in this file to continue the run, or give another directory"
+                f"{error}; change it in this file to continue the run (`mcts-dpo settings --migrate {target}` prints "
+                "it with today's names), or give another directory"
             ) from None
         # A run can continue with more rounds and other devices. Any other change would make it another run.
         free = {"rounds": config.rounds, "launch": config.launch}

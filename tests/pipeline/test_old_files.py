@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
+from typer.testing import CliRunner
 
+from mcts_dpo.cli.app import app
 from mcts_dpo.common.errors import InputError
 from mcts_dpo.common.files import read_table, write_table
 from mcts_dpo.common.settings import dump_settings, load_settings
@@ -102,25 +103,11 @@ def test_a_run_is_reported(old_run: Path) -> None:
     assert files_in(old_run) == before
 
 
-def converted(config: dict[str, Any]) -> dict[str, Any]:
-    """What a user does who follows the messages."""
-    old = config["training"]
-    return config | {
-        "search": {name: value for name, value in config["search"].items() if name != "faithful"}
-        | {"schedule": "synchronous"},
-        "training": {
-            "objective": {"kind": old["objective"]},
-            "optimiser": {name: old[name] for name in ("lr", "schedule")},
-            "data": {name: old[name] for name in ("epochs", "batch_size")},
-        }
-        | {name: old[name] for name in ("dtype", "threads")},
-    }
-
-
 def test_a_run_goes_on_when_its_settings_have_todays_names(old_run: Path) -> None:
     path = old_run / "config.yaml"
-    settings = converted(yaml.safe_load(path.read_text(encoding="utf-8")))
-    Path("new.yaml").write_text(yaml.safe_dump(settings), encoding="utf-8")
+    printed = CliRunner().invoke(app, ["settings", "--migrate", str(path)])
+    assert printed.exit_code == 0
+    Path("new.yaml").write_text(printed.stdout, encoding="utf-8")
     config = load_settings(RunConfig, Path("new.yaml"))
     before = files_in(old_run)
     with pytest.raises(InputError) as refused:
@@ -128,7 +115,7 @@ def test_a_run_goes_on_when_its_settings_have_todays_names(old_run: Path) -> Non
     assert "\n" not in str(refused.value)
     assert str(refused.value).startswith("run/config.yaml: search")
     assert " now" in str(refused.value)
-    assert str(refused.value).endswith("change it in this file to continue the run, or give another directory")
+    assert str(refused.value).endswith("it with today's names), or give another directory")
     assert files_in(old_run) == before
 
     shutil.copy("new.yaml", path)
