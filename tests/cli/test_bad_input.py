@@ -64,7 +64,7 @@ LINES = [
     ),
     (
         "run -o out model=m train.source=good.jsonl test.source=good.jsonl launch.prefix=[srunn]",
-        "'srunn' is no command",
+        "'srunn' is not a command",
     ),
     ("recipes more", "no recipe 'more'; accepted: "),
     ("recipes ''", "no recipe ''; accepted: "),
