@@ -1,11 +1,11 @@
 """The kernels of the search against a pure-Python tree and against mctx, on the same trees and the same work.
 
-    python -m benchmarks.search_kernels --json FILE [--trees 4096]
+    python -m benchmarks.search_kernels --json FILE [--trees 256]
 
 The forest: trees of 512 nodes, grown by the search's own rules with random priors and rewards: 73 expansions of 7
-children under PUCT. 64 different ones, copied. All three hold the same trees, choose by the same formula
-(Q + c · p · √N / (1 + n)) and are checked to agree: on the leaf that is selected, and on the
-visit counts after a backup.
+children under PUCT. 64 different ones, copied; 256 trees are those that a search keeps alive on an engine of 128 slots.
+All three hold the same trees, choose by the same formula (Q + c · p · √N / (1 + n)) and are checked to agree: on the
+leaf that is selected, and on the visit counts after a backup.
 
 A *selection* goes from the root of a tree to a leaf and puts a virtual loss on the path, which closes what has nothing
 open left. A *backup* goes from that leaf to the root: it counts the visit, brings Q and V up to date (as running means;
@@ -392,7 +392,7 @@ def measure(trees: int, repeats: int = 5, python_trees: int = 4096) -> dict[str,
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--json", type=Path, required=True)
-    parser.add_argument("--trees", type=int, default=4096, help="a multiple of 64, or fewer than that")
+    parser.add_argument("--trees", type=int, default=256, help="a multiple of 64, or fewer than that")
     arguments = parser.parse_args()
     write_json(arguments.json, measure(arguments.trees))
 

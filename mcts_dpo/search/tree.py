@@ -262,8 +262,9 @@ class Forest:
         self._roots = np.empty(0, np.int64)
         step = rows["parent"] != NONE
         below = np.bincount(rows["parent"][step], rows["visits"][step], len(texts))
-        self._rows = {name: np.array(rows[name], dtype) for name, dtype, _, _ in NODE_FIELDS}
-        self._rows["below"] = below.astype(BELOW.dtype)
+        self._rows = _columns(len(texts))
+        for name, column in self._rows.items():
+            column[:] = below if name == "below" else rows[name]
         self._show(len(texts), len(arena["tokens"]))
         self.height = int(self.depth.max(initial=0))
 
@@ -385,14 +386,26 @@ class Forest:
         return storage.load(path)
 
 
+_DTYPES = {name: dtype for name, dtype, _, _ in (*NODE_FIELDS, BELOW)}
+_SELECTED = ("visits", "first_child", "next_sibling", "virtual", "closed", "expanded", "q", "prior")
+_BACKED_UP = ("parent", "below", "v", "reward", "returns", "expansions", "terminal")
+_RECORDS = tuple(np.dtype([(name, _DTYPES[name]) for name in names], align=True) for names in (_SELECTED, _BACKED_UP))
+"""What a selection reads of a node, and what a backup reads beside it, lie side by side: a forest of many trees does
+not fit a cache, and one line of memory is read instead of seven."""
+
+
 def _columns(rows: int) -> dict[str, NDArray[Any]]:
-    """Memory for so many nodes, not yet set."""
-    return {name: np.empty(rows, dtype) for name, dtype, _, _ in (*NODE_FIELDS, BELOW)}
+    """Memory for so many nodes, not yet set: every column by its name, those of a record as views of it."""
+    columns = {name: np.empty(rows, dtype) for name, dtype in _DTYPES.items() if name not in _SELECTED + _BACKED_UP}
+    for record in _RECORDS:
+        block = np.empty(rows, record)
+        columns |= {name: block[name] for name in record.names or ()}
+    return columns
 
 
 def bytes_per_node() -> int:
     """Memory of one node, apart from texts, tokens, log-probabilities and scores (8 bytes for each reward)."""
-    return sum(column.itemsize for column in _columns(0).values())
+    return sum(np.dtype(dtype).itemsize for dtype in _DTYPES.values())
 
 
 def _same(a: NDArray[Any], b: NDArray[Any]) -> bool:
