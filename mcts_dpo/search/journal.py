@@ -1,16 +1,17 @@
-"""An append-only log of a search: every result that a runner was given, as it came, so that a kill loses none of it.
+"""An append-only log of a search. It stores every result at once, so that a killed search loses none of them.
 
-In: results (completions of the engine, lists of a call's results) of the coroutines of one shard. Out: the same again
-after a kill, in the order of writing; runner.py hands them on as if they came now. Each record is length, checksum and
-payload. The checksum is the CRC-32 of all payloads up to this one, so a record that is damaged, repeated, missing,
-moved or from another journal does not fit, nor does anything after it. A journal is checked when it is opened, and
-once more when it is replayed. From the first record that cannot be used on, the bytes are set aside in a file
-`*.journal.damaged`, and the log says so; what they told is asked for again. A last record that a kill cut short is
-dropped.
+In: results of the coroutines of one shard: completions of the engine, and lists of a call's results. Out: the same
+results after a kill, in the order of writing. runner.py replays them as if they came now.
 
-The first record says whose journal it is: settings, prompt, problems, tokenizer, policy. Written through to the system
-with every record, to the disk with the first record that comes a second after the last time: a killed process loses
-nothing, a machine without power what came since.
+Each record is length, checksum and payload. The checksum is the CRC-32 of all payloads up to and including this one.
+So a record does not fit if it is damaged, repeated, missing, moved or from another journal. The records after it do not
+fit either. A journal is checked when it is opened, and again when it is replayed. The first record that cannot be used
+and all bytes after it are moved to a file `*.journal.damaged`, and a log message reports it. The search then asks for
+those results again. A last record that a kill cut short is dropped.
+
+The first record identifies the search: settings, prompt, problems, tokenizer, policy. Every record is written to the
+operating system at once. It is synced to the disk with the first record that comes more than a second after the last
+sync. So a killed process loses nothing. A power failure loses the records since the last sync.
 """
 
 from __future__ import annotations
@@ -42,13 +43,13 @@ logger = logging.getLogger(__name__)
 
 FORMAT = 3
 _HEAD = struct.Struct("<II")  # bytes of the payload, checksum
-_KIND = b'{"kind":'  # how the text of every record begins; inside a text it would be escaped
+_KIND = b'{"kind":'  # the text of every record begins so; inside a text it would be escaped
 _SYNC = 1.0  # seconds
 
 
 @dataclass(frozen=True, slots=True)
 class _Stored:
-    """A record in the file: where it begins and ends, its checksum, the text at its head (as JSON), what follows."""
+    """A record of the file. start, end: byte offsets. head: its JSON text, parsed. body: the bytes after the text."""
 
     start: int
     end: int
@@ -60,7 +61,7 @@ class _Stored:
 def identity(
     search: SearchSettings, prompt: PromptSettings, problems: Sequence[Problem], mode: str, policy: str
 ) -> dict[str, str]:
-    """Whose trees they are: every part that they depend on, as digests by name."""
+    """Identifies a search: a digest of each thing that its trees depend on, by name. policy: its fingerprint."""
     found = {
         "search settings": digest(search.model_dump(mode="json")),
         "prompt": digest(prompt.model_dump(mode="json")),
@@ -73,15 +74,15 @@ def identity(
 
 
 def differing(known: Mapping[str, str], wanted: Mapping[str, str]) -> list[str]:
-    """The names of what is wanted otherwise than it is known to be."""
+    """The names in `wanted` whose value in `known` differs or is missing."""
     return [name for name in wanted if known.get(name) != wanted[name]]
 
 
 def policy_fingerprint(policy: str) -> str:
-    """What tells one policy from another: a digest of the names and of all bytes of its files.
+    """Identifies a policy: a digest of the names and of all bytes of its files.
 
-    An adapter's base model counts too, where it is a local folder. Of a hub name the fingerprint is the name. The files
-    are read in full (about 2 GB a second), and once per process (see `file_digest`).
+    If the policy is an adapter and its base model is a local folder, the base model counts too. The fingerprint of a
+    hub name is the name itself. The files are read in full (about 2 GB a second), once per process (see `file_digest`).
     """
     places = list(_policy_places(policy))
     if not places:
@@ -90,7 +91,7 @@ def policy_fingerprint(policy: str) -> str:
 
 
 def _policy_places(policy: str) -> Iterator[Path]:
-    """The local folders or files that a policy is made of: its own, then those of the models that it adapts."""
+    """The local folders or files of a policy: first its own, then those of the models that it adapts."""
     seen: set[Path] = set()
     path = Path(policy).expanduser()
     while path.exists() and path.resolve() not in seen:
@@ -103,19 +104,19 @@ def _policy_places(policy: str) -> Iterator[Path]:
 
 
 def _files_in(place: Path) -> list[tuple[str, Path]]:
-    """(name in the folder, file) of every file, in the order of the names."""
+    """Pairs (name in the folder, file) of all files, sorted by name."""
     if place.is_file():
         return [(place.name, place)]
     return sorted((str(file.relative_to(place)), file) for file in place.rglob("*") if file.is_file())
 
 
 class Journal:
-    """The journal of one shard, open for appending and held by this process alone."""
+    """The journal of one shard. It is open for appending, and a file lock keeps other processes out."""
 
     def __init__(self, path: Path, owner: dict[str, str], *, keep: bool = True) -> None:
-        """Open or begin the journal at `path`. Raises InputError if it is of another search, or in use.
+        """Open or create the journal at `path`. Raises InputError if it belongs to another search or is in use.
 
-        keep: False begins anew, whatever it holds.
+        owner: identifies the search (`identity` and the tokenizer). keep: False empties the journal first.
         """
         self.path = path
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -126,7 +127,7 @@ class Journal:
             os.close(self._file)
             raise InputError(f"{path}: another process is searching this shard") from None
         self.entries: list[Recorded] = []
-        self._places: list[tuple[int, int]] = []  # of each entry: where it begins, the checksum before it
+        self._places: list[tuple[int, int]] = []  # of each entry: its start, the checksum before it
         self._checksum = 0
         self._synced = time.monotonic()
         try:
@@ -136,7 +137,7 @@ class Journal:
             raise
 
     def record(self, coroutine: int, number: int, work: Work, result: Any) -> None:
-        """Write one result down (see `runner.ResultLog`)."""
+        """Append one result (see `runner.ResultLog`)."""
         head: dict[str, Any] = {"kind": "result", "at": [coroutine, number], "work": fingerprint(work)}
         if not isinstance(result, Completion):
             self._append(head | {"values": [_plain(value) for value in result]})
@@ -149,17 +150,16 @@ class Journal:
         self._append(head, tokens.tobytes() + logprobs.tobytes())
 
     def close(self) -> None:
-        """Let go of the file; it stays."""
+        """Close the file and keep it."""
         os.close(self._file)
 
     def remove(self) -> None:
-        """The shard is whole: the journal goes."""
+        """Delete the journal, once its shard is complete."""
         self.path.unlink()
         self.close()
 
     def set_aside_from(self, position: int, why: str) -> None:
-        """The entry at `position` and all after it cannot be used: they leave the journal for a file beside it, and the
-        log says so."""
+        """Move the entry at `position` and all after it to a file next to the journal. A log message gives `why`."""
         start, self._checksum = self._places[position]
         self._drop(self.path.read_bytes(), start, why)
         del self._places[position:]
@@ -204,7 +204,7 @@ class Journal:
             start, self._checksum = stored.end, stored.checksum
 
     def _drop(self, data: bytes, start: int, why: str) -> None:
-        """Cut the journal off where a record begins. What is cut off is kept, unless it is one torn record."""
+        """Cut the journal off at the start of a record. The rest is kept in a file, unless it is one torn record."""
         rest = data[start:]
         if _is_torn(rest):
             logger.warning("%s: its last record was cut short; it is dropped, and asked for again", self.path)
@@ -230,14 +230,14 @@ class Journal:
 
 
 def _is_torn(rest: bytes) -> bool:
-    """Whether the end of a journal is the beginning of a single record, as a kill amid a write leaves it."""
+    """Whether `rest` is the beginning of a single record. A kill during a write leaves such an end."""
     size = _HEAD.unpack_from(rest)[0] if len(rest) >= _HEAD.size else len(rest)
     begins = rest[_HEAD.size + 4 : _HEAD.size + 4 + len(_KIND)]  # after the length of the text
     return size > len(rest) - _HEAD.size and _KIND.startswith(begins) and rest.count(_KIND) <= 1
 
 
 def _stored(data: bytes, start: int, before: int) -> _Stored | None:
-    """The record that begins at `start`, if it is whole and its checksum follows on `before`."""
+    """The record at `start`. None if it is incomplete or its checksum does not continue `before`."""
     if start + _HEAD.size > len(data):
         return None
     size, checksum = _HEAD.unpack_from(data, start)
@@ -255,7 +255,7 @@ def _stored(data: bytes, start: int, before: int) -> _Stored | None:
 
 
 def _recorded(stored: _Stored) -> Recorded:
-    """What a record tells. Raises ValueError, KeyError or TypeError where it is of no known kind or form."""
+    """The result in a record. Raises ValueError, KeyError or TypeError if its kind or form is unknown."""
     head = stored.head
     if head["kind"] != "result":
         raise ValueError(f"a record of the unknown kind {head['kind']!r}")
@@ -280,5 +280,5 @@ def _samples(about: list[list[Any]], body: bytes) -> tuple[Sample, ...]:
 
 
 def _plain(value: Any) -> Any:
-    """A call's result as JSON has it: NumPy's numbers as Python's, of the same value."""
+    """A value for JSON: a NumPy number becomes the Python number of the same value."""
     return value.item() if isinstance(value, np.generic) else value

@@ -1,9 +1,11 @@
-"""The one driver of an engine: it runs coroutines side by side, submits what they ask for and hands results back.
+"""Runs many coroutines over one engine: it submits the work that they ask for and hands the results back.
 
-In: groups of coroutines (engines/coroutine.py), each with a key and perhaps a log; an engine. Out: what the coroutines
-return. There is one switch. Synchronous: nothing is resumed before all work of the round is back, and then in order; so
-the same coroutines give the same bytes on an engine that repeats itself. Asynchronous: a coroutine is resumed as soon
-as one of its results is back, and none waits for another. Knows neither trees nor problems.
+In: an engine, and groups of coroutines (engines/coroutine.py). Each group has a key and may have a log. Out: what the
+coroutines return. A runner has one of two schedules:
+
+- Synchronous: no coroutine is resumed before all work of the round is back. Then all are resumed in order. The same
+  coroutines give the same bytes on an engine that repeats itself.
+- Asynchronous: a coroutine is resumed as soon as one of its results is back. No coroutine waits for another.
 """
 
 from __future__ import annotations
@@ -32,15 +34,17 @@ _log = logging.getLogger(__name__)
 
 CALL_THREADS = 4
 CALL_PATIENCE = 0.02
-"""Seconds that the engine is waited for while a `Call` is running in a thread."""
+"""Seconds that one poll of the engine may wait while a `Call` runs in a thread."""
 
 
 @dataclass(slots=True)
 class RunnerClock:
-    """Where the time went: CPU seconds of this process, all its threads together.
+    """Measures how much time the engine takes and how much the rest takes.
 
-    engine: inside the engine's `submit` and `poll`. other: everything else. wall: seconds by the clock on the wall,
-    engine and everything else. polls: of the engine.
+    engine: CPU seconds inside calls of the engine (`submit`, `poll`, `cancel`), over all threads of this process.
+    other:  CPU seconds of everything else, over all threads.
+    wall:   elapsed seconds of both together.
+    polls:  number of polls of the engine.
     """
 
     engine: float = 0.0
@@ -50,13 +54,13 @@ class RunnerClock:
 
     @property
     def bookkeeping_share(self) -> float:
-        """Share of the CPU time that was not the engine's; 0 before anything ran."""
+        """The share of the CPU time that was spent outside the engine, in [0, 1]. It is 0 before anything ran."""
         total = self.engine + self.other
         return self.other / total if total else 0.0
 
 
 class Recorded(NamedTuple):
-    """A result that was written down: of which coroutine, the number and the fingerprint of its work."""
+    """A result from a log. coroutine: its index in the group. number, work: number and fingerprint of the work."""
 
     coroutine: int
     number: int
@@ -65,24 +69,24 @@ class Recorded(NamedTuple):
 
 
 class ResultLog(Protocol):
-    """Where a group's results are written down as they come, and read from after a kill (see journal.py)."""
+    """A log of a group's results. A killed search is replayed from it (see journal.py)."""
 
     @property
     def entries(self) -> Sequence[Recorded]:
-        """What was written before, in the order of writing."""
+        """The results that are in the log, in the order of writing."""
         ...
 
     def record(self, coroutine: int, number: int, work: Work, result: Any) -> None:
-        """Write one result down."""
+        """Add one result to the log."""
         ...
 
     def set_aside_from(self, position: int, why: str) -> None:
-        """Forget the entry at `position` and all after it: they tell of work that these coroutines do not ask for."""
+        """Remove the entry at `position` and all after it: the coroutines do not ask for that work. why: the reason."""
         ...
 
 
 def fingerprint(work: Work) -> int:
-    """What tells work from other work, 32 bits."""
+    """A 32-bit checksum that identifies a piece of work."""
     if isinstance(work, Request):
         about: Any = [*(getattr(work, field) for field in work.__slots__ if field not in ("id", "prefix"))]
         return zlib.crc32(np.asarray(work.prefix, "<i4").tobytes(), zlib.crc32(repr(about).encode()))
@@ -91,7 +95,7 @@ def fingerprint(work: Work) -> int:
 
 @dataclass(slots=True, eq=False)
 class Ended(Generic[ResultT]):
-    """A group whose last coroutine has returned. results: in order; a RequestError where a request was refused."""
+    """A group that has ended. results: one per coroutine, in order; a RequestError where a request was refused."""
 
     key: Hashable
     results: list[ResultT | RequestError]
@@ -99,8 +103,11 @@ class Ended(Generic[ResultT]):
 
 @dataclass(slots=True, eq=False)
 class _Member(Generic[ResultT]):
-    """One coroutine. number: work yielded so far. outstanding: work that is out, by its number. finished: results that
-    are back and not handed over yet."""
+    """One coroutine of a group.
+
+    number: how many pieces of work it has yielded. outstanding: work without a result so far, by number. finished:
+    results that are back and not handed over yet.
+    """
 
     group: _Group[ResultT]
     index: int
@@ -112,7 +119,7 @@ class _Member(Generic[ResultT]):
 
 @dataclass(slots=True, eq=False)
 class _Group(Generic[ResultT]):
-    """Coroutines that were admitted together. waiting: not begun. alive: begun and not ended, by index."""
+    """Coroutines that were admitted together. waiting: not started yet. alive: started and not ended, by index."""
 
     key: Hashable
     log: ResultLog | None
@@ -131,13 +138,13 @@ _Owner = tuple[_Member[Any], int]
 
 @dataclass(frozen=True, slots=True)
 class _Raised:
-    """What the function of a call raised, in place of the call's result."""
+    """The error that the function of a call raised. It replaces the call's result."""
 
     error: Exception
 
 
 def _results_of(calls: Sequence[Call]) -> list[list[Any] | _Raised]:
-    """The results of calls of one function, called once for all. Where that raises, each call is tried alone."""
+    """Call one function once for the items of all calls. If that raises, each call is tried alone."""
     items = [item for call in calls for item in call.items]
     try:
         results = list(calls[0].function(items))
@@ -152,7 +159,7 @@ def _results_of(calls: Sequence[Call]) -> list[list[Any] | _Raised]:
 
 
 def _fits(work: Work, result: Any) -> bool:
-    """Whether a recorded result has the form of a result of this work."""
+    """Whether a recorded result has the right form for this work."""
     if isinstance(work, Call):
         return isinstance(result, list) and len(result) == len(work.items)
     if not isinstance(result, Completion):
@@ -165,14 +172,15 @@ def _fits(work: Work, result: Any) -> bool:
 
 
 class Runner(Generic[ResultT]):
-    """See the module.
+    """Runs groups of coroutines over one engine (see the module).
 
-    alive: coroutines that are run at a time; further ones wait, first come, first served. None: all of them when
-    synchronous; else twice as many as the engine runs sequences, so that its queue holds work at any moment.
-    room: sequences that are in the engine at a time, about. What is asked beyond that waits here, and the share that
-    has had least goes next (`admit` says whose share a group is). None: all go in at once, first come, first served.
-    contain: a coroutine that raises, or whose call does, ends alone, with a RequestError as its result; otherwise
-    `step` raises. Want of memory is then a crash of the engine like any other.
+    alive:   how many coroutines run at a time. Further ones wait, first come, first served. None: twice as many as the
+             engine runs sequences, so that its queue always holds work. A synchronous runner runs all of them.
+    clock:   the time spent is added to it.
+    contain: True: if a coroutine or one of its calls raises, only that coroutine ends, with a RequestError as its
+             result. Lack of memory is then an ordinary crash of the engine. False: `step` raises the error.
+    room:    about how many sequences are in the engine at a time, ≥ 1. Further requests wait here, and the share that
+             has had least is next (`admit` sets a group's share). None: all requests are submitted at once.
     """
 
     def __init__(
@@ -205,12 +213,12 @@ class Runner(Generic[ResultT]):
 
     @property
     def busy(self) -> bool:
-        """Whether anything that was admitted has neither ended nor been cancelled."""
+        """Whether any group is left, or has ended and was not returned by `step` yet."""
         return bool(self._groups or self._ended)
 
     @property
     def has_room(self) -> bool:
-        """Whether a further coroutine would be run at once."""
+        """Whether one more coroutine would start at once."""
         return self._crowd + sum(len(group.waiting) for group in self._groups) < self._alive
 
     def admit(
@@ -220,9 +228,11 @@ class Runner(Generic[ResultT]):
         log: ResultLog | None = None,
         share: Hashable = None,
     ) -> None:
-        """Take coroutines up, where their log left them if it holds results. key: theirs, unique among those admitted.
+        """Add a group of coroutines. If its log holds results, the coroutines continue from there.
 
-        What the log holds of other work than these coroutines ask for is set aside.
+        key:   identifies the group; unique among the admitted groups.
+        log:   from the first entry that these coroutines do not ask for, its entries are set aside.
+        share: whose requests these are (see `Shares`).
         """
         group: _Group[ResultT] = _Group(key, log, [None] * len(coroutines), share)
         group.waiting.extend(_Member(group, index, one) for index, one in enumerate(coroutines))
@@ -232,10 +242,10 @@ class Runner(Generic[ResultT]):
         self._collect_ended()
 
     def step(self, patience: float | None = None) -> list[Ended[ResultT]]:
-        """Start what may start, send what was asked for, wait for results once and hand them on.
+        """Start coroutines, send their work, wait for results once and hand them over.
 
-        Returns the groups that have ended. Waits for at least one result (if any is out), but no longer than `patience`
-        seconds and a step of the engine's (None: as long as it takes). Raises EngineDiedError.
+        Returns the groups that have ended. If work is outstanding, it waits for at least one result, but at most
+        `patience` seconds and one step of the engine (None: without limit). Raises EngineDiedError.
         """
         self._start()
         if not self._ended:
@@ -250,7 +260,7 @@ class Runner(Generic[ResultT]):
         return ended
 
     def cancel(self, key: Hashable) -> None:
-        """Take a group out; what it has out is given up, in the engine too. An unknown key changes nothing."""
+        """Remove a group and cancel its requests, in the engine too. An unknown key is ignored."""
         group = next((group for group in self._groups if group.key == key), None)
         if group is None:
             return
@@ -261,16 +271,16 @@ class Runner(Generic[ResultT]):
         self._unsent = [(owner, work) for owner, work in self._unsent if owner[0].group is not group]
         self._free(ids)
         self._lap(engine=False)
-        with suppress(Exception):  # an engine that dies of it has nothing out either
+        with suppress(Exception):  # an engine that dies here has no requests left either
             self._engine.cancel(ids)
         self._lap(engine=True)
         self._crowd -= len(group.alive)
         for member in (*group.alive.values(), *group.waiting):
-            member.outstanding.clear()  # a call in a thread may still come back
+            member.outstanding.clear()  # a call in a thread may still return
             self._close(member)
 
     def close(self) -> None:
-        """Let the threads go and count the time up to now."""
+        """End the threads and add the time up to now to the clock."""
         self._lap(engine=False)
         if self._threads is not None:
             self._threads.shutdown(wait=False, cancel_futures=True)
@@ -296,12 +306,12 @@ class Runner(Generic[ResultT]):
         self._advance(member, None)
 
     def _advance(self, member: _Member[ResultT], results: list[Returned] | None) -> None:
-        """Resume a coroutine; see `_run`."""
+        """Resume a coroutine (see `_run`). results: None starts it."""
         coroutine = member.coroutine
         self._run(member, lambda: next(coroutine) if results is None else coroutine.send(results))
 
     def _run(self, member: _Member[ResultT], resume: Callable[[], Sequence[Work]]) -> None:
-        """Let a coroutine continue; note what it asks for next, or how it has ended."""
+        """Resume a coroutine and store the work that it asks for, or its result if it ends."""
         try:
             new = resume()
             while not new and not member.outstanding:
@@ -326,7 +336,7 @@ class Runner(Generic[ResultT]):
         del member.group.alive[member.index]
         self._crowd -= 1
         member.finished.clear()
-        if member.outstanding:  # it gave up with work out: a refused request among several
+        if member.outstanding:  # it ended while work was out: one of several requests was refused
             member.outstanding.clear()
             self._forget(member)
 
@@ -340,10 +350,10 @@ class Runner(Generic[ResultT]):
             self._engine.cancel(ids)
 
     def _finish(self, owner: _Owner, result: Any) -> None:
-        """One result is back: it is written down, and handed on now (asynchronous) or at the end of the round."""
+        """Log a result and hand it over: now (asynchronous) or at the end of the round (synchronous)."""
         member, number = owner
         work = member.outstanding.pop(number, None)
-        if work is None:  # another result, of the same poll, has ended the coroutine
+        if work is None:  # another result of the same poll has ended the coroutine
             return
         if isinstance(result, _Raised):
             error = result.error
@@ -360,7 +370,7 @@ class Runner(Generic[ResultT]):
             self._advance(member, [returned])
 
     def _resume(self) -> None:
-        """The end of a round (synchronous): when nothing is out any more, everyone continues, in order."""
+        """End a round (synchronous): once all results are back, resume all coroutines in order."""
         if not self._synchronous or self._requests or self._calls or self._unsent:
             return
         for group in self._groups:
@@ -381,7 +391,7 @@ class Runner(Generic[ResultT]):
     # --- replay --------------------------------------------------------------------------------------
 
     def _replay(self, group: _Group[ResultT], log: ResultLog) -> None:
-        """Hand on what the log holds, in its order, as if it came from the engine now. Nothing is sent meanwhile."""
+        """Hand over the results of the log in its order, as if the engine returned them now. Nothing is sent."""
         if log.entries and self._synchronous:
             while group.waiting:
                 self._begin(group.waiting.popleft())
@@ -430,7 +440,7 @@ class Runner(Generic[ResultT]):
         self._lap(engine=True)
 
     def _call(self, together: list[tuple[_Owner, Call]]) -> None:
-        """Call a function once for all its pending items: here when synchronous, else in a thread."""
+        """Call a function once for all its pending items: directly if synchronous, else in a thread."""
         calls = [call for _, call in together]
         if self._synchronous:
             future: Future[list[list[Any] | _Raised]] = Future()
@@ -442,7 +452,7 @@ class Runner(Generic[ResultT]):
         self._calls[future] = together
 
     def _collect(self, patience: float | None) -> list[tuple[_Owner, Any]]:
-        """Wait for at least one result, or for `patience` seconds."""
+        """Wait for a result, at most `patience` seconds; at most CALL_PATIENCE if calls and requests are both out."""
         if not self._calls:
             return self._poll(patience)
         if not self._requests:
@@ -456,7 +466,7 @@ class Runner(Generic[ResultT]):
         for future in [future for future in self._calls if future.done()]:
             together = self._calls.pop(future)
             for (owner, _), result in zip(together, future.result(), strict=True):
-                if owner[1] in owner[0].outstanding:  # else it was cancelled meanwhile
+                if owner[1] in owner[0].outstanding:  # else it was cancelled in the meantime
                     yield owner, result
 
     def _poll(self, patience: float | None, *, may_be_empty: bool = False) -> list[tuple[_Owner, Any]]:
@@ -490,7 +500,7 @@ class Runner(Generic[ResultT]):
 
 
 def alive_by_default(engine: Engine) -> int:
-    """Coroutines run at a time: twice as many as the engine runs sequences."""
+    """The default number of coroutines that run at a time: twice as many as the engine runs sequences."""
     return 2 * engine.slots
 
 
@@ -502,9 +512,9 @@ def run(
     clock: RunnerClock | None = None,
     on_result: Callable[[int], None] = lambda _: None,
 ) -> list[ResultT | RequestError]:
-    """Run all coroutines to their end. Results in order; a RequestError where a request was refused.
+    """Run all coroutines to their end. Returns their results in order; a RequestError where a request was refused.
 
-    on_result: called with the number of coroutines that have ended, after each. Raises EngineDiedError.
+    on_result: called after each end, with the number of coroutines that have ended. Raises EngineDiedError.
     """
     results: dict[int, ResultT | RequestError] = {}
     with closing(Runner[ResultT](engine, schedule, clock=clock)) as runner:
