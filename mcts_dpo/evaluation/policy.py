@@ -270,7 +270,7 @@ def _confidence(
         return None
     suffix, choices = self_evaluation(engine.tokenizer, prompt)
     sample = greedy.samples[0]
-    # The question continues the same turn's text: its end, whichever token that is, is the suffix's to give.
+    # The question continues the text of the same turn. The suffix ends the turn, so the solution's own end is cut.
     tokens = sample.tokens[:-1] if sample.finish == "end" else sample.tokens
     (answer,) = yield from gather([Request(0, (*prefix, *tokens, *suffix), choices=choices)])
     return answer.probabilities[0] if answer.probabilities else None

@@ -1,8 +1,8 @@
 """Which search starts next: an engine's places are shared by work, between clients and between each client's jobs.
 
 In: jobs (a client, and the budget of each of their searches), and which searches have ended. Out: searches that may
-start. Work is counted in tokens of budget, so that a job counts as n × budget. Each client, and within it each job, has
-been served so many tokens; the one that has been served least is next.
+start. Work is counted in tokens of budget, so that a job counts as n × budget. The next search is one of the client
+that has been served fewest tokens, and there of the job that has been served fewest.
 
 Source: weighted fair queueing, Demers, Keshav and Shenker 1989, "Analysis and simulation of a fair queueing algorithm".
 """

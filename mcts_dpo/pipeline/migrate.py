@@ -1,7 +1,7 @@
 """Settings of the first edition in today's names: `mcts-dpo settings --migrate FILE`.
 
-In: the mapping of a config file. Out: the same settings as today's files spell them. Nothing is guessed: a setting
-without a place today is refused by name.
+In: the mapping of a config file. Out: the same settings under today's names. Nothing is guessed: a setting that has no
+name today is refused, and the error names it.
 """
 
 from __future__ import annotations

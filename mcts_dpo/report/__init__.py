@@ -1,4 +1,4 @@
-"""Runs as text, pictures and one HTML page. Reads run directories; writes only its own files into them."""
+"""Reports on runs: as text, as pictures, and as one HTML page. It writes only its own files into a run directory."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""A run's figures as JSON for the report's charts. Reads run directories; draws nothing."""
+"""A run's figures as JSON for the report's charts, which `assets/charts.js` draws."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """A run as one HTML file that needs nothing else: figures, curves, the config, and a browser of its search trees.
 
 In: a run directory. Out: `report.html` in it, written whole, the same bytes for the same run. All data, styles and
-scripts are in the file; nothing is fetched. Trees lie in it compressed and are unpacked when looked at.
+scripts are in the file; nothing is fetched. Its trees are compressed; the page unpacks a tree when it shows it.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Search trees as compact JSON for the report's tree browser. Reads forests and pairs, knows no page.
+"""Search trees as compact JSON for the report's tree browser.
 
 A tree becomes one object of parallel lists, with one entry per node in the order of the forest. A node's number is its
 index. Trees are grouped into blocks that are compressed separately: a page with thousands of trees unpacks only those

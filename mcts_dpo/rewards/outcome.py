@@ -1,7 +1,7 @@
 """The outcome O: +1 where a solution ends with an answer that is verified right, -1 where it is wrong.
 
-There is no score where no solution ends, where no reference answer is known, and where no verdict was reached. An end
-without an answer, or one that a limit cut, is wrong: that needs no reference answer.
+A step has no score if no solution ends there, if the reference answer is unknown, or if no verdict was reached. A
+solution that ends without an answer, or that a limit cut, is wrong; that needs no reference answer.
 """
 
 from __future__ import annotations

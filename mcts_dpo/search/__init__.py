@@ -1,6 +1,6 @@
 """Tree search over reasoning steps, driven by a policy: problems and an engine in, a `Forest` out.
 
-Knows neither training nor run directories; runs without torch of its own.
+The search uses neither training nor run directories. It does not import torch; an engine may.
 """
 
 from mcts_dpo.search.answers import TreeVote, tree_answer

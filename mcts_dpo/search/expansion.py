@@ -53,7 +53,7 @@ def attach(forest: Forest, leaf: int, samples: Sequence[Sequence[Step]], penalty
     new: list[int] = []
     ends = [leaf] * len(samples)
     for level in range(max(map(len, samples))):
-        # Parent by parent, so that siblings lie side by side; within a parent in the order of the samples.
+        # Parent by parent, so that siblings are next to each other; within a parent in the order of the samples.
         by_parent: dict[int, list[int]] = {}
         for index, steps in enumerate(samples):
             if level < len(steps):

@@ -1,11 +1,11 @@
 """Gumbel root selection with sequential halving, compiled: which child of the root the next simulation goes to.
 
-Danihelka et al. 2022, *Policy improvement by planning with Gumbel* (ICLR), algorithms 1 and 2: every child of the root
-draws g ~ Gumbel(0) once; the simulations are shared out among the `considered` children of highest g + log p, of which
-the worse half by g + log p + σ(q) is dropped again and again. σ(q) = (c_visit + max N) · c_scale · q, with q brought to
-[0, 1] over the siblings and N counted in simulations. Below the root the search continues by PUCT.
+In: arrays of a forest. Out: a child. Every child of the root draws g ~ Gumbel(0) once. The simulations are shared out
+among the `considered` children of highest g + log p. The worse half by g + log p + σ(q) is dropped, repeatedly.
+σ(q) = (c_visit + max N) · c_scale · q, with q scaled to [0, 1] over the siblings and N counted in simulations. Below
+the root the search selects by PUCT.
 
-In: arrays of a forest. Out: a child. Knows nothing of tokens or engines.
+Source: Danihelka et al. 2022, "Policy improvement by planning with Gumbel" (ICLR), algorithms 1 and 2.
 """
 
 from __future__ import annotations

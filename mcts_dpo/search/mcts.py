@@ -1,8 +1,8 @@
 """Monte Carlo tree search over reasoning steps: each tree is a coroutine, and a runner drives many of them.
 
-In: problems, an engine, settings. Out: a `Forest`. One simulation has four acts, as in every description of the method:
-expand (samples from a selected leaf become nodes), verify (the ends of solutions), evaluate (rewards of the new nodes)
-and backup. Trees know nothing of each other, nor of when they are resumed: runner.py decides that.
+In: problems, an engine, settings. Out: a `Forest`. One simulation has five acts: select (a leaf), expand (samples from
+the leaf become nodes), verify (the ends of solutions), evaluate (rewards of the new nodes) and backup. Trees do not
+depend on each other. runner.py decides when each is resumed.
 """
 
 from __future__ import annotations
@@ -120,8 +120,8 @@ def grow_tree(state: SearchState, tree: TreeState, schedule: Schedule) -> Corout
     """Search one tree until it ends. With several parallel leaves they move in step when the schedule is synchronous,
     and each for itself when it is not.
 
-    Closed while something is out, it leaves a sound tree: samples that were not judged count without judgement, and the
-    tree's status is "cancelled".
+    If it is closed while requests are in flight, the tree stays sound: samples without scores are backed up without
+    them, and the tree's status is "cancelled".
     """
     together: Concurrent[None] = Concurrent()
     new: list[Work] = []
@@ -247,8 +247,11 @@ def _affordable(state: SearchState, tree: TreeState, leaf: int, n: int, size: in
 
 
 def expand(state: SearchState, tree: TreeState, simulation: Simulation, completion: Completion) -> None:
-    """Hang samples under their leaf. A refused request fails the tree and adds nothing, and so do samples none of which
-    has a token; if some have, the others are dropped and noted."""
+    """Add samples below their leaf.
+
+    A refused request fails the tree and adds nothing. So do samples if none has a token. If only some have tokens, the
+    others are dropped, and the tree's notes say so.
+    """
     forest, settings = state.forest, state.settings
     tree.reserved_tokens -= simulation.reserved_tokens
     simulation.expanded = True
@@ -316,7 +319,7 @@ def meets_stop(prompt: PromptSettings, before: str, added: str) -> bool:
 
 
 def _add_reference(state: SearchState, tree: TreeState, leaf: int, before: Sequence[int]) -> list[int]:
-    """Where a leaf lies on the reference solution's path, what comes next there becomes a child. Returns new nodes."""
+    """If a leaf is on the reference solution's path, add the solution's next steps below it. Returns new nodes."""
     place = tree.reference.get(leaf)
     if place is None or place >= len(tree.steps):
         return []

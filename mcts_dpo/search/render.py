@@ -1,4 +1,4 @@
-"""A search tree for people: as a `rich` tree for the terminal, or as plain text. Knows no engine and no reward rule."""
+"""Shows a search tree to people: as a `rich` tree for the terminal, or as plain text."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def render_tree(
     """One tree as a `rich.tree.Tree`: per step its N, Q and p, its outcome (✓ right, ✗ wrong, • an end whose outcome
     is not known, … cut by a limit) and its text.
 
-    max_depth, max_children: what lies deeper, or comes after (by visits, then Q), is only counted.
+    max_depth, max_children: deeper nodes, and further children (by visits, then Q), are only counted.
     max_text: characters of a step's text. highlight: the steps on the way to this node are shown in bold.
     """
     info = forest.trees[tree]

@@ -1,4 +1,4 @@
-"""What can be set about a search, with ranges and defaults. Knows nothing of how a search is done."""
+"""The settings of a search, with their ranges and defaults."""
 
 from __future__ import annotations
 

@@ -1,11 +1,12 @@
 """A search over many problems as files: one shard of trees per Parquet file, each the unit of resumption.
 
-In: problems and a way to get an engine. Out: `shard-0000.parquet` and so on in a folder. A shard that is there is not
-searched again, and refused if it is of another search; of one that is not, everything that the engine gave before the
-search was killed is taken from the journal beside it (journal.py), which goes when the shard is whole; unless `resume`
-says that it be searched anew. With `schedule: synchronous` the engine is emptied before each shard, so that a shard's
-bytes depend on its own problems alone; with `schedule: asynchronous` the trees of the next shard are begun while the
-last ones of a shard still run. Knows nothing of rounds or run directories.
+In: problems and a way to get an engine. Out: `shard-0000.parquet` and so on in a folder.
+
+A finished shard is not searched again; one of another search is refused. An unfinished shard continues from its journal
+(journal.py), which is next to it and holds everything that the engine gave before the search was killed. With
+`resume: shard` it is searched from the start. The journal is removed when the shard is whole. With
+`schedule: synchronous` the engine is emptied before each shard, so that a shard's bytes depend on its own problems
+alone. With `schedule: asynchronous` the trees of the next shard begin while the last ones of a shard still run.
 """
 
 from __future__ import annotations
@@ -56,10 +57,10 @@ def search_shards(
     engine: called only when there is a shard to search.
     policy: what tells the policy's weights from others (`policy_fingerprint`); a journal or shard of another is
             refused.
-    trusting: finished shards are taken as they are: whose they are has been seen to.
+    trusting: take finished shards as they are; the caller has checked that they are of this search.
 
-    Raises InputError if two problems share an id, or what is in the folder is of another search or in use, and
-    EngineDiedError where the engine serves nothing any more: no tree fails because of it.
+    Raises InputError if two problems share an id, or if the folder's files are of another search or in use. Raises
+    EngineDiedError if the engine serves nothing any more; no tree fails because of it.
     """
     shards = shards_of(problems, folder, shard_size)
     for shard in () if trusting else shards:

@@ -1,9 +1,11 @@
-"""Whose request goes into the engine next, where many want it: the share that has had least.
+"""Chooses the request that goes into the engine next: one of the share that has received least so far.
 
-In: requests, each of a share (somebody who waits for an answer); which of them have ended. Out: requests in the order
-in which they are to be submitted, so that about `room` sequences are in the engine. What a request takes is counted as
-the most tokens that it may sample (weighted fair queueing: Demers, Keshav and Shenker 1989). A share may be a tuple:
-(client, job) shares evenly between clients, and what each gets between that client's jobs. Knows no engine.
+In: requests, each of a share (somebody who waits for an answer), and which requests have ended. Out: requests in the
+order in which to submit them, so that about `room` sequences are in the engine. A request counts as the most tokens
+that it may sample. A share may be a tuple: (client, job) divides the engine evenly between clients, and what a client
+gets evenly between its jobs.
+
+Source: weighted fair queueing, Demers, Keshav and Shenker 1989, "Analysis and simulation of a fair queueing algorithm".
 """
 
 from __future__ import annotations

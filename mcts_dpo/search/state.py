@@ -1,6 +1,6 @@
-"""What a search knows beside its forest: the state of each tree, and what all trees of one search share.
+"""What a search keeps besides its forest: the state of each tree, and what all trees of one search share.
 
-In: problems, an engine, settings. Out: a `SearchState`, its roots planted. Knows neither requests nor schedules.
+In: problems, an engine, settings. Out: a `SearchState` whose trees have their roots.
 """
 
 from __future__ import annotations

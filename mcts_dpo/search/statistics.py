@@ -1,5 +1,8 @@
-"""What a search found, in figures. In: forests, or counts of them that were taken elsewhere. Out: one flat dictionary
-of counts and shares, free of clock times."""
+"""The figures of a search.
+
+In: forests, or counts of them that were taken elsewhere. Out: one flat dictionary of counts and shares, without clock
+times.
+"""
 
 from __future__ import annotations
 

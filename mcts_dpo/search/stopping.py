@@ -1,7 +1,7 @@
-"""When a tree stops, and when it moves on: budget, exhaustion, a choice that is made, `advance: step`.
+"""Decides when a tree stops, and when its search moves to a child (`advance: step`).
 
-In: a search and one of its trees, after what came back was backed up. Out: the tree's status and search root. Knows
-neither engine nor schedule.
+In: a search and one of its trees, after all results so far are backed up. Out: the tree's status and search root. A
+tree stops when its budget is spent, when nothing is left to expand, or when its choice is made.
 """
 
 from __future__ import annotations

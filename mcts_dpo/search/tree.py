@@ -1,4 +1,4 @@
-"""Many search trees as one growable struct of arrays. What the search writes and every later stage reads.
+"""Many search trees as one growable struct of arrays. The search writes it, and every later stage reads it.
 
 A node is a row; its id is its row number. The root of a tree is the problem's prompt; every other node is one
 reasoning step, the edge that leads to it included: N(s, a), Q(s, a) and p(a|s) of an edge are the `visits`, `q`
@@ -6,9 +6,9 @@ and `prior` of the node that it leads to. Parents precede their children. The ch
 a parent are contiguous rows; a later expansion may add another block; `first_child` and `next_sibling` link them
 all in the order in which they were first sampled.
 
-Tokens and their log-probabilities lie in two arenas with an offset per node; texts are kept as stored strings.
-The forest knows neither how it is searched (kernels.py, mcts.py) nor how it is written (storage.py); nothing in
-it depends on the time, the machine or the other problems of a shard.
+Tokens and their log-probabilities are in two arenas with an offset per node; texts are kept as stored strings. The
+search itself is in mcts.py and kernels.py, the file format in tree_io.py. Nothing in a forest depends on the time, the
+machine or the other problems of a shard.
 """
 
 from __future__ import annotations
@@ -373,7 +373,7 @@ class Forest:
     # --- on disk -------------------------------------------------------------------------------------
 
     def save(self, path: Path) -> None:
-        """Write one Parquet file, one row per node, whole or not at all (see storage.py)."""
+        """Write one Parquet file, one row per node, whole or not at all (see tree_io.py)."""
         from mcts_dpo.search import tree_io as storage
 
         storage.save(self, path)
@@ -390,8 +390,8 @@ _DTYPES = {name: dtype for name, dtype, _, _ in (*NODE_FIELDS, BELOW)}
 _SELECTED = ("visits", "first_child", "next_sibling", "virtual", "closed", "expanded", "q", "prior")
 _BACKED_UP = ("parent", "below", "v", "reward", "returns", "expansions", "terminal")
 _RECORDS = tuple(np.dtype([(name, _DTYPES[name]) for name in names], align=True) for names in (_SELECTED, _BACKED_UP))
-"""What a selection reads of a node, and what a backup reads beside it, lie side by side: a forest of many trees does
-not fit a cache, and one line of memory is read instead of seven."""
+"""The fields of a node that a selection reads are next to each other in memory, and so are those of a backup. A forest
+of many trees does not fit a cache; this way one line of memory is read instead of seven."""
 
 
 def _columns(rows: int) -> dict[str, NDArray[Any]]:

@@ -1,6 +1,6 @@
 """A forest as one Parquet file: one row per node, everything about whole trees in the schema's metadata.
 
-The columns are the arrays of `forest.NODE_FIELDS` under their own names (except `offset`, which the list columns
+The columns are the arrays of `tree.NODE_FIELDS` under their own names (except `offset`, which the list columns
 imply), `node` (the row number), `problem_id`, `text`, `answer`, `finish` (as its name), `tokens`, `logprobs`, and
 `reward_KIND`, the raw scores of each kind of reward. Any reader of Parquet opens it, for instance
 `datasets.load_dataset("parquet")`. The bytes depend only on the forest and on what `save` is told of its origin.

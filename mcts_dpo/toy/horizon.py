@@ -1,4 +1,4 @@
-"""The long-horizon world: stories of six or seven events, of which a policy with habits gets one sample in ten right.
+"""The long-horizon world: stories of six or seven events. A policy with habits gets one sample in ten right.
 
 In: problems and solutions of the built-in world, demonstrations. Out: what is true of each line, and judgements of
 demonstrations at their first errors. The short world (1 to 3 events) saturates: every method solves nine problems of

@@ -1,7 +1,7 @@
 """The policy as something that can be trained, and back to a Hugging Face directory.
 
 In: a model as `mcts_dpo.models.loading` loads it, and the settings. Out: a `TrainState`, and later the trained policy
-on disk. Knows no data, loss or schedule.
+on disk.
 """
 
 from __future__ import annotations
@@ -182,7 +182,7 @@ def load_train_state(policy: str | Path, settings: TrainingSettings) -> TrainSta
     # Only weights: buffers such as rotary frequencies lose what they are for when they are rounded.
     for parameter in model.parameters():
         parameter.data = parameter.data.to(compute)
-    # What new adapters name as their base: of a policy that is an adapter itself, not what lies under it.
+    # New adapters name this as their base. For a policy that is an adapter, it is the adapter, not its base model.
     model.name_or_path = str(policy)
     return make_train_state(model, stored, settings)
 

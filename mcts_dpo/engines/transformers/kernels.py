@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from mcts_dpo.engines.transformers.simd import WIDTH, larger, largest, load, power_of_two, splat, store, total
 
-# Fast-math without the assumption that nothing is NaN or infinite: a model that yields those must be seen to.
+# Fast-math without the assumption that nothing is NaN or infinite: a model that yields those must be noticed.
 _OPTIONS = {"nogil": True, "fastmath": {"reassoc", "contract", "nsz", "arcp"}, "cache": True, "error_model": "numpy"}
 _compile: Callable[[Callable[..., Any]], Callable[..., Any]] = numba.njit(**_OPTIONS)
 _inline: Callable[[Callable[..., Any]], Callable[..., Any]] = numba.njit(**_OPTIONS, forceinline=True)

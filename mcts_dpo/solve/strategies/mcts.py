@@ -80,7 +80,10 @@ def steps_of(state: SearchState, forest: Forest, nodes: Sequence[int]) -> tuple[
 
 
 def _likeliest(forest: Forest, below: int) -> int:
-    """Where no solution states an answer: the end that speaks most for itself; a whole one before a cut one."""
+    """The end to show if no solution states an answer: a whole solution before a cut one.
+
+    Among whole solutions the most visited, among cut ones the deepest; ties go to the higher mean log-probability.
+    """
     nodes = [int(node) for node in forest.nodes(int(forest.tree[below])) if below in forest.path(int(node))]
 
     def rank(node: int) -> tuple[bool, int, float]:
