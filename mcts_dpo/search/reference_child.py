@@ -1,6 +1,6 @@
-"""The reference solution as steps of a tree: with `search.reference_child` its next step is one of the children.
+"""Cuts a reference solution into steps, so that `search.reference_child` can add its next step as a child of a node.
 
-In: a problem, its tokenizer and prompt. Out: the tokens of each step.
+In: a problem, a tokenizer and the prompt settings. Out: the token ids of each step.
 """
 
 from __future__ import annotations
@@ -18,7 +18,10 @@ if TYPE_CHECKING:
 
 
 def answer_end(tokenizer: PreTrainedTokenizerBase, prompt: PromptSettings) -> int | None:
-    """The token with which a policy ends its answers: in a chat the one that the template writes there."""
+    """The id of the token that ends a policy's answers; in a chat, the token that the template writes there.
+
+    None if the tokenizer has no such token.
+    """
     ends = endings(tokenizer)
     return ends.turn if prompt.style == "chat" and ends.turn is not None else ends.sequence
 
@@ -26,10 +29,10 @@ def answer_end(tokenizer: PreTrainedTokenizerBase, prompt: PromptSettings) -> in
 def reference_steps(
     problem: Problem, tokenizer: PreTrainedTokenizerBase, prompt: PromptSettings
 ) -> list[tuple[int, ...]]:
-    """The reference solution of a problem as a policy would write it, cut into steps.
+    """Cut the reference solution of a problem into steps, in the form in which a policy would write it.
 
-    If the solution states no answer, a last step states it. Returns the token ids of each step; the last step ends with
-    the token that ends answers. Returns [] for a problem without a solution.
+    If the solution states no answer, a last step states it. Returns the token ids of each step. The last step ends with
+    the token that ends answers, if there is one. Returns [] for a problem without a solution.
     """
     if not problem.solution or not problem.solution.strip():
         return []

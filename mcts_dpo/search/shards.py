@@ -1,12 +1,13 @@
-"""A search over many problems as files: one shard of trees per Parquet file, each the unit of resumption.
+"""Searches many problems and writes their trees as files, one shard per Parquet file. A killed search can continue.
 
-In: problems and a way to get an engine. Out: `shard-0000.parquet` and so on in a folder.
+In: problems, and a function that makes an engine. Out: `shard-0000.parquet` and so on in a folder.
 
-A finished shard is not searched again; one of another search is refused. An unfinished shard continues from its journal
-(journal.py), which is next to it and holds everything that the engine gave before the search was killed. With
-`resume: shard` it is searched from the start. The journal is removed when the shard is whole. With
-`schedule: synchronous` the engine is emptied before each shard, so that a shard's bytes depend on its own problems
-alone. With `schedule: asynchronous` the trees of the next shard begin while the last ones of a shard still run.
+A shard whose file exists is not searched again. It is refused if it belongs to another search. A shard without a file
+continues from the journal next to it (journal.py), which holds everything that the engine gave before a kill. The
+journal is deleted when the shard is complete. With `resume: shard` the journal is emptied and the shard starts again.
+
+With `schedule: synchronous` the engine is reset before each shard, so that a shard's bytes depend only on its own
+problems. With `schedule: asynchronous` the trees of the next shard start while the last trees of a shard still run.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ from mcts_dpo.search.tree_io import made_with, save
 
 @dataclass(frozen=True, slots=True)
 class Shard:
-    """The problems from `first` on that go into one file."""
+    """The problems of one file. first: the index of its first problem among all problems."""
 
     path: Path
     first: int
@@ -54,13 +55,13 @@ def search_shards(
 ) -> list[Path]:
     """Search all problems, `shard_size` at a time. Returns the shards' paths, in the order of the problems.
 
-    engine: called only when there is a shard to search.
-    policy: what tells the policy's weights from others (`policy_fingerprint`); a journal or shard of another is
-            refused.
-    trusting: take finished shards as they are; the caller has checked that they are of this search.
+    engine:   makes the engine; called only if there is a shard to search.
+    policy:   identifies the policy's weights (`policy_fingerprint`). A journal or shard of another policy is refused.
+    clock:    the time spent is added to it.
+    trusting: True: the caller has checked to which search the finished shards belong; they are not checked again.
 
-    Raises InputError if two problems share an id, or if the folder's files are of another search or in use. Raises
-    EngineDiedError if the engine serves nothing any more; no tree fails because of it.
+    Raises InputError if two problems share an id, or if a file in the folder belongs to another search or is in use.
+    Raises EngineDiedError if the engine serves no requests any more. No tree fails because of that.
     """
     shards = shards_of(problems, folder, shard_size)
     for shard in () if trusting else shards:
@@ -82,7 +83,7 @@ def search_shards(
 
 
 def shards_of(problems: Sequence[Problem], folder: Path, shard_size: int) -> list[Shard]:
-    """How the problems are shared out among files. Raises InputError if two of them share an id."""
+    """Divide the problems into shards of `shard_size`, in order. Raises InputError if two problems share an id."""
     require_unique(problems)
     return [
         Shard(Path(folder) / f"shard-{first // shard_size:04d}.parquet", first, problems[first : first + shard_size])
@@ -91,16 +92,16 @@ def shards_of(problems: Sequence[Problem], folder: Path, shard_size: int) -> lis
 
 
 def missing_shards(shards: Sequence[Shard]) -> list[Shard]:
-    """Those whose file is not there; what is left of the journals of the others goes."""
+    """The shards whose file does not exist. The journals of the other shards are deleted."""
     missing = [shard for shard in shards if not shard.path.exists()]
     for shard in shards:
-        if shard not in missing:  # killed after the shard was whole, before its journal went
+        if shard not in missing:  # a kill came after the shard was complete and before its journal was deleted
             _journal(shard).unlink(missing_ok=True)
     return missing
 
 
 def _require_own(shard: Shard, wanted: Mapping[str, str]) -> None:
-    """Raise InputError if a finished shard is of another search. One that does not say whose it is, is not refused."""
+    """Raise InputError if a finished shard belongs to another search. A shard that names no search is accepted."""
     known = made_with(shard.path)
     other = differing(known, wanted) if known else []
     if other:
@@ -121,10 +122,10 @@ def search_some(
     progress: Progress = silent,
     clock: RunnerClock | None = None,
 ) -> None:
-    """Search these shards, whose files are not there. total: problems of the whole search, for `progress`."""
+    """Search shards whose files do not exist. total: number of problems of the whole search, for `progress`."""
     shards_search = _ShardsSearch(shards, engine, prompt, settings, policy, total, progress)
     if settings.schedule == "synchronous":
-        for shard in shards:  # one after the other, so that a shard's bytes depend on its own problems alone
+        for shard in shards:  # one at a time, so that a shard's bytes depend only on its own problems
             engine.reset()
             shards_search.search([shard], clock)
     else:
@@ -142,7 +143,7 @@ class _Opened:
 
 
 class _ShardsSearch:
-    """The search of the missing shards. finished: problems of the whole search that are done."""
+    """Searches the missing shards. _finished: how many problems of the whole search are in finished shards."""
 
     def __init__(
         self,
@@ -161,8 +162,10 @@ class _ShardsSearch:
         self._open: dict[Hashable, _Opened] = {}
 
     def search(self, shards: Sequence[Shard], clock: RunnerClock | None) -> None:
-        """Search these shards. The next one is opened when there is room for its first tree: so memory holds the
-        forests that are being searched and no others."""
+        """Search these shards. The next shard is opened when there is room for its first tree.
+
+        So memory holds only the forests that are being searched.
+        """
         runner: Runner[None] = Runner(self._engine, self._settings.schedule, alive=self._settings.alive, clock=clock)
         waiting = deque(shards)
         try:
@@ -173,7 +176,7 @@ class _ShardsSearch:
                     self._finish(ended.key)
                 self._report()
         except BaseException as error:
-            for opened in self._open.values():  # the journals stay, for the next attempt
+            for opened in self._open.values():  # the next attempt continues from the journals
                 opened.journal.close()
             if isinstance(error, EngineDiedError):
                 raise EngineDiedError(
@@ -191,7 +194,7 @@ class _ShardsSearch:
         admit(runner, shard.first, state, journal)
 
     def _finish(self, key: Hashable) -> None:
-        """The shard appears whole, then its journal goes."""
+        """Write the complete shard, then delete its journal."""
         opened = self._open.pop(key)
         save(opened.state.forest.by_tree(), opened.shard.path, self._owner(opened.shard))
         opened.journal.remove()

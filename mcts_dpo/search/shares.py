@@ -21,10 +21,14 @@ Part = tuple[Hashable, ...]
 
 @dataclass(slots=True)
 class Shares:
-    """room: sequences in the engine at a time, ≥ 1; a request of several is let in when there is room for one.
+    """The queue of waiting requests, and what each share has had so far.
 
-    _had: of each part that waits, or has lately, the tokens that it has had. _now: of each whole (the empty tuple: of
-    all), what a part would have had that always waited: one that comes now begins there.
+    A part is a beginning of a share: (client,) and (client, job) of (client, job). Its whole is the part without its
+    last element; the empty tuple is the whole of all clients.
+
+    room: sequences in the engine at a time, ≥ 1. A request for several sequences enters when there is room for one.
+    _had: tokens that a part has had, for each part that waits or has waited lately.
+    _now: for each whole, the tokens that a part of it would have had if it had always waited. A new part starts there.
     """
 
     room: int
@@ -35,7 +39,7 @@ class Shares:
     _taken: int = 0
 
     def add(self, request: Request, share: Hashable) -> None:
-        """A request waits from here on."""
+        """Add a request to those that wait."""
         path = share if isinstance(share, tuple) else (share,)
         if path not in self._waiting:
             self._waiting[path] = deque()
@@ -44,7 +48,7 @@ class Shares:
         self._waiting[path].append(request)
 
     def take(self) -> Request | None:
-        """The request to submit next; None if there is none, or no room."""
+        """Remove and return the request to submit next. None if no request waits or there is no room."""
         if self._taken >= self.room or not self._waiting:
             return None
         path = min(self._waiting, key=lambda path: [self._had[part] for part in _parts(path)])
@@ -59,7 +63,7 @@ class Shares:
         return request
 
     def end(self, ids: Sequence[int]) -> None:
-        """These requests are over, whether they waited or were in the engine."""
+        """Remove requests that have ended. They may be waiting or in the engine."""
         outside = {one for one in ids if one not in self._inside}
         self._taken -= sum(self._inside.pop(one, 0) for one in ids)
         if outside:
@@ -71,14 +75,14 @@ class Shares:
             self._forget()
 
     def _count(self, part: Part, tokens: int) -> None:
-        """A part has had so many tokens more; each of those that wait beside it should have had its part of them."""
+        """Add tokens to what a part has had, and its fair share of them to `_now` of its whole."""
         whole = part[:-1]
         beside = {path[: len(part)] for path in self._waiting if path[: len(whole)] == whole}
         self._had[part] += tokens
         self._now[whole] = self._now.get(whole, 0.0) + tokens / len(beside)
 
     def _forget(self) -> None:
-        """Drop what is known of parts that do not wait, unless others wait that have had less."""
+        """Drop the counts of parts that do not wait, except of those that have had more than the fair share."""
         waiting: set[Part] = {part for path in self._waiting for part in ((), *_parts(path))}
         self._now = {whole: now for whole, now in self._now.items() if whole in waiting}
         self._had = {
@@ -87,5 +91,5 @@ class Shares:
 
 
 def _parts(path: Part) -> list[Part]:
-    """What a share is a part of, the largest first, and itself."""
+    """All beginnings of a share, the shortest first; the last is the share itself."""
     return [path[:length] for length in range(1, len(path) + 1)]

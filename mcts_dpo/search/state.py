@@ -1,6 +1,6 @@
-"""What a search keeps besides its forest: the state of each tree, and what all trees of one search share.
+"""The state of a search: its forest, the state of each tree, and what all trees share.
 
-In: problems, an engine, settings. Out: a `SearchState` whose trees have their roots.
+In: problems, an engine, settings. Out: a `SearchState` whose forest has one root per problem.
 """
 
 from __future__ import annotations
@@ -23,30 +23,30 @@ from mcts_dpo.search.tree import Forest, TreeInfo
 
 Mode = Literal["train", "solve"]
 Prepared = tuple[tuple[int, ...], tuple[Reward, ...]]
-"""A problem's prompt as token ids, and its rewards: those of `search.rewards` that have weight, in their order."""
+"""A problem's prompt as token ids, and its rewards: those of `search.rewards` with a weight above 0, in order."""
 
 NO_ROOM = "leaves no room"
-"""What is said of a prompt after which the engine's context has no place for a solution."""
+"""Part of the message for a prompt that leaves no tokens of the engine's context for a solution."""
 
 
 @dataclass(slots=True, eq=False)
 class TreeState:
-    """The state of one tree that is not in the forest.
+    """The state of one tree, as far as the forest does not hold it.
 
-    index:    in the forest.
-    limit:    longest solution, in tokens (max_tokens, or less where the context is short).
-    rewards:  what scores its paths.
-    started:  simulations started; each has an index, from which its samples are seeded.
-    in_flight: simulations started and not backed up.
-    longest:  tokens of the longest sample so far.
+    index:           of the tree in the forest.
+    limit:           the longest solution, in tokens: `max_tokens`, or less if the context is short.
+    rewards:         they score the tree's paths.
+    started:         simulations started. Each has an index, which seeds its samples.
+    in_flight:       simulations started and not backed up.
+    longest:         tokens of the longest sample so far.
     reserved_tokens: in mode "solve" with a budget: the most tokens that samples in flight may take, scores included.
-    solved:   a right solution has been found.
-    search_root: the node from which it is searched: the root, or where `advance: step` has come to. base: simulations
-              that had been started when it came there. draining: no further simulation starts before those in flight
-              are backed up.
-    noise:    seed of the root's Gumbel draws.
-    steps, reference: of the reference solution (with `reference_child`), and of each node on its path the
-              number of the step that comes next.
+    solved:          whether a right solution has been found.
+    search_root:     the node from which the tree is searched: the root, or the node that `advance: step` has reached.
+    base:            how many simulations had been started when the search reached `search_root`.
+    draining:        True: no further simulation starts before those in flight are backed up.
+    noise:           seed of the root's Gumbel draws.
+    steps:           with `reference_child`: the steps of the reference solution, as token ids.
+    reference:       for each node on the reference's path, the number of the step that comes next.
     """
 
     index: int
@@ -68,18 +68,22 @@ class TreeState:
 
     @property
     def running(self) -> bool:
-        """Whether it is still being searched."""
+        """Whether the tree is still being searched."""
         return self.info.status == "running"
 
     @property
     def least_tokens(self) -> int:
-        """Tokens of a budget without which no simulation starts: one, and in mode "solve" those of its scores."""
+        """The least tokens that must be left to start a simulation: 1, plus the cost of its scores in mode "solve"."""
         return 1 + (sum(reward.cost for reward in self.rewards) if self.info.mode == "solve" else 0)
 
 
 @dataclass(slots=True)
 class Totals:
-    """Of a search so far. simulations: done; a tree that ended early counts as a whole one. tokens: sampled."""
+    """The counts of a search so far.
+
+    simulations: simulations done. A tree that ended early counts with all its simulations. tokens: sampled tokens.
+    solved:      trees with a right solution.
+    """
 
     simulations: int = 0
     tokens: int = 0
@@ -88,7 +92,7 @@ class Totals:
 
 @dataclass(slots=True)
 class SearchState:
-    """A search under way: the forest, the trees' states, and what they share."""
+    """A running search: the forest, the states of its trees, and what they share."""
 
     forest: Forest
     trees: list[TreeState]
@@ -107,12 +111,15 @@ def begin(
     tokenizer: str | None = None,
     prepared: Sequence[Prepared] | None = None,
 ) -> SearchState:
-    """Plant a root for every problem. Mode "solve" takes the reference answers away first.
+    """Start a search: make a tree with its root for every problem. Mode "solve" removes the reference answers first.
 
-    tokenizer: the digest of the engine's, if it is known: making one takes as long as many steps of a small model.
-    prepared:  the prompt and the rewards of each problem, if they have been made; None: they are made here.
+    tokenizer: digest of the engine's tokenizer. None: it is computed here, which takes as long as many steps of a
+               small model.
+    prepared:  the prompt and the rewards of each problem. None: they are made here.
+
+    Raises InputError for `reference_child` in mode "solve".
     """
-    from mcts_dpo.models.loading import tokenizer_digest  # not before a model is there: it brings torch along
+    from mcts_dpo.models.loading import tokenizer_digest  # imported late, because it imports torch
 
     if mode == "solve" and settings.reference_child:
         raise InputError("search.reference_child: true, but a solving search cannot see a reference; accepted: false")
@@ -156,7 +163,7 @@ def _plant(search: SearchState, problem: Problem, mode: Mode, prepared: Prepared
 
 
 def fail(search: SearchState, tree: TreeState, reason: str) -> None:
-    """Give a tree up, for a reason of one line; what it has stays."""
+    """End a tree as failed and keep its nodes. reason: one line; the first reason is kept."""
     if tree.running:
         end(search, tree, "failed")
     tree.info.status = "failed"
@@ -164,19 +171,21 @@ def fail(search: SearchState, tree: TreeState, reason: str) -> None:
 
 
 def end(search: SearchState, tree: TreeState, status: str) -> None:
-    """The search of a tree is over."""
+    """End the search of a tree with a status. Its remaining simulations count as done in the totals."""
     search.totals.simulations += max(0, search.settings.simulations - tree.info.simulations)
     tree.info.status = status
 
 
 def unspent_tokens(search: SearchState, tree: TreeState) -> int:
-    """Tokens of the budget that are neither spent nor reserved."""
+    """The tokens of the budget (0 without one) that are neither spent nor reserved."""
     return (search.settings.budget or 0) - tree.info.generated - tree.reserved_tokens
 
 
 def simulations_left(search: SearchState, tree: TreeState) -> int:
-    """Simulations that may still be started from where a tree is searched now: in mode "solve" as many as the budget
-    pays beside those in flight, each a token at least."""
+    """How many more simulations may start at the tree's search root now.
+
+    In mode "solve" with a budget, the unspent and unreserved tokens must pay `least_tokens` for each.
+    """
     if tree.draining or not tree.running:
         return 0
     left = search.settings.simulations - (tree.started - tree.base)

@@ -1,7 +1,7 @@
-"""Decides when a tree stops, and when its search moves to a child (`advance: step`).
+"""Decides when the search of a tree ends, and when it moves to a child of its search root (`advance: step`).
 
-In: a search and one of its trees, after all results so far are backed up. Out: the tree's status and search root. A
-tree stops when its budget is spent, when nothing is left to expand, or when its choice is made.
+In: a search and one of its trees, after each backup. Out: the tree's new status and search root. A search ends when it
+is exhausted, its budget or its simulations are spent, or its choice is decided.
 """
 
 from __future__ import annotations
@@ -11,9 +11,9 @@ from mcts_dpo.search.tree import EXHAUSTED
 
 
 def advance_or_end(search: SearchState, tree: TreeState) -> None:
-    """End a tree that is exhausted, has spent what it may, or has made its choice; or move it on (`advance: step`).
+    """End a tree that is exhausted, decided, or out of simulations or tokens. With `advance: step` it moves instead.
 
-    A move waits until everything that is under way has been backed up.
+    A spent token budget always ends the tree. A move waits until all simulations in flight are backed up.
     """
     settings = search.settings
     while tree.running:
@@ -30,7 +30,7 @@ def advance_or_end(search: SearchState, tree: TreeState) -> None:
 
 
 def _over(search: SearchState, tree: TreeState) -> str:
-    """Why nothing more is to be done at the tree's search root; "" if something is."""
+    """The reason why the search at the current search root is over; "" if it is not."""
     settings = search.settings
     if search.forest.closed[tree.search_root] == EXHAUSTED:
         return "exhausted"
@@ -42,9 +42,9 @@ def _over(search: SearchState, tree: TreeState) -> str:
 
 
 def is_decided(search: SearchState, tree: TreeState) -> bool:
-    """Whether the most visited child of the search root stays the most visited, whatever the rest of the budget brings.
+    """Whether the rest of the budget cannot change which child of the search root is the most visited.
 
-    A simulation brings at most `children` visits, each of which costs a token at least. Exhausted children get none.
+    A simulation adds at most `children` visits. Each visit costs at least one token. Exhausted children get no visits.
     """
     settings, forest = search.settings, search.forest
     children = forest.children(tree.search_root)
@@ -54,7 +54,7 @@ def is_decided(search: SearchState, tree: TreeState) -> bool:
     left = settings.simulations - (tree.started - tree.base) + tree.in_flight
     gain = left * settings.children
     if settings.budget is not None:
-        # The last simulation of a training search may go over the budget.
+        # The last simulation of a training search may exceed the budget.
         spare = max(0, settings.budget - tree.info.generated)
         gain = min(gain, spare + (tree.in_flight + 1) * settings.children)
     return all(
@@ -65,7 +65,10 @@ def is_decided(search: SearchState, tree: TreeState) -> bool:
 
 
 def _move(search: SearchState, tree: TreeState) -> None:
-    """To the most visited child (then of higher Q, then first sampled); its subtree stays. At an end, the tree ends."""
+    """Move the search root to its most visited child (ties: higher Q, then first sampled) and keep the subtree.
+
+    The tree ends if that child is the end of a solution.
+    """
     forest = search.forest
     children = forest.children(tree.search_root)
     child = max(children, key=lambda node: (int(forest.visits[node]), float(forest.q[node])))
