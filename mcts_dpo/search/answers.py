@@ -1,4 +1,4 @@
-"""Chooses the answer of a tree without a reference answer (solve mode).
+"""Chooses the final answer of a search tree by a vote of its solutions. No reference answer is needed (solve mode).
 
 In: a forest and a tree. Out: an answer, the solution that leads to it, and its weight in the vote.
 """
@@ -19,14 +19,14 @@ Rule = Literal["weighted", "majority", "best_q", "most_visited"]
 
 @dataclass(frozen=True, slots=True)
 class TreeVote:
-    """The answer of a tree, from the vote of its solutions or the best path.
+    """The answer of a tree, from the vote of its solutions or from its best path.
 
-    answer: as its best solution words it; None if no solution has an answer.
-    weight: "weighted": Σ visits × value of its cluster; "majority": samples; "best_q", "most_visited": the Q and
-            the visits of the first step of the path.
-    leaf:   node id where the returned solution ends; -1 without an answer.
-    path:   node ids from the root to `leaf`; empty without an answer.
-    undecided: pairs of clusters that could not be compared in the time of a vote; they stood apart.
+    answer: the answer, in the words of its best solution. None if no solution has an answer.
+    weight: depends on the rule. "weighted": Σ visits × value of the answer's cluster. "majority": the number of
+            samples of the cluster. "best_q": the Q of the first step of the path. "most_visited": its visits.
+    leaf:   node id where the returned solution ends. -1 without an answer.
+    path:   node ids from the root to `leaf`. Empty without an answer.
+    undecided: number of pairs of clusters that could not be compared in the time of a vote. They stay separate.
     """
 
     answer: str | None
@@ -37,16 +37,17 @@ class TreeVote:
 
 
 def tree_answer(forest: Forest, tree: int, rule: Rule = "weighted") -> TreeVote:
-    """The answer of one tree.
+    """Choose the answer of one tree by a rule.
 
-    weighted:     finished solutions (see `voting_leaves`) are clustered by mathematical equality of their answers; a
-                  cluster weighs Σ visits × value (see `values`), the heaviest wins.
-    majority:     the same with the samples drawn: maj@k.
-    best_q:       from the root always to the child of highest Q (then of more visits).
-    most_visited: from the root always to the child of most visits (then of higher Q).
-    Paths lead only through nodes from which an answer has been reached. Ties of clusters go to the higher mean
-    log-probability per token (averaged over their solutions), then to the one found first. The solution returned for a
-    cluster is that of highest value, then of most visits, then of highest mean log-probability.
+    weighted:     group finished solutions (see `voting_leaves`) into clusters whose answers are mathematically equal.
+                  A cluster weighs Σ visits × value (see `values`). The heaviest cluster wins.
+    majority:     the same, but a cluster weighs the number of its samples: maj@k.
+    best_q:       follow the child of highest Q from the root on. Ties go to the child with more visits.
+    most_visited: follow the child of most visits from the root on. Ties go to the child with the higher Q.
+
+    Paths only lead through nodes from which an answer was reached. Ties of clusters go to the higher mean
+    log-probability per token (averaged over the cluster's solutions), then to the cluster found first. The returned
+    solution of a cluster is the one of highest value, then of most visits, then of highest mean log-probability.
     """
     leaves = voting_leaves(forest, tree)
     if not leaves:
@@ -63,26 +64,28 @@ def tree_answer(forest: Forest, tree: int, rule: Rule = "weighted") -> TreeVote:
             return float(sum(forest.samples[leaf] for leaf in cluster))
         return float(sum(forest.visits[leaf] * value[leaf] for leaf in cluster))
 
-    # max() keeps the first of equals, and clusters come in the order of their first solution.
+    # max() keeps the first of equals, and clusters are in the order of their first solution.
     best = max(clusters, key=lambda cluster: (weight(cluster), np.mean([fluency[leaf] for leaf in cluster])))
     leaf = max(best, key=lambda leaf: (value[leaf], forest.visits[leaf], fluency[leaf]))
     return TreeVote(forest.answers[leaf], weight(best), leaf, tuple(forest.path(leaf)), vote.undecided)
 
 
 def voting_leaves(forest: Forest, tree: int) -> list[int]:
-    """The ends of the solutions that have a say: those with an answer that go through the node to which the search has
-    moved (`advance: step`; else all)."""
+    """The node ids where the solutions end that vote: the solutions with an answer.
+
+    With `advance: step`, only solutions through the node to which the search moved last vote.
+    """
     answered = [int(node) for node in forest.nodes(tree) if forest.answers[node] is not None]
     moves = forest.trees[tree].moves
     return [node for node in answered if moves[-1] in forest.path(node)] if moves else answered
 
 
 def values(forest: Forest, leaves: Sequence[int]) -> list[float]:
-    """How much one visit of each finished solution counts, ≥ 0.
+    """The weight ≥ 0 of one visit of each finished solution, in the order of `leaves`.
 
-    The reward of the solution, shifted up by 1 if any outcome is known (O then is -1 or +1; unknown outcomes are 0 and
-    need no shift). Where all come out as 0, nothing tells the solutions apart (no self-evaluation was asked): then
-    each counts 1, and the vote is by visits.
+    It is the reward of the solution. If any outcome is known, 1 is added: a known outcome O is -1 or +1. Unknown
+    outcomes are 0 and need no shift. If all weights are 0 (for example, if no self-evaluation was asked), nothing
+    distinguishes the solutions. Then each weight is 1, and the vote is by visits.
     """
     known = any(forest.outcome[leaf] != 0 for leaf in leaves)
     found = [float(forest.reward[leaf]) + known for leaf in leaves]
@@ -90,7 +93,7 @@ def values(forest: Forest, leaves: Sequence[int]) -> list[float]:
 
 
 def mean_logprob(forest: Forest, node: int) -> float:
-    """Mean log π per token (nats) of the solution up to `node`."""
+    """The mean log π per token, in nats, of the solution up to `node`."""
     path = forest.path(node)
     return float(forest.logprob[path].sum() / forest.length[path].sum())
 

@@ -1,11 +1,11 @@
-"""One expansion: the samples drawn from a leaf become nodes. Pure bookkeeping, no engine, no rewards.
+"""Turns the samples drawn from a leaf into nodes of the tree.
 
-In: a forest, a leaf, and per sample its steps (tokens, log-probabilities, text; why the last one ended). Out: the
-new nodes, and for each sample the node where it ends.
+In: a forest, a leaf, and for each sample its steps (tokens, log-probabilities, text, and why the step ended). Out: the
+new nodes, and for each sample the node where it ends. No engine and no reward is called here.
 
-Two steps from the same state are one child if their texts are equal after whitespace normalisation and they end
-alike (both continue, both end a solution, both were cut): the child keeps the tokens of its first sample, its
-`samples` and prior mass count all. Children of one parent are laid out contiguously.
+Two steps after the same parent become one child if their texts are equal after whitespace normalisation and they end
+in the same way: both continue, both end a solution, or both were cut. The child keeps the tokens of its first sample.
+Its `samples` and its prior mass count all its samples. New children of one parent are contiguous rows.
 """
 
 from __future__ import annotations
@@ -26,7 +26,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One sampled step. finish: index into FINISHES, 0 if the solution continues."""
+    """One step of a sample.
+
+    tokens:   [≥ 1] token ids. logprobs: log π of each token, nats; nan if the policy did not sample it.
+    text:     the step as text.
+    finish:   index into FINISHES: why the solution ends here. 0: it continues.
+    """
 
     tokens: tuple[int, ...]
     logprobs: tuple[float, ...]
@@ -35,25 +40,30 @@ class Step:
 
 
 def normalised(text: str) -> str:
-    """The text with every run of whitespace as one space, and none at the ends."""
+    """Replace every run of whitespace in a text with one space, and remove whitespace at both ends."""
     return " ".join(text.split())
 
 
 def prior_mass(logprob: float, length: int, penalty: float) -> float:
-    """exp(Σ log π / |a|^λ): what one sample adds to its step's prior (Xie et al. 2024, eq. 3)."""
+    """The prior mass that one sample adds to its step: exp(Σ log π / |a|^λ) (Xie et al. 2024, eq. 3).
+
+    logprob: Σ log π over the step's tokens, nats. length: |a|, the number of tokens. penalty: λ.
+    """
     return math.exp(logprob / length**penalty)
 
 
 def attach(forest: Forest, leaf: int, samples: Sequence[Sequence[Step]], penalty: float) -> tuple[list[int], list[int]]:
-    """Hang `samples` (each a non-empty list of steps) under `leaf`, merging what is there already.
+    """Add samples under `leaf`, and merge steps with equal children that exist already.
 
-    Counts samples and prior masses; visits, rewards and values are left to the backup.
-    Returns (new nodes, in row order; the end of each sample).
+    samples: each a non-empty list of steps. penalty: λ of `prior_mass`.
+
+    Updates `samples` and `mass` of the nodes. The backup updates visits, rewards and values.
+    Returns (ids of the new nodes in row order, the node id where each sample ends).
     """
     new: list[int] = []
     ends = [leaf] * len(samples)
     for level in range(max(map(len, samples))):
-        # Parent by parent, so that siblings are next to each other; within a parent in the order of the samples.
+        # Add one parent's children after the other, so that siblings are contiguous rows, in the order of the samples.
         by_parent: dict[int, list[int]] = {}
         for index, steps in enumerate(samples):
             if level < len(steps):
@@ -74,9 +84,11 @@ def attach(forest: Forest, leaf: int, samples: Sequence[Sequence[Step]], penalty
 
 
 def attach_unsampled(forest: Forest, leaf: int, steps: Sequence[Step]) -> tuple[list[int], list[int]]:
-    """Hang a chain of steps under `leaf` that nobody sampled (a reference solution), merging what is there already.
+    """Add a chain of steps under `leaf` that the policy did not sample (a reference solution).
 
-    It counts no sample; its prior mass is the mean of its siblings', 1 without any. Returns (new nodes, the chain).
+    Steps are merged with equal children that exist already. No sample is counted. The prior mass of a new node is the
+    mean of its siblings' masses, or 1 if it has no sibling.
+    Returns (ids of the new nodes, ids of all nodes of the chain).
     """
     new: list[int] = []
     chain: list[int] = []
@@ -96,14 +108,17 @@ def attach_unsampled(forest: Forest, leaf: int, steps: Sequence[Step]) -> tuple[
 
 
 def _ending(finish: int) -> int:
-    """0: continues; 1: cut; 2: ended, in whichever way."""
+    """The kind of end that decides whether steps are merged. 0: continues; 1: was cut; 2: ended in any other way."""
     return 0 if finish == 0 else 1 if finish == LENGTH else 2
 
 
 def whole_solution(
     sample: Sample, before: Sequence[int], tokenizer: PreTrainedTokenizerBase, prompt: PromptSettings, max_steps: int
 ) -> list[Step]:
-    """A sample to the end of the solution, cut into at most `max_steps` steps; the last holds all the rest."""
+    """Cut a sample that runs to the end of its solution into at most `max_steps` steps. The last step holds the rest.
+
+    before: the solution's tokens before the sample.
+    """
     ends = split_steps(sample.tokens, tokenizer, prompt)
     ends = [*ends[: max_steps - 1], len(sample.tokens)] if len(ends) > max_steps else ends
     texts = step_texts(before, sample.tokens, ends, tokenizer)
@@ -117,16 +132,19 @@ def whole_solution(
 def step_texts(
     before: Sequence[int], tokens: Sequence[int], ends: Sequence[int], tokenizer: PreTrainedTokenizerBase
 ) -> list[str]:
-    """The text that each step of `tokens` (ending at `ends`) adds after `before`, special tokens left out.
+    """The text of each step of `tokens`, without special tokens.
 
-    Decoded as part of the solution, since many tokenizers drop a space at the start of a text.
+    before: the solution's tokens before the steps. ends: for each step, the index in `tokens` after its last token.
+
+    Each step is decoded together with the tokens before it, because many tokenizers drop a space at the start of a
+    text.
     """
     texts, start, skip = [], 0, len(before)
     shown_up_to = prefixes(tokenizer, [*before, *tokens])
     shown = shown_up_to(skip)
     for end in ends:
         longer = shown_up_to(skip + end)
-        # A character whose bytes are not complete yet decodes otherwise once they are: then the step stands alone.
+        # If the step before ended inside a character, its text changes with the next token. Then it is decoded alone.
         alone = not longer.startswith(shown)
         texts.append(decode(tokenizer, tokens[start:end]) if alone else longer[len(shown) :])
         shown, start = longer, end

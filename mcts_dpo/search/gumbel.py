@@ -1,9 +1,11 @@
-"""Gumbel root selection with sequential halving, compiled: which child of the root the next simulation goes to.
+"""Chooses the child of the root that the next simulation goes to, by Gumbel selection with sequential halving.
 
-In: arrays of a forest. Out: a child. Every child of the root draws g ~ Gumbel(0) once. The simulations are shared out
-among the `considered` children of highest g + log p. The worse half by g + log p + σ(q) is dropped, repeatedly.
-σ(q) = (c_visit + max N) · c_scale · q, with q scaled to [0, 1] over the siblings and N counted in simulations. Below
-the root the search selects by PUCT.
+In: arrays of a forest. Out: the node id of a child. The functions are compiled with Numba.
+
+Every child of the root draws g ~ Gumbel(0) once. The simulations are divided among the `considered` children of highest
+g + log p. In each phase, the worse half of these children by g + log p + σ(q) is dropped. Here
+σ(q) = (c_visit + max N) · c_scale · q. The q of the siblings are scaled to [0, 1], and N counts simulations. Below the
+root, the search selects by PUCT.
 
 Source: Danihelka et al. 2022, "Policy improvement by planning with Gumbel" (ICLR), algorithms 1 and 2.
 """
@@ -29,7 +31,10 @@ _MIX_2 = np.uint64(0x94D049BB133111EB)
 
 @njit(cache=True)
 def gumbel_noise(seed: int, place: int) -> float:  # pragma: no cover  (compiled)
-    """A draw from Gumbel(0) for the child at `place` among its siblings: splitmix64 (Steele et al. 2014)."""
+    """Draw from Gumbel(0) for the child with index `place` (from 0) among its siblings.
+
+    The generator is splitmix64 (Steele et al. 2014). The same seed and place always give the same draw.
+    """
     z = np.uint64(seed) + np.uint64(place + 1) * _GOLDEN
     z = (z ^ (z >> np.uint64(30))) * _MIX_1
     z = (z ^ (z >> np.uint64(27))) * _MIX_2
@@ -40,11 +45,11 @@ def gumbel_noise(seed: int, place: int) -> float:  # pragma: no cover  (compiled
 
 @njit(cache=True)
 def considered_visits(done: int, considered: int, simulations: int) -> int:  # pragma: no cover  (compiled)
-    """How often a child must have been simulated to be considered for simulation number `done` (from 0).
+    """The number of simulations that a child must have, to be considered for simulation number `done` (from 0).
 
-    Sequential halving (Karnin et al. 2013) of `simulations` among `considered` children: in each of ⌈log₂ considered⌉
-    phases every survivor gets the same number of simulations (at least one), one after the other; then half survive,
-    but never fewer than two.
+    Sequential halving (Karnin et al. 2013) divides `simulations` among `considered` children, in ⌈log₂ considered⌉
+    phases. In each phase, every remaining child gets the same number of simulations (at least one), in turn. Then half
+    of the children remain, but at least two.
     """
     if considered <= 1:
         return done
@@ -64,9 +69,13 @@ def gumbel_child(
     root: int, seed: int, most: int, simulations: int, c_visit: float, c_scale: float,
     first_child: Ints, next_sibling: Ints, expansions: Ints, q: Floats, prior: Floats, closed: Ints, virtual: Ints,
 ) -> int:  # fmt: skip  # pragma: no cover  (compiled)
-    """The open child of an expanded root to simulate next; -1 without one.
+    """Choose the open child of an expanded root to simulate next. Returns its node id, or -1 if no child is open.
 
-    Where no open child has the visits that the schedule asks for (subtrees can be exhausted), the best open one.
+    The schedule asks for a child with a certain number of simulations (see `considered_visits`). If no open child has
+    this number, because subtrees can be exhausted, the best open child is returned.
+
+    seed: of the root's draws. most: most children considered. simulations: number that is divided among them.
+    c_visit, c_scale: constants of σ.
     """
     count, done, top = 0, 0, 0
     low, high = np.inf, -np.inf

@@ -1,8 +1,13 @@
-"""Monte Carlo tree search over reasoning steps: each tree is a coroutine, and a runner drives many of them.
+"""Runs Monte Carlo tree search over reasoning steps: each tree is a coroutine, and a runner drives many of them.
 
-In: problems, an engine, settings. Out: a `Forest`. One simulation has five acts: select (a leaf), expand (samples from
-the leaf become nodes), verify (the ends of solutions), evaluate (rewards of the new nodes) and backup. Trees do not
-depend on each other. runner.py decides when each is resumed.
+In: problems, an engine, settings. Out: a `Forest`. A simulation selects a leaf and then has four phases:
+
+expand:   draw samples from the leaf and turn them into nodes.
+verify:   check the solutions that end in new nodes.
+evaluate: score the new nodes with every reward.
+backup:   update values and visits from the new nodes up to the root.
+
+Trees are independent of each other. runner.py decides when each tree is resumed.
 """
 
 from __future__ import annotations
@@ -43,9 +48,14 @@ NO_TOKENS = "samples without a token were dropped"
 class Simulation:
     """One simulation in flight.
 
-    index: which of the tree's; its samples are seeded from it. last: the sampled step is the last that may be.
-    reserved_tokens: see `TreeState`. new: nodes to judge. ends: for each sample its last node, one visit each.
-    expanded: its samples are in the forest.
+    leaf:     node id of the selected leaf.
+    index:    number of the simulation in its tree, from 0. The seed of its samples depends on it.
+    last:     whether the samples run to the end of the solution. False: each sample is one step, and more may follow.
+    request:  the request for the samples.
+    reserved_tokens: tokens of the budget that are reserved for the simulation; see `TreeState`.
+    new:      node ids of the new nodes. They are verified and evaluated.
+    ends:     for each sample, the node id where it ends. Each entry is one visit.
+    expanded: whether `expand` has handled the samples.
     """
 
     leaf: int
@@ -71,15 +81,17 @@ def search_problems(
     progress: Progress = silent,
     clock: RunnerClock | None = None,
 ) -> Forest:
-    """One tree per problem, in the order of `problems`.
+    """Search one tree for each problem, and return the trees in the order of `problems`.
 
-    mode:  "train" verifies outcomes against the reference answers; "solve" takes them away first, so that nothing
-           here can depend on them. A problem without a reference answer is searched as in "solve".
-    clock: the time spent is added to it.
+    mode:  "train" verifies outcomes against the reference answers. "solve" removes the reference answers first, so
+           that no result can depend on them. A problem without a reference answer is searched as in "solve".
+    clock: time spent is added to it.
 
-    A problem whose prompt leaves no room, or one of whose requests the engine refuses, ends as "failed" with the
-    reason in its `TreeInfo`; the others continue. Raises InputError if two problems share an id (their samples would
-    be the same), and EngineDiedError.
+    A tree ends as "failed" if its prompt leaves no room for a solution, or if the engine refuses one of its requests.
+    Its `TreeInfo` holds the reason, and the other trees continue.
+
+    Raises InputError if two problems share an id, because their samples would be the same. Raises EngineDiedError if
+    the engine dies.
     """
     require_unique(problems)
     state = begin(problems, engine, prompt, settings, mode)
@@ -92,7 +104,10 @@ def search_problems(
 
 
 def admit(runner: Runner[None], key: Hashable, state: SearchState, log: ResultLog | None = None) -> None:
-    """Let a runner grow the trees of a search, where its log left them if there is one."""
+    """Give the trees of a search to a runner.
+
+    log: results of an earlier run. The trees replay them and then continue.
+    """
     runner.admit(key, [grow_tree(state, tree, state.settings.schedule) for tree in state.trees], log)
 
 
@@ -106,7 +121,11 @@ def require_unique(problems: Sequence[Problem]) -> None:
 
 
 def report(state: SearchState, progress: Progress) -> None:
-    """Progress in problems, by the simulations done; a tree that ended early counts as a whole one."""
+    """Report progress, in problems.
+
+    The number of problems done is the number of simulations done, divided by the simulations per problem. A tree that
+    ended early counts as a whole problem.
+    """
     totals = state.totals
     done = totals.simulations // state.settings.simulations
     solved = totals.solved / max(1, len(state.trees))
@@ -117,11 +136,13 @@ def report(state: SearchState, progress: Progress) -> None:
 
 
 def grow_tree(state: SearchState, tree: TreeState, schedule: Schedule) -> Coroutine[None]:
-    """Search one tree until it ends. With several parallel leaves they move in step when the schedule is synchronous,
-    and each for itself when it is not.
+    """Search one tree until it ends.
 
-    If it is closed while requests are in flight, the tree stays sound: samples without scores are backed up without
-    them, and the tree's status is "cancelled".
+    schedule: "synchronous" expands all parallel leaves together and backs them up together. "asynchronous" backs up
+              each leaf as soon as its own results are there.
+
+    The coroutine may be closed while work is in flight. The tree stays valid and its status becomes "cancelled".
+    Samples that are already in the tree are backed up, even if they were not verified or evaluated yet.
     """
     together: Concurrent[None] = Concurrent()
     new: list[Work] = []
@@ -146,7 +167,7 @@ def grow_tree(state: SearchState, tree: TreeState, schedule: Schedule) -> Corout
 
 
 def _selected(state: SearchState, tree: TreeState, in_step: bool) -> list[list[int]]:
-    """Leaves to expand now, in groups that are backed up together; [] if there is nothing to do."""
+    """The leaves to expand now, in groups that are backed up together. [] if there is nothing to do now."""
     if not tree.running or (in_step and tree.in_flight):
         return []
     wanted = min(state.settings.parallel_leaves - tree.in_flight, simulations_left(state, tree))
@@ -157,7 +178,10 @@ def _selected(state: SearchState, tree: TreeState, in_step: bool) -> list[list[i
 
 
 def select(state: SearchState, tree: TreeState, wanted: int) -> list[int]:
-    """Up to so many leaves of a tree to expand, by the settings' rule; see `kernels.select`."""
+    """Select up to `wanted` leaves of a tree to expand, by `settings.selection`. Returns node ids.
+
+    See `kernels.select`.
+    """
     settings = state.settings
     gumbel = None
     if settings.selection == "gumbel":
@@ -165,7 +189,7 @@ def select(state: SearchState, tree: TreeState, wanted: int) -> list[int]:
         gumbel = kernels.Gumbel(
             seeds=np.array([tree.noise], np.int64),
             considered=constants.considered,
-            simulations=settings.simulations - 1,  # one goes into the root itself
+            simulations=settings.simulations - 1,  # the first simulation expands the root itself
             c_visit=constants.c_visit,
             c_scale=constants.c_scale,
         )
@@ -182,7 +206,7 @@ def select(state: SearchState, tree: TreeState, wanted: int) -> list[int]:
 
 
 def _simulate(state: SearchState, tree: TreeState, leaves: Sequence[int]) -> Coroutine[None]:
-    """Simulations from selected leaves that are backed up together."""
+    """Run the simulations of some selected leaves, and back them up together."""
     simulations = [plan(state, tree, leaf) for leaf in leaves]
     try:
         completions: list[Completion] = yield from gather([one.request for one in simulations])
@@ -202,18 +226,18 @@ def _simulate(state: SearchState, tree: TreeState, leaves: Sequence[int]) -> Cor
 
 
 def plan(state: SearchState, tree: TreeState, leaf: int) -> Simulation:
-    """A simulation from a selected leaf, with the request for its samples."""
+    """Start a simulation from a selected leaf: make the request for its samples and count it as in flight."""
     settings, forest = state.settings, state.forest
     solution = forest.solution_tokens(leaf)
     last = settings.expand == "rollout" or int(forest.depth[leaf]) + 1 >= settings.max_depth
-    # Merged steps may stand for shorter ones that were sampled, so a path can be a little longer than its samples.
+    # A merged step keeps the tokens of its first sample. A path can therefore be longer than the samples along it.
     room = max(1, tree.limit - len(solution))
     n, size, reserved = settings.children, room if last else min(room, settings.max_step_tokens), 0
     if settings.budget is not None and tree.info.mode == "solve":
         n, size, reserved = _affordable(state, tree, leaf, n, size)
     stop, visible = (state.prompt.stop, False) if last else step_stops(state.prompt)
     request = Request(
-        id=-1,  # given when it is sent
+        id=-1,  # set when the request is sent
         prefix=(*tree.info.prompt_tokens, *solution),
         n=n,
         max_tokens=size,
@@ -231,15 +255,18 @@ def plan(state: SearchState, tree: TreeState, leaf: int) -> Simulation:
 
 
 def _affordable(state: SearchState, tree: TreeState, leaf: int, n: int, size: int) -> tuple[int, int, int]:
-    """What a budget still pays of n samples of `size` tokens at most: (samples, tokens each, tokens reserved).
+    """Reduce n samples of at most `size` tokens to what the budget can pay.
 
-    The samples share what is left, which simulations that may run beside this one share too. They are fewer where
-    there is too little left for samples as long as the longest so far. Each keeps back the tokens of its scores.
+    The tokens left are shared with the simulations that may run at the same time. Each sample also reserves the tokens
+    of its own scores. There are fewer than n samples if the tokens do not suffice for n samples as long as the longest
+    sample so far.
+
+    Returns (samples, most tokens of each, tokens reserved).
     """
     settings = state.settings
     steps = settings.max_depth - int(state.forest.depth[leaf]) if settings.expand == "rollout" else 1
     cost = sum(reward.cost * (steps if reward.settings.at == "all" else 1) for reward in tree.rewards)
-    beside = settings.parallel_leaves if leaf != tree.info.root else 1  # the root is expanded alone
+    beside = settings.parallel_leaves if leaf != tree.info.root else 1  # no other leaf exists before the root's samples
     share = unspent_tokens(state, tree) // max(1, beside - tree.in_flight)
     n = min(n, max(1, share // (max(1, tree.longest) + cost)))
     size = max(1, min(size, share // n - cost))
@@ -247,10 +274,10 @@ def _affordable(state: SearchState, tree: TreeState, leaf: int, n: int, size: in
 
 
 def expand(state: SearchState, tree: TreeState, simulation: Simulation, completion: Completion) -> None:
-    """Add samples below their leaf.
+    """Add samples to the tree, under the leaf of their simulation.
 
-    A refused request fails the tree and adds nothing. So do samples if none has a token. If only some have tokens, the
-    others are dropped, and the tree's notes say so.
+    The tree fails, and gains no node, if the engine refused the request or if no sample has a token. If only some
+    samples have no token, these are dropped and `TreeInfo.notes` says so.
     """
     forest, settings = state.forest, state.settings
     tree.reserved_tokens -= simulation.reserved_tokens
@@ -265,7 +292,7 @@ def expand(state: SearchState, tree: TreeState, simulation: Simulation, completi
     steps = _steps(state, tree, simulation, samples, before)
     simulation.new, simulation.ends = attach(forest, simulation.leaf, steps, settings.length_penalty)
     simulation.new = [*simulation.new, *_add_reference(state, tree, simulation.leaf, before)]
-    # Their scores are paid now: other simulations may start before they are asked for.
+    # Scores are charged to the budget now, because other simulations may start before the scores are requested.
     scores = sum(reward.cost * len(_scored(state, reward, simulation.new)) for reward in tree.rewards)
     tokens = sum(len(sample.tokens) for sample in samples) + scores
     tree.longest = max(tree.longest, *(len(sample.tokens) for sample in samples))
@@ -278,7 +305,7 @@ def expand(state: SearchState, tree: TreeState, simulation: Simulation, completi
 def _steps(
     state: SearchState, tree: TreeState, simulation: Simulation, samples: Sequence[Sample], before: Sequence[int]
 ) -> list[list[Step]]:
-    """Each sample as the steps that it becomes."""
+    """Cut each sample into steps."""
     settings = state.settings
     if settings.expand == "step":
         return [[_one_step(state, tree, simulation, sample, before)] for sample in samples]
@@ -289,7 +316,7 @@ def _steps(
 def _one_step(
     state: SearchState, tree: TreeState, simulation: Simulation, sample: Sample, before: Sequence[int]
 ) -> Step:
-    """One sample of `expand: step`: a step, after the solution tokens `before`."""
+    """Make one step of a sample (`expand: step`). before: the solution's tokens up to the leaf."""
     (text,) = step_texts(before, sample.tokens, [len(sample.tokens)], state.engine.tokenizer)
     finish: str = sample.finish
     if finish == "stop" and not simulation.last:
@@ -300,8 +327,9 @@ def _one_step(
 
 
 def _step_finish(prompt: PromptSettings, opened: str, before: str, added: str, full: bool) -> str:
-    """Why the solution ends with a step that met a stop string; "" if that was the end of the step only.
+    """Say why the solution ends with a step that reached a stop string: a name in FINISHES, "" if only the step ends.
 
+    before: text of the solution before the step. added: text of the step. full: the solution is at its token limit.
     opened: see `opened_thought`.
     """
     if meets_stop(prompt, before, added):
@@ -312,14 +340,20 @@ def _step_finish(prompt: PromptSettings, opened: str, before: str, added: str, f
 
 
 def meets_stop(prompt: PromptSettings, before: str, added: str) -> bool:
-    """Whether a stop string of whole solutions ends in `added`. It may begin in the text before: a solution that ends
-    with two line breaks does, where steps end with one."""
+    """Whether a stop string of whole solutions ends in `added`.
+
+    The stop string may begin in `before`. For example, steps end with one line break and solutions with two.
+    """
     whole = before + added
     return any(whole.find(stop, max(0, len(before) - len(stop) + 1)) >= 0 for stop in prompt.stop)
 
 
 def _add_reference(state: SearchState, tree: TreeState, leaf: int, before: Sequence[int]) -> list[int]:
-    """If a leaf is on the reference solution's path, add the solution's next steps below it. Returns new nodes."""
+    """Add the next step of the reference solution under a leaf that is on its path. Returns the new node ids.
+
+    With `expand: rollout` all remaining steps are added. At the depth limit, the last node holds the rest of the
+    solution. Nothing is added if the leaf is off the path or at its end, or if the steps exceed the tree's token limit.
+    """
     place = tree.reference.get(leaf)
     if place is None or place >= len(tree.steps):
         return []
@@ -349,7 +383,7 @@ def _add_reference(state: SearchState, tree: TreeState, leaf: int, before: Seque
 
 
 def verify(state: SearchState, tree: TreeState, new: Sequence[int]) -> Coroutine[None]:
-    """Verify the solutions that end in new nodes."""
+    """Verify the solutions that end in new nodes, and store their outcomes and answers in the forest."""
     forest = state.forest
     ends = [node for node in new if forest.terminal[node]]
     items = [
@@ -369,7 +403,10 @@ def verify(state: SearchState, tree: TreeState, new: Sequence[int]) -> Coroutine
 
 
 def verified(items: Sequence[tuple[str, bool, Problem, SearchState]]) -> list[list[Any]]:
-    """Each solution (text, whether it was cut, problem, search) verified, as a row that a journal can hold."""
+    """Verify solutions, each given as (text, whether it was cut, problem, search).
+
+    Returns the fields of one `Verification` per solution, as a list, so that a journal can store it.
+    """
     return [list(astuple(_verification(*item))) for item in items]
 
 
@@ -383,12 +420,12 @@ def _verification(text: str, cut: bool, problem: Problem, state: SearchState) ->
 
 
 def evaluate(state: SearchState, tree: TreeState, new: Sequence[int]) -> Coroutine[None]:
-    """Score new nodes by every reward; no reward waits for another. A refused request fails the tree."""
+    """Score new nodes with every reward. The rewards run concurrently. A refused request fails the tree."""
     yield from side_by_side([_score(state, tree, reward, _scored(state, reward, new)) for reward in tree.rewards])
 
 
 def _scored(state: SearchState, reward: Reward, new: Sequence[int]) -> list[int]:
-    """The new nodes that a reward scores."""
+    """The new nodes that a reward scores: all of them (`at: all`), or the terminal ones."""
     everywhere = reward.settings.at == "all"
     return [node for node in new if everywhere or state.forest.terminal[node]]
 
@@ -421,12 +458,12 @@ def _path(state: SearchState, tree: TreeState, node: int) -> SolutionPath:
 
 
 def backup(state: SearchState, tree: TreeState, simulations: Sequence[Simulation]) -> None:
-    """Rewards of the new nodes from their scores, then priors, backup and release."""
+    """Update the tree after simulations: rewards of the new nodes, priors, values and visits, virtual losses."""
     forest, settings = state.forest, state.settings
     tree.in_flight -= len(simulations)
     new = [node for simulation in simulations for node in simulation.new]
     forest.reward[new] = combine(settings.rewards, {kind: column[new] for kind, column in forest.scores.items()})
-    # Every parent on the path of a sample, down from the leaf, has a child whose mass has grown.
+    # The prior mass of every node that a sample runs through has grown, so its parent's priors change.
     touched = {int(forest.parent[node]) for one in simulations for node in {*_below(forest, one), *one.new}}
     kernels.set_priors(forest, np.array(sorted(touched), np.int64), settings.prior == "normalised")
     rule = kernels.PAPER if settings.backup == "paper" else kernels.MEAN
@@ -435,13 +472,13 @@ def backup(state: SearchState, tree: TreeState, simulations: Sequence[Simulation
         kernels.refresh(forest, np.array(unsampled), rule, settings.gamma)
     ends = [end for one in simulations for end in one.ends]
     kernels.back_up(forest, np.array(ends, np.int64), rule, settings.gamma)
-    for expanded in (True, False):  # a refused request leaves no samples
+    for expanded in (True, False):  # a refused request leaves its leaf without samples
         leaves = [one.leaf for one in simulations if bool(one.ends) == expanded]
         kernels.release(forest, np.array(leaves, np.int64), expanded)
 
 
 def _below(forest: Forest, simulation: Simulation) -> set[int]:
-    """The nodes that the samples of a simulation run through, from below its leaf to their ends."""
+    """The nodes that the samples of a simulation run through, from the leaf (excluded) to the samples' ends."""
     found: set[int] = set()
     for last in simulation.ends:
         node = last

@@ -17,11 +17,15 @@ _MARKS = {1: ("✓", "green"), -1: ("✗", "red"), 0: ("•", "yellow")}
 def render_tree(
     forest: Forest, tree: int, *, max_depth: int = 8, max_children: int = 4, max_text: int = 72, highlight: int = -1
 ) -> Tree:
-    """One tree as a `rich.tree.Tree`: per step its N, Q and p, its outcome (✓ right, ✗ wrong, • an end whose outcome
-    is not known, … cut by a limit) and its text.
+    """Draw one tree as a `rich.tree.Tree`.
 
-    max_depth, max_children: deeper nodes, and further children (by visits, then Q), are only counted.
-    max_text: characters of a step's text. highlight: the steps on the way to this node are shown in bold.
+    A step shows its N, Q and p and its text. A terminal step also shows its outcome: ✓ right, ✗ wrong, • not known.
+    A … before the outcome means that a length limit cut the solution.
+
+    max_depth:    deepest level of steps that is shown. Deeper steps are only counted.
+    max_children: most children shown of a step, ordered by visits, then by Q. The others are only counted.
+    max_text:     most characters of a step's text.
+    highlight:    node id. The steps on the path to it are bold and come first among their siblings. -1: none.
     """
     info = forest.trees[tree]
     chosen = set(forest.path(highlight)) if highlight >= 0 else set()
@@ -48,7 +52,10 @@ def render_tree(
 
 
 def render_text(forest: Forest, tree: int, *, width: int = 100, **limits: int) -> str:
-    """The same as plain text, lines of at most `width` characters. limits: those of `render_tree`."""
+    """Draw one tree as plain text, in lines of at most `width` characters.
+
+    limits: the keyword arguments of `render_tree`.
+    """
     console = Console(file=io.StringIO(), width=width, color_system=None, force_terminal=False, legacy_windows=False)
     console.print(render_tree(forest, tree, **limits), no_wrap=True, overflow="ellipsis", crop=True)
     file = console.file

@@ -1,7 +1,7 @@
-"""The figures of a search.
+"""Summarises what a search found, in numbers.
 
-In: forests, or counts of them that were taken elsewhere. Out: one flat dictionary of counts and shares, without clock
-times.
+In: forests, or their counts, which any process may make. Out: one flat dictionary of counts and fractions. It holds no
+clock times.
 """
 
 from __future__ import annotations
@@ -16,10 +16,12 @@ from mcts_dpo.search.tree import NONE, Forest
 
 
 def first_sample(forest: Forest, tree: int) -> int:
-    """The node where the first sample drawn from the root ends: for `expand: rollout` a whole solution, as an
-    evaluation at the search's temperature would have drawn it. The root itself if nothing was drawn."""
+    """The node id where the first sample drawn from the root ends. The root itself if nothing was drawn.
+
+    With `expand: rollout` this sample is a whole solution, drawn as an evaluation at the search's temperature draws it.
+    """
     node = forest.trees[tree].root
-    # A first child is the step that the first sample of the first expansion took.
+    # The first child of a node is a step of the first sample of the node's first expansion.
     while forest.first_child[node] != NONE:
         node = int(forest.first_child[node])
     return node
@@ -30,8 +32,15 @@ _TOTALS = ("problems", "failed", "exhausted", "simulations", "nodes", "sampled_t
 
 @dataclass(slots=True)
 class Counts:
-    """What `search_statistics` needs of some trees, to be added up. Fields as there; first, covered, mixed: trees;
-    right, ended: samples; low, high: the range of Q; confidence: of right (1) and wrong (-1) terminals."""
+    """The counts of some trees from which `search_statistics` makes its figures. Counts of several parts can be added.
+
+    totals:  the counts that `search_statistics` returns, by name.
+    first:   trees whose first sample is right. covered: trees with a right solution.
+    mixed:   trees with right and wrong solutions.
+    right:   samples that ended in a right solution. ended: samples that ended in a solution with a known outcome.
+    low, high: the range of Q over the visited steps; inf and -inf if there are none.
+    confidence: self-evaluation scores of right (key 1) and wrong (key -1) terminal nodes.
+    """
 
     totals: dict[str, int] = field(default_factory=lambda: dict.fromkeys(_TOTALS, 0))
     first: int = 0
@@ -45,7 +54,7 @@ class Counts:
 
 
 def counts_of(forest: Forest) -> Counts:
-    """The counts of one forest."""
+    """Count what `search_statistics` needs of one forest."""
     found = Counts()
     totals = found.totals
     totals["nodes"] = len(forest)
@@ -76,21 +85,24 @@ def counts_of(forest: Forest) -> Counts:
 
 
 def counts_of_shard(shard: Path) -> Counts:
-    """The counts of one file of trees. Raises InputError naming it if it cannot be read."""
+    """Count what `search_statistics` needs of one file of trees. Raises InputError, naming the file, if unreadable."""
     return counts_of(Forest.load(shard))
 
 
 def search_statistics(trees: Iterable[Forest | Counts]) -> dict[str, float | int]:
-    """Figures over all trees, given as forests or as their counts; shares and means are over those searched to an end.
+    """Summarise all trees, given as forests or as their counts. Returns these figures by name:
 
-    problems; failed, exhausted: trees; simulations; nodes;
-    sampled_tokens: as a budget counts them;
-    first_sample_accuracy: share of the trees whose first sample was right;
-    coverage: share with at least one right solution; mixed: share with right and wrong ones;
-    sample_accuracy: share of right ones among the finished samples;
-    unanswered, unverified: terminal nodes (see `TreeInfo`);
-    value_low, value_high: the scale of Q that was met: [-1, 1] for outcomes, widened by weighted confidence;
-    mean_confidence_right, mean_confidence_wrong: mean C over terminals, where it was asked (else left out).
+    problems, simulations, nodes: their numbers.
+    failed, exhausted:      numbers of trees with this status.
+    sampled_tokens:         tokens, as a budget counts them.
+    unanswered, unverified: numbers of terminal nodes (see `TreeInfo`).
+    first_sample_accuracy:  fraction of the trees that did not fail whose first sample was right.
+    coverage:               fraction of these trees with at least one right solution.
+    mixed:                  fraction of these trees with right and wrong solutions.
+    sample_accuracy:        fraction of right samples among all samples with a known outcome.
+    value_low, value_high:  the range of Q that was seen: [-1, 1] for outcomes, wider with weighted confidence.
+    mean_confidence_right, mean_confidence_wrong: mean self-evaluation score C of right and of wrong terminal nodes.
+                            Left out where no self-evaluation was asked.
     """
     totals, confidence = dict.fromkeys(_TOTALS, 0), {1: list[float](), -1: list[float]()}
     first = covered = mixed = right = ended = 0

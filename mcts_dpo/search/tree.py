@@ -1,14 +1,14 @@
-"""Many search trees as one growable struct of arrays. The search writes it, and every later stage reads it.
+"""Stores many search trees as one growable struct of arrays. The search writes it, and every later stage reads it.
 
-A node is a row; its id is its row number. The root of a tree is the problem's prompt; every other node is one
-reasoning step, the edge that leads to it included: N(s, a), Q(s, a) and p(a|s) of an edge are the `visits`, `q`
-and `prior` of the node that it leads to. Parents precede their children. The children that one expansion adds to
-a parent are contiguous rows; a later expansion may add another block; `first_child` and `next_sibling` link them
-all in the order in which they were first sampled.
+A node is a row, and its id is its row number. The root of a tree is the problem's prompt. Every other node is one
+reasoning step. The node also holds the data of the edge that leads to it: N(s, a), Q(s, a) and p(a|s) of an edge are
+the `visits`, `q` and `prior` of the node that it leads to. Parents precede their children. One expansion adds the
+children of a parent as contiguous rows. A later expansion may add another block. `first_child` and `next_sibling` link
+all children of a parent in the order in which they were first sampled.
 
-Tokens and their log-probabilities are in two arenas with an offset per node; texts are kept as stored strings. The
-search itself is in mcts.py and kernels.py, the file format in tree_io.py. Nothing in a forest depends on the time, the
-machine or the other problems of a shard.
+Tokens and their log-probabilities are in two arenas, with one offset per node. Texts are Python strings. kernels.py and
+mcts.py search a forest, and tree_io.py writes it. No value depends on the time, the machine or the other problems of a
+shard.
 """
 
 from __future__ import annotations
@@ -22,20 +22,26 @@ import numpy as np
 from numpy.typing import NDArray
 
 NONE = -1
-"""No node: the parent of a root, the first child of a leaf, the next sibling of a last child."""
+"""The id that means "no node": the parent of a root, the first child of a leaf, the next sibling of a last child."""
 
 OPEN, IN_FLIGHT, EXHAUSTED = 0, 1, 2
-"""`closed`: open to selection; every leaf below is out for expansion or exhausted; every path below is terminal."""
+"""The values of `closed`.
+
+OPEN: selection may enter. IN_FLIGHT: every leaf below is in flight or exhausted. EXHAUSTED: every path below ends in a
+terminal node."""
 
 FINISHES = ("", "end", "stop", "length", "answer")
-"""`finish`: not terminal; an end-of-sequence token; a stop string of the prompt; cut by a length limit (wrong,
-whatever it says); a recognised final answer in a step that the engine would have continued."""
+"""The values of `finish`: why a solution ends at a node.
+
+"": it does not end here. "end": an end-of-sequence token. "stop": a stop string of the prompt. "length": a length limit
+cut it, and it counts as wrong whatever it says. "answer": the step holds a recognised final answer, although the engine
+would have continued."""
 
 LENGTH = FINISHES.index("length")
 
 
 class Field(NamedTuple):
-    """One array of the forest: name, dtype, the value that says "empty", and what it means."""
+    """Describes one array of the forest: its name, its dtype, the value of an empty entry, and its meaning."""
 
     name: str
     dtype: str
@@ -72,30 +78,30 @@ NODE_FIELDS = (
 
 
 BELOW = Field("below", "int32", 0, "visits of the children together, Σ N(s, a)")
-"""A column that follows from the others: what a running mean is divided by. It is not stored."""
+"""A column that is computed from the others and not stored. It is the divisor of the running mean `v`."""
 
 
 @dataclass(slots=True)
 class TreeInfo:
-    """What is known of one tree as a whole.
+    """Facts about one tree as a whole.
 
-    problem_id:    of the problem searched.
-    root:          node id.
-    prompt_tokens: the question as the policy reads it.
-    prompt_text:   the same, decoded, special tokens included.
-    mode:          "train" (outcomes were verified) or "solve" (no reference answer was there).
-    status:        why the search ended: "simulations", "budget", "exhausted" (every path is terminal), "decided" (its
-                   choice could no longer change), "advanced" (the steps taken lead to the end of a solution),
-                   "failed" (see `reason`), "cancelled" (nobody waits for it any more); "running" before.
-    reason:        why it failed, one line; "" otherwise.
-    moves:         with `advance: step`, the nodes that the search moved to, from the root on.
-    notes:         what a reader of the results should know, one line each; e.g. a reference answer that
+    problem_id:    id of the problem that was searched.
+    root:          node id of the root.
+    prompt_tokens: token ids of the question, as the policy reads it.
+    prompt_text:   the same tokens decoded, special tokens included.
+    mode:          "train" (outcomes were verified) or "solve" (the search had no reference answer).
+    status:        "running", or why the search ended: "simulations" or "budget" (it is spent), "exhausted" (every path
+                   is terminal), "decided" (the choice could no longer change), "advanced" (the moves of `advance: step`
+                   reached the end of a solution), "failed" (see `reason`), "cancelled" (the tree is no longer needed).
+    reason:        why the tree failed, one line. "" otherwise.
+    moves:         node ids that the search moved to (`advance: step`), from the root on.
+    notes:         facts that a reader of the results should know, one line each. An example is a reference answer that
                    cannot be parsed.
-    generated:     tokens sampled (self-evaluations as in `SearchSettings.budget`).
-    simulations:   expansions done.
-    unanswered:    terminal nodes without an answer, or cut by a limit.
-    unverified:    terminal nodes with an answer that could not be compared with the reference (it cannot be
-                   parsed, is too large, or took too long). They are kept, as wrong.
+    generated:     number of tokens sampled. Self-evaluations count as in `SearchSettings.budget`.
+    simulations:   number of expansions done.
+    unanswered:    number of terminal nodes without an answer. Nodes cut by a length limit are included.
+    unverified:    number of terminal nodes whose answer could not be compared with the reference, because it cannot be
+                   parsed, is too large, or took too long. These nodes are kept and count as wrong.
     """
 
     problem_id: str
@@ -114,12 +120,13 @@ class TreeInfo:
 
 
 class Forest:
-    """Trees, their nodes' arrays (views of the rows in use, valid until the next `add_children`) and the arenas.
+    """Many search trees: the arrays of their nodes, and the arenas of their tokens.
 
-    For N nodes, T trees and A tokens:
+    The arrays are views of the rows in use. A view is valid until the next `add_tree` or `add_child`. The shapes below
+    are for N nodes, T trees and A tokens.
     """
 
-    tree: NDArray[np.int32]  # [N]; this and the following are described, with their units, in NODE_FIELDS
+    tree: NDArray[np.int32]  # [N]; NODE_FIELDS describes this array and the following ones, with their units
     parent: NDArray[np.int32]  # [N]
     first_child: NDArray[np.int32]  # [N]
     last_child: NDArray[np.int32]  # [N]
@@ -143,15 +150,15 @@ class Forest:
     closed: NDArray[np.int8]  # [N]
     virtual: NDArray[np.int16]  # [N]
     offset: NDArray[np.int64]  # [N]
-    below: NDArray[np.int32]  # [N] visits of the children together, Σ N(s, a); it follows from `visits`, never stored
-    scores: dict[str, NDArray[np.float64]]  # [N] of each kind of reward: raw scores, nan where it has none
+    below: NDArray[np.int32]  # [N] Σ N(s, a), the sum of the children's visits; computed from `visits`, never stored
+    scores: dict[str, NDArray[np.float64]]  # by kind of reward: [N] raw scores, nan where the reward gave none
     tokens: NDArray[np.int32]  # [A] token ids of all steps
     logprobs: NDArray[np.float32]  # [A] log π(token | everything before), nats, untempered
     texts: list[str]  # [N] the step as text; "" for a root
     answers: list[str | None]  # [N] the final answer of a finished solution as extracted; None elsewhere
     trees: list[TreeInfo]  # [T]
-    settings: dict[str, Any]  # the search's, as JSON
-    tokenizer: str  # digest of the tokenizer that the token ids belong to
+    settings: dict[str, Any]  # the settings of the search and of the prompt, as JSON
+    tokenizer: str  # digest of the tokenizer that made the token ids
     height: int  # depth of the deepest node of all trees
 
     def __init__(
@@ -173,13 +180,13 @@ class Forest:
         self._show(0, 0)
 
     def __len__(self) -> int:
-        """Nodes, of all trees together."""
+        """The number of nodes of all trees."""
         return len(self.texts)
 
     # --- growing -------------------------------------------------------------------------------------
 
     def add_tree(self, problem_id: str, prompt_tokens: Sequence[int], prompt_text: str, mode: str = "train") -> int:
-        """Plant a tree: one root, empty but for its place. Returns the tree's index."""
+        """Add a tree that consists of an empty root. Returns the tree's index."""
         index, root = len(self.trees), len(self)
         self._extend(1, ())
         self.tree[root] = index
@@ -192,9 +199,10 @@ class Forest:
     def add_child(
         self, parent: int, tokens: Sequence[int], logprobs: Sequence[float], text: str, finish: int = 0
     ) -> int:
-        """Append one step (≥ 1 token) as the last child of `parent`. Visits, rewards and values are left empty.
+        """Add one step (≥ 1 token) as the last child of `parent`. Its visits, rewards and values stay empty.
 
-        finish: index into FINISHES; terminal if it is not 0. Returns the node id.
+        logprobs: log π of each token, nats. finish: index into FINISHES; the node is terminal if it is not 0.
+        Returns the node id.
         """
         node, offset = len(self), len(self.tokens)
         self._extend(1, tokens, logprobs)
@@ -219,7 +227,7 @@ class Forest:
         return node
 
     def _extend(self, rows: int, tokens: Sequence[int], logprobs: Sequence[float] = ()) -> None:
-        """Room for more rows (set to empty) and for one step's tokens (copied in); doubles when full."""
+        """Add empty rows, and copy one step's tokens into the arenas. The memory doubles when it is full."""
         count, used = len(self), len(self.tokens)
         capacity = len(self._rows["tree"])
         if count + rows > capacity:
@@ -240,7 +248,7 @@ class Forest:
         self._show(count + rows, used + len(tokens))
 
     def _show(self, rows: int, tokens: int) -> None:
-        """Point the public arrays at what is in use."""
+        """Make the public arrays views of the rows and tokens in use."""
         for name, array in self._rows.items():
             setattr(self, name, array[:rows])
         self.scores = {kind: array[:rows] for kind, array in self._scores.items()}
@@ -256,7 +264,11 @@ class Forest:
         answers: list[str | None],
         trees: list[TreeInfo],
     ) -> None:
-        """Take the place of whatever was here: arrays by the names of NODE_FIELDS and scores by kind, of one length."""
+        """Replace the contents of the forest.
+
+        rows: arrays by their names in NODE_FIELDS. scores: raw scores by kind of reward. All have one length, N.
+        arena: `tokens` and `logprobs`.
+        """
         self._scores = scores
         self._arena, self.texts, self.answers, self.trees = arena, texts, answers, trees
         self._roots = np.empty(0, np.int64)
@@ -271,7 +283,7 @@ class Forest:
     # --- reading -------------------------------------------------------------------------------------
 
     def roots(self) -> NDArray[np.int64]:
-        """[T] node ids of the trees' roots."""
+        """The node ids of the trees' roots: [T] int64."""
         if len(self._roots) != len(self.trees):
             self._roots = np.array([tree.root for tree in self.trees], np.int64)
         return self._roots
@@ -297,40 +309,43 @@ class Forest:
         return np.flatnonzero(self.tree == tree)
 
     def nodes_by_tree(self) -> list[NDArray[np.intp]]:
-        """`nodes` of every tree, in one pass over the forest."""
+        """The ids of all nodes of every tree, as `nodes` returns them, in one pass over the forest."""
         order = np.argsort(self.tree, kind="stable")
         ends = np.cumsum(np.bincount(self.tree, minlength=len(self.trees)))
         return np.split(order, ends)[: len(self.trees)]
 
     def step_tokens(self, node: int) -> list[int]:
-        """The node's own tokens; [] for a root."""
+        """The token ids of the node's own step. [] for a root."""
         start = int(self.offset[node])
         tokens: list[int] = self.tokens[start : start + int(self.length[node])].tolist()
         return tokens
 
     def step_logprobs(self, node: int) -> list[float]:
-        """log π of each of the node's own tokens; [] for a root."""
+        """log π, in nats, of each token of the node's own step. [] for a root."""
         start = int(self.offset[node])
         logprobs: list[float] = self.logprobs[start : start + int(self.length[node])].tolist()
         return logprobs
 
     def solution_tokens(self, node: int) -> list[int]:
-        """The policy's tokens from the root to `node` inclusive; the prompt is not part of them."""
+        """The policy's tokens from the root to `node`, included. They do not include the prompt."""
         return [token for step in self.path(node) for token in self.step_tokens(step)]
 
     def solution_text(self, node: int) -> str:
-        """The policy's text from the root to `node` inclusive; the prompt is not part of it."""
+        """The policy's text from the root to `node`, included. It does not include the prompt."""
         return "".join(self.texts[step] for step in self.path(node))
 
     def by_tree(self) -> Forest:
-        """The same trees with their rows in one order that says nothing of when which tree moved: the roots as they
-        are, then tree by tree, each in its own order of growth. Parents still precede children."""
+        """Copy the forest, with its rows in an order that does not depend on when each tree was expanded.
+
+        The roots come first, in their present order. The other nodes follow tree by tree, each tree in the order in
+        which its nodes were added. Parents still precede their children.
+        """
         roots = [tree.root for tree in self.trees]
         steps = np.flatnonzero(self.depth > 0)
         order = np.concatenate((np.array(roots, np.int64), steps[np.argsort(self.tree[steps], kind="stable")]))
         place = np.empty(len(order) + 1, np.int64)
         place[order] = np.arange(len(order))
-        place[-1] = NONE  # what NONE, the last index, stands for
+        place[-1] = NONE  # NONE is the last index, so it maps to itself
         rows = {name: getattr(self, name)[order].copy() for name, _, _, _ in NODE_FIELDS}
         for name in ("parent", "first_child", "last_child", "next_sibling"):
             rows[name] = place[rows[name]].astype(np.int32)
@@ -353,7 +368,7 @@ class Forest:
         return ordered
 
     def __eq__(self, other: object) -> bool:
-        """Equal in every field, nan equal to nan."""
+        """Whether two forests are equal in every field. nan equals nan."""
         if not isinstance(other, Forest):
             return NotImplemented
         arrays = [*(name for name, *_ in NODE_FIELDS), *self._arena]
@@ -368,19 +383,19 @@ class Forest:
             and all(_same(getattr(self, name), getattr(other, name)) for name in arrays)
         )
 
-    __hash__ = None  # type: ignore[assignment]  # it changes
+    __hash__ = None  # type: ignore[assignment]  # a forest is mutable
 
     # --- on disk -------------------------------------------------------------------------------------
 
     def save(self, path: Path) -> None:
-        """Write one Parquet file, one row per node, whole or not at all (see tree_io.py)."""
+        """Write the forest as one Parquet file with one row per node, whole or not at all. See tree_io.py."""
         from mcts_dpo.search import tree_io as storage
 
         storage.save(self, path)
 
     @staticmethod
     def load(path: Path) -> Forest:
-        """Read what `save` wrote, equal to what was saved. Raises InputError naming the file."""
+        """Read a file that `save` wrote. The forest equals the saved one. Raises InputError that names the file."""
         from mcts_dpo.search import tree_io as storage
 
         return storage.load(path)
@@ -390,12 +405,13 @@ _DTYPES = {name: dtype for name, dtype, _, _ in (*NODE_FIELDS, BELOW)}
 _SELECTED = ("visits", "first_child", "next_sibling", "virtual", "closed", "expanded", "q", "prior")
 _BACKED_UP = ("parent", "below", "v", "reward", "returns", "expansions", "terminal")
 _RECORDS = tuple(np.dtype([(name, _DTYPES[name]) for name in names], align=True) for names in (_SELECTED, _BACKED_UP))
-"""The fields of a node that a selection reads are next to each other in memory, and so are those of a backup. A forest
-of many trees does not fit a cache; this way one line of memory is read instead of seven."""
+"""The fields that selection reads of a node are adjacent in memory, and so are the further ones that backup reads.
+
+A forest of many trees does not fit into a cache. With this layout, one cache line is read instead of seven."""
 
 
 def _columns(rows: int) -> dict[str, NDArray[Any]]:
-    """Memory for so many nodes, not yet set: every column by its name, those of a record as views of it."""
+    """Allocate the columns for `rows` nodes, by name. The values are not set. Columns of a record are views of it."""
     columns = {name: np.empty(rows, dtype) for name, dtype in _DTYPES.items() if name not in _SELECTED + _BACKED_UP}
     for record in _RECORDS:
         block = np.empty(rows, record)
@@ -404,7 +420,10 @@ def _columns(rows: int) -> dict[str, NDArray[Any]]:
 
 
 def bytes_per_node() -> int:
-    """Memory of one node, apart from texts, tokens, log-probabilities and scores (8 bytes for each reward)."""
+    """The memory of one node, in bytes.
+
+    Texts, tokens, log-probabilities and scores (8 bytes for each reward) are not included.
+    """
     return sum(np.dtype(dtype).itemsize for dtype in _DTYPES.values())
 
 

@@ -1,9 +1,9 @@
-"""A forest as one Parquet file: one row per node, everything about whole trees in the schema's metadata.
+"""Writes a forest as one Parquet file, and reads it again. A row is a node; the schema's metadata describes the trees.
 
-The columns are the arrays of `tree.NODE_FIELDS` under their own names (except `offset`, which the list columns
-imply), `node` (the row number), `problem_id`, `text`, `answer`, `finish` (as its name), `tokens`, `logprobs`, and
-`reward_KIND`, the raw scores of each kind of reward. Any reader of Parquet opens it, for instance
-`datasets.load_dataset("parquet")`. The bytes depend only on the forest and on what `save` is told of its origin.
+The columns are the arrays of `tree.NODE_FIELDS` under their own names (except `offset`, which the list columns imply),
+`node` (the row number), `problem_id`, `text`, `answer`, `finish` (as its name), `tokens`, `logprobs`, and
+`reward_KIND` (the raw scores of each kind of reward). Any reader of Parquet can open the file, for example
+`datasets.load_dataset("parquet")`. The bytes depend only on the forest and on the `made_with` given to `save`.
 """
 
 from __future__ import annotations
@@ -25,14 +25,15 @@ from mcts_dpo.search.tree import FINISHES, NODE_FIELDS, Forest, TreeInfo
 
 FORMAT = 2
 _FIRST = 1
-"""The first format: its column `confidence` holds the scores of the self-evaluation; O has no column of its own."""
+"""The first format, which is still read. Its column `confidence` holds the scores of the self-evaluation. It has no
+column for the scores of the outcome reward."""
 _REWARD = "reward_"
 _KEY = b"mcts_dpo.forest"
 _MADE_WITH = b"mcts_dpo.made_with"
 
 
 def to_table(forest: Forest) -> pa.Table:
-    """The forest as an Arrow table, one row per node."""
+    """Convert a forest to an Arrow table with one row per node."""
     count = len(forest)
     bounds = np.append(forest.offset, len(forest.tokens)).astype(np.int32)
     columns: dict[str, Any] = {
@@ -63,7 +64,10 @@ def to_table(forest: Forest) -> pa.Table:
 
 @contextmanager
 def _as_written(where: str) -> Iterator[None]:
-    """A file that says something else than `to_table` writes is an InputError of one line."""
+    """Turn any error about contents that `to_table` does not write into an InputError of one line.
+
+    where: the source, for the message.
+    """
     try:
         yield
     except InputError:
@@ -76,7 +80,7 @@ def _as_written(where: str) -> Iterator[None]:
 
 
 def from_table(table: pa.Table, where: str) -> Forest:
-    """The forest that `to_table` was given. `where` names the source in errors (InputError)."""
+    """Convert a table of `to_table` back to the forest. Raises InputError that names the source, `where`."""
     with _as_written(where):
         return _from_table(table, where)
 
@@ -114,7 +118,7 @@ def _scores(table: pa.Table, kinds: Sequence[str]) -> dict[str, NDArray[np.float
 
 
 def _scores_of_first(table: pa.Table, rows: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[np.float64]]:
-    """The raw scores of a file of the first format."""
+    """The raw scores of a file of the first format: the outcome, and the self-evaluation if the file has any score."""
     outcome = rows["outcome"].astype(np.float64)
     outcome[outcome == 0] = np.nan
     confidence = np.array(table["confidence"].to_numpy(), np.float64)
@@ -135,7 +139,10 @@ def _infos(about: Mapping[str, Any]) -> list[TreeInfo]:
 
 
 def save(forest: Forest, path: Path, made_with: Mapping[str, str] | None = None) -> None:
-    """Write `forest` to `path`, whole or not at all. made_with: what the trees depend on, as digests by name."""
+    """Write `forest` to `path`, whole or not at all.
+
+    made_with: digests, by name, of everything that the trees depend on. They are stored in the file.
+    """
     table = to_table(forest)
     if made_with is not None:
         table = table.replace_schema_metadata({**table.schema.metadata, _MADE_WITH: json.dumps(made_with)})
@@ -143,30 +150,33 @@ def save(forest: Forest, path: Path, made_with: Mapping[str, str] | None = None)
 
 
 def made_with(path: Path) -> dict[str, str]:
-    """What `save` was told that the trees are made with; {} if nothing. Raises InputError if the file is no Parquet."""
+    """The digests that `save` stored as `made_with`. {} if there are none.
+
+    Raises InputError if the file is missing or no Parquet file.
+    """
     found: dict[str, str] = json.loads((read_schema(path).metadata or {}).get(_MADE_WITH, b"{}"))
     return found
 
 
 def tree_infos(path: Path) -> list[TreeInfo]:
-    """What is known of each tree of a file as a whole; its nodes are not read. Raises InputError as `load` does."""
+    """The `TreeInfo` of each tree of a file. Nodes are not read. Raises InputError as `load` does."""
     with _as_written(str(path)):
         return _infos(_about(read_schema(path), str(path)))
 
 
 def tree_sizes(path: Path) -> list[int]:
-    """Nodes of each tree of a file, from the one column that says so. Raises InputError as `load` does."""
+    """The number of nodes of each tree of a file. Only one column is read. Raises InputError as `load` does."""
     count = len(tree_infos(path))
     sizes: list[int] = np.bincount(read_table(path, ["tree"])["tree"].to_numpy(), minlength=count).tolist()
     return sizes
 
 
 def settings_of(path: Path) -> dict[str, Any]:
-    """How the trees of a file were searched. Raises InputError as `load` does."""
+    """The settings with which the trees of a file were searched. Raises InputError as `load` does."""
     found: dict[str, Any] = _about(read_schema(path), str(path))["settings"]
     return found
 
 
 def load(path: Path) -> Forest:
-    """Read a forest. Raises InputError, naming the file, if it is missing or not a forest of this format."""
+    """Read a forest. Raises InputError that names the file if it is missing or not a forest of a known format."""
     return from_table(read_table(path), str(path))

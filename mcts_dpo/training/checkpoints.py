@@ -1,4 +1,4 @@
-"""The policy as something that can be trained, and back to a Hugging Face directory.
+"""Prepares a policy for training, and writes the trained policy to a Hugging Face directory.
 
 In: a model as `mcts_dpo.models.loading` loads it, and the settings. Out: a `TrainState`, and later the trained policy
 on disk.
@@ -29,16 +29,16 @@ Result = TypeVar("Result")
 
 @dataclass(frozen=True, slots=True)
 class TrainState:
-    """A model whose trained weights have float32 master weights.
+    """A model in training, with float32 master weights for its trained weights.
 
-    model:    the transformers model that is called (adapters, if any, inside it).
+    model:    the transformers model that is called. It contains the adapters, if there are any.
     adapters: the PEFT model around it, or None.
-    weights:  the trained parameters, in the dtype that is computed with.
-    master_weights: one per weight: the weight itself where it is float32 (or wider), otherwise a float32 copy that is
-              updated instead of it. A bf16 weight alone would lose most updates: at lr 1e-6 they are below its
-              resolution. Of a model in shards: of this process's shard, [rows / processes, …].
-    stored:   dtype that the policy is stored in, and is saved in again.
-    root:     of a model in shards: the module whose forward everything must happen inside; else None.
+    weights:  the trained parameters, in the dtype of the computation.
+    master_weights: one tensor per weight. It is the weight itself if the weight is float32 or wider. Otherwise it is a
+              float32 copy that the optimizer updates instead. A bf16 weight alone would lose most updates: at lr 1e-6
+              they are below its resolution. For a sharded model: this process's shard, [rows / processes, …].
+    stored:   dtype in which the policy is stored. It is saved in the same dtype.
+    root:     for a sharded model, the module inside whose forward every computation must run. None otherwise.
     """
 
     model: Any
@@ -50,18 +50,24 @@ class TrainState:
 
     @property
     def device(self) -> torch.device:
-        """Where the weights are."""
+        """The device of the weights."""
         return self.weights[0].device
 
     def call(self, function: Callable[[Any], Result]) -> Result:
-        """`function(model)`; of a model in shards inside its root's forward, where its weights can be read whole."""
+        """Return `function(model)`.
+
+        For a sharded model, the function runs inside the root's forward, where the weights can be read whole.
+        """
         if self.root is None:
             return function(self.model)
         result: Result = self.root(function)
         return result
 
     def collect_gradients(self) -> None:
-        """Add the weights' gradients to the master weights', in the master weights' dtype, and clear them."""
+        """Add the gradients of the weights to those of the master weights, in the master weights' dtype.
+
+        The gradients of the weights are cleared.
+        """
         for weight, master in zip(self.weights, self.master_weights, strict=True):
             if master is weight or weight.grad is None:
                 continue
@@ -73,7 +79,7 @@ class TrainState:
             weight.grad = None
 
     def clear_gradients(self) -> None:
-        """Forget all gradients, also those of an update that was not finished."""
+        """Clear all gradients, including those of an unfinished update."""
         for tensor in (*self.weights, *self.master_weights):
             tensor.grad = None
 
@@ -85,9 +91,10 @@ class TrainState:
                     local(weight).copy_(master)
 
     def gathered(self, index: int, part: Tensor) -> Tensor:
-        """On the CPU, the whole of something shaped like master `place`, of which `part` is this process's share.
+        """Collect a whole tensor on the CPU from the parts of all processes.
 
-        A collective operation where the model is in shards.
+        index: of the weight that has the tensor's shape. part: this process's shard of the tensor. For a sharded model
+        this is a collective operation, so every process must call it.
         """
         weight = self.weights[index]
         if isinstance(weight, DTensor):
@@ -97,7 +104,10 @@ class TrainState:
         return part.contiguous().cpu()
 
     def own_part(self, index: int, full: Tensor) -> Tensor:
-        """This process's share of something shaped like the whole of weight `place`: the inverse of `gathered`."""
+        """Take this process's shard from a whole tensor: the inverse of `gathered`.
+
+        index: of the weight that has the tensor's shape. full: the whole tensor.
+        """
         weight = self.weights[index]
         if not isinstance(weight, DTensor):
             return full
@@ -107,12 +117,12 @@ class TrainState:
 
 
 def local(tensor: Tensor) -> Tensor:
-    """The part of a tensor that is on this process: all of it unless it is in shards. Shares its memory."""
+    """The part of a tensor that is on this process: all of it, unless the tensor is sharded. It shares memory."""
     return cast(DTensor, tensor.detach()).to_local() if isinstance(tensor, DTensor) else tensor
 
 
 class _Root(nn.Module):
-    """The module around a model in shards: what is called inside its forward finds the weights whole."""
+    """The module around a sharded model. A function that is called inside its forward can read whole weights."""
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
@@ -123,11 +133,11 @@ class _Root(nn.Module):
 
 
 def shard(trained: TrainState) -> TrainState:
-    """The same policy in shards over all processes of the group (FSDP2), layer by layer; the old one is spent.
+    """Shard a policy over all processes of the group (FSDP2), layer by layer. Do not use the argument afterwards.
 
-    Gradients are summed over the processes (never averaged: every loss is normalised by the whole update's totals), in
-    float32. Embeddings and head stay whole from a root's forward to the end of its backward, so that a readout in
-    pieces can be computed again.
+    Gradients are summed over the processes in float32. They are not averaged, because every loss is normalised by the
+    totals of the whole update. Embeddings and head stay whole from the root's forward to the end of its backward, so
+    that a readout in pieces can be recomputed.
     """
     mesh = init_device_mesh(trained.device.type, (dist.get_world_size(),))
     root = _Root(trained.model)
@@ -139,7 +149,7 @@ def shard(trained: TrainState) -> TrainState:
     for module in root.modules():
         if isinstance(module, FSDPModule):
             module.set_gradient_divide_factor(1.0)
-            module.set_force_sum_reduction_for_comms(True)  # gloo knows no scaled sum
+            module.set_force_sum_reduction_for_comms(True)  # gloo does not support a scaled sum
     weights = [parameter for parameter in trained.model.parameters() if parameter.requires_grad]
     master_weights: list[Tensor] = []
     for weight in weights:
@@ -149,9 +159,10 @@ def shard(trained: TrainState) -> TrainState:
 
 
 def unsharded(trained: TrainState, policy: str | Path, settings: TrainingSettings) -> TrainState:
-    """What was trained in shards as a model that is whole: in rank 0 alone, the others take part and get theirs back.
+    """Turn a sharded policy into a whole model on rank 0. The other ranks take part and get their argument back.
 
-    policy: where the training started; it is loaded again, and given the trained weights.
+    policy: the policy that the training started from. Rank 0 loads it again and copies the trained weights into it.
+    A policy that is not sharded is returned as it is.
     """
     if trained.root is None:
         return trained
@@ -169,17 +180,17 @@ def _wide(dtype: torch.dtype) -> bool:
 
 
 def load_train_state(policy: str | Path, settings: TrainingSettings) -> TrainState:
-    """Load the policy for training: dropout off, the trained weights chosen, their master weights made.
+    """Load a policy for training: turn dropout off, choose the trained weights and make their master weights.
 
-    Raises InputError for a policy that cannot be loaded and for LoRA targets that it does not have.
+    Raises InputError if the policy cannot be loaded, or if it does not have the LoRA targets.
     """
     model: Any = load_model(policy, "float32", local_device())
-    # A quantised policy was given the dtype that is usual for its size.
+    # A quantised policy (.gguf) has no stored dtype. It gets the usual dtype for its size.
     stored = stored_dtype(policy) or default_dtype(sum(one.numel() for one in model.parameters()), "cpu")
     narrow = settings.lora is not None and stored != torch.float32 and has_bfloat16(local_device())
     auto = torch.bfloat16 if narrow else torch.float32
     compute = auto if settings.dtype == "auto" else getattr(torch, settings.dtype)
-    # Only weights: buffers such as rotary frequencies lose what they are for when they are rounded.
+    # Only weights are cast: buffers such as rotary frequencies would lose needed precision.
     for parameter in model.parameters():
         parameter.data = parameter.data.to(compute)
     # New adapters name this as their base. For a policy that is an adapter, it is the adapter, not its base model.
@@ -188,11 +199,14 @@ def load_train_state(policy: str | Path, settings: TrainingSettings) -> TrainSta
 
 
 def make_train_state(model: Any, stored: torch.dtype, settings: TrainingSettings) -> TrainState:
-    """Set a loaded model up for training in the dtype that its weights have. See `load_train_state`."""
+    """Prepare a loaded model for training in the dtype of its weights. See `load_train_state`.
+
+    stored: the dtype in which the policy is saved.
+    """
     adapters = _add_adapters(model, settings.lora, settings.seed) if settings.lora else None
     if adapters is None:
         model.requires_grad_(True)
-    # Evaluation mode turns dropout off: what is scored must be the policy, and equal at each look.
+    # Evaluation mode turns dropout off: the scores must be those of the policy, and the same each time.
     model.eval()
     if settings.gradient_checkpointing:
         _checkpoint_layers(model)
@@ -204,10 +218,11 @@ def make_train_state(model: Any, stored: torch.dtype, settings: TrainingSettings
 
 
 def save_policy(trained: TrainState, tokenizer: Any, folder: Path) -> None:
-    """Write the trained policy to `folder` (made): a plain Hugging Face directory with its tokenizer.
+    """Write the trained policy to `folder`, which is created: a plain Hugging Face directory with its tokenizer.
 
-    Adapters are written to `folder`/adapter in float32, and merged into the weights in float32 before these are cast
-    to the stored dtype: bf16 sums would round a third of the adapters' work away. The model is spent afterwards.
+    Adapters are written to `folder`/adapter in float32. They are also merged into the weights in float32, and then the
+    weights are cast to the stored dtype. Sums in bf16 would round away a third of the adapters' effect. Do not use
+    `trained` afterwards.
     """
     with torch.no_grad():
         for weight, master in zip(trained.weights, trained.master_weights, strict=True):
@@ -240,9 +255,10 @@ def _add_adapters(model: Any, lora: LoraSettings, seed: int) -> Any:
 
 
 def _check_targets(model: Any, lora: LoraSettings) -> None:
-    """Raise InputError for a target that no layer has, and for one whose adapters would not be trained here.
+    """Raise InputError for a target that no layer has, and for a target whose adapters would not be trained here.
 
-    Log-probabilities are read out with the head's own weight, and embeddings share theirs with it in many models.
+    Adapters on the head and the embeddings are not trained: log-probabilities are computed with the head's own weight,
+    and in many models the embeddings share this weight.
     """
     if lora.targets == "all-linear":
         return
@@ -267,7 +283,7 @@ def _no_target(model: Any, given: str | tuple[str, ...], reason: str) -> InputEr
 
 
 def save_adapters(adapters: Any, folder: Path) -> None:
-    """Write the adapters by themselves to `folder` (made), as PEFT reads them."""
+    """Write only the adapters to `folder`, which is created, in the format that PEFT reads."""
     from peft import get_peft_model_state_dict
     from safetensors.torch import save_file
 
@@ -275,20 +291,20 @@ def save_adapters(adapters: Any, folder: Path) -> None:
     state = sorted(get_peft_model_state_dict(adapters, save_embedding_layers=False).items())
     save_file({name: tensor.contiguous() for name, tensor in state}, folder / "adapter_model.safetensors")
     config = adapters.peft_config["default"]
-    # A set has another order in each process; the file must not.
+    # The order of a set differs between processes. The order in the file must not.
     config.target_modules = sorted(config.target_modules)
     config.inference_mode = True
     config.save_pretrained(folder)
 
 
 def _merge(adapters: Any, dtype: torch.dtype) -> Any:
-    """The plain model with every adapter's product added to its layer's weight in float32, then cast to `dtype`."""
+    """Merge the adapters into the plain model: add each product to its layer's weight in float32, cast to `dtype`."""
     from peft.tuners.lora import LoraLayer
 
     for module in adapters.modules():
         if isinstance(module, LoraLayer):
             weight = module.get_base_layer().weight
-            # Layer by layer: a whole model in float32 need not exist.
+            # Cast one layer at a time, so that the whole model never exists in float32.
             weight.data = (weight.data.float() + module.get_delta_weight("default").float()).to(dtype)
     return adapters.unload()
 
@@ -300,5 +316,5 @@ def _checkpoint_layers(model: Any) -> None:
         raise InputError(f"training.gradient_checkpointing: {str(error).splitlines()[0]}") from None
     for module in model.modules():
         if isinstance(module, GradientCheckpointingLayer):
-            # The layer asks for training mode before it recomputes; what is inside it stays without dropout.
+            # A layer only recomputes in training mode. The modules inside it stay in evaluation mode, without dropout.
             module.training = True
