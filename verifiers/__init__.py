@@ -7,8 +7,8 @@ recognises its own package by this line.
 
 from typing import TYPE_CHECKING, Any
 
+from verifiers.api import verify
 from verifiers.choice import verify_choice
-from verifiers.core import verify
 from verifiers.policy import DEFAULT_POLICY, Policy
 from verifiers.read import STYLES, extract_answer, register_mark, register_thought, states_answer
 from verifiers.registry import get_verifier, register, verifier_names
@@ -16,7 +16,7 @@ from verifiers.verdict import Verdict
 from verifiers.voting import Grouping, equivalence_classes, grouped
 
 if TYPE_CHECKING:
-    from verifiers.pool import VerifierPool
+    from verifiers.prove.pool import VerifierPool
 
 __all__ = [
     "DEFAULT_POLICY",
@@ -42,7 +42,7 @@ __all__ = [
 def __getattr__(name: str) -> Any:
     """Load the pool only when it is asked for: it needs sockets, threads and asyncio, which a comparison does not."""
     if name == "VerifierPool":
-        from verifiers.pool import VerifierPool
+        from verifiers.prove.pool import VerifierPool
 
         return VerifierPool
     raise AttributeError(f"module 'verifiers' has no attribute {name!r}")

@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 
-from verifiers.core import verify
+from verifiers.api import verify
 from verifiers.policy import DEFAULT_POLICY, Policy
 from verifiers.read import extract_answer
 from verifiers.text import decoded, plain, tidy

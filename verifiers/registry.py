@@ -8,16 +8,16 @@ from __future__ import annotations
 import difflib
 from collections.abc import Callable
 
+from verifiers.api import verify
 from verifiers.choice import verify_choice
-from verifiers.core import verify
-from verifiers.exact import compare_quantities, quantity
 from verifiers.limits import TooLarge
 from verifiers.literals import verify_python
 from verifiers.policy import DEFAULT_POLICY, Policy
+from verifiers.quantities.exact import compare_quantities, quantity
+from verifiers.quantities.written import Quantity
 from verifiers.read import extract_answer
 from verifiers.text import decoded
 from verifiers.verdict import Verdict
-from verifiers.written import Quantity
 
 Verifier = Callable[..., Verdict]
 

@@ -14,22 +14,22 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from verifiers import machine
 from verifiers.allowance import CALLER_UNITS, Spent, allowance
-from verifiers.canonical import canonical
-from verifiers.core import cheap_verdict
-from verifiers.exact import quantity
-from verifiers.identity import identity_key
+from verifiers.api import cheap_verdict
+from verifiers.compare import machine
+from verifiers.compare.canonical import canonical
+from verifiers.compare.identity import identity_key
+from verifiers.compare.polynomials import Unable
 from verifiers.limits import MAX_ANSWER, MAX_TEXT, TooLarge, Unparsed
-from verifiers.parser import parse
+from verifiers.parse.parser import parse
+from verifiers.parse.tree import is_scalar, symbols
 from verifiers.policy import DEFAULT_POLICY, Policy
-from verifiers.polynomials import Unable
+from verifiers.quantities.exact import quantity
 from verifiers.read import conclusion
 from verifiers.text import decoded
-from verifiers.tree import is_scalar, symbols
 
 if TYPE_CHECKING:
-    from verifiers.pool import VerifierPool
+    from verifiers.prove.pool import VerifierPool
 
 VOTE_SECONDS = 2.0
 """What one vote may take, unless it is told otherwise; a start of the workers, once in a process, is not counted."""
@@ -154,7 +154,7 @@ def _proved(classes: list[_Class], policy: Policy, seconds: float) -> int:
     """Join the classes that a proof within so many seconds shows to be equal. Returns the pairs left undecided."""
     if not any(one.open for one in classes):
         return 0
-    from verifiers.pool import default_pool
+    from verifiers.prove.pool import default_pool
 
     pool = default_pool()
     pool.prepare()

@@ -87,7 +87,7 @@ def test_a_verdict_is_tried_again_once(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_what_cannot_be_decided_in_time_is_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     with VerifierPool(deadline=1e-4) as hasty:
-        monkeypatch.setattr("verifiers.pool._DEFAULT", [hasty])
+        monkeypatch.setattr("verifiers.prove.pool._DEFAULT", [hasty])
         problem = Problem("p", "?", r"\sin(2x)+\sin^2 x")
         solution = r"#### 2\sin x\cos x+\sin^2 x"
         assert verify_solution(solution, False, problem, "gsm8k") == Verification(0, solution[5:], False)

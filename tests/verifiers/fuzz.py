@@ -17,8 +17,8 @@ import atheris
 
 with atheris.instrument_imports(include=["verifiers"]):
     from verifiers import STYLES, Policy, extract_answer
-    from verifiers.core import cheap_verdict
-    from verifiers.layers import NeedsFallback, decide_texts
+    from verifiers.api import cheap_verdict
+    from verifiers.compare.layers import NeedsFallback, decide_texts
     from verifiers.limits import TooLarge
     from verifiers.verdict import OUTCOMES
 

@@ -11,9 +11,9 @@ import pytest
 from tests.verifiers.hostile import CANARY, hostile_answers, powers
 from verifiers import STYLES, VerifierPool, extract_answer
 from verifiers.allowance import Spent, allowance
-from verifiers.core import cheap_verdict
-from verifiers.numeric import investigate
-from verifiers.parser import parse
+from verifiers.api import cheap_verdict
+from verifiers.compare.numeric import investigate
+from verifiers.parse.parser import parse
 from verifiers.text import undoubled
 from verifiers.verdict import OUTCOMES
 

@@ -8,8 +8,8 @@ import pytest
 
 from verifiers import Policy, verify
 from verifiers.limits import TooLarge, Unparsed
-from verifiers.parser import parse
-from verifiers.tree import show
+from verifiers.parse.parser import parse
+from verifiers.parse.tree import show
 
 EQUAL = [
     ("\\sqrt{2}", "√2"), ("(3,4)", "\\left(3,4\\right)"), ("x=5", "5"), ("x=5", "5=x"), ("\\frac{x^2-1}{x-1}", "x+1"),

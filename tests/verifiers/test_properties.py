@@ -6,7 +6,7 @@ from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 
 from verifiers import Policy, equivalence_classes, verify
-from verifiers.core import cheap_verdict
+from verifiers.api import cheap_verdict
 from verifiers.verdict import OUTCOMES
 
 digits = st.integers(-9999, 9999)

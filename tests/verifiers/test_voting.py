@@ -107,7 +107,7 @@ def test_a_pair_gets_its_second_try_after_the_others() -> None:
 
 def voting_pools() -> list[VerifierPool]:
     """Where the process keeps its own pool."""
-    from verifiers import pool
+    from verifiers.prove import pool
 
     return pool._DEFAULT
 

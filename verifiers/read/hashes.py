@@ -8,9 +8,9 @@ from __future__ import annotations
 import re
 from collections import deque
 
+from verifiers.quantities.spans import quantity_span
 from verifiers.read.phrases import Phrase, first_phrase
 from verifiers.read.values import is_bare
-from verifiers.spans import quantity_span
 
 MAX_HASHES = 24
 _HASHES = re.compile(r"(?:(?<=\n)|\A)[ \t>*]{0,8}#{4,8}(?!#)(?P<rest>[^\n]{0,2000})")

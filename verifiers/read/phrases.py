@@ -11,6 +11,7 @@ import re
 from dataclasses import dataclass
 from functools import lru_cache
 
+from verifiers.quantities.spans import quantity_span
 from verifiers.read.dressing import undressed
 from verifiers.read.languages import ENGLISH, Language
 from verifiers.read.masks import BLOCK, masked
@@ -18,7 +19,6 @@ from verifiers.read.notations import notation_span
 from verifiers.read.parts import lines_of_parts
 from verifiers.read.thoughts import lowered
 from verifiers.read.values import is_bare, is_value, trimmed, value_in_prose
-from verifiers.spans import quantity_span
 
 WINDOW = 2_000
 """Characters after a mark that are looked at."""
