@@ -58,7 +58,7 @@ def search_shards(
     engine:   makes the engine; called only if there is a shard to search.
     policy:   identifies the policy's weights (`policy_fingerprint`). A journal or shard of another policy is refused.
     clock:    the time spent is added to it.
-    trusting: True: the caller has checked to which search the finished shards belong; they are not checked again.
+    trusting: True: take finished shards as they are; the caller has checked that they belong to this search.
 
     Raises InputError if two problems share an id, or if a file in the folder belongs to another search or is in use.
     Raises EngineDiedError if the engine serves no requests any more. No tree fails because of that.

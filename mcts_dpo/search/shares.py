@@ -82,7 +82,7 @@ class Shares:
         self._now[whole] = self._now.get(whole, 0.0) + tokens / len(beside)
 
     def _forget(self) -> None:
-        """Drop the counts of parts that do not wait, except of those that have had more than the fair share."""
+        """Drop the counts of parts that do not wait, except of parts that have had more than `_now` of their whole."""
         waiting: set[Part] = {part for path in self._waiting for part in ((), *_parts(path))}
         self._now = {whole: now for whole, now in self._now.items() if whole in waiting}
         self._had = {

@@ -1,6 +1,6 @@
 """Strategies: ways to solve a problem within a budget of generated tokens. None of them sees the reference answer.
 
-A strategy is one file in `strategies/`: a coroutine over one problem that yields requests and returns a `Solution`.
+Each file in `strategies/` is one strategy: a coroutine over one problem that yields requests and returns a `Solution`.
 `solve_problems` runs strategies over many problems; `OnlineSolver` answers questions as they come.
 """
 

@@ -43,8 +43,9 @@ class StrategySettings(Settings):
 class BudgetedSettings:
     """The complete settings of one strategy at one budget.
 
-    budget: generated tokens. width: candidates of one level (beam, dvts). search: how solutions are sampled, and of a
-    tree everything: its budget, simulations, children, depth and rewards.
+    budget: generated tokens.
+    width:  candidates of one level (beam, dvts).
+    search: how solutions are sampled. It also holds a tree's budget, simulations, children, depth and rewards.
     """
 
     budget: int
@@ -55,10 +56,12 @@ class BudgetedSettings:
 def budget_to_settings(
     budget: int, search: SearchSettings, strategy_settings: StrategySettings | None = None, *, explicit: bool = False
 ) -> BudgetedSettings:
-    """The settings that follow from a budget of generated tokens (≥ 1).
+    """Derive the settings of a strategy from a budget of generated tokens (≥ 1).
 
-    explicit: settings that the user gave for the search itself (simulations, children, max_depth, rewards) win over
-              those of the strategies and over those that follow from the budget.
+    search:            how solutions are sampled.
+    strategy_settings: settings to use as given; null ones follow from the budget. None: all follow from it.
+    explicit:          True: settings that the user gave for the search itself (simulations, children, max_depth,
+                       rewards) win over `strategy_settings` and over those that follow from the budget.
     """
     strategy_settings = strategy_settings or StrategySettings()
     own = {name: getattr(search, name) for name in _OWN & search.model_fields_set} if explicit else {}
@@ -82,7 +85,10 @@ _OWN = {"simulations", "children", "max_depth", "rewards"}
 
 
 def judging(rewards: Sequence[RewardSettings]) -> tuple[RewardSettings, ...]:
-    """The rewards that judge solutions without the reference answer. If none of them has weight, the policy judges."""
+    """The rewards with a weight that can judge solutions without the reference answer.
+
+    If there is none, the policy judges: self-evaluation with weight 1.
+    """
     found = tuple(entry for entry in active(rewards) if entry.judges)
     asked = next((entry for entry in rewards if entry.kind == "self_evaluation"), SelfEvaluationSettings())
     return found or (asked.model_copy(update={"weight": 1.0}),)

@@ -1,7 +1,7 @@
-"""Counts what a strategy costs while it runs, and supplies the likeliest text if it finds no answer.
+"""Counts what a strategy costs while it runs, and supplies the best text so far if the strategy finds no answer.
 
-In: a question and the coroutine of any strategy. Out: a coroutine with the same solution, its costs filled in. A
-refused request becomes a solution with an error.
+In: a question and the coroutine of any strategy. Out: a coroutine that returns the same solution with its costs. If a
+request is refused, it returns a solution with an error.
 """
 
 from __future__ import annotations
@@ -17,8 +17,13 @@ from mcts_dpo.solve.solution import Solution, split_text
 
 @dataclass(slots=True)
 class Meter:
-    """The costs so far: tokens spent and prefixes sampled from. Also the best draft, whatever its answer: whether it is
-    whole, its length, its tokens."""
+    """The costs so far, and the best draft.
+
+    tokens:     tokens spent.
+    expansions: prefixes from which samples were drawn.
+    rank:       of the draft: whether it is whole, and its length in tokens while it is not (0 for a whole one).
+    draft:      its token ids. It may state any answer or none.
+    """
 
     tokens: int = 0
     expansions: int = 0
@@ -27,7 +32,7 @@ class Meter:
 
 
 def metered(question: Question, coroutine: Coroutine[Solution]) -> Coroutine[Solution]:
-    """The coroutine, its costs counted."""
+    """Run a strategy's coroutine, count its costs and add them to its solution."""
     meter = Meter()
     try:
         solution = yield from _watched(question, coroutine, meter)
@@ -75,7 +80,7 @@ def _note(question: Question, returned: Returned, meter: Meter) -> None:
 
     for sample in completion.samples:
         meter.tokens += len(sample.tokens)
-        # The first whole solution, or the longest beginning until there is one.
+        # The draft is the first whole solution. Until there is one, it is the longest beginning.
         rank = (whole(sample), 0 if whole(sample) else len(before) + len(sample.tokens))
         if rank > meter.rank:
             meter.rank, meter.draft = rank, (*before, *sample.tokens)

@@ -1,7 +1,7 @@
 """Answers questions as they arrive, over one engine, for servers and harnesses. Each question can be cancelled.
 
-In: questions with a strategy and a budget, at any time. Out: a `Solution` to each, with the same samples as in
-`solve_problems`.
+In: questions with a strategy and a budget, at any time. Out: a `Solution` to each question. The samples are the same as
+in `solve_problems`.
 """
 
 from __future__ import annotations
@@ -33,9 +33,13 @@ DIED = "the engine died"
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """What somebody asks: a problem, how it is put and sampled, a strategy and its budget (generated tokens, ≥ 1).
+    """One question to an `OnlineSolver`, and how to answer it.
 
-    strategy_settings, explicit: see `budget_to_settings`. texts: tokenised before; None: `OnlineSolver.admit` does it.
+    prompt:   how the problem is written as a prompt.
+    search:   how solutions are sampled.
+    budget:   generated tokens, ≥ 1.
+    strategy_settings, explicit: see `budget_to_settings`.
+    texts:    the problem's texts as tokens. None: `OnlineSolver.admit` tokenises them.
     """
 
     problem: Problem
@@ -49,10 +53,12 @@ class Asked:
 
 
 class OnlineSolver:
-    """Strategies at work over one engine. A question is known by a key that is its asker's own.
+    """Answers questions over one engine. The caller gives each question a key of its own.
 
-    alive: questions worked on at a time; further ones wait, first come, first served. None: twice as many as the engine
-    runs sequences. room: sequences in the engine at a time, shared evenly between all who ask; see `Runner`.
+    alive: how many questions run at a time. Further ones wait, first come, first served. None: twice as many as the
+           engine runs sequences.
+    room:  about how many sequences are in the engine at a time, divided evenly between all who ask (see `Runner`).
+           None: no limit and no division.
     """
 
     def __init__(self, engine: Engine, alive: int | None = None, *, room: int | None = None) -> None:
@@ -68,7 +74,10 @@ class OnlineSolver:
         return bool(self._keys)
 
     def admit(self, key: Hashable, asked: Asked, share: Hashable = None) -> None:
-        """Take a question up. share: whoever asks (see `Shares`). Raises InputError as `make_question` does."""
+        """Add a question. share: who asks (see `Shares`).
+
+        Raises InputError as `make_question` does, and for a strategy that is not registered.
+        """
         question = make_question(asked.problem, self._engine, asked.prompt, asked.search, asked.texts)
         settings = budget_to_settings(asked.budget, asked.search, asked.strategy_settings, explicit=asked.explicit)
         if asked.strategy == "mcts":
@@ -81,8 +90,8 @@ class OnlineSolver:
     def step(self, patience: float | None = None) -> list[tuple[Hashable, Solution]]:
         """Advance all questions and wait for the engine once, at most `patience` seconds (None: without limit).
 
-        Returns the new answers. If the engine died, every open question gets an error that begins with DIED. Questions
-        that are admitted later are tried again.
+        Returns the new answers, with their keys. If the engine died, every open question gets a solution whose error
+        begins with DIED. Questions that are admitted later are sent to the engine again.
         """
         try:
             ended = self._runner.step(patience)
@@ -102,7 +111,10 @@ class OnlineSolver:
         self._forget(key)
 
     def decided(self, key: Hashable) -> Sequence[str]:
-        """The first steps of the solution that cannot change any more: the moves of a tree (`advance: step`)."""
+        """The first steps of a question's solution that cannot change any more: a tree's moves (`advance: step`).
+
+        Empty for an unknown key and for every strategy other than "mcts".
+        """
         state = self._trees.get(key)
         return () if state is None else steps_of(state, state.forest, state.trees[0].info.moves)
 

@@ -1,7 +1,7 @@
 """One problem as a strategy sees it: without its reference answer, and ready to sample and to score solutions.
 
-Every token that a strategy samples is counted, and every self-evaluation as the tokens of its longer answer, which is
-how a tree search counts them (`SearchSettings.budget`).
+Every token that a strategy samples counts. A self-evaluation counts as the tokens of its longer answer. A tree search
+counts in the same way (`SearchSettings.budget`).
 """
 
 from __future__ import annotations
@@ -39,8 +39,11 @@ if TYPE_CHECKING:
 class Question:
     """One problem as a strategy sees it.
 
-    prefix:  the prompt, token ids. limit: longest solution, in tokens, ≥ 1.
-    asked:   the question of the self-evaluation. judges: the rewards that judge solutions, ≥ 1 (see `judging`).
+    problem: without its reference answer and solution.
+    prefix:  the token ids of the prompt.
+    limit:   the longest solution, in tokens, ≥ 1.
+    asked:   the prompt of the self-evaluation.
+    judges:  the rewards that judge solutions; at least one (see `judging`).
     """
 
     problem: Problem
@@ -54,17 +57,17 @@ class Question:
 
     @property
     def tokenizer(self) -> PreTrainedTokenizerBase:
-        """The policy's."""
+        """The tokenizer of the policy."""
         return self.engine.tokenizer
 
     @property
     def opened(self) -> str:
-        """The mark of a thought that the prompt leaves open; it is read before every solution."""
+        """The mark of a thought that the prompt leaves open. A solution is read with this mark in front of it."""
         return opened_thought(self.tokenizer, self.prompt)
 
     @property
     def cost(self) -> int:
-        """What one judgement counts for in a budget of generated tokens."""
+        """How many tokens of a budget one judgement of a solution costs."""
         return sum(judge.cost for judge in self.judges)
 
     def sample(
@@ -76,7 +79,11 @@ class Question:
         stop: tuple[str, ...],
         visible: bool = False,
     ) -> Request:
-        """A request for `n` samples after the solution tokens `before`; `seed`: what tells its draws from others'."""
+        """A request for `n` samples of at most `max_tokens` tokens, after the solution tokens `before`.
+
+        seed: with the search's seed and the problem's id, it seeds the draws; requests with other values draw others.
+        stop: strings that end a sample. visible: see `Request`.
+        """
         return Request(
             id=0,
             prefix=(*self.prefix, *before),
@@ -90,12 +97,12 @@ class Question:
         )
 
     def path(self, tokens: Sequence[int], text: str, *, terminal: bool, closed: bool) -> SolutionPath:
-        """A solution so far, for its judges; see `SolutionPath`."""
+        """A solution so far, in the form that rewards score (see `SolutionPath`)."""
         return SolutionPath(self.prefix, tokens, text, terminal, closed)
 
 
 class PromptTexts(NamedTuple):
-    """A problem's texts as tokens: the prompt, and the question of the self-evaluation."""
+    """A problem's texts as tokens. prefix: the prompt. asked: the prompt of the self-evaluation."""
 
     prefix: tuple[int, ...]
     asked: SelfEvaluationPrompt
@@ -104,14 +111,15 @@ class PromptTexts(NamedTuple):
 def tokenised(
     problem: Problem, prompt: PromptSettings, tokenizer: PreTrainedTokenizerBase, context: int
 ) -> PromptTexts:
-    """The texts of one problem; its reference answer and solution are taken away first. May be called from any thread,
-    with a tokenizer that no other thread uses.
+    """Tokenise the texts of one problem, without its reference answer and solution. context: in tokens.
 
-    Raises InputError if the prompt cannot be rendered, or leaves no room for a solution in the context (tokens).
+    Any thread may call this, with a tokenizer that no other thread uses at the same time.
+
+    Raises InputError if the prompt cannot be rendered, or if it leaves no room for a solution in the context.
     """
     hidden = problem.without_answer()
     prefix = tuple(prompt_tokens(hidden, tokenizer, prompt))
-    if len(prefix) < context:  # the judgement of a solution may be as long: not for a prompt that cannot be served
+    if len(prefix) < context:  # the self-evaluation may be as long; skip it if the prompt does not fit
         asked = self_evaluation_prompt(hidden, tokenizer, prompt)
         if len(prefix) + asked.room < context:
             return PromptTexts(prefix, asked)
@@ -121,7 +129,7 @@ def tokenised(
 def make_question(
     problem: Problem, engine: Engine, prompt: PromptSettings, settings: SearchSettings, texts: PromptTexts | None = None
 ) -> Question:
-    """The question of one problem. texts: of `tokenised`; None: it is tokenised here.
+    """Make the question of one problem. texts: the result of `tokenised`. None: the problem is tokenised here.
 
     Raises InputError as `tokenised` does, and if a reward cannot be made.
     """
@@ -135,7 +143,7 @@ def make_question(
 def _rewards(
     entries: Sequence[RewardSettings], asked: SelfEvaluationPrompt, context: RewardContext
 ) -> tuple[Reward, ...]:
-    """As `make_rewards`, with a self-evaluation that is tokenised already."""
+    """Make the rewards like `make_rewards`, but with a self-evaluation that is already tokenised."""
     return tuple(
         self_evaluation_reward(entry, asked)
         if isinstance(entry, SelfEvaluationSettings)
@@ -145,14 +153,14 @@ def _rewards(
 
 
 def tree_rewards(question: Question, settings: SearchSettings) -> tuple[Reward, ...]:
-    """The rewards of a tree search of the question: its judges are not made again."""
+    """The rewards of a tree search over the question. They reuse the question's judges."""
     judges = {judge.settings.kind: judge for judge in question.judges}
     context = RewardContext(question.problem, question.tokenizer, question.prompt)
     return tuple(judges.get(entry.kind) or make_rewards([entry], context)[0] for entry in active(settings.rewards))
 
 
 def judgements(question: Question, paths: Sequence[SolutionPath]) -> Coroutine[list[float]]:
-    """How good each solution so far is thought to be: the mean of its judges' scores by their weights."""
+    """Score each solution so far: the weighted mean of the scores of all judges. Returns one number per path."""
     scores = yield from side_by_side([judge.scores(paths) for judge in question.judges])
     entries = [judge.settings for judge in question.judges]
     by_kind = {entry.kind: np.array(found, np.float64) for entry, found in zip(entries, scores, strict=True)}

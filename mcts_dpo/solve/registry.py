@@ -1,4 +1,4 @@
-"""The strategies by name: those that are built in, and those that a user has added."""
+"""Finds a strategy by its name: a built-in one, or one that a user has registered."""
 
 from __future__ import annotations
 
@@ -44,11 +44,11 @@ def _registered(name: str) -> str:
 
 
 Chosen = BuiltIn | Annotated[str, AfterValidator(_registered), "a registered strategy"]
-"""A strategy as settings hold it."""
+"""The type of a setting that names a strategy."""
 
 
 def strategy_named(name: str) -> Strategy:
-    """The name itself. Raises InputError, with the nearest known name, for one that is not registered."""
+    """Return `name` if it is a strategy. Raises InputError, with the nearest known name, if it is not registered."""
     known = tuple(_FUNCTIONS)
     if name in known:
         return name
@@ -63,13 +63,13 @@ def strategy_function(name: Strategy) -> StrategyFunction:
 
 
 def register_strategy(name: str, function: StrategyFunction) -> None:
-    """Add a strategy, so that every setting and option that names a strategy accepts it.
+    """Register a strategy, so that every setting and option that names a strategy accepts it.
 
-    function: from a `Question` and the settings that follow from its budget (`BudgetedSettings`) to a generator. The
-              generator asks for completions with `yield from completions([question.sample(…), …])` and returns a
-              `Solution`. Tokens that the strategy does not count are counted for it.
+    function: takes a `Question` and the settings that follow from its budget (`BudgetedSettings`), and returns a
+              generator. The generator asks for completions with `yield from completions([question.sample(…), …])` and
+              returns a `Solution`. If the solution gives no `tokens`, they are counted automatically.
 
-    Raises ValueError for a name that is taken.
+    Raises ValueError if the name is taken.
     """
     if name in _FUNCTIONS:
         raise ValueError(f"the strategy {name!r} is already registered")

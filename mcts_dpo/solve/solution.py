@@ -1,4 +1,4 @@
-"""The result of a strategy on one problem: the one result type of solving."""
+"""The result of a strategy on one problem. Every strategy returns this type."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ if TYPE_CHECKING:
 class Solution:
     """The answer to one problem, and what it cost.
 
-    answer:        as the solution states it; None if no finished solution states one.
-    text:          the solution behind the answer, or the likeliest sampled text if there is no answer.
-    steps:         the text in steps; joined they are `text`.
-    cut:           the text was cut by a limit or by the end of the budget.
-    prompt_tokens: of the prompt.
-    tokens:        spent: tokens sampled, and each self-evaluation as the tokens of its longer answer.
-    expansions:    prefixes from which samples were drawn; of a tree its simulations.
-    solutions:     finished solutions with an answer: those that had a vote.
-    undecided:     pairs of answers that a vote could not compare in time. They count as different.
+    answer:        the answer as the solution states it. None if no finished solution states one.
+    text:          the solution that states the answer. If there is no answer, the best text that was sampled.
+    steps:         the steps of the text. Joined, they are `text`.
+    cut:           whether a limit or the end of the budget cut the text.
+    prompt_tokens: number of tokens of the prompt.
+    tokens:        tokens spent: all sampled tokens, and for each self-evaluation the tokens of its longer answer.
+    expansions:    number of prefixes from which samples were drawn; for a tree, its simulations.
+    solutions:     number of finished solutions with an answer. These vote.
+    undecided:     number of pairs of answers that a vote could not compare in time. They count as different.
     weight:        the weight of the answer in the vote of a tree.
-    error:         the reason, in one line, why the engine could not serve the problem; else None.
-    forest:        the one tree of a tree search; else None.
+    error:         the reason, in one line, why the engine could not serve the problem. None if it could.
+    forest:        the single tree of a tree search. None for other strategies.
     """
 
     answer: str | None = None
@@ -41,8 +41,10 @@ class Solution:
     forest: Forest | None = field(default=None, compare=False)
 
     def figures(self) -> dict[str, Any]:
-        """The search in figures, for logs: answer, tokens, solutions; of a tree expansions, nodes, V of the root, the
-        answer's weight, status and notes."""
+        """The numbers of the search, for logs: answer, tokens and solutions.
+
+        For a tree also: expansions, nodes, V of the root (`value`), the answer's weight, status, and notes if any.
+        """
         found: dict[str, Any] = {"answer": self.answer, "tokens": self.tokens, "solutions": self.solutions}
         if self.forest is not None:
             info = self.forest.trees[0]
@@ -59,7 +61,7 @@ class Solution:
 
 
 def split_text(text: str, step_end: str) -> tuple[str, ...]:
-    """A text in pieces that end with `step_end`; the last may end without. Joined they are the text."""
+    """Split a text into pieces that end with `step_end`. The last may end without it. Joined, they are the text."""
     pieces = [piece + step_end for piece in text.split(step_end)]
     pieces[-1] = pieces[-1].removesuffix(step_end)
     return tuple(piece for piece in pieces if piece)

@@ -1,7 +1,7 @@
-"""Strategies over many problems at once, at one or several budgets, and the answer to one question.
+"""Runs strategies over many problems at one or several budgets, or over one question.
 
-In: problems, whose reference answers are removed first; an engine; strategies with budgets. Out: solutions, not yet
-verified.
+In: problems, an engine, strategies with budgets. The reference answers are removed first. Out: solutions that are not
+verified yet.
 """
 
 from __future__ import annotations
@@ -41,12 +41,20 @@ def solve_problems(
     settings: StrategySettings | None = None,
     progress: Progress = silent,
 ) -> dict[tuple[Strategy, int], list[Solution]]:
-    """Solve every problem with each (strategy, budget in generated tokens per problem). Solutions keep their order.
+    """Solve every problem with each strategy at each budget.
 
-    Majority, best-of-n and weighted read one stream of samples, drawn once for the largest of their budgets (see
-    strategies/sampling.py); every other pair is run for itself. A problem that the engine refuses, or whose prompt
-    leaves no room, is a solution with its `error`; the others continue. Raises InputError for a budget below 1 and for
-    two problems of one id (their samples would be the same), and EngineDiedError.
+    wanted:   pairs (strategy, budget in generated tokens per problem).
+    search:   how solutions are sampled. settings: see `StrategySettings`.
+    progress: called as problems finish.
+
+    Returns for each pair the solutions, in the order of the problems. A problem gets a solution with an `error` if the
+    engine refuses it or its prompt leaves no room; the other problems continue.
+
+    Majority, best-of-n and weighted read one stream of samples, which is drawn once for the largest of their budgets
+    (see strategies/sampling.py). Every other pair runs separately.
+
+    Raises InputError for a budget below 1 and for two problems with the same id (their samples would be the same).
+    Raises EngineDiedError.
     """
     for strategy, budget in wanted:
         if budget < 1:
@@ -76,10 +84,11 @@ def solve_question(
     settings: StrategySettings | None = None,
     progress: Progress = silent,
 ) -> Solution:
-    """Answer one question by a strategy, without any reference answer.
+    """Answer one question with a strategy, without a reference answer.
 
-    budget: generated tokens. Settings that `search` and `settings` leave open follow from it. None: use `search` as it
-    is.
+    question: a text, or a problem.
+    budget:   generated tokens. Settings that `search` and `settings` leave open follow from it. None: `search` is used
+              as it is.
 
     Raises InputError if the question is empty or cannot be served (it does not fit the context, or the engine refuses
     it). Raises EngineDiedError.
@@ -112,7 +121,7 @@ def _question(problem: Problem, engine: Engine, prompt: PromptSettings, search: 
 
 
 def solving(question: Question, strategy: Strategy, budgeted: BudgetedSettings) -> Coroutine[Solution]:
-    """The coroutine of a strategy over one question, its costs counted."""
+    """The coroutine of a strategy over one question. It also counts the costs (see `metered`)."""
     return metered(question, strategy_function(strategy)(question, budgeted))
 
 
@@ -133,7 +142,7 @@ def _side_by_side(
     coroutine: Callable[[Question], Coroutine[ResultT]],
     on_result: Callable[[int], None],
 ) -> list[ResultT | str]:
-    """Run a coroutine per question. A question without room or with a refused request gets the reason instead."""
+    """Run one coroutine per question. If a question has no room or a refused request, its result is the reason."""
     served = [question for question in questions if isinstance(question, Question)]
     ended = iter(run([coroutine(question) for question in served], engine, on_result=on_result))
     results = [question if isinstance(question, str) else next(ended) for question in questions]

@@ -22,7 +22,10 @@ RULES: tuple[Rule, ...] = get_args(Rule)
 class Sampled:
     """One sampled solution.
 
-    answer: None if it states none or was cut. score: in [0, 1]; None if not scored. cut: by a limit of tokens.
+    answer: None if the text states none or was cut.
+    tokens: number of its tokens.
+    score:  in [0, 1]. None if it was not scored.
+    cut:    whether a limit of tokens cut it.
     """
 
     text: str
@@ -33,10 +36,13 @@ class Sampled:
 
 
 def winner(solutions: Sequence[Sampled], rule: Rule, spent: int) -> Solution:
-    """The answer of sampled solutions under a rule. Ties go to the first found. spent: tokens, for the result."""
+    """Choose the answer of sampled solutions by a rule. A tie goes to the answer that was found first.
+
+    spent: tokens spent, for the result. Returns the first whole solution if no solution states an answer.
+    """
     answered = [solution for solution in solutions if solution.answer is not None]
     if not answered:
-        # The first whole one: a cut one depends on the budget.
+        # The first whole solution, because the text of a cut one depends on the budget.
         whole = next((one for one in solutions if not one.cut and one.tokens > 1), None)
         return Solution(text=whole.text if whole else "", tokens=spent)
     weights = [1.0 if rule == "majority" else _score(solution) for solution in answered]

@@ -1,1 +1,1 @@
-"""The strategies, one file each; registry.py names them."""
+"""The built-in strategies, one per file. registry.py lists them by name."""

@@ -1,12 +1,14 @@
-"""Beam search over steps: many partial solutions side by side, judged as they grow, the best prefixes kept.
+"""Beam search over steps: it extends several partial solutions step by step and keeps the best at each level.
 
-Of all candidates of a level the best prefixes are kept (Xie et al. 2023, arXiv 2305.00633; Snell et al. 2024, arXiv
-2408.03314, section 5.2). In those works a trained verifier scores the steps. Here those rewards of `search.rewards` do
-that judge without a reference answer, as in the tree search. A prefix scores as its last step does, and the answers of
-all finished solutions are weighed by their scores.
+At each level every kept prefix gets some candidates for its next step. The candidates are scored, and the best become
+the prefixes of the next level (Xie et al. 2023, arXiv 2305.00633; Snell et al. 2024, arXiv 2408.03314, section 5.2). In
+those works a trained verifier scores the steps. Here the rewards of `search.rewards` that judge without a reference
+answer score them, as in the tree search. The score of a prefix is the score of its last step. The finished solutions
+vote for their answers, and each vote weighs as much as the solution's score.
 
-A level is paid before it is sampled: its candidates share what is left, and are fewer where too little is left for
-steps as long as those before. What is left after one search goes into another with other draws.
+The tokens of a level are reserved before it is sampled: its candidates share the tokens that are left. If these are too
+few for steps as long as the longest of the level before, there are fewer candidates. If tokens are left after one
+search, another search with other draws uses them.
 """
 
 from __future__ import annotations
@@ -30,7 +32,7 @@ from mcts_dpo.solve.vote import Sampled, winner
 
 @dataclass(frozen=True, slots=True)
 class Prefix:
-    """A partial solution that is kept. group: which of the independent searches it belongs to (dvts)."""
+    """A partial solution that is kept. tokens: its token ids. group: the independent search it belongs to (dvts)."""
 
     tokens: tuple[int, ...]
     text: str
@@ -39,9 +41,12 @@ class Prefix:
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """One sampled step with all that leads to it.
+    """One sampled step, with everything before it.
 
-    ends: the solution ends here. cut: by a length limit, without an answer then. closed: by an end-of-sequence token.
+    prefix: the partial solution, this step included.
+    ends:   whether the solution ends here.
+    cut:    whether a length limit ended it. Then it has no answer.
+    closed: whether an end-of-sequence token ended it.
     """
 
     prefix: Prefix
@@ -51,16 +56,19 @@ class Candidate:
 
 
 def beam(question: Question, settings: BudgetedSettings) -> Coroutine[Solution]:
-    """Keep the width / children best prefixes of each level, `children` candidates under each."""
+    """Keep the width / children best prefixes of each level. Each prefix gets `children` candidates."""
     return search_levels(question, settings, diverse=False)
 
 
 def search_levels(question: Question, settings: BudgetedSettings, diverse: bool) -> Coroutine[Solution]:
-    """Searches from the root until the budget is spent. diverse: prefixes are independent of each other."""
+    """Search from the root again and again until the budget is spent.
+
+    diverse: True: each prefix of the first level starts an independent search (dvts). False: all prefixes compete.
+    """
     budget, left = settings.budget, settings.budget
     finished: list[Sampled] = []
     for again in count():
-        affordable = max(1, settings.width * left // budget)  # of the second search and those after it
+        affordable = max(1, settings.width * left // budget)  # less than `width` from the second search on
         each = min(settings.search.children, affordable)
         kept, depth = max(1, affordable // each), settings.search.max_depth
         spent, found = yield from _once(question, left, kept, each, depth, diverse, again)
@@ -74,13 +82,13 @@ def search_levels(question: Question, settings: BudgetedSettings, diverse: bool)
 def _once(
     question: Question, budget: int, kept: int, children: int, depth: int, diverse: bool, again: int
 ) -> Coroutine[tuple[int, list[Sampled]]]:
-    """One search from the root: (tokens spent, finished solutions)."""
+    """Search once from the root. Returns (tokens spent, finished solutions)."""
     cost = question.cost
     prefixes = [Prefix((), "", group) for group in range(kept)]
     finished: list[Sampled] = []
     longest, left = 1, budget
     for level in range(depth):
-        # As many candidates as can be as long as the longest of the level before, and be asked about.
+        # How many candidates can be paid if each is as long as the longest of the level before and is judged.
         paid = left // (longest + cost)
         if not prefixes or not paid:
             break
@@ -124,7 +132,7 @@ def _candidates(
             longer = Prefix(tokens, prefix.text + added, prefix.group)
             stopped = sample.finish == "stop" and (last or _ends(question, prefix.text, added))
             cut = sample.finish == "length" or (
-                sample.finish == "stop" and not stopped and len(tokens) >= question.limit  # nothing more may follow
+                sample.finish == "stop" and not stopped and len(tokens) >= question.limit  # no further step fits
             )
             closed = sample.finish == "end"
             found.append(Candidate(longer, closed or stopped or cut, cut, closed))
@@ -132,14 +140,14 @@ def _candidates(
 
 
 def _ends(question: Question, before: str, added: str) -> bool:
-    """Whether a step that met a stop string ends the solution, and not the step alone."""
+    """Whether a step that met a stop string ends the whole solution, not only the step."""
     return meets_stop(question.prompt, before, added) or ends_with_answer(
         before, added, question.prompt, question.opened
     )
 
 
 def _merged(candidates: Sequence[Candidate], apart: bool) -> list[Candidate]:
-    """The first of those that say the same; `apart`: only within a group."""
+    """Keep the first of all candidates with the same text and the same end. apart: compare only within a group."""
     first: dict[tuple[str, bool, bool, int], Candidate] = {}
     for candidate in candidates:
         group = candidate.prefix.group if apart else 0
@@ -164,7 +172,7 @@ def _keep(scored: Sequence[tuple[float, Candidate]], kept: int, diverse: bool) -
     ranked = sorted(scored, key=lambda pair: -pair[0])
     if not diverse:
         going_on = [candidate.prefix for _, candidate in ranked if not candidate.ends][:kept]
-        # Draws are told apart by group: two kept prefixes are never the same, but their groups may be.
+        # Draws are seeded by group and text: two kept prefixes may share a group, but never a text.
         return going_on
     best: dict[int, Candidate] = {}
     for _, candidate in ranked:

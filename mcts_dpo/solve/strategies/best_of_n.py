@@ -1,4 +1,7 @@
-"""Best-of-n: the sample with the highest score (Cobbe et al. 2021, arXiv 2110.14168)."""
+"""Best-of-n: samples whole solutions and chooses the one with the highest score.
+
+Source: Cobbe et al. 2021, arXiv 2110.14168.
+"""
 
 from __future__ import annotations
 
@@ -10,5 +13,5 @@ from mcts_dpo.solve.strategies.sampling import sampled
 
 
 def best_of_n(question: Question, settings: BudgetedSettings) -> Coroutine[Solution]:
-    """See the module."""
+    """Sample whole solutions within the budget and choose the one with the highest score."""
     return sampled(question, "best-of-n", settings.budget)

@@ -1,7 +1,8 @@
-"""Diverse verifier tree search: beams that are independent of each other from the first step on.
+"""Diverse verifier tree search: several beam searches that are independent of each other from the first step.
 
-Each keeps its own best candidate, so that one early favourite cannot crowd out the rest (Beeching, Tunstall and Rush
-2024, "Scaling test-time compute with open models").
+Each beam keeps its own best candidate. So one early favourite cannot displace the others.
+
+Source: Beeching, Tunstall and Rush 2024, "Scaling test-time compute with open models".
 """
 
 from __future__ import annotations
@@ -14,5 +15,5 @@ from mcts_dpo.solve.strategies.beam import search_levels
 
 
 def dvts(question: Question, settings: BudgetedSettings) -> Coroutine[Solution]:
-    """width / children independent beams, each with `children` candidates a level of which it keeps the best."""
+    """Run width / children independent beams. Each has `children` candidates per level and keeps the best."""
     return search_levels(question, settings, diverse=True)

@@ -1,4 +1,4 @@
-"""Greedy: the one solution of temperature 0, within the budget."""
+"""Greedy: one solution, sampled at temperature 0 within the budget."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from mcts_dpo.solve.vote import winner
 
 
 def greedy(question: Question, settings: BudgetedSettings) -> Coroutine[Solution]:
-    """See the module."""
+    """Sample one solution at temperature 0. It is at most as long as the budget."""
     size = min(question.limit, settings.budget)
     request = question.sample((), 1, size, "greedy", stop=question.prompt.stop)
     (completion,) = yield from completions([replace(request, temperature=0.0)])

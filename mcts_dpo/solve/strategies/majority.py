@@ -1,4 +1,6 @@
-"""Majority (self-consistency): a vote of samples over classes of mathematically equal answers.
+"""Majority (self-consistency): samples whole solutions and chooses the most frequent answer.
+
+Answers that are mathematically equal count as one answer.
 
 Source: Wang et al. 2022, arXiv 2203.11171.
 """
@@ -13,5 +15,5 @@ from mcts_dpo.solve.strategies.sampling import sampled
 
 
 def majority(question: Question, settings: BudgetedSettings) -> Coroutine[Solution]:
-    """See the module."""
+    """Sample whole solutions within the budget and choose the most frequent answer."""
     return sampled(question, "majority", settings.budget)

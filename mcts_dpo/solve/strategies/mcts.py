@@ -1,7 +1,9 @@
-"""The tree search as one strategy among others (Xie et al. 2024, arXiv 2405.00451): one tree, answered by its vote.
+"""Tree search as a strategy: it searches one tree, and the finished solutions of the tree vote for the answer.
 
-No reference answer is known, so values come from the rewards that judge without one; if `SearchSettings` gives none of
+No reference answer is known, so values come from the rewards that judge without one. If `SearchSettings` gives none of
 them a weight, self-evaluation gets weight 1.
+
+Source: Xie et al. 2024, arXiv 2405.00451.
 """
 
 from __future__ import annotations
@@ -26,9 +28,11 @@ if TYPE_CHECKING:
 def mcts(
     question: Question, settings: BudgetedSettings, on_start: Callable[[SearchState], None] = lambda _: None
 ) -> Coroutine[Solution]:
-    """See the module. on_start: called with the search's state before it begins, for whoever watches it.
+    """Search one tree and answer the question by its vote.
 
-    Not a generator itself: what cannot be searched is refused when it is asked for, with InputError.
+    on_start: called with the search's state before the search starts, so that a caller can watch it.
+
+    Raises InputError at once if the settings do not allow a search; so this is not a generator function itself.
     """
     digest = _digest(question.tokenizer)
     prepared = [(question.prefix, tree_rewards(question, settings.search))]
@@ -44,13 +48,13 @@ def _grown(state: SearchState) -> Coroutine[Solution]:
 
 @lru_cache(maxsize=8)
 def _digest(tokenizer: PreTrainedTokenizerBase) -> str:
-    from mcts_dpo.models.loading import tokenizer_digest  # not before a model is there: it brings torch along
+    from mcts_dpo.models.loading import tokenizer_digest  # imported late, because it imports torch
 
     return tokenizer_digest(tokenizer)
 
 
 def tree_solution(state: SearchState) -> Solution:
-    """What the one tree of a finished search answers."""
+    """The solution of a finished search with one tree."""
     forest = state.forest.by_tree()
     info = forest.trees[0]
     votes = int(forest.samples[voting_leaves(forest, 0)].sum())
@@ -74,7 +78,7 @@ def tree_solution(state: SearchState) -> Solution:
 
 
 def steps_of(state: SearchState, forest: Forest, nodes: Sequence[int]) -> tuple[str, ...]:
-    """The texts of nodes below a root, the prompt's prefill in front of the first."""
+    """The texts of nodes below a root. The first begins with the prompt's prefill."""
     texts = [forest.texts[node] for node in nodes]
     return (state.prompt.prefill + texts[0], *texts[1:]) if texts else ()
 

@@ -1,8 +1,8 @@
-"""One stream of whole solutions that serves majority, best-of-n and weighted at every budget.
+"""Samples one stream of whole solutions that serves majority, best-of-n and weighted at every budget.
 
 The draws of sample j depend only on the seed, the problem and j. A budget B therefore sees the first samples that fit
-into B, and as many tokens of the next one as are left. That is exactly what sampling with B alone would draw. A rule is
-charged at B what it would spend alone, whatever was drawn for larger budgets.
+into B, and as many tokens of the next one as are left. A run with only the budget B would draw exactly the same. At B,
+a rule pays what it would spend in such a run, even if more was drawn for larger budgets.
 """
 
 from __future__ import annotations
@@ -19,14 +19,15 @@ from mcts_dpo.solve.solution import Solution
 from mcts_dpo.solve.vote import Rule, Sampled, winner
 
 JUDGED: tuple[Rule, ...] = ("best-of-n", "weighted")
-"""The rules that ask the policy about each finished solution, and pay for the question."""
+"""The rules that need a score for each finished solution with an answer, and pay for it."""
 
 
 def draw(question: Question, plain: int, judged: int) -> Coroutine[list[Sampled]]:
-    """Samples until the budgets are spent; the last is cut to what is left.
+    """Sample solutions until the budgets are spent. The last one is cut to the tokens that are left.
 
-    plain:  the largest budget of majority, judged: of the rules that ask about solutions; 0 without such rules. All
-            solutions within `judged` are asked about, those without an answer excepted (they have no vote).
+    plain:  the largest budget of majority, in generated tokens; 0 without majority.
+    judged: the largest budget of the rules in JUDGED; 0 without them. All finished solutions within it are scored,
+            except those without an answer, because they have no vote.
     """
     samples: list[Sample] = []
     solutions: list[Sampled] = []
@@ -37,7 +38,7 @@ def draw(question: Question, plain: int, judged: int) -> Coroutine[list[Sampled]
         left = max(plain - drawn, judged - drawn - asked)
         if left <= 0:
             break
-        # As many at once as are paid for whatever their lengths; so the stream does not depend on the number.
+        # At once, only as many as the budget pays at full length: so their number does not change the stream.
         count = max(1, left // (question.limit + (cost if judged else 0)))
         size = min(question.limit, left)
         first, stop = len(samples), question.prompt.stop
@@ -56,14 +57,14 @@ def draw(question: Question, plain: int, judged: int) -> Coroutine[list[Sampled]
 
 
 def sampled(question: Question, rule: Rule, budget: int) -> Coroutine[Solution]:
-    """The answer of one rule to a stream of its own."""
+    """Draw a stream for one rule and one budget, and answer by that rule."""
     judged = rule in JUDGED
     stream = yield from draw(question, 0 if judged else budget, budget if judged else 0)
     return answer_from(stream, rule, budget, question.cost)
 
 
 def read(question: Question, sample: Sample) -> Sampled:
-    """A sampled solution and the answer that it states."""
+    """Read the answer that a sampled solution states. A cut solution states none."""
     text = question.prompt.prefill + sample.text
     cut = sample.finish == "length"
     answer = verify_solution(question.opened + text, cut, question.problem, question.prompt.answer_style).answer
@@ -75,22 +76,23 @@ def _path(question: Question, sample: Sample, solution: Sampled) -> SolutionPath
 
 
 def answer_from(solutions: Sequence[Sampled], rule: Rule, budget: int, question_cost: int) -> Solution:
-    """The solution of a rule from the part of the stream that fits into a budget.
+    """Answer by a rule from the part of the stream that fits into a budget.
 
-    solutions: in the order in which they were drawn, for this budget or a larger one.
-    question_cost: tokens charged for each question; best-of-n and weighted ask about every solution with an answer.
+    solutions:     in the order of the draws, for this budget or a larger one.
+    question_cost: tokens charged for the score of one solution. Best-of-n and weighted score every solution with an
+                   answer.
     """
     reached, spent = _within(solutions, budget, question_cost if rule in JUDGED else 0)
     return winner(solutions[:reached], rule, spent)
 
 
 def _within(solutions: Sequence[Sampled], budget: int, question_cost: int) -> tuple[int, int]:
-    """How many of the solutions are finished (and asked about) within a budget, and what is spent of it."""
+    """Returns (how many solutions are finished, and scored, within a budget; how many of its tokens are spent)."""
     spent = 0
     for index, solution in enumerate(solutions):
         cost = solution.tokens + (question_cost if solution.answer is not None else 0)
         if spent + cost > budget:
-            # Cut as far as the budget reaches; or whole, but with nothing left to ask about it.
+            # The budget cuts this solution, or it is whole and no tokens are left to score it.
             return index, min(budget, spent + solution.tokens)
         spent += cost
     return len(solutions), spent

@@ -1,4 +1,7 @@
-"""Weighted: a vote of samples in which each counts as much as its score (Li et al. 2022, arXiv 2206.02336)."""
+"""Weighted: samples whole solutions and lets them vote, each with its score as its weight.
+
+Source: Li et al. 2022, arXiv 2206.02336.
+"""
 
 from __future__ import annotations
 
@@ -10,5 +13,5 @@ from mcts_dpo.solve.strategies.sampling import sampled
 
 
 def weighted(question: Question, settings: BudgetedSettings) -> Coroutine[Solution]:
-    """See the module."""
+    """Sample whole solutions within the budget and choose the answer with the largest sum of scores."""
     return sampled(question, "weighted", settings.budget)
