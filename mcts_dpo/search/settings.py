@@ -129,7 +129,7 @@ class SearchSettings(Settings):
     @field_validator("schedule", mode="before")
     @classmethod
     def _renamed(cls, value: object) -> object:
-        """The first edition's names are answered with today's."""
+        """Refuse the names of the first edition, with a message that gives today's names."""
         renamed = {"waves": "synchronous", "events": "asynchronous"}
         if isinstance(value, str) and value in renamed:
             raise ValueError(f"is called {renamed[value]!r} now")
@@ -138,7 +138,7 @@ class SearchSettings(Settings):
     @model_validator(mode="before")
     @classmethod
     def _moved(cls, data: object) -> object:
-        """Settings of the first edition that have moved or are gone."""
+        """Refuse the settings `faithful.*` of the first edition, with a message that says what became of them."""
         if isinstance(data, Mapping) and "faithful" in data:
             given = data["faithful"]
             names = sorted(given) if isinstance(given, Mapping) and given else ["*"]
