@@ -1,7 +1,7 @@
-"""Measures a policy, and strategies at equal budgets.
+"""Measures a policy on problems, and compares strategies of one policy at equal budgets.
 
-`evaluate` measures a policy: greedy, sampled, pass@k, majority@k (policy.py). `evaluate_strategies` compares strategies
-of one policy at equal budgets of generated tokens (strategies.py).
+`evaluate` measures greedy and sampled accuracy, pass@k and majority@k of a policy (policy.py). `evaluate_strategies`
+compares strategies at equal budgets of generated tokens (strategies.py).
 """
 
 from mcts_dpo.evaluation.policy import Evaluation, EvaluationSettings, Outcome, compare, evaluate

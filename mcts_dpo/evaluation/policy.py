@@ -1,7 +1,7 @@
-"""Measures a policy on problems: greedy pass@1, sampled pass@1, pass@k and majority@k, with intervals.
+"""Measures a policy on problems: greedy pass@1, sampled pass@1, pass@k and majority@k, with confidence intervals.
 
-In: problems with reference answers and an engine. Out: an `Evaluation`, one row per problem, which saves as Parquet and
-has a summary as JSON.
+In: problems with reference answers, and an engine. Out: an `Evaluation` with one row per problem. It can be saved as
+Parquet and summarised as JSON.
 """
 
 from __future__ import annotations
@@ -64,18 +64,18 @@ class EvaluationSettings(Settings):
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """One problem's results.
+    """The results of one problem.
 
-    problem_id, reference: of the problem.
-    text, answer, correct: the greedy solution, the answer extracted from it (None: none stated), the verdict.
-    cut:                   the greedy solution ran into `max_tokens`.
-    confidence:            P(yes) of the self-evaluation of the greedy solution; None if not asked.
-    sample_answers:        the sampled solutions' answers, in sampling order.
-    sample_correct:        their verdicts.
-    majority_correct:      for each k of `Evaluation.ks`: the verdict on the vote of the first k samples.
-    error:                 why the engine could not serve this problem (then it counts as wrong), else None.
-    undecided:             number of solutions, the greedy one included, without a verdict. They count as 0.
-    undecided_pairs:       pairs of classes of sampled answers that the vote could not compare in time.
+    problem_id, reference: id and reference answer of the problem.
+    text, answer, correct: the greedy solution, the answer extracted from it (None: it states none), and the verdict.
+    cut:                   whether the greedy solution was cut at `max_tokens`.
+    confidence:            P(yes) of the self-evaluation of the greedy solution. None if it was not asked.
+    sample_answers:        the answers of the sampled solutions, in sampling order.
+    sample_correct:        the verdicts on these answers.
+    majority_correct:      for each k of `Evaluation.ks`, the verdict on the vote of the first k samples.
+    error:                 why the engine could not serve this problem, which then counts as wrong. None otherwise.
+    undecided:             number of solutions, the greedy one included, without a verdict. They count as wrong.
+    undecided_pairs:       number of pairs of classes of sampled answers that the vote could not compare in time.
     """
 
     problem_id: str
@@ -95,7 +95,11 @@ class Outcome:
 
 @dataclass(frozen=True, slots=True)
 class Evaluation:
-    """Outcomes in the order of the problems, the ks that were measured, and the tokens that were sampled."""
+    """The results of an evaluation.
+
+    outcomes: one per problem, in the order of the problems. ks: the values of k that were measured. sampled_tokens: the
+    number of tokens that the engine sampled.
+    """
 
     outcomes: tuple[Outcome, ...]
     ks: tuple[int, ...]
@@ -103,11 +107,15 @@ class Evaluation:
 
     @property
     def correct(self) -> list[bool]:
-        """Greedy verdicts, in order."""
+        """The verdicts on the greedy solutions, in the order of the problems."""
         return [outcome.correct for outcome in self.outcomes]
 
     def summary(self) -> dict[str, Any]:
-        """Metrics as JSON: fractions with 95 % intervals (Wilson for greedy, else bootstrap over problems)."""
+        """Return the metrics as JSON. Fractions have 95 % intervals.
+
+        `greedy`, `stated_answer`, `greedy_if_stated` and majority@k have Wilson intervals. `sampled` and pass@k have
+        bootstrap intervals over problems.
+        """
         outcomes = self.outcomes
         stated = [outcome for outcome in outcomes if outcome.answer is not None]
         metrics: dict[str, Any] = {
@@ -137,17 +145,17 @@ class Evaluation:
         return metrics
 
     def save(self, path: Path) -> None:
-        """One Parquet row per problem."""
+        """Write a Parquet file with one row per problem, whole or not at all."""
         rows = [asdict(outcome) for outcome in self.outcomes]
         metadata = {"ks": ",".join(map(str, self.ks)), "sampled_tokens": str(self.sampled_tokens)}
         write_table(path, pa.Table.from_pylist(rows, schema=_SCHEMA).replace_schema_metadata(metadata))
 
     @staticmethod
     def load(path: Path) -> Evaluation:
-        """Read what `save` wrote. Raises InputError for a missing file or one of another kind."""
+        """Read a file that `save` wrote. Raises InputError if the file is missing or of another kind."""
         table = read_table(path)
         metadata = table.schema.metadata or {}
-        first_edition = _SCHEMA.names[:-2]  # older files do not count undecided verdicts
+        first_edition = _SCHEMA.names[:-2]  # older files have no counts of undecided verdicts
         if table.schema.names not in (_SCHEMA.names, first_edition) or b"ks" not in metadata:
             raise InputError(f"{path}: not an evaluation (columns {', '.join(table.schema.names)})")
         rows: list[dict[str, Any]] = table.to_pylist()
@@ -177,7 +185,7 @@ _SCHEMA = pa.schema(
 
 
 def compare(before: Evaluation, after: Evaluation) -> PairedComparison:
-    """Greedy accuracy of two policies on the same problems. Raises InputError if the problems differ."""
+    """Compare the greedy accuracy of two policies on the same problems. Raises InputError if the problems differ."""
     if [o.problem_id for o in before.outcomes] != [o.problem_id for o in after.outcomes]:
         raise InputError("the two evaluations are of different problems; compare evaluations of one problem set")
     return compare_paired(before.correct, after.correct)
@@ -191,10 +199,10 @@ def evaluate(
     settings: EvaluationSettings | None = None,
     progress: Progress = silent,
 ) -> Evaluation:
-    """Solve every problem greedily and, if asked, by sampling; verify every answer against the reference.
+    """Solve every problem greedily and, if `settings.samples` > 0, by sampling. Verify every answer.
 
-    Deterministic for a given engine state: seeds come from the settings' seed and the problem's id. Raises
-    InputError for an empty problem set or a problem without a reference answer.
+    The result is deterministic for a given engine state: seeds come from the settings' seed and the problem's id.
+    Raises InputError if there is no problem, or if a problem has no reference answer.
     """
     settings = settings or EvaluationSettings()
     if not problems:
@@ -207,7 +215,7 @@ def evaluate(
     outcomes: list[Outcome] = []
 
     def report(chunk: Sequence[bool]) -> None:
-        """chunk: the greedy verdicts of the chunk under way, as far as they are known."""
+        """Report progress. chunk: the greedy verdicts that are known of the chunk in progress."""
         done = len(outcomes) + len(chunk)
         figures = {"tokens": float(engine.usage.sampled_tokens - sampled_before)}
         if done:
@@ -237,9 +245,9 @@ def measure(
     ks: tuple[int, ...],
     on_verdict: Callable[[bool], None] = lambda _: None,
 ) -> Coroutine[Outcome]:
-    """Measure one problem: its greedy solution, its samples, and P(yes) of the greedy solution if it is wanted.
+    """Measure one problem: its greedy solution, its samples, and P(yes) of the greedy solution if the settings ask.
 
-    on_verdict: called with the verdict on the greedy solution.
+    ks: the values of k for majority@k. on_verdict: called with the verdict on the greedy solution.
     """
     prefix = prompt_tokens(problem, engine.tokenizer, prompt)
     greedy = Request(0, prefix, 1, settings.max_tokens, temperature=0.0, stop=prompt.stop)
@@ -247,7 +255,7 @@ def measure(
     sampled = Request(
         0, prefix, settings.samples, settings.max_tokens, settings.temperature, settings.top_p, prompt.stop, seed
     )
-    # Both together, so that the engine computes their common prefix once.
+    # Send both together, so that the engine computes their common prefix once.
     back: list[Completion] = yield from gather([greedy, sampled] if settings.samples else [greedy])
     lead = opened_thought(engine.tokenizer, prompt) + prompt.prefill
     answer = extract_answer(lead + _first(back[0]).text, prompt.answer_style)
@@ -265,7 +273,10 @@ def _verdicts(items: Sequence[tuple[Problem, str | None]]) -> list[Verdict]:
 def _confidence(
     engine: Engine, prompt: PromptSettings, prefix: tuple[int, ...], greedy: Completion
 ) -> Coroutine[float | None]:
-    """P(yes) for the greedy solution, asked in context so that the engine's prefix cache is hit."""
+    """Ask the policy whether its greedy solution is right. Returns P(yes), or None without an answer of the engine.
+
+    The question follows the solution in the same context, so that the engine can reuse its prefix cache.
+    """
     if not greedy.samples:
         return None
     suffix, choices = self_evaluation(engine.tokenizer, prompt)
@@ -286,7 +297,11 @@ def _outcome(
     style: str,
     ks: tuple[int, ...],
 ) -> Outcome:
-    """judged: the greedy solution's answer and the verdict on it. lead: what every solution is read behind."""
+    """Collect the results of one problem.
+
+    judged: the answer of the greedy solution, and the verdict on it. lead: text that precedes every solution when its
+    answer is extracted. style: see `verifiers.extract_answer`.
+    """
     first = _first(greedy)
     answer, found = judged
     samples = sampled.samples if sampled else ()
@@ -312,13 +327,17 @@ def _outcome(
 
 
 def _first(greedy: Completion) -> Sample:
-    """The solution; an empty one where the engine gave none."""
+    """The greedy solution. An empty one if the engine gave none."""
     return greedy.samples[0] if greedy.samples else Sample((), "", (), "length")
 
 
 def _majority(voted: Sequence[Sequence[int]], k: int, verdicts: Sequence[bool]) -> bool:
-    """The verdict on the largest class of mathematically equal answers among the first k; of equals, the first
-    sampled. voted: the classes of all."""
+    """The verdict on the majority vote of the first k samples.
+
+    The largest class of mathematically equal answers wins. Ties go to the class that was sampled first.
+
+    voted: the classes of all samples, as indices. verdicts: of all samples.
+    """
     classes = [first for members in voted if (first := [index for index in members if index < k])]
     if not classes:
         return False

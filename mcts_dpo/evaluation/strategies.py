@@ -1,9 +1,9 @@
 """Compares strategies at equal budgets of generated tokens: accuracy, tokens spent, paired differences from majority.
 
-In: problems with reference answers, an engine, strategies and budgets. Out: a `StrategyComparison`, which saves as
-Parquet (a row per strategy, budget and problem) and CSV (a row per strategy and budget), and says in words where
-search pays. With a folder, each finished (strategy, budget) is kept there and not run again. Answers are verified after
-a strategy has returned, so that no strategy sees a reference answer.
+In: problems with reference answers, an engine, strategies and budgets. Out: a `StrategyComparison`. It can be saved as
+Parquet (a row per strategy, budget and problem) and CSV (a row per strategy and budget), and it says in words where
+search pays. If a folder is given, each finished (strategy, budget) is kept there and not run again. Answers are
+verified after a strategy has returned, so that no strategy sees a reference answer.
 """
 
 from __future__ import annotations
@@ -33,10 +33,11 @@ SEARCHES: tuple[Strategy, ...] = ("beam", "dvts", "mcts")
 
 @dataclass(frozen=True, slots=True)
 class StrategyResult:
-    """One strategy at one budget (generated tokens per problem), over all problems in order.
+    """The results of one strategy at one budget (generated tokens per problem), over all problems in order.
 
-    attempts: the solutions with their costs. correct: their verdicts. undecided: solutions without a verdict, which
-    count as 0.
+    attempts:  one solution per problem, with its cost.
+    correct:   one verdict per problem.
+    undecided: one flag per problem: no verdict was reached. Such a solution counts as wrong. () if this is not known.
     """
 
     strategy: Strategy
@@ -68,20 +69,26 @@ class StrategyResult:
 
 @dataclass(frozen=True, slots=True)
 class StrategyComparison:
-    """Results in the order asked for, and the ids of the problems that all of them answer."""
+    """The results of several strategies and budgets on the same problems.
+
+    problem_ids: ids of the problems, in order. results: sorted by strategy in the order asked for, then by budget.
+    """
 
     problem_ids: tuple[str, ...]
     results: tuple[StrategyResult, ...]
 
     def against_baseline(self, result: StrategyResult) -> PairedComparison | None:
-        """Accuracy minus majority's at the same budget, paired over problems; None for majority, or without it."""
+        """The accuracy minus that of majority at the same budget, paired over problems.
+
+        None for majority itself, and if majority was not run at this budget.
+        """
         for other in self.results:
             if other.strategy == BASELINE != result.strategy and other.budget == result.budget:
                 return compare_paired(other.correct, result.correct)
         return None
 
     def rows(self) -> list[dict[str, Any]]:
-        """One flat row per (strategy, budget); differences are empty where there is nothing to compare with."""
+        """One flat row per (strategy, budget). Differences are None where there is no result to compare with."""
         rows = []
         for result in self.results:
             paired = self.against_baseline(result)
@@ -107,12 +114,12 @@ class StrategyComparison:
         return rows
 
     def sentences(self) -> list[str]:
-        """The differences in words: each strategy against majority, then whether search pays.
+        """Describe the differences in words: each strategy against majority, then whether search pays.
 
-        A search is also compared with the best sampling strategy at its budget: best-of-n and the weighted vote use the
-        same scores without any search. Choosing the best of them afterwards favours them. A difference counts if its
-        interval leaves out 0 and McNemar's exact test agrees (p < 0.05). Both are needed: if few problems differ, and
-        all in one direction, the bootstrap interval is too narrow.
+        A search is also compared with the best sampling strategy at its budget, because best-of-n and the weighted vote
+        use the same scores without any search. The best one is chosen after the results are known, which favours it. A
+        difference counts if its interval excludes 0 and McNemar's exact test agrees (p < 0.05). Both are needed: if few
+        problems differ, and all in one direction, the bootstrap interval is too narrow.
         """
         lines: list[str] = []
         compared = 0
@@ -150,7 +157,10 @@ class StrategyComparison:
         return lines
 
     def save(self, folder: Path) -> None:
-        """Write `strategies.parquet`, a row per attempt, and `strategies.csv`, the `rows()`; each whole or not."""
+        """Write `strategies.parquet` (a row per attempt) and `strategies.csv` (the `rows()`) in `folder`.
+
+        Each file is written whole or not at all.
+        """
         tables = [_table(self.problem_ids, result) for result in self.results]
         write_table(folder / "strategies.parquet", pa.concat_tables(tables))
         rows = self.rows()
@@ -161,9 +171,9 @@ class StrategyComparison:
 
     @staticmethod
     def load(path: Path) -> StrategyComparison:
-        """Read a `strategies.parquet`. Raises InputError for a missing file or one of another kind."""
+        """Read a `strategies.parquet`. Raises InputError if the file is missing or of another kind."""
         table = read_table(path)
-        first_edition = _SCHEMA.names[:-2]  # which did not count what was left undecided
+        first_edition = _SCHEMA.names[:-2]  # older files have no counts of undecided verdicts
         if table.schema.names not in (_SCHEMA.names, first_edition):
             raise InputError(f"{path}: not a comparison of strategies (columns {', '.join(table.schema.names)})")
         grouped: dict[tuple[str, int], list[dict[str, Any]]] = {}
@@ -189,14 +199,15 @@ def evaluate_strategies(
 ) -> StrategyComparison:
     """Run every strategy at every budget over all problems and verify the answers.
 
-    folder: keeps each finished (strategy, budget) under `parts/`, which is not run again.
-    about:  what else the result depends on (the policy's weights, the engine). Kept parts must have the same.
+    folder: each finished (strategy, budget) is kept there, under `parts/`, and not run again.
+    about:  further facts that the result depends on (the policy's weights, the engine). They must be the same for kept
+            parts.
 
-    Raises InputError for no problems, strategies or budgets, for a problem without reference answer, for a budget
-    below 1, and for kept parts of another model, prompt, problem set or settings.
+    Raises InputError if problems, strategies or budgets are empty, if a problem has no reference answer, if a budget is
+    below 1, or if kept parts belong to another model, prompt, problem set or settings.
     """
     from mcts_dpo.models.loading import (
-        tokenizer_digest,  # brings torch along, which the settings of an evaluation do not need
+        tokenizer_digest,  # imports torch, which the settings of an evaluation do not need
     )
 
     settings = settings or StrategySettings()
@@ -317,7 +328,7 @@ def _clear(paired: PairedComparison) -> bool:
 
 
 def _sentence(result: StrategyResult, other: Strategy, paired: PairedComparison) -> str:
-    """E.g. "mcts does not beat majority at 512 tokens: −0.02 [−0.05, +0.01]"."""
+    """Describe one comparison, for example "mcts does not beat majority at 512 tokens: −0.02 [−0.05, +0.01]"."""
     d = paired.difference
     says = ("beats" if d.value > 0 else "is worse than") if _clear(paired) else "does not beat"
     figures = f"{_signed(d.value)} [{_signed(d.low)}, {_signed(d.high)}]"
@@ -333,7 +344,10 @@ def _signed(value: float) -> str:
 
 
 def parse_strategies(text: str) -> list[Strategy]:
-    """ "mcts,majority" as a list, each once. Raises InputError with the nearest name for one that is none."""
+    """Read a list of strategies such as "mcts,majority". Each is returned once.
+
+    Raises InputError for an unknown name, and the error suggests the nearest one.
+    """
     names = [part.strip() for part in text.split(",") if part.strip()]
     if not names:
         raise InputError(f"--strategy {text!r}: names none (accepted: {', '.join(STRATEGIES)}, with commas between)")
@@ -341,7 +355,7 @@ def parse_strategies(text: str) -> list[Strategy]:
 
 
 def parse_budgets(text: str) -> list[int]:
-    """ "256,512" as a list of integers ≥ 1, each once. Raises InputError for anything else."""
+    """Read a list of integers ≥ 1 such as "256,512". Each is returned once. Raises InputError for anything else."""
     parts = [part.strip() for part in text.split(",") if part.strip()]
     if not parts or not all(part.isdecimal() and int(part) >= 1 for part in parts):
         raise InputError(f"--budget {text!r}: accepted: integers ≥ 1 with commas between, for instance 256,512,1024")

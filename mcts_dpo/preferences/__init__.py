@@ -1,4 +1,7 @@
-"""Trees in, step-level preferences out: selection, weights, and the tables that the trainer (and TRL) reads."""
+"""Makes training data from search trees: step-level preferences, weights, and the tables that trainers (also TRL) read.
+
+In: trees. Out: tables of pairs, of lists of siblings and of whole solutions.
+"""
 
 from mcts_dpo.preferences.dataset import JaggedArray, Pairs, Siblings, Solutions
 from mcts_dpo.preferences.export import push_to_hub, write_card, write_trl

@@ -1,8 +1,8 @@
-"""The tables between the search and the trainer: step-level preference pairs, lists of siblings, whole solutions.
+"""The tables that the search gives to the trainer: step-level preference pairs, lists of siblings, whole solutions.
 
-In and out: columns of numbers, text and token ids, held in one Arrow table and written as one Parquet file
-(`prompt`, `chosen`, `rejected` and `prompt`, `completion` are the columns that TRL reads; `datasets.load_dataset(
-"parquet", ...)` reads all). See `typed_table` for what all tables have in common.
+A table holds columns of numbers, text and token ids in one Arrow table, and is written as one Parquet file. TRL reads
+the columns `prompt`, `chosen`, `rejected` and `prompt`, `completion`. `datasets.load_dataset("parquet", ...)` reads all
+columns. See `typed_table` for what all tables have in common.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ __all__ = ["JaggedArray", "Pairs", "Siblings", "Solutions"]
 class Pairs(TypedTable):
     """Step-level preferences: after the same prefix, one step is preferred to another. One row per pair.
 
-    problem_id:      str, the problem the tree was grown for.
+    problem_id:      str, the problem of the tree.
     tree:            int32, which tree of its shard; parent, chosen_node, rejected_node: int32 node ids in it.
     prompt:          str, question prompt and the steps so far, as text; chosen, rejected: str, the two steps.
     prompt_tokens:   [≥ 1] int32, the question prompt only.
@@ -31,9 +31,9 @@ class Pairs(TypedTable):
     prefix_environment, chosen_environment, rejected_environment: [≥ 0] int32, see `typed_table.ENVIRONMENT`.
     chosen_q, rejected_q: float64, action values; margin: float64, their gap.
     chosen_visits, rejected_visits, chosen_samples, rejected_samples: int32, evidence counted in two ways.
-    smoothing:       float64 in [0, 0.5), the probability that the label is the wrong way round (0: none).
-    weight:          float64 > 0, the pair's share in the mean.
-    chosen_logprob, rejected_logprob: float64 ≤ 0 nats, the sampling policy's, summed over the step; nan if unknown.
+    smoothing:       float64 in [0, 0.5), the probability that the label is reversed (0: none).
+    weight:          float64 > 0, the weight of the pair in the mean.
+    chosen_logprob, rejected_logprob: float64 ≤ 0 nats, log π of the step under the sampling policy; nan if unknown.
 
     Source of the columns: Xie et al. 2024, arXiv 2405.00451, section 2.2.
     """
@@ -88,14 +88,14 @@ class Pairs(TypedTable):
 
 
 class Solutions(TypedTable):
-    """Whole solutions to imitate. One row per solution.
+    """Whole solutions for supervised fine-tuning. One row per solution.
 
-    problem_id:        str; tree, leaf: int32, which tree of its shard and the node the solution ends in.
+    problem_id:        str; tree, leaf: int32, which tree of its shard, and the node where the solution ends.
     prompt:            str, the question prompt; completion: str, the solution.
     prompt_tokens:     [≥ 1] int32; completion_tokens: [≥ 1] int32, the end of sequence included.
     completion_environment: [≥ 0] int32, see `typed_table.ENVIRONMENT`.
     q:                 float64, the value of the path.
-    weight:            float64 > 0, the solution's share in the mean over tokens.
+    weight:            float64 > 0, the weight of the solution in the mean over tokens.
     """
 
     __slots__ = ()
@@ -121,13 +121,13 @@ class Solutions(TypedTable):
 
 
 class Siblings(TypedTable):
-    """Steps that are alternatives to each other, in lists, from best to worst. One row per step; at least two per list.
+    """Lists of alternative steps after the same prefix, from best to worst. One row per step.
 
-    Rows of one list are adjacent. `prompt`, `completion` and `label` are TRL's unpaired preferences, so that the same
-    file serves losses over single steps.
+    A list has at least two rows, and they are adjacent. `prompt`, `completion` and `label` are the columns of TRL's
+    unpaired preferences, so the same file also serves losses over single steps.
 
-    problem_id:    str; tree, parent, node: int32, which tree of its shard and which nodes in it.
-    rank:          int32, place in the list by `value`: 0 begins a list.
+    problem_id:    str; tree, parent, node: int32, which tree of its shard, and which nodes in it.
+    rank:          int32, place in the list by `value`. A list begins with 0.
     prompt:        str, question prompt and the steps so far; completion: str, the step.
     label:         bool, whether the step is better than its parent: q > parent_value.
     prompt_tokens: [≥ 1] int32, the question prompt only; prefix_tokens: [≥ 0] int32, the policy's steps before.
@@ -135,8 +135,8 @@ class Siblings(TypedTable):
     prefix_environment, step_environment: [≥ 0] int32, see `typed_table.ENVIRONMENT`.
     q:             float64, action value; value: float64, Q', which ranks the list (`PreferenceSettings.shrinkage`).
     visits:        int32 ≥ 0; samples: int32 ≥ 1, how often the policy sampled the step.
-    prior:         float64 ≥ 0, p(a|s) as selection saw it; logprob: float64 ≤ 0 nats, the sampling policy's.
-    parent_value:  float64, V of the parent; weight: float64 > 0, the list's share in the mean (equal within a list).
+    prior:         float64 ≥ 0, p(a|s) as selection used it; logprob: float64 ≤ 0 nats, under the sampling policy.
+    parent_value:  float64, V of the parent; weight: float64 > 0, the weight of the list in the mean (equal in a list).
     """
 
     __slots__ = ()
@@ -167,12 +167,12 @@ class Siblings(TypedTable):
 
     @property
     def offsets(self) -> NDArray[np.int64]:
-        """[lists + 1] int64: list i is rows offsets[i] … offsets[i + 1] − 1."""
+        """Where each list begins: [lists + 1] int64. List i is rows offsets[i] … offsets[i + 1] − 1."""
         return np.append(np.flatnonzero(self.numbers("rank") == 0), len(self)).astype(np.int64)
 
     @property
     def lists(self) -> int:
-        """How many lists there are."""
+        """The number of lists."""
         return len(self.offsets) - 1
 
     def _check(self, where: str) -> None:
@@ -193,7 +193,10 @@ class Siblings(TypedTable):
         self._check_lists(where, np.flatnonzero(rank != 0))
 
     def _check_lists(self, where: str, later: NDArray[np.int64]) -> None:
-        """What must agree, fall or differ between a row and the one above it in its list."""
+        """Check each list: its values do not rise, its rows agree on the other columns, and its steps differ.
+
+        later: indices of the rows that do not begin a list.
+        """
         value = self.numbers("value")
         rising = np.zeros(len(self), dtype=np.bool_)
         rising[later] = value[later] > value[later - 1]

@@ -1,8 +1,8 @@
 """Exports tables as a data set for other tools: columns for TRL, a data card, an upload to the hub.
 
 In: a folder of tables (Parquet), and how they were made. Out: `dpo/`, `kto/` and `sft/` tables with only the columns
-that TRL reads; a README.md whose YAML header lets `datasets.load_dataset(folder, NAME)` find each table, locally and on
-the hub; an upload.
+that TRL reads, a README.md, and an upload. The YAML header of the README.md lets `datasets.load_dataset(folder, NAME)`
+find each table, locally and on the hub.
 
 Sources: TRL's dataset formats (https://huggingface.co/docs/trl/dataset_formats); the hub's dataset cards
 (https://huggingface.co/docs/hub/datasets-cards).
@@ -46,7 +46,7 @@ def write_trl(folder: Path, parts: Iterable[Tables]) -> Counts:
 
     parts: the tables of the shards, in order. Raises InputError as `save_tables` does.
 
-    TRL ends every completion with the end of sequence, single steps too; our own trainer does not.
+    TRL adds the end of sequence to every completion, also to single steps. Our own trainer does not.
     """
     columns = [list(names) for names in TRL.values()]
     paths = [folder / name / "train.parquet" for name in TRL]
@@ -65,8 +65,12 @@ def write_card(
 ) -> Path:
     """Write README.md, the card of the tables under `folder`, whole or not at all. Returns its path.
 
-    model: the policy of the search. license: of the data, as the hub spells it ("apache-2.0").
-    settings: how the trees and tables were made. Raises InputError if there is no table.
+    model:    the policy of the search.
+    license:  the licence of the data, in the hub's spelling ("apache-2.0").
+    settings: the settings with which the trees and tables were made.
+    title:    the heading. None: the name of the folder.
+
+    Raises InputError if there is no table.
     """
     tables = tables_in(folder)
     if not tables:
@@ -97,8 +101,8 @@ def write_card(
 def push_to_hub(folder: Path, repository: str, *, private: bool = False, token: str | None = None) -> str:
     """Upload a folder with a card to the hub's data set `repository` ("ORG/NAME"), in one commit.
 
-    The data set is created if it does not exist. token: None uses that of huggingface_hub (`hf auth login`, HF_TOKEN).
-    Returns the address of the commit.
+    The data set is created if it does not exist. private: whether a new data set is private. token: None uses the token
+    of huggingface_hub (`hf auth login`, HF_TOKEN). Returns the address of the commit.
 
     Raises InputError without a card, for a malformed name, and for a card that the hub does not accept (an unknown
     licence, for example). Raises RefusalError for any other refusal, or if the hub cannot be reached.
@@ -143,7 +147,10 @@ def upload_names(folder: Path) -> list[str]:
 
 
 def tables_in(folder: Path) -> dict[str, list[Path]]:
-    """Tables by name: `dpo`, `kto`, `sft` (folders), `pairs`, `siblings`, `solutions` (files), `trees` (shards)."""
+    """Find the tables under a folder. Returns the files of each table by its name, in the order of `SAYS`.
+
+    Names: `dpo`, `kto`, `sft` (folders), `pairs`, `siblings`, `solutions` (files), `trees` (shards).
+    """
     found: dict[str, list[Path]] = {}
     for name in SAYS:
         files = sorted((folder / name).glob("*.parquet")) or [

@@ -61,7 +61,7 @@ class PreferenceSettings(Settings):
 
 
 def extract_pairs(forests: Iterable[Forest], settings: PreferenceSettings | None = None) -> Pairs:
-    """All pairs of the forests under `settings`, in order of forest, tree and parent. The table may be empty.
+    """Extract all pairs from forests, in the order of forest, tree and parent. The table may be empty.
 
     Raises InputError if there is no forest, or if the forests' tokenizers differ.
     """
@@ -70,7 +70,7 @@ def extract_pairs(forests: Iterable[Forest], settings: PreferenceSettings | None
 
 
 def extract_solutions(forests: Iterable[Forest], settings: PreferenceSettings | None = None) -> Solutions:
-    """The best path of every tree that also holds a wrong solution, for rejection-sampling fine-tuning.
+    """Extract the best path of every tree that also holds a wrong solution, for rejection-sampling fine-tuning.
 
     A tree without a wrong solution teaches nothing. A path counts only if it ends in a solution that was verified as
     right and ended by itself. The table may be empty. Raises InputError as `extract_pairs` does.
@@ -80,7 +80,10 @@ def extract_solutions(forests: Iterable[Forest], settings: PreferenceSettings | 
 
 
 def shrunk_q(forest: Forest, node: int, shrinkage: float) -> float:
-    """Q' = (n · Q − s) / (n + s): the action value with s more samples that were wrong. n: the visits."""
+    """The action value Q' = (n · Q − s) / (n + s), as if s more samples had been wrong.
+
+    n: the visits of the node. s: `shrinkage`. Q itself for a node without visits.
+    """
     visits = int(forest.visits[node])
     if not visits:
         return float(forest.q[node])
@@ -88,14 +91,14 @@ def shrunk_q(forest: Forest, node: int, shrinkage: float) -> float:
 
 
 def ranked_children(forest: Forest, parent: int, shrinkage: float) -> list[int]:
-    """Children from best to worst: higher Q', then more visits, then first sampled."""
+    """The node ids of a parent's children from best to worst: higher Q', then more visits, then first sampled."""
     return sorted(
         forest.children(parent), key=lambda node: (-shrunk_q(forest, node, shrinkage), -int(forest.visits[node]), node)
     )
 
 
 def best_path(forest: Forest, root: int, shrinkage: float = 0.0) -> list[int]:
-    """Node ids from `root` down to a leaf, by the best child at each step. [root] for a tree without children."""
+    """The node ids from `root` to a leaf, through the best child at each step. [root] for a tree without children."""
     path = [root]
     while children := ranked_children(forest, path[-1], shrinkage):
         path.append(children[0])
@@ -105,7 +108,7 @@ def best_path(forest: Forest, root: int, shrinkage: float = 0.0) -> list[int]:
 def _candidates(
     forest: Forest, root: int, nodes: Iterable[int], settings: PreferenceSettings
 ) -> Iterator[tuple[int, int]]:
-    """(chosen, rejected) siblings of one tree, before the filters."""
+    """Yield the (chosen, rejected) siblings of one tree that `select` and `rejected` choose, before the filters."""
     on_path = best_path(forest, root, settings.shrinkage)
     parents = on_path if settings.select == "best_path" else nodes
     for parent in parents:
@@ -123,7 +126,7 @@ def _candidates(
             )
             yield ranked[0], ranked[1 + turn % (len(ranked) - 1)]
         else:
-            # The worst by Q. Of equals, the most visited one: its value is known best.
+            # Take the lowest Q'. Of equals, take the most visited one, because its value is the most certain.
             lowest = shrunk_q(forest, ranked[-1], settings.shrinkage)
             worst = next(node for node in ranked if shrunk_q(forest, node, settings.shrinkage) == lowest)
             yield ranked[0], worst
@@ -154,7 +157,7 @@ def _forest_pairs(forest: Forest, settings: PreferenceSettings) -> Pairs:
 
 
 def evidence(forest: Forest, best: int, worst: int) -> float:
-    """The harmonic mean of how often each step was sampled: at most twice the smaller number."""
+    """The harmonic mean of the numbers of samples of two steps. It is at most twice the smaller number."""
     a, b = max(1, int(forest.samples[best])), max(1, int(forest.samples[worst]))
     return 2 * a * b / (a + b)
 
@@ -236,7 +239,7 @@ def _forest_solutions(forest: Forest, settings: PreferenceSettings) -> Solutions
 
 
 def forest_tokenizer(forest: Forest) -> str:
-    """Digest of the tokenizer whose ids the forest holds; InputError if there is none."""
+    """The digest of the tokenizer that made the forest's token ids. Raises InputError if the forest has none."""
     if not forest.tokenizer:
         raise InputError("a forest without its tokenizer's digest; accepted: forests that a search made")
     return forest.tokenizer

@@ -24,10 +24,10 @@ from mcts_dpo.search import Forest
 
 
 def extract_siblings(forests: Iterable[Forest], settings: PreferenceSettings | None = None) -> Siblings:
-    """All lists of the forests under `settings`, in order of forest, tree and parent; best step first.
+    """Extract all lists from forests, in the order of forest, tree and parent. The best step of a list is first.
 
-    `select` chooses the parents (those on the best path, or all), `min_visits` their children. `min_gap` is the least
-    difference in Q' between the best and the worst of a list. The table may be empty. Raises InputError as
+    `select` chooses the parents: those on the best path, or all. `min_visits` chooses their children. `min_gap` is the
+    least difference in Q' between the best and the worst step of a list. The table may be empty. Raises InputError as
     `extract_pairs` does.
     """
     settings = settings or PreferenceSettings()

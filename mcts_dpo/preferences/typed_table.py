@@ -1,7 +1,7 @@
 """A typed table of numbers, text and token ids: the base of every table of the preference data.
 
-One Arrow table with a fixed schema, written as one Parquet file that carries the digest of the tokenizer that made
-its ids. Every way to make a table checks types and contents, so that an existing table is valid.
+It is one Arrow table with a fixed schema. It is written as one Parquet file, which holds the digest of the tokenizer
+that made the token ids. Every way to make a table checks types and contents, so every existing table is valid.
 """
 
 from __future__ import annotations
@@ -22,24 +22,26 @@ TOKENS = pa.list_(pa.int32())
 
 
 def schema_of(**types: Any) -> Any:
-    """A pyarrow schema of columns by name and type, none of which may be null."""
+    """Make a pyarrow schema from column names and types. No column may hold a null."""
     return pa.schema([pa.field(name, kind, nullable=False) for name, kind in types.items()])
 
 
 ENVIRONMENT = "_environment"
-"""Beside `x_tokens`, a column `x_environment` holds the indices in it ([≥ 0] int32, rising) of tokens that the
-environment wrote, such as a tool's output: they are read, and never part of a loss. A table without the column has
-none."""
+"""The end of the names of columns that mark environment tokens.
+
+A column `x_environment` holds indices ([≥ 0] int32, rising) into the column `x_tokens`. The tokens at these indices
+were written by the environment, such as a tool's output. The policy reads them, and they are never part of a loss. A
+table without the column has no such tokens."""
 _FORMERLY = "_observed"
-"""The end of these columns' names in files of the first edition, which are still read."""
+"""The same end of names in files of the first edition, which can still be read."""
 
 
 @dataclass(frozen=True, slots=True)
 class JaggedArray:
-    """Token sequences of different lengths in one arena.
+    """Token sequences of different lengths in one array.
 
-    values:  [T] int32, all tokens one sequence after the other.
-    offsets: [n + 1] int64, sequence i is values[offsets[i]:offsets[i + 1]].
+    values:  [T] int32, the token ids of all sequences, one sequence after the other.
+    offsets: [n + 1] int64. Sequence i is values[offsets[i]:offsets[i + 1]].
     """
 
     values: NDArray[np.int32]
@@ -49,14 +51,14 @@ class JaggedArray:
         return len(self.offsets) - 1
 
     def __getitem__(self, index: int) -> NDArray[np.int32]:
-        """Sequence `index` (0 ≤ index < n), a view of int32 token ids."""
+        """The int32 token ids of sequence `index` (0 ≤ index < n), as a view."""
         if not 0 <= index < len(self):
             raise IndexError(index)
         return self.values[self.offsets[index] : self.offsets[index + 1]]
 
     @property
     def lengths(self) -> NDArray[np.int64]:
-        """[n] int64, tokens in each sequence."""
+        """The number of tokens in each sequence: [n] int64."""
         return np.diff(self.offsets)
 
 
@@ -77,8 +79,8 @@ class TypedTable:
     def from_columns(cls, columns: Mapping[str, Sequence[Any] | NDArray[Any] | JaggedArray], tokenizer: str) -> Self:
         """Make a table from one sequence per column (see `schema` for names and types) and a tokenizer's digest.
 
-        Token columns take a `JaggedArray` or a list of sequences of ids. Raises InputError naming the column
-        (and row) where one is missing, of another type or length, or holds what the table cannot mean.
+        Token columns take a `JaggedArray` or a list of sequences of ids. Raises InputError, naming the column (and
+        row), if a column is missing, has another type or length, or holds a value that the table does not accept.
         """
         unknown = sorted(set(columns) - set(cls.schema.names))
         if unknown:
@@ -93,9 +95,9 @@ class TypedTable:
 
     @classmethod
     def load(cls, path: Path) -> Self:
-        """Read one Parquet file; columns beyond the schema are dropped.
+        """Read one Parquet file. Columns that are not in the schema are dropped.
 
-        Raises InputError naming the file, and the column and row, for whatever is missing or wrong.
+        Raises InputError, naming the file, the column and the row, if anything is missing or wrong.
         """
         table = read_table(path)
         try:
@@ -104,12 +106,12 @@ class TypedTable:
             raise InputError(f"{path}: {str(error).removeprefix(f'{cls.what}: ')}") from None
 
     def save(self, path: Path) -> None:
-        """Write one Parquet file, whole or not at all; the bytes depend on the contents alone."""
+        """Write one Parquet file, whole or not at all. The bytes depend only on the contents."""
         write_table(path, self.table)
 
     @classmethod
     def concatenate(cls, parts: Sequence[Self]) -> Self:
-        """The rows of all parts, in order. Raises InputError when there is none, or tokenizers differ."""
+        """Join the rows of all parts, in order. Raises InputError if there is no part, or if tokenizers differ."""
         if not parts:
             raise InputError(f"{cls.what}: nothing to concatenate")
         for part in parts:
@@ -123,7 +125,7 @@ class TypedTable:
             raise InputError(f"{self.what}: made with different tokenizers ({first[:12]}…, {second[:12]}…)")
 
     def take(self, rows: Sequence[int] | NDArray[np.integer[Any]]) -> Self:
-        """The given rows (0-based), in the given order."""
+        """Make a table of the given rows (0-based), in the given order."""
         return type(self)(self.table.take(pa.array(np.asarray(rows, dtype=np.int64))))
 
     def __len__(self) -> int:
@@ -136,11 +138,11 @@ class TypedTable:
 
     @property
     def tokenizer(self) -> str:
-        """Digest of the tokenizer whose ids these are."""
+        """The digest of the tokenizer that made the token ids."""
         return str(self.table.schema.metadata[b"tokenizer"].decode())
 
     def numbers(self, column: str) -> NDArray[Any]:
-        """A number column as an array: [n], int32, float64 or bool as in the schema."""
+        """A column of numbers as an array: [n], with dtype int32, float64 or bool as in the schema."""
         array: NDArray[Any] = self.table.column(column).to_numpy()
         return array
 
@@ -149,7 +151,7 @@ class TypedTable:
         return [str(text) for text in self.table.column(column).to_pylist()]
 
     def tokens(self, column: str) -> JaggedArray:
-        """A token column as one arena with offsets."""
+        """A token column as a `JaggedArray`."""
         lists = self.table.column(column).combine_chunks()
         if isinstance(lists, pa.ChunkedArray):  # pyarrow returns either, by version and chunk count
             lists = pa.concat_arrays(lists.chunks) if lists.num_chunks else pa.array([], type=TOKENS)
@@ -176,7 +178,10 @@ class TypedTable:
         self._refuse(where, column, ~(np.isfinite(values) & (values > 0)), "a finite number above 0")
 
     def _check_environment(self, where: str, *names: str, prefix: bool = False) -> None:
-        """Environment tokens must exist; a step needs a token of the policy (`prefix`: no step)."""
+        """Check that indices of environment tokens rise and exist, and that each step has a token of the policy.
+
+        names: the columns without their endings. prefix: the columns are no steps, so they need no token of the policy.
+        """
         for name in names:
             indices, lengths = self.tokens(name + ENVIRONMENT), self.tokens(f"{name}_tokens").lengths
             owner = np.repeat(np.arange(len(indices)), indices.lengths)
@@ -190,7 +195,7 @@ class TypedTable:
                 self._refuse(where, name + ENVIRONMENT, nothing, "not every token of a step: none would be learned")
 
     def environment_mask(self, name: str) -> list[NDArray[np.bool_]]:
-        """Per row, [tokens] bool: which of `name`_tokens the environment wrote."""
+        """For each row, a [tokens] bool mask: which of `name`_tokens the environment wrote."""
         indices, lengths = self.tokens(name + ENVIRONMENT), self.tokens(f"{name}_tokens").lengths
         masks = [np.zeros(length, dtype=np.bool_) for length in lengths.tolist()]
         for row in np.flatnonzero(indices.lengths).tolist():
@@ -226,7 +231,7 @@ def _array(column: Sequence[Any] | NDArray[Any] | JaggedArray, field: Any, where
 
 
 def _same_kind(given: Any, wanted: Any) -> bool:
-    """Whether a lossless cast may be tried: widths and encodings may differ, kinds may not."""
+    """Whether a lossless cast may be tried. Widths and encodings may differ. Kinds may not."""
     types = pa.types
     if types.is_list(wanted):
         return bool((types.is_list(given) or types.is_large_list(given)) and types.is_integer(given.value_type))
@@ -240,7 +245,10 @@ def _same_kind(given: Any, wanted: Any) -> bool:
 
 
 def _conform(table: Any, schema: Any, where: str) -> Any:
-    """The table with exactly the schema's columns and types and the tokenizer's digest, or InputError."""
+    """Return the table with exactly the schema's columns and types, and with the tokenizer's digest.
+
+    Raises InputError if this is not possible.
+    """
     metadata = table.schema.metadata or {}
     columns = []
     for field in schema:
@@ -256,7 +264,7 @@ def _conform(table: Any, schema: Any, where: str) -> Any:
         if column.null_count:
             row = int(np.flatnonzero(column.is_null().to_numpy())[0])
             raise InputError(f"{where}: row {row}: {field.name} is null (accepted: {field.type})")
-        # An empty table read from text formats has columns of type null: nothing in them can be wrong.
+        # An empty table that was read from a text format has columns of type null. They are accepted.
         if len(column) and not _same_kind(column.type, field.type):
             raise InputError(f"{where}: column {field.name!r} is {column.type} (accepted: {field.type})")
         try:
