@@ -111,10 +111,10 @@ class Evaluation:
         return [outcome.correct for outcome in self.outcomes]
 
     def summary(self) -> dict[str, Any]:
-        """Return the metrics as JSON. Fractions have 95 % intervals.
+        """Return the metrics as JSON: counts, and fractions with 95 % intervals.
 
         `greedy`, `stated_answer`, `greedy_if_stated` and majority@k have Wilson intervals. `sampled` and pass@k have
-        bootstrap intervals over problems.
+        bootstrap intervals over problems. `cut_by_length` and `self_evaluation_auc` have no interval.
         """
         outcomes = self.outcomes
         stated = [outcome for outcome in outcomes if outcome.answer is not None]

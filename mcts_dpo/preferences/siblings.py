@@ -51,7 +51,7 @@ def _forest_lists(forest: Forest, settings: PreferenceSettings) -> Siblings:
 
 
 def _list(forest: Forest, tree: int, parent: int, settings: PreferenceSettings) -> list[dict[str, Any]]:
-    """The rows of one parent's list; none if its children differ too little."""
+    """The rows of one parent's list. [] if it has fewer than two usable children or if they differ too little."""
     children: dict[tuple[int, ...], int] = {}
     for node in ranked_children(forest, parent, settings.shrinkage):
         # A step of a reference solution that the policy never sampled has no log-probability.

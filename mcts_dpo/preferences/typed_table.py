@@ -64,7 +64,11 @@ class JaggedArray:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class TypedTable:
-    """One Arrow table with the columns of `schema`, in that order, plus its tokenizer's digest."""
+    """One Arrow table with the columns of `schema`, in that order, and the digest of its tokenizer.
+
+    table: the pyarrow table. schema: column names and types, set by each subclass. what: the name of its contents, for
+    error messages and file names.
+    """
 
     table: Any  # pa.Table
 

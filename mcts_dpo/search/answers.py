@@ -71,7 +71,7 @@ def tree_answer(forest: Forest, tree: int, rule: Rule = "weighted") -> TreeVote:
 
 
 def voting_leaves(forest: Forest, tree: int) -> list[int]:
-    """The node ids where the solutions end that vote: the solutions with an answer.
+    """The node ids where the voting solutions end. A solution votes if it has an answer.
 
     With `advance: step`, only solutions through the node to which the search moved last vote.
     """

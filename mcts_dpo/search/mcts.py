@@ -112,7 +112,7 @@ def admit(runner: Runner[None], key: Hashable, state: SearchState, log: ResultLo
 
 
 def require_unique(problems: Sequence[Problem]) -> None:
-    """Raise InputError if two problems share an id."""
+    """Check that every problem has its own id. Raises InputError if two problems share one."""
     seen: set[str] = set()
     for problem in problems:
         if problem.id in seen:

@@ -85,7 +85,10 @@ def counts_of(forest: Forest) -> Counts:
 
 
 def counts_of_shard(shard: Path) -> Counts:
-    """Count what `search_statistics` needs of one file of trees. Raises InputError, naming the file, if unreadable."""
+    """Count what `search_statistics` needs of one file of trees.
+
+    Raises InputError, naming the file, if it cannot be read.
+    """
     return counts_of(Forest.load(shard))
 
 
