@@ -44,7 +44,8 @@ class PromptSettings(Settings):
     template:      the text around a question; "{question}" is replaced by the question with its choices. In plain style
                    it ends where the solution starts ("Question: {question}\\nAnswer:").
     examples:      earlier turns of a chat, or text before the question, each in the same template.
-    separator:     plain style: between system text, examples and question, and before the self-evaluation question.
+    separator:     in plain style, the text between system text, examples and question, and before the self-evaluation
+                   question.
     prefill:       the beginning of every solution. The policy continues it.
     template_arguments: further variables of the chat template (enable_thinking: false for Qwen3; date_string for
                    Llama 3, whose prompt otherwise changes with the day).

@@ -51,8 +51,8 @@ class RunConfig(StageConfig):
                          (exact McNemar p < 0.05) is rolled back. 0: no guard.
     replay:              number of earlier rounds whose data each training also reads; 0: only the round's own.
     value:               train a value model in every round, which judges in the next; null: none.
-    launch:              the processes that train: the run's own, or several under torchrun. It may change when a run
-                         is continued; the policy is then the same up to rounding.
+    launch:              which processes do the trainings: the run's own, or several under torchrun. It may change when
+                         a run is continued; the policy is then the same up to rounding.
     baseline:            also evaluate the starting policy. Every claim of a gain needs it.
     seed:                of everything random. The same seed on the same machine gives the same bytes.
     """

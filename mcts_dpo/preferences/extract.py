@@ -37,8 +37,9 @@ class PreferenceSettings(Settings):
                      compared instead of Q, so that one lucky guess makes no pair. 0: Q itself.
     min_certainty:   least probability, below 1, that the chosen step is truly better, given the visits of both
                      (`selection.certainty`). 0.5 or less has no effect.
-    max_pairs:       most pairs kept per tree (null: all); first: which are kept first: "tree": in order of the tree;
-                     "boundary": the policy least decided; "margin": the largest gap in Q.
+    max_pairs:       most pairs kept per tree (null: all).
+    first:           which pairs `max_pairs` keeps. "tree": the first in the order of the tree; "boundary": those
+                     between which the policy is least decided; "margin": those with the largest gap in Q.
     smoothing:       label noise α of a pair: "visits": 1 / (N(chosen) / N(rejected) + 1), the conservative loss of
                      Xie et al. 2024 (arXiv 2405.00451, section 2.2); "none": 0.
     weight:          of a pair in the mean: "one"; "samples": the harmonic mean of how often each step was sampled (for
