@@ -1,8 +1,8 @@
-"""Is this answer right? ``verify(reference, answer)`` says so, and why; usable without the rest of the system.
+"""Check whether an answer is right: ``verify(reference, answer)`` returns the verdict and the reason.
 
-In: a reference and an answer, as text. Out: a :class:`Verdict`, never an exception over bad text. The package needs no
-torch and no network; sympy is loaded only when a proof needs it, in a process of its own. Part of mcts-dpo, which
-recognises its own package by this line.
+In: a reference and an answer, as text. Out: a :class:`Verdict`. Bad text never raises an exception. The package works
+without the rest of the system. It needs no torch and no network. It loads sympy only when a proof needs it, in a
+separate process. This package is part of mcts-dpo, which recognises its own package by this line.
 """
 
 from typing import TYPE_CHECKING, Any
@@ -40,7 +40,7 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    """Load the pool only when it is asked for: it needs sockets, threads and asyncio, which a comparison does not."""
+    """Load the pool on first use: it needs sockets, threads and asyncio, and a comparison does not."""
     if name == "VerifierPool":
         from verifiers.prove.pool import VerifierPool
 

@@ -14,7 +14,7 @@ from verifiers.visible import visible
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line; returns the exit code."""
+    """Run the command line and return the exit code."""
     parser = argparse.ArgumentParser(prog="python -m verifiers", description="Is this answer right?")
     parser.add_argument("reference", help="the right answer")
     parser.add_argument("answer", help="the answer to check")

@@ -1,8 +1,8 @@
-"""A bound on the work of one comparison in the calling process. Beyond it, a worker continues, under a deadline.
+"""Limits the work of one comparison in the calling process; beyond the limit, a worker continues under a deadline.
 
 In: a number of units, each about ten microseconds on an ordinary machine. Out: :class:`Spent`, raised where the work is
-done. It counts work, not time, so that the same question takes the same way on a busy machine. In a worker, and
-wherever nobody has set an allowance, nothing is counted.
+done. The allowance counts work, not time, so that a busy machine treats the same question the same way. Nothing is
+counted in a worker, or where no allowance is set.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _purse = threading.local()
 
 @contextmanager
 def allowance(units: int) -> Iterator[None]:
-    """Let this thread spend so many units while the block runs; :func:`spend` raises :class:`Spent` beyond them."""
+    """Let this thread spend ``units`` while the block runs; beyond them, :func:`spend` raises :class:`Spent`."""
     before = getattr(_purse, "left", None)
     _purse.left = units
     try:
@@ -33,7 +33,7 @@ def allowance(units: int) -> Iterator[None]:
 
 
 def spend(units: int) -> None:
-    """Count units of work that are about to be done. Raises :class:`Spent` if they are not left."""
+    """Count ``units`` of work before it is done. Raises :class:`Spent` if fewer units are left."""
     left: int | None = getattr(_purse, "left", None)
     if left is None:
         return

@@ -1,7 +1,7 @@
-"""Verification in layers, cheapest first: the one entry point behind :func:`verifiers.verify`.
+"""Compares two answers in layers, cheapest first. It is the one entry point behind :func:`verifiers.verify`.
 
-In: a reference and an answer as text (bare answers or whole solutions) and a policy. Out: a verdict, never an
-exception, whatever the text. Comparisons that need a proof go to a pool of worker processes.
+In: a reference and an answer as text (bare answers or whole solutions), and a policy. Out: a verdict; no text raises an
+exception. Comparisons that need a proof go to a pool of worker processes.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ Text = str | bytes | None
 def verify(reference: Text, answer: Text, *, policy: Policy = DEFAULT_POLICY) -> Verdict:
     """Compare ``answer`` with ``reference``.
 
-    Both may be bare answers (``\\frac{1}{2}``, ``$1,200``) or whole solution texts, of which the conclusion counts.
-    Returns a :class:`Verdict`; only ``equal`` is truthy. None, undecodable bytes and unreadable text are ``unparsed``,
-    what is beyond the fixed bounds is ``too_large``, a proof that takes too long is ``timeout``. Safe from any thread:
-    a proof runs in a worker process that is started when first needed. Raises ``TypeError`` for an argument of another
-    type.
+    Both may be bare answers (``\\frac{1}{2}``, ``$1,200``) or whole solution texts. In a solution text, the conclusion
+    counts. Returns a :class:`Verdict`; only ``equal`` is truthy. None, undecodable bytes and unreadable text give
+    ``unparsed``. Text beyond the fixed bounds gives ``too_large``. A proof that takes too long gives ``timeout``. Any
+    thread may call this function. A proof runs in a worker process, which starts when it is first needed. Raises
+    ``TypeError`` for an argument of another type.
     """
     verdict = cheap_verdict(reference, answer, policy)
     if verdict is not None:
@@ -47,7 +47,10 @@ def _cheap(left: str, right: str, policy: Policy) -> Verdict | None:
 
 
 def cheap_verdict(reference: Text, answer: Text, policy: Policy = DEFAULT_POLICY) -> Verdict | None:
-    """The verdict of the layers that run in the calling process; None where only a proof or the fallback can decide."""
+    """Return the verdict of the layers that run in the calling process.
+
+    Returns None where only a proof or the fallback can decide.
+    """
     if type(reference) is str and type(answer) is str and len(reference) < 32 and len(answer) < 32:
         try:
             a, b = quantity(reference), quantity(answer)
@@ -71,5 +74,5 @@ def cheap_verdict(reference: Text, answer: Text, policy: Policy = DEFAULT_POLICY
         return Verdict("too_large", reason=str(error))
     except (RecursionError, MemoryError, OverflowError, ValueError) as error:  # ValueError: a number of 4,301 digits
         return Verdict("too_large", reason=f"{type(error).__name__} while reading")
-    except OSError as error:  # a library that is loaded when first needed could not be
+    except OSError as error:  # a library that loads on first use could not be loaded
         return Verdict("timeout", reason=f"no verdict: {type(error).__name__}: {str(error)[:120]}")

@@ -1,4 +1,4 @@
-"""Multiple choice: an option named by its letter or by its text.
+"""Compares answers to multiple choice, which name an option by its letter or by its text.
 
 In: a reference, an answer and the options, if known. Out: a verdict.
 """
@@ -28,10 +28,11 @@ def verify_choice(
     options: Options | None = None,
     policy: Policy = DEFAULT_POLICY,
 ) -> Verdict:
-    r"""Compare two choices, each a letter, ``(B)``, ``\text{(B)}``, "B. twelve" or, with ``options``, an option's text.
+    r"""Compare two choices. Each is a letter, ``(B)``, ``\text{(B)}`` or "B. twelve".
 
-    ``options``: the option texts in order (lettered A, B, …) or a mapping from letter to text. A label that contradicts
-    the text behind it, or two letters in one answer, is ``unparsed``.
+    ``options``: the option texts in order (lettered A, B, …), or a mapping from letter to text. With ``options``, a
+    choice may also be the text of an option. An answer is ``unparsed`` if its label contradicts the text after it, or
+    if it holds two letters.
     """
     left, right = decoded(reference, "reference"), decoded(answer, "answer")
     lettered = _lettered(options)

@@ -1,6 +1,6 @@
-"""Fixed bounds. Larger input is refused before anything is evaluated.
+"""Fixed bounds: the verifiers refuse larger input before they evaluate anything.
 
-In: nothing. Out: numbers and the two exceptions by which a reader of text gives up.
+In: nothing. Out: the bounds as numbers, and the two exceptions that a reader raises when it gives up on a text.
 """
 
 from __future__ import annotations
@@ -24,4 +24,4 @@ class TooLarge(Exception):
 
 
 class Unparsed(Exception):
-    """A text is not an answer in the grammar; the message says at what it stopped."""
+    """A text is not an answer in the grammar; the message says where reading stopped."""

@@ -1,7 +1,7 @@
-"""Tool output: what a Python program printed, compared value by value where both sides are literals.
+"""Compares what two Python programs printed, value by value where both outputs are literals.
 
-In: two printed texts. Out: a verdict. Literals are read by a bounded reader of our own (numbers, strings, lists,
-tuples, sets, dictionaries, True, False, None); nothing is evaluated. It does not run programs.
+In: two printed texts. Out: a verdict. Our own bounded reader reads the literals: numbers, strings, lists, tuples, sets,
+dictionaries, True, False and None. It evaluates nothing and runs no programs.
 """
 
 from __future__ import annotations
@@ -26,9 +26,10 @@ RELATIVE = 1e-9
 def verify_python(
     reference: str | bytes | None, answer: str | bytes | None, *, policy: Policy = DEFAULT_POLICY
 ) -> Verdict:
-    """Compare two outputs: the same text but for outer white space and line ends, or equal literals.
+    """Compare two outputs. They are equal if their texts are the same, or if they are equal literals.
 
-    Floats agree to a relative 1e-9 unless ``decimals`` of the policy is ``exact``; 1 and 1.0 are equal.
+    Outer white space and white space at the ends of lines do not count. Floats agree to a relative 1e-9, unless
+    ``decimals`` of the policy is ``exact``. 1 and 1.0 are equal.
     """
     left, right = decoded(reference, "reference"), decoded(answer, "answer")
     if left is None or right is None:
@@ -48,7 +49,10 @@ def verify_python(
 
 
 def read_literal(text: str) -> tuple[str, Any]:
-    """A tagged value: ``("list", [...])``, ``("number", 3)``. Raises :class:`Unparsed`, :class:`TooLarge`."""
+    """Read a literal as a tagged value, such as ``("list", [...])`` or ``("number", 3)``.
+
+    Raises :class:`Unparsed`, :class:`TooLarge`.
+    """
     if len(text) > MAX_ANSWER:
         raise TooLarge(f"{len(text)} characters (at most {MAX_ANSWER})")
     value, at = _value(text, 0, 0)

@@ -1,4 +1,4 @@
-"""Verifiers by name, so that a configuration file can choose one.
+"""Finds a verifier by its name, so that a configuration file can choose one.
 
 In: a name. Out: a function ``(reference, answer, *, policy) -> Verdict``.
 """
@@ -34,7 +34,10 @@ def register(name: str, verifier: Verifier) -> None:
 
 
 def get_verifier(name: str) -> Verifier:
-    """The verifier of that name. Raises ``ValueError`` naming the accepted names and the nearest spelling."""
+    """Return the verifier of that name.
+
+    Raises ``ValueError`` for an unknown name; the message lists the accepted names and the nearest spelling.
+    """
     if name in _REGISTRY:
         return _REGISTRY[name]
     near = difflib.get_close_matches(str(name), _REGISTRY, 1)
@@ -43,14 +46,14 @@ def get_verifier(name: str) -> Verifier:
 
 
 def verifier_names() -> tuple[str, ...]:
-    """All registered names."""
+    """Return the names of all registered verifiers."""
     return tuple(_REGISTRY)
 
 
 def verify_exact(
     reference: str | bytes | None, answer: str | bytes | None, *, policy: Policy = DEFAULT_POLICY
 ) -> Verdict:
-    """Equal if the texts are the same up to outer white space; ``policy`` is not looked at."""
+    """Compare two texts exactly, without their outer white space. ``policy`` has no effect."""
     left, right = decoded(reference, "reference"), decoded(answer, "answer")
     if left is None or right is None:
         return Verdict("unparsed", reason=f"the {'reference' if left is None else 'answer'} is missing")
@@ -62,7 +65,10 @@ def verify_exact(
 def verify_numeric(
     reference: str | bytes | None, answer: str | bytes | None, *, policy: Policy = DEFAULT_POLICY
 ) -> Verdict:
-    """Compare two numbers, each bare or the conclusion (failing that, the last number) of a text: GSM8K's rule."""
+    """Compare two numbers by the rule of GSM8K.
+
+    Each side is a bare number or a text. A text gives the number of its conclusion, or else its last number.
+    """
     read: list[Quantity] = []
     for side, raw in (("reference", reference), ("answer", answer)):
         text = decoded(raw, side)

@@ -1,7 +1,7 @@
-"""Cleaning: one spelling for what Unicode and LaTeX write in many ways, without reading any mathematics.
+"""Cleans a text: gives one spelling to what Unicode and LaTeX write in many ways. It reads no mathematics.
 
-In: raw text of any origin (lone surrogates, control characters, right-to-left marks included). Out: plain text in which
-digits, minus signs, spaces, fractions and delimiters have one spelling.
+In: raw text of any origin, which may hold lone surrogates, control characters and right-to-left marks. Out: plain text
+in which digits, minus signs, spaces, fractions and delimiters have one spelling.
 """
 
 from __future__ import annotations
@@ -46,9 +46,10 @@ _MARKED = re.compile(r"\s*(\d+|[A-Za-z]|\([^()]{0,80}\)|\{[^{}]{0,80}\})?")
 
 
 def decoded(value: object, argument: str) -> str | None:
-    """The text of an input argument: a string as it is, bytes as UTF-8, None for None and for undecodable bytes.
+    """Return the text of an input argument: a string unchanged, bytes decoded as UTF-8.
 
-    Raises ``TypeError`` naming ``argument`` for every other type.
+    Returns None for None and for undecodable bytes. Raises ``TypeError``, which names ``argument``, for every other
+    type.
     """
     if value is None or isinstance(value, str):
         return value
@@ -61,12 +62,12 @@ def decoded(value: object, argument: str) -> str | None:
 
 
 def has_damage(text: str) -> bool:
-    """Whether the text holds control characters or lone surrogates, which no answer is made of."""
+    """Whether the text holds control characters or lone surrogates, which no answer contains."""
     return _CONTROL.search(text) is not None
 
 
 def plain(text: str) -> str:
-    """The text with one ASCII or LaTeX spelling for Unicode digits, signs, spaces, fractions, powers and roots."""
+    """Replace Unicode digits, signs, spaces, fractions, powers and roots by one ASCII or LaTeX spelling."""
     if text.isascii():
         return text.replace("\t", " ") if "\t" in text else text
     text = _SPECIAL.sub(_spelled, text.translate(_TABLE))
@@ -144,10 +145,11 @@ _ESCAPABLE = re.compile(r"[A-Za-z{}%$_&#,!]")
 
 
 def undoubled(text: str) -> str:
-    r"""The text with its backslashes halved where it was plainly escaped once too often.
+    r"""Halve the backslashes of a text that was clearly escaped once too often.
 
-    It was where a command follows a doubled backslash and no run of backslashes is odd. Row breaks of a matrix stay. In
-    a text without rows (no ``\\begin``) a doubled backslash before a command is never a break, so it is undone alone.
+    A text was escaped too often if a command follows a doubled backslash and no run of backslashes is odd. Row breaks
+    of a matrix stay. In a text without rows (no ``\\begin``), a doubled backslash before a command is never a row
+    break. There it becomes a single backslash even if another run is odd.
     """
     for _ in range(3):
         if _ESCAPED_TWICE.search(text) is None:
@@ -168,9 +170,10 @@ def _halved_beside_rows(run: re.Match[str]) -> str:
 
 
 def tidy(text: str) -> str:
-    """Remove what LaTeX needs for looks only: ``$``, ``\\left``, thin spaces, ``\\displaystyle``; outer white space.
+    """Remove LaTeX that only changes the look: ``$``, ``\\left``, thin spaces, ``\\displaystyle``.
 
-    Dollar signs written ``\\$`` stay. Digit groups ``1{,}000``, ``1,\\!000``, ``1\\,000`` become ``1,000`` first.
+    Outer white space is removed too. Dollar signs written ``\\$`` stay. First, the digit groups ``1{,}000``,
+    ``1,\\!000`` and ``1\\,000`` become ``1,000``.
     """
     if "\\" in text or "{" in text:
         text = undoubled(text) if "\\\\" in text else text

@@ -1,4 +1,4 @@
-"""Makes text safe for a terminal: characters that move the cursor, clear, retitle or reverse a line become escapes.
+"""Makes text safe for a terminal: it escapes characters that move the cursor, or clear, retitle or reverse a line.
 
 In: any text. Out: text without control characters, which prints literally.
 """
@@ -8,16 +8,16 @@ from __future__ import annotations
 import re
 
 _ACTING = re.compile(
-    "[\x00-\x08\x0b-\x1f\x7f-\x9f"  # control characters but tabulator and end of line
-    "\u061c\u200e\u200f\u2028-\u202e\u2066-\u206f\ufeff\ufff9-\ufffb"  # ends of lines, or changing the direction
-    "\ud800-\udfff\U000e0000-\U000e007f]"  # halves of pairs, and tags that no font shows
+    "[\x00-\x08\x0b-\x1f\x7f-\x9f"  # control characters except tab and newline
+    "\u061c\u200e\u200f\u2028-\u202e\u2066-\u206f\ufeff\ufff9-\ufffb"  # they end lines or change the direction
+    "\ud800-\udfff\U000e0000-\U000e007f]"  # halves of surrogate pairs, and tags that no font shows
 )
 
 
 def visible(text: str) -> str:
-    """``text`` with control and direction characters, and lone surrogates, as escapes (``\\x1b``, ``\\u202e``).
+    """Write control characters, direction characters and lone surrogates as escapes (``\\x1b``, ``\\u202e``).
 
-    Ends of lines and tabulators stay. Calling it again changes nothing.
+    Newlines and tabs stay. A second call changes nothing.
     """
     return text if text.isascii() and text.isprintable() else _ACTING.sub(_spelled, text)
 
@@ -28,7 +28,10 @@ def _spelled(found: re.Match[str]) -> str:
 
 
 def visible_json(text: str) -> str:
-    """JSON text in which such characters, which only its strings can hold, are JSON's own escapes: the same value."""
+    """Write the same characters of a JSON text as JSON's own escapes; the value of the JSON stays the same.
+
+    Only the strings of a JSON text can hold such characters.
+    """
     return _ACTING.sub(lambda found: "".join(f"\\u{unit:04x}" for unit in _units(found.group())), text)
 
 

@@ -1,9 +1,10 @@
-"""Grouping answers by equality, for majority votes, within one budget of time for the whole vote.
+"""Groups equal answers for a majority vote, within one budget of time for the whole vote.
 
 In: answers as text. Out: classes of indices.
 
-Cheap comparisons come first: equal keys (the same text, number, or canonical form) meet by hashing; values that differ
-in double precision are told apart without reading them again; then the layers that run in this process; proofs last.
+Cheap comparisons come first. Hashing joins answers with equal keys: the same text, number, or canonical form. Values
+that differ in double precision are unequal, and are not read again. Then come the layers that run in this process.
+Proofs come last.
 """
 
 from __future__ import annotations
@@ -32,17 +33,17 @@ if TYPE_CHECKING:
     from verifiers.prove.pool import VerifierPool
 
 VOTE_SECONDS = 2.0
-"""What one vote may take, unless it is told otherwise; a start of the workers, once in a process, is not counted."""
+"""Default budget of one vote, in seconds. The start of the workers, once in a process, does not count."""
 FIRST_TRY = 0.2
-"""Share of the deadline that a proof gets before the others have had a turn; then each gets the whole of it, once."""
+"""Fraction of the deadline that each proof gets in the first round. In the second round, each gets all of it, once."""
 
 
 @dataclass(frozen=True, slots=True)
 class Grouping:
     """The classes of a vote.
 
-    ``classes``: lists of indices of equal answers, in order of first appearance. ``undecided``: pairs of classes on
-    which no verdict was reached within the budget; they stand apart.
+    ``classes``: lists of indices of equal answers, in order of first appearance. ``undecided``: the number of pairs of
+    classes without a verdict within the budget; these classes stay separate.
     """
 
     classes: list[list[int]]
@@ -51,8 +52,8 @@ class Grouping:
 
 @dataclass(slots=True)
 class _Class:
-    """One class under way. ``text``: of its first member. ``value``: that as a closed number, if it is one.
-    ``open``: earlier classes that it may turn out to equal."""
+    """One class while the vote runs. ``text``: the text of its first member. ``value``: the value of that text, if it
+    is a closed number. ``open``: earlier classes that may still equal this one."""
 
     text: str
     members: list[int]
@@ -63,12 +64,13 @@ class _Class:
 def equivalence_classes(
     answers: Sequence[str | bytes | None], *, policy: Policy = DEFAULT_POLICY, seconds: float = VOTE_SECONDS
 ) -> list[list[int]]:
-    """Group ``answers`` into classes of equal ones: lists of indices, in order of first appearance.
+    """Group ``answers`` into classes of equal answers. A class is a list of indices, in order of first appearance.
 
-    None, empty answers and texts that state none are in no class. Equality under a lenient policy is not transitive
-    (``10%`` equals ``0.1`` and ``10``); an answer joins the first class whose first member it equals, and an identical
-    answer always wins. ``seconds``: of the whole vote (above 0); answers that could not be compared
-    within it stay apart, and :func:`grouped` counts them. Raises ``TypeError`` for an element that is not text.
+    None, empty answers and texts that state no answer are in no class. Equality under a lenient policy is not
+    transitive (``10%`` equals ``0.1`` and ``10``). An answer joins the first class whose first member equals it, but an
+    identical answer always wins. ``seconds``: the budget of the whole vote (above 0). Answers that could not be
+    compared within the budget stay separate, and :func:`grouped` counts them. Raises ``TypeError`` for an element that
+    is not text.
     """
     return grouped(answers, policy=policy, seconds=seconds).classes
 
@@ -76,7 +78,7 @@ def equivalence_classes(
 def grouped(
     answers: Sequence[str | bytes | None], *, policy: Policy = DEFAULT_POLICY, seconds: float = VOTE_SECONDS
 ) -> Grouping:
-    """As :func:`equivalence_classes`, with the number of pairs of classes that stayed undecided."""
+    """Group answers as :func:`equivalence_classes` does, and count the pairs of classes that stayed undecided."""
     if isinstance(answers, (str, bytes)):
         raise TypeError(f"answers must be a sequence of answers, not {type(answers).__name__}")
     if not seconds > 0:
@@ -103,7 +105,10 @@ def grouped(
 
 
 def _place(classes: list[_Class], text: str, value: machine.Value | None, policy: Policy, end: float) -> int:
-    """The first class that an answer joins without a proof; a new one, with the classes left open, if it joins none."""
+    """Return the index of the first class that an answer joins without a proof.
+
+    If it joins none, a new class is added. Its ``open`` holds the classes that were not decided.
+    """
     new = _Class(text, [], value)
     for place, other in enumerate(classes):
         if value is not None and other.value is not None and _far(value, other.value):
@@ -123,8 +128,8 @@ def _far(a: machine.Value, b: machine.Value) -> bool:
 
 
 def _keys(text: str) -> tuple[object, object, machine.Value | None]:
-    """A key that only equal answers share, one that most equal expressions share (None: none), and the value of a
-    closed number without a unit."""
+    """Return two keys and a value. Only equal answers share the first key. Most equal expressions share the second key
+    (None if there is no such key). The value is that of a closed number without a unit."""
     if len(text) > MAX_ANSWER:
         return text, None, None
     text = conclusion(text)
@@ -151,7 +156,7 @@ def _form_and_value(text: str) -> tuple[object, machine.Value | None]:
 
 
 def _proved(classes: list[_Class], policy: Policy, seconds: float) -> int:
-    """Join the classes that a proof within so many seconds shows to be equal. Returns the pairs left undecided."""
+    """Join the classes that a proof shows to be equal within ``seconds``. Returns the number of undecided pairs."""
     if not any(one.open for one in classes):
         return 0
     from verifiers.prove.pool import default_pool
@@ -166,11 +171,11 @@ def _proved(classes: list[_Class], policy: Policy, seconds: float) -> int:
 
 
 def _settle(classes: list[_Class], place: int, pool: VerifierPool, policy: Policy, limit: float, end: float) -> None:
-    """Ask, in order, whether a class equals the earlier ones it may equal; it joins the first that it does."""
+    """Compare a class, in order, with the earlier classes that it may equal, and join it to the first equal one."""
     mine, still = classes[place], []
     for earlier in mine.open:
         left = min(limit, end - time.monotonic())
-        if not classes[earlier].members:  # it has joined one of which the same was asked, or is
+        if not classes[earlier].members:  # it has joined a class with which this one is compared anyway
             continue
         verdict = pool.prove_within(left, classes[earlier].text, mine.text, policy) if left > 0 else None
         if verdict:
