@@ -18,7 +18,7 @@ _SCHEDULES = {"waves": "synchronous", "events": "asynchronous"}
 
 
 def migrated(config: Mapping[str, Any], where: str) -> dict[str, Any]:
-    """`config` with every setting of the first edition in its place of today; today's settings stay as they are.
+    """`config` with every setting of the first edition under its name of today. Today's settings stay as they are.
 
     where: the file, for messages. Raises InputError for a switch that was removed and is on.
     """

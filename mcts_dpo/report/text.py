@@ -68,8 +68,8 @@ def interval(estimate: dict[str, float]) -> str:
 def accuracy_table(record: RunRecord) -> Table:
     """One row per policy, the starting one first.
 
-    Greedy accuracy on the test problems with its interval, and its gain over the start; of the search that the round
-    began with: accuracy of each fresh problem's first sample, pairs found, tokens sampled; seconds of the round.
+    Columns: greedy accuracy on the test problems with its interval, and its gain over the start; accuracy of the first
+    sample of each fresh problem, pairs found and tokens sampled in the round's search; seconds of the round.
     """
     table = Table(title="Accuracy per round (95 % intervals)", box=box.SIMPLE_HEAD, pad_edge=False)
     # Narrow enough for a terminal of 80 columns.
@@ -92,7 +92,7 @@ def accuracy_table(record: RunRecord) -> Table:
 
 
 def summary_text(record: RunRecord) -> RenderableType:
-    """The whole text report: the table, then a line for each remarkable event."""
+    """The whole text report: the table, then one line for each notable event."""
     notes = [_gain_sentence(record)]
     for line in record.rounds:
         name = f"round {line['round'] + 1}"
@@ -152,7 +152,7 @@ def training_table(summary: Mapping[str, Any]) -> RenderableType:
 
 
 def strategies_table(comparison: StrategyComparison) -> RenderableType:
-    """Strategies at equal budgets: a row per strategy and budget, then in words what the differences say."""
+    """Strategies at equal budgets: one row per strategy and budget, then the differences in words."""
     count = len(comparison.problem_ids)
     # Narrow enough for a terminal of 80 columns.
     title = f"{count} problems (95 % intervals)"

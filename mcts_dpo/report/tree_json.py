@@ -154,10 +154,10 @@ PairsOf = Callable[[Collection[str]], Mapping[str, list[dict[str, Any]]]]
 
 
 def _pair_source(path: Path, files: Sequence[Path]) -> PairsOf:
-    """The pairs of a round, to be asked for file by file.
+    """The pairs of a round, which the report reads tree file by tree file.
 
-    A run writes them in the order of its trees, so they are read along with them. If they are in another order, or of
-    trees that are not there, all of them are kept in memory.
+    A run writes pairs in the order of its trees, so that both are read together. If the order differs, or a pair's tree
+    is missing, all pairs are kept in memory.
     """
     if not path.exists():
         return lambda _: {}

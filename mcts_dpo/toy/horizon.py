@@ -53,8 +53,8 @@ def truly_right(problem: Problem, solution: str) -> bool:
 def judgements_at_errors(shown: Sequence[Demonstration], count: int, seed: int) -> list[Judgement]:
     """`count` judgements of demonstrations that tell the first wrong line from the right ones before it.
 
-    Of demonstrations with a wrong line, a share `AT_FIRST_ERROR` is judged there and `BEFORE_IT` at a right line before
-    it, drawn uniformly; all others anywhere. The ends of a line drawn: from 1 to all of them.
+    Of the demonstrations with a wrong line, `AT_FIRST_ERROR` (a share) are judged at it, and `BEFORE_IT` at a right
+    line before it, drawn uniformly; all others anywhere. The ends of a line drawn: from 1 to all of them.
     """
     judged = []
     for index in range(count):

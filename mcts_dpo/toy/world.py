@@ -69,8 +69,9 @@ class Habits(Settings):
     bags: a "bags of" step adds bag count and bag size instead of multiplying them; likewise.
     slip: a step's result is off by 1, 2 or 10, for no reason at all.
 
-    By default two wordings of four are mostly told right, so that the right operation is learned at all; of the
-    other two a greedy policy gets every one wrong, however well it learned, and sampling finds the right way.
+    By default demonstrations tell two of the four wordings mostly right, so that the right operation is learned at all.
+    A greedy policy gets every event of the other two wordings wrong, however well it learned; sampling finds the right
+    way.
     """
 
     lose: tuple[Rate, Rate, Rate, Rate] = (0.2, 0.2, 0.7, 0.7)
@@ -151,9 +152,9 @@ def make_problems(
 ) -> list[Problem]:
     """`count` problems with distinct questions, none of which is in `exclude` (question texts).
 
-    None is ever a question of `demonstrations` or `make_rehearsals`, whatever the seeds: a third of all
-    questions, told by a digest of their text, is set aside for teaching. Raises InputError when the world
-    holds too few such questions.
+    None is ever a question of `demonstrations` or `make_rehearsals`, whatever the seeds: a third of all questions,
+    chosen by a digest of their text, is reserved for teaching. Raises InputError if the world has too few such
+    questions.
     """
     return _distinct(count, ("toy problems", seed), events, exclude, teaching=False)
 
@@ -161,7 +162,7 @@ def make_problems(
 def make_rehearsals(
     count: int, seed: int, *, events: Sequence[int] = (1, 2, 3), exclude: Collection[str] = ()
 ) -> list[Problem]:
-    """Problems as `make_problems` gives them, out of the questions set aside for teaching: its development set."""
+    """Problems like those of `make_problems`, from the questions reserved for teaching: its development set."""
     return _distinct(count, ("toy rehearsals", seed), events, exclude, teaching=True)
 
 
@@ -283,7 +284,7 @@ def _problem(story: _Story) -> Problem:
 
 
 def _work(story: _Story, habits: Habits, rng: Random) -> list[str] | None:
-    """The lines of one solution under `habits`, or None where it meets an impossible number."""
+    """The lines of one solution under `habits`, or None if it meets an impossible number."""
     held = story.start
     lines: list[str] = []
 

@@ -5,8 +5,8 @@ In: a policy and a table of pairs or lists of siblings, with the Q of each step.
 differs.
 
 Loss per row: regression (V − Q)², mean over its steps, and pairwise ranking, mean over its pairs of steps with
-Q_i > Q_j: by default max(0, m − (V_i − V_j)), m = `value.ranking_margin`, which asks for an order and leaves the
-size of the gap to the regression; or −log σ(V_i − V_j), which never stops asking for more.
+Q_i > Q_j. By default the ranking loss is max(0, m − (V_i − V_j)) with m = `training.value.ranking_margin`: it asks for
+an order and leaves the size of the gap to the regression. The other is −log σ(V_i − V_j), which rewards any wider gap.
 Source: Chen et al. 2024, arXiv 2406.10858 (SVPO: a value model on the steps of search trees, trained with a squared
 error to Q and a margin loss between steps). We could not read the paper's margin in print; 0.1 is ours, a twentieth of
 the range of Q.

@@ -25,8 +25,8 @@ class Row:
     values:       the cells by column.
     default_id:   the problem's id if the row has none of its own.
     source:       the data set, as the user named it.
-    columns:      the column of a role where the user set one (`problems.columns`). It replaces the layout's names.
-    choice_index: the number of the first choice, 0 or 1 (`problems.choice_index`).
+    columns:      the column of a role where the user set one (`train.columns`). It replaces the layout's names.
+    choice_index: the number of the first choice, 0 or 1 (`train.choice_index`).
     """
 
     where: str

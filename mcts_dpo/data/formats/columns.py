@@ -1,4 +1,4 @@
-"""Plain columns: question, answer, solution, choices and id, or the columns that `problems.columns` names."""
+"""Plain columns: question, answer, solution, choices and id, or those that the setting `columns` names."""
 
 from __future__ import annotations
 

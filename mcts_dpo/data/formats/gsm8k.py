@@ -17,7 +17,7 @@ def detect(values: Mapping[str, Any]) -> bool:
 
 
 def read(row: Row) -> Problem:
-    """The problem of a row. What stands before the last "####" is its solution."""
+    """The problem of a row. The text before the last "####" is its solution."""
     problem = row.problem(answer=("answer",), required=("question", "answer"))
     if problem.choices or "####" not in (problem.answer or ""):
         return problem

@@ -19,7 +19,7 @@ def detect(values: Mapping[str, Any]) -> bool:
 
 
 def read(row: Row) -> Problem:
-    """The problem of a row. Without an answer column, the answer is what the solution's boxes hold."""
+    """The problem of a row. Without an answer column, the answer is the content of the solution's boxes."""
     problem = row.problem(
         question=("problem", "question"), answer=("answer",), solution=("solution",), id=("id", "unique_id")
     )

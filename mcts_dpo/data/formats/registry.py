@@ -26,7 +26,7 @@ _FORMATS: dict[str, _Format] = {
 
 
 def register_format(name: str, reader: Reader, detect: Detect | None = None) -> None:
-    """Add a layout, so that `problems.format` can name it.
+    """Add a layout, so that the setting `format` of a problem set can name it.
 
     reader: from a `Row` to its `Problem`; `row.problem(…)` does most of it.
     detect: from the cells of the first row to whether the data set has this layout. With it, `format: auto` finds the
@@ -40,7 +40,7 @@ def register_format(name: str, reader: Reader, detect: Detect | None = None) -> 
 
 
 def format_names() -> tuple[str, ...]:
-    """What `problems.format` accepts: "auto" and the name of each layout."""
+    """What the setting `format` of a problem set accepts: "auto" and the name of each layout."""
     return ("auto", *_FORMATS)
 
 
