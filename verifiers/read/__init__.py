@@ -1,4 +1,4 @@
-"""Reading: what a text states, as text.
+"""Reads which answer a text states, as text.
 
 In: the text of a solution or of one step, and the name of a style. Out: the answer that it states, or None.
 """

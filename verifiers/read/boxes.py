@@ -1,4 +1,4 @@
-r"""Boxes: ``\boxed{…}`` and its relatives, closed or not.
+r"""Finds the boxes of a text: ``\boxed{…}`` and its relatives, closed or not.
 
 In: a text. Out: where its boxes are and what they hold.
 """
@@ -28,7 +28,7 @@ MAX_BOXES = 64
 
 @dataclass(frozen=True, slots=True)
 class Box:
-    """A box in a text. content: None if it is never closed; empty if it holds nothing."""
+    """A box in a text. content: what it holds; empty if it holds nothing, None if it is never closed."""
 
     start: int
     end: int
@@ -36,7 +36,7 @@ class Box:
 
 
 def boxes(text: str, nested: int = 0) -> list[Box]:
-    """The boxes of a text that lie in no other box, in order, the last ``MAX_BOXES`` of them."""
+    """Find the last ``MAX_BOXES`` boxes of a text that lie in no other box, in order."""
     found: list[Box] = []
     end = 0
     if "box" not in text and "oxed" not in text:
@@ -54,7 +54,10 @@ def boxes(text: str, nested: int = 0) -> list[Box]:
 
 
 def _is_command(text: str, match: re.Match[str]) -> bool:
-    r"""Without its backslash (``boxed{5}``, or eaten as an escape) it counts only directly before a brace."""
+    r"""Whether a match is a command.
+
+    Without its backslash (``boxed{5}``, or a backslash read as an escape), it must be directly before a brace.
+    """
     if text[match.start()] == "\\":
         return match["name"] != "oxed"
     if text[match.start()] == "\x08":
@@ -82,7 +85,7 @@ def _box_at(text: str, start: int, at: int, nested: int) -> Box | None:
 
 
 def closing_brace(text: str, opening: int) -> int | None:
-    """The index of the brace that closes the one at ``opening``; None if it is never closed."""
+    """Return the index of the brace that closes the brace at ``opening``, or None if it is never closed."""
     depth = 0
     for match in _BRACES.finditer(text, opening, opening + 2 * MAX_ANSWER):
         sign = match.group()

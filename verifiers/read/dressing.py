@@ -1,6 +1,7 @@
-r"""Dressing: text around a value for looks, or to announce it, which is no part of the value.
+r"""Removes dressing: text around a value that decorates or announces it, and is not part of the value.
 
-In: one answer as text. Out: it without colours, sizes, quotes, ticks, HTML and Markdown, "Answer:" and a leading "=".
+In: one answer as text. Out: the answer without colours, sizes, quotes, ticks, HTML, Markdown, "Answer:" and a leading
+"=".
 """
 
 from __future__ import annotations
@@ -53,14 +54,14 @@ _SIGNS = re.compile(r"[\\<✓✔✅☑🎉👉🟢■□∎]")
 
 
 def without_tags(text: str) -> str:
-    """A text without tags of HTML that only format it; a tag that ends a line or paragraph ends one."""
+    """Remove HTML tags that only format a text. A tag that ends a line or a paragraph becomes a line break."""
     return _FORMATTING.sub(
         lambda match: "\n" if match.group()[1:4].lower() in ("br>", "br/", "br ", "/p>") else "", text
     )
 
 
 def undressed(text: str) -> str:
-    """The answer without what is around it; never empty unless the answer is."""
+    """Remove the dressing around an answer. The result is empty only if the answer is empty."""
     bare = text.strip()
     if _SIGNS.search(bare):
         bare = _TAGS.sub("", _TICKS.sub("", bare)).strip()
@@ -78,7 +79,7 @@ def undressed(text: str) -> str:
 
 
 def _uncoloured(text: str) -> str:
-    """Take commands of colour away with the name of the colour; what they colour stays, in its braces or without."""
+    """Remove colour commands and the names of the colours. The coloured text stays, with its braces if it has any."""
     for _ in range(8):
         match = _COLOURED.search(text)
         if match is None:
@@ -95,7 +96,7 @@ def _uncoloured(text: str) -> str:
 
 
 def _unquoted(text: str) -> str:
-    """The text without a pair of quotes, asterisks, braces or dollar signs that wraps the whole of it."""
+    """Remove pairs of quotes, asterisks, braces or dollar signs that wrap the whole text."""
     for _ in range(8 if len(text) <= MAX_ANSWER else 0):
         if len(text) <= 2:
             break
@@ -111,8 +112,8 @@ def _unquoted(text: str) -> str:
 
 
 def _is_group(text: str) -> bool:
-    r"""Whether braces around a text only group it: they hold no list (then they are a set), no ``\choose`` or
-    ``\over``."""
+    r"""Whether braces around a text only group it. They do not if they hold a list (then they are a set), ``\choose``
+    or ``\over``."""
     return text[-2] != "\\" and not any(sign in text for sign in (",", "\\choose", "\\over", "\\atop")) and _whole(text)
 
 

@@ -1,6 +1,6 @@
-"""GSM8K's mark: ``####`` at the start of a line, with an answer behind it or on the line below.
+"""Finds GSM8K's mark: ``####`` at the start of a line, with an answer after it or on the next line.
 
-In: a text. Out: where such marks stand and what they state. A Markdown heading ("#### Step 1: add") states nothing.
+In: a text. Out: where such marks are and what they state. A Markdown heading ("#### Step 1: add") states nothing.
 """
 
 from __future__ import annotations
@@ -32,8 +32,10 @@ _KNOWN_WORDS = re.compile(r"\W*(?:yes|no|true|false|none|infinity|undefined|[a-e
 
 
 def hashes(text: str) -> list[tuple[int, int, Phrase]]:
-    """(start, where the answer was read from, what is stated) of the marks of a text, in order; headings are left
-    out."""
+    """Find the marks of a text, in order, without headings.
+
+    Each mark is a tuple: its start, the index from which its answer was read, and what it states.
+    """
     found = []
     for match in deque(_HASHES.finditer(text), maxlen=MAX_HASHES):
         line, at = match["rest"], match.start("rest")

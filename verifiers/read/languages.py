@@ -1,6 +1,6 @@
-"""The table of languages: how each says "the answer is", "because", "no", and what it puts around a value.
+"""The table of languages: how each language says "the answer is", "because", "no", and what it puts around a value.
 
-A user adds a mark with :func:`verifiers.read.marks.register_mark`; a language is one entry here.
+Each language is one entry here. A user adds a mark with :func:`verifiers.read.marks.register_mark`.
 """
 
 from __future__ import annotations
@@ -12,13 +12,14 @@ from dataclasses import dataclass
 class Language:
     """Words of one language, in lower case.
 
-    keys:    a text that holds none of these has no mark of the language (it need not be searched for the rest).
-    nouns:   what is called an answer ("answer", "respuesta"): a mark together with a copula, a colon or a dash.
-    copulas: what links it with the value ("is", "es"). ``bare``: the noun alone is a mark before a value (答案12).
-    reasons: what begins an explanation after a value ("because").
-    ands, ors: what joins values.
-    closers: what ends a sentence after its value (です).
-    weak:    nouns that count only where no other mark states an answer ("the result is").
+    keys:    a text without any of these words has no mark of the language, and needs no further search.
+    nouns:   words for an answer ("answer", "respuesta"). A noun with a copula, a colon or a dash is a mark.
+    copulas: words that link the noun with the value ("is", "es").
+    bare:    whether the noun alone is a mark before a value (答案12).
+    reasons: words that begin an explanation after a value ("because").
+    ands, ors: words that join values.
+    closers: words that end a sentence after its value (です).
+    weak:    nouns that count only if no other mark states an answer ("the result is").
     """
 
     keys: tuple[str, ...]
@@ -33,7 +34,7 @@ class Language:
 
 
 def _language(bare: bool = False, **words: str) -> Language:
-    """A language from lists of words written as one text each, with ``" | "`` between two words."""
+    """Build a language. Each list of words is one text, with ``" | "`` between two words."""
     return Language(**{name: tuple(text.split(" | ")) for name, text in words.items()}, bare=bare)
 
 

@@ -1,6 +1,6 @@
-"""Marks in words: "the answer is", "Answer:", 答案是, and where they stand in a text.
+"""Finds the marks in words of a text: "the answer is", "Answer:", 答案是.
 
-In: a text. Out: the places after which it says what its answer is. :func:`register_mark` adds a mark.
+In: a text. Out: the places after which the text says what its answer is. :func:`register_mark` adds a mark.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from verifiers.read.languages import ENGLISH, LANGUAGES, Language
 from verifiers.read.thoughts import lowered
 
 MAX_MARKS = 24
-"""Marks of one language that are looked at, from the last one backwards."""
+"""Largest number of marks of one language that are read; the last marks count."""
 _OWN: list[str] = []
 _EDGE, _END = r"(?<![^\W_])", r"(?![^\W_]|[\u0900-\u0dff])"
 _STOPS = r"(?!(?:whether|if|that|which|who|when|not|because|since|and|but|so|we|you|i|then|where)\b)"
@@ -66,9 +66,9 @@ _MODAL = re.compile(r"\b(?:must|should|has to|have to|ought to|shall|need|will|w
 class Mark:
     """One place where a text says what its answer is.
 
-    start, end: of the mark itself; the answer is read from ``end``. weak: see `Language.weak`. hedged: "maybe the
-    answer is". modal: "the answer must be". colon: it has no verb; it ends with a colon or is a line of its own.
-    void: it states nothing: "if the answer is", "the wrong answer is".
+    start, end: the span of the mark itself; the answer is read from ``end``. weak: see `Language.weak`. hedged: as in
+    "maybe the answer is". modal: as in "the answer must be". colon: the mark has no verb; it ends with a colon or is a
+    separate line. void: the mark states nothing, as in "if the answer is" or "the wrong answer is".
     """
 
     start: int
@@ -82,9 +82,9 @@ class Mark:
 
 
 def register_mark(mark: str) -> None:
-    """Add a mark in words, such as ``"my verdict is"``: the answer is what follows it, with or without a colon.
+    """Add a mark in words, such as ``"my verdict is"``. The answer follows the mark, with or without a colon.
 
-    Raises ``ValueError`` for a mark without letters, ``TypeError`` for one that is no text.
+    Raises ``ValueError`` for a mark without letters, ``TypeError`` for a mark that is not a text.
     """
     if not isinstance(mark, str):
         raise TypeError(f"mark must be str, not {type(mark).__name__}")
@@ -96,7 +96,7 @@ def register_mark(mark: str) -> None:
 
 @lru_cache(maxsize=1)
 def own_pattern() -> re.Pattern[str] | None:
-    """The pattern of the marks that users have added; None without any."""
+    """Return the pattern of the marks that users have added, or None if there are none."""
     if not _OWN:
         return None
     words = "|".join(r"\s{1,4}".join(map(re.escape, mark.split())) for mark in _OWN)
@@ -120,7 +120,7 @@ def _pattern(language: Language, weak: bool) -> re.Pattern[str]:
 
 
 def marks(text: str, low: str | None = None) -> list[Mark]:
-    """The marks in words of a text, in order; of several at one place the longest one."""
+    """Find the marks in words of a text, in order of their ends. Of marks with the same end, the longest is last."""
     low = lowered(text) if low is None else low
     found: list[Mark] = []
     for language in LANGUAGES.values():
@@ -141,7 +141,7 @@ def _of_language(low: str, language: Language) -> Iterator[Mark]:
         for match in deque(_pattern(language, weak).finditer(low), maxlen=MAX_MARKS):
             before = _clause_before(low, match.start())
             if match.group().startswith(("option", "choice")) and "(" in match.group():
-                continue  # one of the options that are listed
+                continue  # it is one of the listed options
             void = bool(_NOT_HERE.search(before) or _ELSEWHERE.search(before) or _ELSEWHERE.search(match.group()))
             copula = match.groupdict().get("copula") or ""
             hedged = bool(_HEDGE.search(before) or _HEDGE.search(match.group()) or _HEDGED_LINK.search(match.group()))
@@ -159,7 +159,7 @@ def _of_language(low: str, language: Language) -> Iterator[Mark]:
 
 
 def _clause_before(low: str, at: int) -> str:
-    """What precedes a mark in its sentence, at most 80 characters."""
+    """Return the text before a mark in its sentence, at most 80 characters."""
     before = low[max(0, at - 80) : at]
     cut = max(before.rfind(end) for end in ("\n", ". ", "! ", "? ", "。", "！", "？"))
     return before[cut + 1 :]

@@ -1,7 +1,8 @@
-"""Masks: a copy of a text in which mathematics and bracketed values are blocked out, so that only its sentence shows.
+"""Masks a text: copies it with mathematics and bracketed values blocked out, so that only the sentence shows.
 
-In: a text. Out: a text of the same length. Each character of a formula, of a LaTeX command with its arguments and of a
-bracket that holds a value is :data:`BLOCK`; commas and full stops in them end no phrase. One pass, no backtracking.
+In: a text. Out: a text of the same length. :data:`BLOCK` replaces each character of a formula, of a LaTeX command with
+its arguments, and of a bracket that holds a value. Commas and full stops in them thus end no phrase. A mask takes one
+pass, without backtracking.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ _PAIRED = {")": "(", "]": "[", "}": "{"}
 
 
 def words_of(text: str) -> frozenset[str]:
-    """The words of a list written as one text."""
+    """Split a text into its words and return them as a set."""
     return frozenset(text.split())
 
 
@@ -33,7 +34,7 @@ _NUMERIC = re.compile(r"[\s\d.,+\-*/=×÷^]*=?[\s\d.,+\-*/×÷^]*")
 
 
 def masked(text: str) -> str:
-    """The mask of a text."""
+    """Return the mask of a text, with the same length."""
     out = list(text)
     for start, end in formula_spans(text):
         out[start:end] = BLOCK * (end - start)
@@ -41,7 +42,7 @@ def masked(text: str) -> str:
 
 
 def formula_spans(text: str) -> list[tuple[int, int]]:
-    """(start, end) of the formulas, commands and bracketed values, outermost ones only, in order."""
+    """Find the outermost formulas, commands and bracketed values, in order, each as (start, end)."""
     spans: list[tuple[int, int]] = []
     stack: list[tuple[str, int]] = []
     dollar = opened = environment = -1
@@ -79,7 +80,7 @@ def formula_spans(text: str) -> list[tuple[int, int]]:
 
 
 def _add(spans: list[tuple[int, int]], start: int, end: int) -> None:
-    """Add a span, which replaces those inside it; inside another one it adds nothing."""
+    """Add a span. It replaces the spans inside it. A span inside another span is not added."""
     while spans and spans[-1][0] >= start:
         spans.pop()
     if not spans or spans[-1][1] <= start:
@@ -87,7 +88,8 @@ def _add(spans: list[tuple[int, int]], start: int, end: int) -> None:
 
 
 def _is_currency(text: str, opening: int, closing: int, end: int) -> bool:
-    """Whether the dollar sign at ``opening`` is a currency sign and not the beginning of what ends at ``closing``."""
+    """Whether the dollar sign at ``opening`` is a currency sign, and not the start of a formula that ends at
+    ``closing``."""
     inner = text[opening + 1 : closing]
     if text.startswith("$$", opening):
         return False
@@ -100,7 +102,7 @@ def _is_currency(text: str, opening: int, closing: int, end: int) -> bool:
 
 
 def _is_value(text: str, start: int, end: int) -> bool:
-    """Whether a bracket holds a value or an argument, and not a remark."""
+    """Whether a bracket holds a value or an argument, rather than a remark."""
     inner = text[start + 1 : end - 1]
     if len(inner) > 400:
         return False
@@ -111,8 +113,7 @@ def _is_value(text: str, start: int, end: int) -> bool:
 
 
 def _is_remark(text: str, start: int) -> bool:
-    """Whether a bracket that holds numbers only stands behind a number or a word and a blank: "12 (3*4)", "twelve
-    (12)"."""
+    """Whether a bracket that holds only numbers follows a number or a word and a blank: "12 (3*4)", "twelve (12)"."""
     if not start or text[start - 1] not in " *_":
         return False
     before = text[max(0, start - 30) : start].rstrip(" *_$")

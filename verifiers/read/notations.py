@@ -1,6 +1,6 @@
-r"""Notations that brackets and words of a sentence would cut in two: ``]0;1[``, ``[0,1] union [2,3]``, ``\{2k : k\}``.
+r"""Finds notations that must not be split at brackets or words: ``]0;1[``, ``[0,1] union [2,3]``, ``\{2k : k\}``.
 
-In: the text behind a mark. Out: how much of it is one such notation.
+In: the text after a mark. Out: how many of its characters are one such notation.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ _SET = re.compile(rf"\\{{1,2}}\{{{_PIECE}{{1,120}}?(?::|\||\\mid|\\vert){_PIECE}
 
 
 def notation_span(text: str) -> int:
-    """The length of the notation at the start of ``text``; 0 where there is none."""
+    """Return the length of the notation at the start of ``text``, or 0 if there is none."""
     found = _SET.match(text)
     if found is None:
         found = _INTERVALS.match(text)

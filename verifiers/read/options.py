@@ -1,6 +1,6 @@
-"""Options: an answer to multiple choice that gives a letter, its text, or both, where the options are not known.
+"""Aligns two answers to multiple choice that give a letter, its text, or both, if the options are not known.
 
-In: two answers. Out: both, each without what only the other kind of answer has.
+In: two answers. Out: both answers, each without the part (letter or text) that the other answer does not have.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _WRAPPER = re.compile(r"\\(?:text|textbf|mathrm|mathbf|mbox|textrm)\s?\{([^{}]*)
 
 
 def _plain(text: str) -> str:
-    """The text without what wraps or spaces its label."""
+    """Remove the LaTeX commands and spaces around the label of a text."""
     return (
         re.sub(r"\s{2,}", " ", _WRAPPER.sub(lambda match: f" {match[1] or ''} ", text)).strip()
         if "\\" in text
@@ -36,10 +36,10 @@ def _plain(text: str) -> str:
 
 
 def named_option(reference: str, answer: str) -> tuple[str, str]:
-    """The two answers, so that "(B) 12", "B. twelve", "option B" and "(b)" are B where the other side is a capital
-    letter.
+    """Return the two answers in a form that compares: both as letters, or both as texts.
 
-    Where the other side is no letter, "(B) 12" is 12.
+    If the other side is a capital letter, "(B) 12", "B. twelve", "option B" and "(b)" become B. If the other side is
+    not a letter, "(B) 12" becomes 12.
     """
     if len(answer) > 300 or len(reference) > 300:
         return reference, answer

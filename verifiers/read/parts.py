@@ -1,6 +1,6 @@
-"""Parts: answers that are labelled (a), 1), (i), or that stand in a list, one to a line.
+"""Reads answers in parts: they have labels such as (a), 1), (i), or are in a list with one part on each line.
 
-In: a text. Out: its values as one tuple in the order of the labels. A single label is none.
+In: a text. Out: its values as one tuple in the order of the labels. A text with a single label has no parts.
 """
 
 from __future__ import annotations
@@ -24,21 +24,21 @@ _MAX_PARTS = 12
 
 @dataclass(frozen=True, slots=True)
 class Parts:
-    """Several answers as one, and where the last of them ends."""
+    """Several answers as one answer, and the index where the last of them ends."""
 
     answer: str
     end: int
 
 
 def joined_parts(values: list[str]) -> str:
-    """The parts as one tuple; as a list where one of them is a list or an equation itself."""
+    """Join the parts into one tuple, or into a list if one of the parts is itself a list or an equation."""
     if any("," in value or "=" in value or ";" in value for value in values):
         return ", ".join(values)
     return f"({', '.join(values)})"
 
 
 def labelled_parts(text: str) -> str | None:
-    """``(a) 1 (b) 2`` as ``(1, 2)``; None for a text that is not made of parts with labels in a row."""
+    """Read ``(a) 1 (b) 2`` as ``(1, 2)``. Returns None unless the text consists of parts with consecutive labels."""
     if ")" not in text and "art" not in text and "\n" not in text:
         return None
     found = list(_LABEL.finditer(text[:4_000]))
@@ -61,8 +61,10 @@ def _part(text: str) -> str:
 
 
 def _order(labels: list[str]) -> list[int] | None:
-    """The indices of the parts in the order of their labels; None if the labels are not a, b, … or 1, 2, … or i, ii,
-    …."""
+    """Return the indices of the parts in the order of their labels.
+
+    Returns None if the labels are not a, b, … or 1, 2, … or i, ii, ….
+    """
     for alphabet in ("abcdefghijkl", _ROMAN, tuple(map(str, range(1, _MAX_PARTS + 1)))):
         wanted = list(alphabet[: len(labels)])
         if sorted(labels, key=str) == sorted(wanted, key=str):
@@ -71,7 +73,7 @@ def _order(labels: list[str]) -> list[int] | None:
 
 
 def lines_of_parts(text: str) -> Parts | None:
-    """Labelled parts on one line, or one to a line, at the beginning of a text."""
+    """Read the parts at the start of a text, labelled or listed, on one line or one on each line; None without any."""
     paragraph = text.split("\n\n", 1)[0]
     if _BULLETS.fullmatch(paragraph):
         values = [_part(re.sub(r"\A\s*[-*•]\s", "", line)) for line in paragraph.splitlines() if line.strip()]

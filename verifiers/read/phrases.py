@@ -1,8 +1,8 @@
-"""The first complete answer phrase: what a text states directly after a mark, without what explains it.
+"""Reads the first complete answer phrase: what a text states directly after a mark, without its explanation.
 
 In: the text that follows a mark. Out: the value and where its sentence ends. A clause that begins with "because",
-"which", a comma or a bracket explains; only further values of the same kind ("2, 3 and 5", "4 or 5") belong to the
-answer.
+"which", a comma or a bracket is an explanation. Further values belong to the answer only if they are of the same kind
+("2, 3 and 5", "4 or 5").
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from verifiers.read.thoughts import lowered
 from verifiers.read.values import is_bare, is_value, trimmed, value_in_prose
 
 WINDOW = 2_000
-"""Characters after a mark that are looked at."""
+"""Largest number of characters that are read after a mark."""
 _OPENING = re.compile(
     r"(?:[\s:：*_✅👉🎉~|=]|(?<=[\n=])>|(?<=\n )>){0,80}"
     r"(?:(?:as follows|below|the following)\s?[:：]\s{0,8}|(?:given by|equal to)\s|\}\s{0,3}(?=[^}\s]))?[*_]{0,4}"
@@ -39,10 +39,11 @@ _VALUE_SIGN = re.compile(rf"[\d{BLOCK}$€£¥+\-−–∞√π]|[^\W\d_]\b")
 
 @dataclass(frozen=True, slots=True)
 class Phrase:
-    """What follows a mark. answer: None if it states no value. end: where its value ends in the text that was given.
+    """What a text states after a mark.
 
-    dug: the value was found inside a sentence ("that she has 12 left"). question: the sentence ends with "?". last:
-    nothing follows the sentence in its paragraph.
+    answer: the value, or None if the text states none. end: the index in the given text where the value ends. dug: the
+    value was found inside a sentence ("that she has 12 left"). question: the sentence ends with "?". last: nothing
+    follows the sentence in its paragraph.
     """
 
     answer: str | None
@@ -54,14 +55,14 @@ class Phrase:
 
 @dataclass(frozen=True, slots=True)
 class _Clause:
-    joint: str  # what precedes it: "", "list", "and", "or", "break"
+    joint: str  # what comes before the clause: "", "list", "and", "or", "break"
     start: int
     end: int
 
 
 @lru_cache(maxsize=64)
 def _boundaries(language: Language) -> re.Pattern[str]:
-    """What separates clauses; the groups say how."""
+    """Return the pattern of what separates clauses. The name of the matched group is the kind of the separation."""
 
     def words(*lists: tuple[str, ...]) -> str:
         spaced = [word for one in lists for word in one if word[0] < "\u0e00"]
@@ -85,7 +86,7 @@ def _boundaries(language: Language) -> re.Pattern[str]:
 
 
 def first_phrase(text: str, language: Language = ENGLISH) -> Phrase:
-    """The first complete answer phrase of a text that follows a mark."""
+    """Read the first complete answer phrase of a text that follows a mark."""
     window = text[:WINDOW].replace('\\"', ' "')
     lead = len(window) - len(window.lstrip(" \n:*_"))
     notation = notation_span(window[lead : lead + 600])
@@ -131,7 +132,7 @@ def first_phrase(text: str, language: Language = ENGLISH) -> Phrase:
 
 
 def _sentence_end(low: str, start: int) -> tuple[int, str]:
-    """Where the sentence that begins at ``start`` ends, and the sign that ends it."""
+    """Return where the sentence that begins at ``start`` ends, and the sign that ends it."""
     for match in _SENTENCE.finditer(low, start):
         at = match.start()
         if match.group() == "." and (_ABBREVIATION.search(low[max(0, at - 8) : at]) or _is_option(low, start, at)):
@@ -153,7 +154,7 @@ _SKIPPED = re.compile(
 
 
 def _is_option(low: str, start: int, at: int) -> bool:
-    """Whether a full stop stands behind the letter of an option at the beginning: "B. twelve"."""
+    """Whether a full stop follows the letter of an option at the start: "B. twelve"."""
     return (
         at == start + 1 and low[start] in "abcdefgh" and low[at + 1 : at + 2] == " " and low[at + 2 : at + 3].isalnum()
     )
@@ -167,13 +168,13 @@ _ELSE = re.compile(
 
 
 def _is_conditional(low: str) -> bool:
-    """Whether a sentence gives several values under several conditions: none of them alone is the answer."""
+    """Whether a sentence gives several values under several conditions. Then no value alone is the answer."""
     conditions = _CONDITION.findall(low)
     return "otherwise" in conditions or bool(_ELSE.search(low)) or any(conditions.count(one) > 1 for one in conditions)
 
 
 def _clauses(low: str, start: int, limit: int, language: Language, held: int) -> list[_Clause]:
-    """The clauses of a sentence; up to ``held`` it is one quantity, which nothing separates."""
+    """Split a sentence into clauses. The text up to ``held`` is one quantity and is not split."""
     clauses: list[_Clause] = []
     joint, at = "", start
     for match in _boundaries(language).finditer(low, held, limit):
@@ -187,7 +188,7 @@ def _clauses(low: str, start: int, limit: int, language: Language, held: int) ->
 
 
 def _value_of(clause: str, language: Language) -> tuple[str, bool] | None:
-    """(the value that a clause states, whether it was found inside a sentence), or None."""
+    """Return (the value that a clause states, whether it was found inside a sentence), or None."""
     text = clause.strip()
     for closer in language.closers:
         text = re.sub(rf"{closer}\Z", "", text.rstrip("*_ ")).strip()
@@ -196,7 +197,7 @@ def _value_of(clause: str, language: Language) -> tuple[str, bool] | None:
 
 
 def _extended(window: str, low: str, answer: str, clauses: list[_Clause]) -> tuple[str, int]:
-    """The value with further values of its kind that follow it in a list; and where it ends."""
+    """Extend a value by further values of its kind that follow it in a list. Returns the answer and where it ends."""
     end = clauses[0].end
     numeric = _is_numeric(answer)
     pieces = [answer]
@@ -239,7 +240,7 @@ def is_only_named(answer: str) -> bool:
 def _named_value(
     window: str, low: str, answer: str, clauses: list[_Clause], language: Language
 ) -> tuple[str, int] | None:
-    """The value, and its end, of a quantity that is only named before it: "the sum of 4 and 5, which is 9"."""
+    """Return the value, and its end, after a quantity that is only named: "the sum of 4 and 5, which is 9"."""
     if len(clauses) > 2 and clauses[1].joint == "and":
         clauses = clauses[1:]
     whole = window[clauses[0].start : clauses[0].end].strip()
@@ -257,7 +258,7 @@ _REMARK = re.compile(r"(?:i mean|rather|(?:an?|our|one)\s[^\W\d_]{2,})\b", re.IG
 
 
 def _is_item(item: str, numeric: bool, alternative: bool) -> bool:
-    """Whether a clause is one more value of a list that began with a number or formula, or with words."""
+    """Whether a clause is one more value of a list. ``numeric``: the list began with a number or formula, not words."""
     if not is_bare(item) or not is_value(item) or _REMARK.match(item):
         return False
     if alternative:

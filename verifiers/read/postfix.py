@@ -1,6 +1,6 @@
-"""Marks behind a value: "12 is the answer", "so B is the correct option".
+"""Finds marks after a value: "12 is the answer", "so B is the correct option".
 
-In: a text. Out: (start, end, the value) of such statements.
+In: a text. Out: (start, end, the value) of each such statement.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _REACH = 200
 
 
 def postfix_marks(text: str) -> list[tuple[int, int, str]]:
-    """The statements of a text whose mark follows the value, the last ``MAX_POSTFIX`` of them."""
+    """Find the last ``MAX_POSTFIX`` statements of a text whose mark follows the value."""
     if not any(word in text for word in ("answer", "solution", "choice", "option")):
         return []
     low = lowered(text)
