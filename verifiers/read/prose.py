@@ -1,4 +1,4 @@
-"""Prose: what a text without any mark states: itself, if it is an answer; else the value of its last sentence.
+"""Reads a text without a mark: the text itself if it is an answer, otherwise the value of its last sentence.
 
 In: the visible text of an answer or solution. Out: a text to compare.
 """
@@ -84,7 +84,7 @@ _QUALIFIED = re.compile(
 
 
 def concluded(text: str) -> str:
-    """What a text without a mark states; the text itself where it is an answer, or no value is found in it."""
+    """Return what a text without a mark states. This is the text itself if it is an answer, or if it holds no value."""
     bare = undressed(text)
     wrapped = _TEXT_ONLY.fullmatch(bare)
     if wrapped is not None and _SAID.match(wrapped[1]):
@@ -111,13 +111,13 @@ def concluded(text: str) -> str:
 
 
 def _prefixed(text: str) -> str:
-    """A short answer without "Therefore," or "answer:" before it."""
+    """Remove "Therefore," or "answer:" from the start of a short answer."""
     match = _LEADING_CHINESE.match(text) or _LEADING.match(text)
     return text[match.end() :].rstrip(" .") if match and match.end() < len(text) else text
 
 
 def is_prose(text: str) -> bool:
-    """Whether a text is a sentence rather than an answer: it has words of ordinary language outside mathematics."""
+    """Whether a text is a sentence, not an answer. A sentence has words of ordinary language outside mathematics."""
     if len(text) > 4000:
         return True
     bare = _TEXTED.sub(" ", _MATH.sub(" ", text) if text.count("$") > 1 or "\\(" in text else text)
@@ -125,7 +125,7 @@ def is_prose(text: str) -> bool:
 
 
 def value_of_sentence(sentence: str) -> str | None:
-    """The value that a sentence states: the whole of it, or what follows its last "is" where it is prose."""
+    """Return the value that a sentence states: the whole sentence, or, in prose, what follows its last "is"."""
     text = trimmed(sentence)
     lead = _LEADING.match(text)
     concluding = lead is not None or bool(_CONCLUDING.match(text))
@@ -155,7 +155,7 @@ def value_of_sentence(sentence: str) -> str | None:
 
 
 def _without_reason(text: str) -> str:
-    """A sentence without its explanation, where what precedes that states a value."""
+    """Remove the explanation of a sentence if the text before it states a value."""
     for match in _REASON.finditer(text):
         head = text[: match.start()].strip()
         if re.search(r"\d|\\|\$|\b(?:is|are|on|in)\b", head) and not re.search(
@@ -177,7 +177,7 @@ def _only_number(sentence: str) -> str | None:
 
 
 def last_number(text: str) -> str | None:
-    """The last number of a text."""
+    """Return the last number of a text, or None if it has none."""
     last = None
     for match in _NUMBER.finditer(text):
         last = match
@@ -204,7 +204,7 @@ def _inside(segments: list[re.Match[str]], at: int) -> bool:
 
 
 def last_sentence(text: str) -> str | None:
-    """The last sentence of a text, from its last concluding word on."""
+    """Return the last sentence of a text, from its concluding word ("therefore") on."""
     tail = text[-4000:].rstrip()
     covered = [match.span() for match in _MATH.finditer(tail)]
     start = 0

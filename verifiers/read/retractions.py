@@ -1,6 +1,6 @@
-"""Retractions: "no, that is wrong, it should be 6" takes a stated answer back, with or without another in its place.
+"""Finds retractions: "no, that is wrong, it should be 6" takes back an answer, with or without a new one.
 
-In: the text that follows a stated answer. Out: whether it stands, and what stands instead.
+In: the text after a stated answer. Out: whether the answer still counts, and what replaces it.
 """
 
 from __future__ import annotations
@@ -68,16 +68,16 @@ _ASIDE = re.compile(r"i hope it is correct|\[?\bnote\b\s?:|\n\s{0,4}#{1,6}\s|\n-
 
 @dataclass(frozen=True, slots=True)
 class Retraction:
-    """An answer taken back. instead: what stands in its place, or None."""
+    """An answer that the text takes back. instead: the answer that replaces it, or None."""
 
     instead: str | None
 
 
 def retraction(after: str, answer: str = "") -> Retraction | None:
-    """Whether the text after a stated answer takes it back; None if the answer stands.
+    """Find out whether the text after a stated answer takes it back. Returns None if the answer still counts.
 
-    answer: what was stated. Where it holds a digit or a formula, a mere doubt ("wait", "actually") counts only before
-    another such answer.
+    answer: the stated answer. If it holds a digit or a formula, a mere doubt ("wait", "actually") counts only before
+    another answer that holds one.
     """
     numeric = bool(re.search(r"\d|\\|\$", answer))
     window = after[:WINDOW]
@@ -96,7 +96,7 @@ def retraction(after: str, answer: str = "") -> Retraction | None:
 
 
 def _last_denial(low: str, answer: str) -> int | None:
-    """Where the last denial ends that is no answer to a question and is not followed by a confirmation."""
+    """Return where the last denial ends that does not answer a question. None if a confirmation follows it."""
     last: int | None = None
     named = (
         re.compile(rf"(?<![\w.]){re.escape(answer.lower()[:60])}\s(?:is|was)\s(?:wrong|incorrect|not right)\b")
@@ -110,7 +110,7 @@ def _last_denial(low: str, answer: str) -> int | None:
         asked = sentence is not None and sentence.group() == "?"
         replies = before.endswith("?") and re.match(r"\W*(?:\w+\W+){0,2}no\b", match.group())
         if answer.lower() in ("no", "false") and re.search(r"\bnot\b|n't", match.group()):
-            continue  # "no, it is not possible" says the same once more
+            continue  # "no, it is not possible" repeats the answer "no"
         if not asked and not replies and "not wrong" not in match.group() and not _negated(low, match):
             last = match.end()
     if last is not None and _CONFIRMED.search(low[last:]) and not _INSTEAD.search(low[last:]):
@@ -119,13 +119,13 @@ def _last_denial(low: str, answer: str) -> int | None:
 
 
 def _negated(low: str, match: re.Match[str]) -> bool:
-    """ "there is no mistake", "if that is wrong", "we see that it is not wrong"."""
+    """Whether a denial does not hold: "there is no mistake", "if that is wrong", "we see that it is not wrong"."""
     before = low[max(0, match.start() - 24) : match.start()]
     return bool(re.search(r"\b(?:if|unless|whether|were|had|nothing|never|suppose|assume|why)\s(?:\w+\s)?\Z", before))
 
 
 def _instead(window: str, low: str, at: int, strict: bool) -> str | None:
-    """What is stated after a denial that ends at ``at``: directly, or after "it should be"."""
+    """Return what is stated after a denial that ends at ``at``: directly, or after "it should be"."""
     direct = _DIRECT.match(low, at)
     start = direct.end() if direct else at
     phrase = first_phrase(window[start:])
@@ -140,7 +140,7 @@ def _instead(window: str, low: str, at: int, strict: bool) -> str | None:
 
 
 def _short(window: str, start: int, answer: str) -> bool:
-    """Whether a value stands where a replacement would: a number or formula, or one word, directly."""
+    """Whether a number or a formula begins at ``start``, as the replacement of an answer does."""
     return (
         bool(re.match(r"[\s*_$\"'(]*[-−+$€£\d\\]", window[start:]))
         and not re.match(r"\d+\s+(?:of|is|are)\b", answer)
@@ -149,6 +149,6 @@ def _short(window: str, start: int, answer: str) -> bool:
 
 
 def _limit(low: str, at: int) -> int:
-    """The end of the sentence after the one in which ``at`` lies."""
+    """Return the end of the sentence that follows the sentence at ``at``."""
     ends = [match.end() for match in re.finditer(r"[.!?](?=\s|\Z)|\n", low[at:])][:2]
     return at + ends[-1] if len(ends) == 2 else len(low)

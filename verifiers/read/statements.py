@@ -1,7 +1,7 @@
-"""Statements: every place where a text says what its answer is, and the one that counts.
+"""Finds every statement of an answer in a text, and the statement that counts.
 
 In: the visible text of a solution, and the kinds of marks that are read. Out: what is stated, where, and how firmly.
-The last mark that states something counts; what is taken back after it does not. An unclosed or empty last box states
+The last mark that states something counts, unless the text takes it back later. An unclosed or empty last box states
 nothing.
 """
 
@@ -38,10 +38,11 @@ _BROKEN_OFF = re.compile(r"\b(?:no|not|wait|but|then|so|final|thus|hence|therefo
 
 @dataclass(frozen=True, slots=True)
 class Statement:
-    """What a text states at one mark. answer: None if the mark states nothing. start, end: of mark and answer.
+    """What a text states at one mark.
 
-    firm: it is no question, hedge, or property ("must be an integer"), and stands under a full mark. ends: that it
-    may end a solution: it was also not dug out of a longer sentence after a colon.
+    answer: the answer, or None if the mark states nothing. start, end: the span of the mark and the answer. firm: it is
+    not a question, a hedge or a property ("must be an integer"), and its mark is not weak. ends: it may end a solution,
+    because it is firm and was not found inside a longer sentence after a colon.
     """
 
     kind: Kind
@@ -53,7 +54,11 @@ class Statement:
 
 
 def stated(text: str, kinds: Collection[Kind] = ALL) -> Statement | None:
-    """The statement that counts; its answer is None where it is taken back, or a box is empty. None without a mark."""
+    """Return the statement that counts, or None if the text has no mark.
+
+    Its answer is None if the text takes the answer back without a replacement, if its box is empty or never closed, or
+    if no mark states anything.
+    """
     found = statements(text, kinds)
     spare: Statement | None = None
     for one in reversed(found):
@@ -79,7 +84,7 @@ def _after_retraction(text: str, one: Statement, kinds: Collection[Kind]) -> Sta
 
 
 def statements(text: str, kinds: Collection[Kind] = ALL) -> list[Statement]:
-    """What is stated at each mark of these kinds, in the order of the text."""
+    """Return what the text states at each mark of these kinds, in the order of the text."""
     found: list[Statement] = []
     held = _conclusions(text, boxes(text))
     if "box" in kinds:
@@ -156,7 +161,7 @@ def _phrase_at(text: str, mark: Mark, held: list[Statement]) -> Statement | None
 
 
 def _is_wordy(answer: str) -> bool:
-    """Whether an answer has several words and begins with one: after a colon it may be the beginning of a solution."""
+    """Whether an answer has several words, begins with one and holds a digit: a solution may begin so after a colon."""
     return bool(re.match(r"[^\W\d_]{2,}\s", answer)) and bool(re.search(r"\d", answer))
 
 
@@ -174,7 +179,7 @@ def _echoes_prompt(answer: str) -> bool:
 
 
 def _conclusions(text: str, found: list[Box]) -> list[Statement]:
-    """The boxes, those of one conclusion together."""
+    """Return one statement for each conclusion, which may hold several boxes."""
     grouped: list[list[Box]] = []
     for box in _affirmed(text, found):
         if grouped and box.content and grouped[-1][-1].content and _same_conclusion(text, grouped[-1][-1], box):
@@ -188,7 +193,7 @@ _DENYING = re.compile(r"\b(?:not|instead of|rather than|than)\s(?:the\s)?[$\\(\[
 
 
 def _affirmed(text: str, found: list[Box]) -> list[Box]:
-    """The boxes but for those that are denied where another one stands: "12, not 5"."""
+    """Leave out the boxes that the text denies ("12, not 5"), unless it denies all of them."""
     kept = [box for box in found if not _DENYING.search(text[max(0, box.start - 40) : box.start])]
     return kept or found
 
@@ -211,7 +216,7 @@ def _label(text: str, box: Box) -> str | None:
 
 
 def _last_label(text: str, box: Box) -> re.Match[str] | None:
-    """The last label in the line before a box: of "(a): 1. (b): " it is (b)."""
+    """Return the last label before a box in its line: in "(a): 1. (b): " this is (b)."""
     before = text[max(0, box.start - 420) : box.start]
     line, found = before.rfind("\n") + 1, None
     match = _LABEL.search(before)
@@ -222,7 +227,7 @@ def _last_label(text: str, box: Box) -> re.Match[str] | None:
 
 
 def _item(text: str, box: Box) -> str | None:
-    """The label or bullet of the list item that a box stands in."""
+    """Return the label or the bullet of the list item that holds a box, or None if there is none."""
     match = _last_label(text, box)
     return (match.group("label") or "-").lower() if match else None
 
@@ -253,7 +258,7 @@ _ROMAN = ("i", "ii", "iii", "iv", "v", "vi", "vii", "viii", "ix", "x")
 
 
 def _follows(first: str, second: str) -> bool:
-    """Whether one label comes directly after another: a, b; 1, 2; i, ii; two bullets."""
+    """Whether the second label directly follows the first: a, b; 1, 2; i, ii; two bullets."""
     if first == "-" or second == "-":
         return first == second
     if first.isdigit() and second.isdigit():

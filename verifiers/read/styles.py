@@ -1,8 +1,8 @@
-r"""Styles: which marks of a text are read for its answer.
+r"""Extracts the answer of a solution; the style says which marks are read.
 
-In: the text of a solution, and the name of a style. Out: the answer as text, or None where the text states none.
-Several answers in one conclusion (``\boxed{1} and \boxed{2}``, "4 or 5") come out together, so that naming many answers
-is never right merely because one of them is.
+In: the text of a solution, and the name of a style. Out: the answer as text, or None if the text states none. Several
+answers in one conclusion (``\boxed{1} and \boxed{2}``, "4 or 5") come out together. A text that names many answers is
+thus not right merely because one of them is right.
 """
 
 from __future__ import annotations
@@ -33,13 +33,13 @@ _BLANKS = re.compile(r"\s{200,}")
 
 
 def extract_answer(text: str | bytes | None, style: str = "math") -> str | None:
-    r"""The answer that ``text`` states, or None.
+    r"""Return the answer that ``text`` states, or None if it states none.
 
-    Styles: ``boxed``: the last ``\boxed{…}``, together with the boxes of the same conclusion. ``gsm8k``: after the last
-    ``####`` at the start of a line. ``answer_is``: after the last "the answer is", in any language of the table.
-    ``math``: the last of all these and of ``<answer>``. ``last_number``: as ``math``, then the last number of the
-    text. ``choice``: as ``math``, then the last option letter concluded. Thoughts, other turns and invented questions
-    are not read.
+    Styles: ``boxed``: the last ``\boxed{…}``, together with the boxes of the same conclusion. ``gsm8k``: the answer
+    after the last ``####`` at the start of a line. ``answer_is``: the answer after the last "the answer is", in any
+    language of the table. ``math``: the last of all these marks and of ``<answer>``. ``last_number``: as ``math``,
+    otherwise the last number of the text. ``choice``: as ``math``, otherwise the last option letter that the text
+    concludes. Thoughts, other turns and questions that the model made up are not read.
 
     Raises ``ValueError`` for an unknown style, ``TypeError`` for a text of another type.
     """
@@ -53,7 +53,7 @@ def extract_answer(text: str | bytes | None, style: str = "math") -> str | None:
 
 
 def seen(text: str, before: str = "") -> str:
-    """What of a text is read: its end, without thoughts, without marks of turns, without endless blanks."""
+    """Return the part of a text that is read: its end, without thoughts, marks of turns and very long blanks."""
     visible = turn_of(without_thoughts(_BLANKS.sub(_shortened, text[-MAX_TEXT:]), before[-MAX_TEXT:]))
     visible = _STRUCK.sub(" ", visible) if "~~" in visible else visible
     return without_tags(visible) if "</" in visible or "<br" in visible else visible
@@ -64,7 +64,7 @@ def _shortened(match: re.Match[str]) -> str:
 
 
 def counted(text: str, kinds: tuple[Kind, ...] = ALL) -> Statement | None:
-    """The statement that counts in the answer to the question that was asked; None without a mark."""
+    """Return the statement that counts in the answer to the original question, or None if the text has no mark."""
     if not has_mark(text):
         return None
     first: Statement | None = None
@@ -77,7 +77,7 @@ def counted(text: str, kinds: tuple[Kind, ...] = ALL) -> Statement | None:
 
 
 def has_mark(text: str) -> bool:
-    """Whether a text can hold a mark at all: a quick look for its words and signs."""
+    """Whether a text can hold a mark: a quick search for the words and signs of marks."""
     if "box" in text or "oxed" in text or "####" in text or "<" in text or own_pattern() is not None:
         return True
     low = lowered(text)
@@ -93,7 +93,7 @@ def _marked(kinds: tuple[Kind, ...]) -> Callable[[str], str | None]:
 
 
 def settled(answer: str | None) -> str | None:
-    """The answer, read until a further reading changes nothing: what is read from it later is itself."""
+    """Read an answer again until it no longer changes, so that a later reading returns the same answer."""
     for _ in range(4):
         if not answer:
             return None
@@ -105,12 +105,12 @@ def settled(answer: str | None) -> str | None:
 
 
 def conclusion(text: str, reference: bool = False) -> str:
-    r"""The answer in a text that may be a bare answer or a whole solution, for comparison; empty where it states none.
+    r"""Return the answer of a text that is a bare answer or a whole solution. It is empty if the text states none.
 
-    A text that is no prose is its own answer. Of a text with a mark what that states, and nothing if it is taken back;
-    else the value that the last sentence states, or the text itself, which then does not parse. ``reference``: a box
-    that is never closed counts to the end of the text: references are not cut off by a length limit, they are
-    misprinted.
+    The answer is for comparison. A text that is not prose is its own answer. A text with a mark gives what the mark
+    states, or nothing if the text takes it back. Any other text gives the value of its last sentence, or else the text
+    itself, which then does not parse. ``reference``: a box that is never closed counts to the end of the text. No
+    length limit cuts off a reference, so such a box is a misprint.
     """
     visible = seen(text)
     if reference and "boxed" in visible and (unclosed := boxes(visible)) and unclosed[-1].content is None:

@@ -1,4 +1,4 @@
-"""Answer tags: ``<answer>…</answer>``, closed or cut off by a stop string.
+"""Finds the answer tags of a text: ``<answer>…</answer>``, closed or cut off by a stop string.
 
 In: a text. Out: where its tags are and what they hold.
 """
@@ -13,7 +13,7 @@ MAX_TAGS = 24
 
 
 def tags(text: str) -> list[tuple[int, int, str]]:
-    """(start, end, content) of the answer tags of a text, in order."""
+    """Find the answer tags of a text, in order, each as (start, end, content)."""
     found = []
     opened = list(deque(_TAG.finditer(text), maxlen=MAX_TAGS)) if "<" in text else []
     limits = [*(match.start() for match in opened[1:]), len(text)][: len(opened)]

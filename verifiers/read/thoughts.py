@@ -1,6 +1,6 @@
-"""Thoughts: what a policy writes between thought marks is no part of what it states.
+"""Removes thoughts: text that a policy writes between thought marks, and that does not count as stated.
 
-In: a text. Out: the text without its thoughts. The table of marks can be extended with :func:`register_thought`.
+In: a text. Out: the text without its thoughts. :func:`register_thought` extends the table of marks.
 """
 
 from __future__ import annotations
@@ -26,14 +26,15 @@ _PAIRS: list[tuple[str, str]] = [
     ("<|channel|>commentary", "<|channel|>final"),
     ("<|channel>thought", "<channel|>"),
 ]
-"""(what opens a thought, what ends it), in lower case: both are found in any case."""
+"""Pairs (mark that opens a thought, mark that ends it), in lower case. Both are found in any case."""
 _HARMONY = re.compile(r"\Aanalysis(?=\S).*?assistantfinal", re.DOTALL)
 
 
 def register_thought(opening: str, closing: str) -> None:
-    """Add a pair of marks between which a text is a thought. Raises ``ValueError`` for an empty mark or two equal ones.
+    """Add a pair of marks; the text between them is a thought.
 
-    Worker processes take what their parent has read, so a pair counts from the next call on.
+    Worker processes receive text that their parent has already read, so a pair counts from the next call on. Raises
+    ``ValueError`` for an empty mark or two equal marks.
     """
     for name, mark in (("opening", opening), ("closing", closing)):
         if not isinstance(mark, str) or not mark.strip():
@@ -46,7 +47,7 @@ def register_thought(opening: str, closing: str) -> None:
 
 @lru_cache(maxsize=1)
 def _marks() -> tuple[re.Pattern[str], dict[str, frozenset[str]], frozenset[str]]:
-    """The pattern of all marks, what ends a thought by what opened it, and all that ends one."""
+    """Return the pattern of all marks, the closing marks of each opening mark, and all closing marks."""
     ends: dict[str, set[str]] = {}
     for opening, closing in _PAIRS:
         ends.setdefault(opening, set()).add(closing)
@@ -60,10 +61,11 @@ def _marks() -> tuple[re.Pattern[str], dict[str, frozenset[str]], frozenset[str]
 
 
 def without_thoughts(text: str, before: str = "") -> str:
-    """The text without its thoughts. ``before``: what precedes it; a thought that is open there continues in the text.
+    """Remove the thoughts of a text, in one pass.
 
-    An unclosed thought reaches to the end. Before an end without a beginning everything is a thought: the beginning was
-    part of the prompt. One pass over the text.
+    ``before``: the text before it; a thought that is open at its end continues in the text. An unclosed thought reaches
+    to the end. If a closing mark has no opening mark, everything before it is a thought, because the prompt held the
+    opening mark.
     """
     if not before and not any(sign in text for sign in ("<", "◁", "[", "assistantfinal")) and len(_PAIRS) == _BUILT_IN:
         return text
@@ -86,7 +88,7 @@ def without_thoughts(text: str, before: str = "") -> str:
 
 
 def _open_in(low: str) -> str | None:
-    """The mark of the thought that is still open at the end of a text in lower case."""
+    """Return the mark that opened the thought that is still open at the end of a lower-case text, or None."""
     pattern, ends, _ = _marks()
     opened: str | None = None
     for match in pattern.finditer(low):
@@ -99,7 +101,7 @@ def _open_in(low: str) -> str | None:
 
 
 def lowered(text: str) -> str:
-    """The text in lower case, character by character, so that indices stay what they are."""
+    """Convert a text to lower case, character by character, so that all indices stay the same."""
     low = text.lower()
     return low if len(low) == len(text) else "".join(c if len(c.lower()) != 1 else c.lower() for c in text)
 

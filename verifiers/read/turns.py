@@ -1,4 +1,4 @@
-"""Turns: marks that end a turn are no part of an answer, and what follows the asked question's answer is another's.
+"""Finds the turn that answers the question. Marks of turns, and answers to other questions, are not part of its answer.
 
 In: a text. Out: the text of the turn, and its parts before and after questions that the policy has made up.
 """
@@ -44,7 +44,7 @@ MAX_QUESTIONS = 64
 
 
 def turn_of(text: str) -> str:
-    """The text without special tokens, up to the end of the turn; the turns of other roles are left out."""
+    """Return the text up to the end of the turn, without special tokens and without the turns of other roles."""
     if "<" not in text and "[" not in text:
         return text
     kept: list[str] = []
@@ -69,15 +69,15 @@ _HEADER = re.compile(r"[a-z]{1,20}(?=<\|)")
 
 
 def _after_header(text: str, at: int) -> int:
-    """The index after the name of a channel or role."""
+    """Return the index after the name of a channel or role."""
     match = _HEADER.match(text, at)
     return match.end() if match else at
 
 
 def asked_parts(text: str) -> list[str]:
-    """The text cut before each question that its writer may have made up, the first one at most ``MAX_QUESTIONS``.
+    """Cut the text before each question that its writer may have made up, at most ``MAX_QUESTIONS`` times.
 
-    Numbered questions of a text that begins with one (a problem taken apart) are no cuts.
+    If a text begins with a question (it splits a problem into parts), its numbered questions are not cuts.
     """
     low = lowered(text)
     story = _next_story(text, low)
@@ -104,8 +104,10 @@ def asked_parts(text: str) -> list[str]:
 
 
 def _next_story(text: str, low: str) -> int | None:
-    """Where a made-up word problem begins without a heading: a paragraph after an answer that is all facts and a
-    question."""
+    """Return where a made-up word problem begins that has no heading, or None.
+
+    It is a paragraph after an answer that consists of facts and a question.
+    """
     mark = _STATED.search(low) if "?" in low else None
     if mark is None:
         return None

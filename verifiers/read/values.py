@@ -1,4 +1,4 @@
-"""Values: whether a piece of text reads as an answer, and the value that a sentence states.
+"""Decides whether a piece of text can be an answer, and finds the value that a sentence states.
 
 In: a clause. Out: the value in it, or None.
 """
@@ -174,7 +174,7 @@ _SAID = re.compile(
 
 
 def is_bare(text: str) -> bool:
-    """Whether a text is no sentence: it has no words of ordinary prose outside mathematics, and at most four words."""
+    """Whether a text is not a sentence: outside mathematics, it has at most four words, and none of ordinary prose."""
     if len(text) > 4_000:
         return False
     shadow = masked(text)
@@ -182,8 +182,7 @@ def is_bare(text: str) -> bool:
 
 
 def is_property(text: str) -> bool:
-    """Whether a text says of what kind an answer is, and not what it is: "an integer", "at least 5", "a multiple of
-    3"."""
+    """Whether a text says only of which kind an answer is: "an integer", "at least 5", "a multiple of 3"."""
     if re.match(r"\W*(?:an?|some|any|one of)\s", text, re.IGNORECASE):
         return bool(_KINDS.search(text))
     return bool(_PROPERTY.match(text.lstrip(" *_")) and not re.match(r"\W*(?:no|neither|not)\b", text, re.IGNORECASE))
@@ -212,8 +211,7 @@ def is_quality(text: str) -> bool:
 
 
 def is_value(text: str) -> bool:
-    """Whether a text can be an answer at all: it holds a letter, a digit or a symbol, and is no remark on the
-    answer."""
+    """Whether a text can be an answer: it holds a letter, a digit or a symbol, and is not a remark on the answer."""
     low = text.lower().strip(" .,:;!*_\"'")
     if low in _NOTHING or not low:
         return False
@@ -227,7 +225,7 @@ def is_value(text: str) -> bool:
 
 
 def value_in_prose(text: str) -> tuple[str, bool] | None:
-    """(the value that a clause states, whether it had to be looked for inside a sentence), or None for no value."""
+    """Return (the value that a clause states, whether it was found inside a sentence), or None if there is no value."""
     said = _SAID.match(text)
     if said is not None:
         return text[: said.end()], False
@@ -256,7 +254,7 @@ def value_in_prose(text: str) -> tuple[str, bool] | None:
 
 
 def without_fillers(text: str) -> str:
-    """The text without words before a value that say nothing: exactly, therefore, the number, that."""
+    """Remove words before a value that add nothing: exactly, therefore, the number, that."""
     for _ in range(6):
         match = _FILLERS.match(text)
         if match is None or not text[match.end() :].strip():
@@ -266,7 +264,7 @@ def without_fillers(text: str) -> str:
 
 
 def _measured(bold: str, text: str) -> str:
-    """The bold value with the plain unit that follows it."""
+    """Return the bold value with the unit that follows it outside the bold text."""
     rest = _BOLD.sub("", text, count=1).strip()
     return (
         f"{bold} {rest}" if rest and is_bare(rest) and not re.search(r"\d", rest) and len(rest.split()) <= 2 else bold
@@ -274,7 +272,7 @@ def _measured(bold: str, text: str) -> str:
 
 
 def _leading_value(text: str) -> str | None:
-    """The number or formula that a clause begins with, and its unit; None if it begins with words."""
+    """Return the number or formula at the start of a clause, with its unit, or None if the clause begins with words."""
     shadow = masked(text)
     start = re.match(rf"[\s$€£¥+\-−–≈~<>≤≥|±]*(?:[\d{BLOCK}.∞√π]|[^\W\d_](?![^\W\d_'’]))", shadow)
     if start is None or re.match(r"[AI]\s[a-z]{2,}", text):
@@ -297,7 +295,10 @@ def _leading_value(text: str) -> str | None:
 
 
 def _tail_length(tail: str) -> int:
-    """How much of the words after a value is a unit: all of them, or up to a word of prose or a digit out of place."""
+    """Return how many characters of the words after a value are its unit.
+
+    The unit is all of the words, or it ends before a word of prose or a digit that does not fit.
+    """
     kept = 0
     words = list(re.finditer(r"\S+", tail))
     for index, match in enumerate(words):
@@ -325,7 +326,7 @@ def _tail_length(tail: str) -> int:
 
 
 def _alternates(tail: str) -> bool:
-    """Whether digits among the words after a value belong to it: "hours 30 minutes", "out of 5", "= 12 eggs"."""
+    """Whether the digits in the words after a value belong to it: "hours 30 minutes", "out of 5", "= 12 eggs"."""
     return bool(
         re.fullmatch(r"(?:[^\W\d_]{1,12}\.?\s(?:and\s)?)?[-+]?[\d.,/]+(?:\s?[^\W\d_]{1,12}){0,2}\.?\s?", tail)
         or re.match(
@@ -338,7 +339,7 @@ def _alternates(tail: str) -> bool:
 
 
 def _stated_inside(text: str) -> tuple[str, bool] | None:
-    """The value that a sentence states: after its last "is", its last formula, its only number, its bold part."""
+    """Return the value that a sentence states: after its last "is", its last formula, its only number or bold part."""
     shadow = masked(text)
     for match in reversed(list(_LINKS.finditer(shadow))[-12:]):
         rest = without_fillers(undressed(text[match.end() :].strip()))
@@ -384,7 +385,7 @@ def _is_label(formula: str) -> bool:
 
 
 def trimmed(text: str) -> str:
-    """The text without quotes, asterisks and full stops around it."""
+    """Remove the quotes, asterisks and full stops around a text."""
     text = text.strip('*_"` \n\t\r')
     tag = re.search(r"</?[a-z]{1,12}>\Z", text)
     text = (text[: tag.start()] if tag else text).rstrip().rstrip(".,;: \n")
