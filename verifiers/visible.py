@@ -28,7 +28,7 @@ def _spelled(found: re.Match[str]) -> str:
 
 
 def visible_json(text: str) -> str:
-    """Write the same characters of a JSON text as JSON's own escapes; the value of the JSON stays the same.
+    """Write the characters that :func:`visible` escapes as JSON's own escapes. The value of the JSON stays the same.
 
     Only the strings of a JSON text can hold such characters.
     """
