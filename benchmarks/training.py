@@ -130,10 +130,10 @@ def training_data_of(pairs: list[Pair]) -> TrainingData:
     return TrainingData(data, np.ones(len(pairs)), zeros, {"start": np.zeros(len(parts))}, "", "pairs")
 
 
-def task_of(pairs: list[Pair], packing: bool, **changes: Any) -> PolicyTrainingTask:
-    settings = TrainingSettings(
-        objective={"beta": 0.1, "nll_weight": 0, "preference_weight": 1}, data={"packing": packing}, **changes
-    )
+def task_of(pairs: list[Pair], packing: bool, **data: Any) -> PolicyTrainingTask:
+    """The work of an epoch. data: settings of `training.data`."""
+    objective = {"beta": 0.1, "nll_weight": 0, "preference_weight": 1}
+    settings = TrainingSettings(objective=objective, data={"packing": packing, **data})
     return PolicyTrainingTask(training_data_of(pairs), settings, torch.device("cpu"))
 
 

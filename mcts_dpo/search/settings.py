@@ -15,10 +15,10 @@ from mcts_dpo.rewards.registry import RewardEntry
 
 
 class GumbelSettings(Settings):
-    """Constants of `selection: gumbel` (Danihelka et al. 2022).
+    """The constants of `selection: gumbel` (Danihelka et al. 2022).
 
-    considered: children of the root that simulations are shared out among (the best by g + log p).
-    c_visit, c_scale: σ(q) = (c_visit + max N) · c_scale · q, q brought to [0, 1] over the root's children.
+    considered: how many children of the root share the simulations: the best by g + log p.
+    c_visit, c_scale: σ(q) = (c_visit + max N) · c_scale · q, with q scaled to [0, 1] over the root's children.
     """
 
     considered: int = Field(default=16, ge=1)
@@ -33,54 +33,61 @@ def _faithful(name: str) -> str:
 
 
 class SearchSettings(Settings):
-    """One tree search per problem.
+    """The settings of a search with one tree per problem.
 
-    expand:          what is sampled from a selected leaf: "rollout", whole solutions, every step of which becomes
-                     a node; or "step", single steps (the paper). A blank line belongs to a step with text, except where
-                     a stop string of white space ends solutions.
-    simulations:     expansions per problem, the root's included.
-    budget:          generated tokens per problem after which no further simulation starts (None: no limit). One
-                     self-evaluation counts as the tokens of its longer answer (usually 1). In mode "solve" samples
-                     are also cut, and fewer, so that they stay within it; in training, where a cut solution would be
-                     taken for a wrong one, the last simulation may go over it.
-    children:        k, the samples drawn by one expansion.
-    temperature:     of the samples; top_p: their nucleus.
-    max_step_tokens: limit of one step, for `expand: step`.
-    max_tokens:      limit of a whole solution. A solution that reaches it unfinished is wrong.
-    max_depth:       steps in a solution; the last of them is sampled to the end of the solution.
-    selection:       "puct" (Q + c · p · √N(s) / (1 + N(s,a))) or "uct" (Q + c · √(ln N(s) / N(s,a))); c is `c_puct`;
-                     "gumbel": Gumbel with sequential halving at the root (see gumbel.py), "puct" below it.
-    gumbel:          its constants.
+    expand:          what an expansion samples from the selected leaf. "rollout": whole solutions; each of their steps
+                     becomes a node. "step": single steps (as in the paper). A blank line belongs to a step with text,
+                     except where a stop string of white space ends solutions.
+    simulations:     expansions per problem, including that of the root.
+    budget:          generated tokens per problem. After them no further simulation starts (None: no limit). One
+                     self-evaluation counts as the tokens of its longer answer (usually 1). In mode "solve" samples are
+                     also cut and fewer, so that they stay within the budget. In training the last simulation may exceed
+                     the budget, because a cut solution would be taken for a wrong one.
+    children:        k, the number of samples that one expansion draws.
+    temperature:     the temperature of the samples.
+    top_p:           the nucleus of the samples.
+    max_step_tokens: the limit of one step in tokens, for `expand: step`.
+    max_tokens:      the limit of a whole solution in tokens. A solution that reaches it unfinished is wrong.
+    max_depth:       the number of steps in a solution. The last step is sampled to the end of the solution.
+    selection:       how a simulation selects a leaf. "puct": Q + c · p · √N(s) / (1 + N(s,a)). "uct": Q +
+                     c · √(ln N(s) / N(s,a)). Here c is `c_puct`. "gumbel": Gumbel with sequential halving at the root
+                     (see gumbel.py), and "puct" below it.
+    gumbel:          the constants of `selection: gumbel`.
     c_puct:          the constant c of PUCT and UCT, ≥ 0.
-    advance:         "none": the budget is spent from the root; "step": `simulations` are spent, then the search moves
-                     to the most visited child (then of higher Q), keeps its subtree and spends as many there, until it
-                     comes to the end of a solution (the reference; `budget` still bounds the whole tree).
-    stop:            "budget", or "decided": also as soon as the most visited child of the root (of the node moved to)
-                     can no longer be overtaken in what is left.
-    prior:           p "normalised" over siblings, or "raw" as the reference implementation has it.
+    advance:         "none": the whole budget is spent from the root. "step": `simulations` are spent, then the search
+                     moves to the most visited child (then of higher Q), keeps its subtree and spends as many there,
+                     until it reaches the end of a solution (as the reference does). `budget` still limits the whole
+                     tree.
+    stop:            "budget": a tree ends when its simulations or its tokens are spent. "decided": it also ends as soon
+                     as no other child of the root (of the node moved to) can overtake the most visited child with what
+                     is left.
+    prior:           "normalised": p is normalised over siblings. "raw": p is used as it is, as in the reference
+                     implementation.
     length_penalty:  λ in p ∝ exp(Σ log π / |a|^λ).
     gamma:           γ, the discount of one step.
-    backup:          "paper" (values recomputed from children) or "mean" (mean of the returns, as AlphaZero).
-    rewards:         what a step is worth: R = Σ weight · score over these rewards (see `mcts_dpo.rewards.combine`),
-                     one entry of a kind. Trees have a column of raw scores for each.
-    environment:     what answers a step before the next one; "none": nothing does.
-    parallel_leaves: most leaves of one tree that are out at once, held apart by a virtual loss each.
-    schedule:        "synchronous": all trees move in step, so that the same search gives the same bytes on the same
-                     engine, whatever else it runs; "asynchronous": every tree moves the moment its own completion is
-                     back, which keeps the engine busy. With one parallel leaf the trees are the same as far as the
-                     engine's own arithmetic is (other engines' last digits than those of the transformers engine on a
-                     CPU may depend on what they run together).
+    backup:          "paper": values are recomputed from children. "mean": a value is the mean of the returns, as in
+                     AlphaZero.
+    rewards:         what a step is worth: R = Σ weight · score over these rewards (see `mcts_dpo.rewards.combine`).
+                     Each kind has at most one entry. Trees have a column of raw scores for each reward.
+    environment:     what answers a step before the next step starts. "none": nothing answers.
+    parallel_leaves: the most leaves of one tree that are in flight at once. A virtual loss on each keeps them apart.
+    schedule:        "synchronous": all trees advance together, so that the same search gives the same bytes on the same
+                     engine, whatever else the engine runs. "asynchronous": each tree advances as soon as its own
+                     completion is back, which keeps the engine busy. With one parallel leaf both give the same trees,
+                     as far as the engine's own arithmetic is the same. (Except for the transformers engine on a CPU,
+                     an engine's last digits may depend on what it runs together.)
     resume:          what a killed search over shards continues from. "journal": everything that the engine gave. The
-                     rest is computed in batches of other sequences, which changes nothing on the transformers engine
-                     on a CPU, but can change last digits on other engines. "shard": finished shards only, for the same
-                     output as an undisturbed search on those engines, too (as far as they repeat themselves).
-    alive:           trees searched at a time with "asynchronous"; None: twice as many as the engine runs sequences.
-    reference_child: the reference solution's next step is one child more, at the root and wherever the path is the
-                     reference's so far; with "rollout" all of its steps are. If it states no answer, a last step does.
-                     The policy did not draw these steps: the prior mass of such a child is the mean of its siblings',
-                     its log-probabilities are nan, and it has no visit before a simulation goes through it. Training
-                     only: a solving search refuses it.
-    seed:            a problem's samples depend on it, on the problem's id and on the simulation's index alone.
+                     rest is computed in batches with other sequences. This changes nothing on the transformers engine
+                     on a CPU, but it can change last digits on other engines. "shard": finished shards only. Then those
+                     engines, too, give the same output as in an undisturbed search (as far as they repeat themselves).
+    alive:           how many trees are searched at a time with "asynchronous". None: twice as many as the engine runs
+                     sequences.
+    reference_child: true: the reference solution's next step becomes one more child, at the root and wherever the path
+                     is the reference's so far. With "rollout" all of its steps become nodes. If the reference states no
+                     answer, a last step states it. The policy did not sample these steps: the prior mass of such a
+                     child is the mean of its siblings', its log-probabilities are nan, and it has no visit before a
+                     simulation goes through it. For training only: a solving search refuses it.
+    seed:            a problem's samples depend only on it, on the problem's id and on the simulation's index.
     """
 
     expand: Literal["rollout", "step"] = "rollout"

@@ -17,19 +17,20 @@ from mcts_dpo.search.settings import SearchSettings
 
 
 class StrategySettings(Settings):
-    """Settings of strategies at equal budgets. Those that are null follow from the budget.
+    """The settings of strategies at equal budgets. Settings that are null follow from the budget.
 
-    `SearchSettings` sets how a solution is sampled (temperature, top_p, max_tokens, max_step_tokens, seed), for every
-    strategy alike.
+    `SearchSettings` sets how a solution is sampled, and it is the same for every strategy: temperature, top_p,
+    max_tokens, max_step_tokens, seed.
 
-    solution_tokens: L, the length of a typical solution; null: half of `max_tokens`. A budget of B tokens is planned as
-                     n = B / L solutions. Spent tokens are counted, not planned.
-    width:           beam, dvts: N, the candidates of one level. None: n.
-    children:        beam, dvts: M, the candidates under one kept prefix; mcts: the samples of one expansion. None: √n,
-                     between 2 and 4; 1 where the budget is planned as one solution.
-    depth:           beam, dvts, mcts: steps in a solution, the last sampled to its end. None: `max_depth`.
-    simulations:     mcts: expansions. None: as many as the budget pays; with `advance: step`, where they are those of
-                     one move, `SearchSettings.simulations`.
+    solution_tokens: L, the length of a typical solution in tokens; null: half of `max_tokens`. A budget of B tokens is
+                     planned as n = B / L solutions. The tokens that are really spent count against the budget.
+    width:           for beam and dvts: N, the candidates of one level. None: n.
+    children:        for beam and dvts: M, the candidates under one kept prefix. For mcts: the samples of one expansion.
+                     None: √n, between 2 and 4, or 1 if the budget is planned as one solution.
+    depth:           for beam, dvts and mcts: the number of steps in a solution. The last step is sampled to the
+                     solution's end. None: `max_depth`.
+    simulations:     for mcts: the number of expansions. None: as many as the budget pays. With `advance: step` they are
+                     the expansions of one move, and None stands for `SearchSettings.simulations`.
     """
 
     solution_tokens: int | None = Field(default=None, ge=1)
