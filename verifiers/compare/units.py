@@ -17,7 +17,7 @@ from verifiers.verdict import Layer
 
 
 class Decision(NamedTuple):
-    """``equal``: None where it stays open."""
+    """Whether two answers are equal, which layer decided, and the reason. ``equal``: None if it stays open."""
 
     equal: bool | None
     layer: Layer

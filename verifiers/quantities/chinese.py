@@ -1,7 +1,7 @@
-"""Chinese and Japanese numbers in words (``三分之二``, ``负十二``, ``百分之五``) and counters (``个``, ``本``, ``匹``).
+"""Reads Chinese and Japanese numbers in words (``三分之二``, ``负十二``) and counters (``个``, ``本``, ``匹``).
 
-In: a text that begins with such a number, or the word behind a number. Out: the text with digits, or whether the word
-counts.
+In: a text that begins with such a number (also ``百分之五``), or the word behind a number. Out: the text with digits, or whether the word
+is a counter.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _CHANGING = re.compile(
 
 
 def in_digits(text: str) -> str:
-    """``text`` with the number in Chinese words at its start in digits; unchanged where there is none."""
+    """Writes the Chinese number in words at the start of ``text`` in digits; a text without one stays unchanged."""
     rate = _RATE.fullmatch(text)
     if rate:
         return f"{rate.group('number')}{rate.group('unit')}/{rate.group('per')}"
@@ -46,7 +46,7 @@ def is_counted(word: str) -> bool:
 
 
 def _spelled(match: re.Match[str]) -> str | None:
-    """The digits of what was matched."""
+    """Returns the digits of the matched text."""
     if match.group("half"):
         return "1/2"
     if match.group("plain"):
@@ -63,7 +63,7 @@ def _spelled(match: re.Match[str]) -> str | None:
 
 
 def _value(text: str) -> str | None:
-    """A cardinal: ``一百零五`` is 105, ``二〇二四`` is 2024; digits stay."""
+    """Returns the value of a cardinal: ``一百零五`` is 105, ``二〇二四`` is 2024. Digits stay as they are."""
     if text[0].isdigit() and text[0].isascii():
         return text
     if len(text) > 1 and all(char in _DIGITS for char in text):

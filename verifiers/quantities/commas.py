@@ -1,7 +1,7 @@
-"""Commas and points in the numbers of other countries: ``1,22``, ``1.234,56``, ``1.234.567``, ``1'234``, ``12,34,567``.
+"""Reads the commas and points of other countries: ``1,22``, ``1.234,56``, ``1.234.567``, ``1'234``, ``12,34,567``.
 
-In: one answer as text. Out: the same text with a decimal point and without groups, where that is a reading of it. The
-policy says which reading counts.
+In: one answer as text. Out: the same text with a decimal point and without groups, if the text can be read that way.
+The policy says which reading counts.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _ANY_DECIMAL = re.compile(r"(?<=\d),(?=\d)")
 
 
 def as_one_number(text: str) -> str | None:
-    """``text`` as one number with a decimal point, where its commas, points or apostrophes may be read so."""
+    """Writes ``text`` as one number with a decimal point, if its commas, points or apostrophes allow that reading."""
     for pattern in (_POINTS, _ONLY_POINTS, _APOSTROPHES, _INDIAN):
         match = pattern.fullmatch(text)
         if match:
@@ -34,5 +34,5 @@ def as_one_number(text: str) -> str | None:
 
 
 def with_points(text: str) -> str:
-    """``text`` where a comma between digits is a decimal mark, and points in threes are groups."""
+    """Rewrites ``text`` so that a comma between digits is a decimal mark and points in threes are groups."""
     return _ANY_DECIMAL.sub(".", _ANY_GROUPED.sub(lambda match: match.group().replace(".", ""), text))

@@ -1,7 +1,7 @@
-"""Quantities in several units: ``2 hours 30 minutes``, ``5 ft 3 in``, ``5'3"``, ``1 dollar and 50 cents``, ``30° 15'``.
+"""Reads quantities in several units: ``2 hours 30 minutes``, ``5'3"``, ``1 dollar and 50 cents``, ``30° 15'``.
 
-In: one answer as text without looks. Out: one :class:`Quantity` in the first unit, or None. The parts have to be of one
-dimension, each in a smaller unit than the one before.
+In: one answer as text, without its formatting. Out: one :class:`Quantity` in the first unit, or None. All parts must
+have one dimension. Each part must have a smaller unit than the part before it.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ MAX_PARTS = 4
 
 
 def compound(text: str) -> Quantity | None:
-    """The quantity that ``text`` states in several units; None where it is not of that form."""
+    """Returns the quantity that ``text`` states in several units, or None if the text does not have that form."""
     if len(text) > MAX_COMPOUND:
         return None
     text = _MONEY.sub(r"\1 dollars", text)
@@ -51,7 +51,7 @@ def compound(text: str) -> Quantity | None:
 
 
 def with_half(text: str) -> Quantity | None:
-    """``an hour and a half``, ``2 hours and three quarters``; None for anything else."""
+    """Reads ``an hour and a half`` or ``2 hours and three quarters``; returns None for anything else."""
     match = _HALF.fullmatch(text) if len(text) <= MAX_COMPOUND else None
     if match is None:
         return _single(text)
@@ -64,14 +64,14 @@ def with_half(text: str) -> Quantity | None:
 
 
 def _single(text: str) -> Quantity | None:
-    """``an hour``, ``a mile``: one of a unit of the table."""
+    """Reads ``an hour`` or ``a mile``: exactly one of a unit of the table."""
     match = _ONE.fullmatch(text)
     unit = parse_unit(match.group(1)) if match and is_known_unit(match.group(1)) else None
     return Quantity(1, "1", None, 1, unit) if unit is not None and unit.dims else None
 
 
 def _parts(text: str) -> list[tuple[Number, Unit]] | None:
-    """The numbers with their units, from large to small; None where the text is not made of them."""
+    """Returns the numbers with their units, from large to small, or None if the text consists of anything else."""
     found: list[tuple[Number, Unit]] = []
     at = 0
     comma = False
@@ -100,7 +100,7 @@ def _imperial(parts: list[tuple[Number, Unit]]) -> bool:
 
 
 def _unit(text: str, before: list[tuple[Number, Unit]]) -> Unit | None:
-    """The unit of one part; primes are feet and inches, after degrees minutes and seconds of arc."""
+    """Returns the unit of one part. Primes mean feet and inches; after degrees they mean minutes and seconds of arc."""
     if text in _ARC and before and before[0][1].dims == DEGREE.dims:
         return Unit(f"arc{text}", DEGREE.dims, _ARC[text])
     timed = bool(before) and before[0][1].dims == (("time", 1),)

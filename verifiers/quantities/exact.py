@@ -1,7 +1,7 @@
-"""The exact layer: numbers with their units as people write them, read into exact values, and compared.
+"""The exact layer reads numbers with units, as people write them, into exact values, and compares them.
 
-In: one answer as text. Out: a :class:`Quantity` (exact value, decimals given, unit), or None where the text is not
-plainly one number: what is ambiguous (``0,111``) is refused and passed down.
+In: one answer as text. Out: a :class:`Quantity` (exact value, decimals given, unit), or None if the text is not plainly
+one number. This layer refuses ambiguous text (``0,111``) and passes it down to the next layer.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ _OPERATED = re.compile(r"\s*-?\s*(?:squared|cubed|factorial|to the)\b", re.IGNOR
 
 
 def quantity(text: str) -> Quantity | None:
-    """Read ``text`` as one number with an optional unit; None if it is not plainly that.
+    """Reads ``text`` as one number with an optional unit; returns None if the text is not plainly that.
 
     Raises :class:`TooLarge` for more than ``MAX_DIGITS`` digits.
     """
@@ -97,7 +97,7 @@ def _quantity(raw: str) -> Quantity | None:
 
 
 def _unwrapped(raw: str) -> str:
-    """The text without looks, outer brackets and commands for upright type."""
+    """Returns the text without its formatting, its outer brackets and its commands for upright type."""
     text = tidy(plain(raw)).rstrip(",; ")
     if text.endswith(".") and not text.endswith("..."):
         text = text[:-1].rstrip(",; ")
@@ -123,7 +123,7 @@ def _unwrapped(raw: str) -> str:
 
 
 def _measured_number(text: str, raw: str) -> Quantity | None:
-    """A number with its sign, its currency, scale words and a unit."""
+    """Reads a number with its sign, its currency, scale words and a unit."""
     unit, negative = NO_UNIT, False
     below = _BELOW_ZERO.search(text)
     if below:
@@ -172,7 +172,7 @@ def _is_money(raw: str) -> bool:
 
 
 def _has_lone_dollar(raw: str) -> bool:
-    """Whether a text begins with the only dollar sign in it, which then is money and no mark of mathematics."""
+    """Whether a text begins with its only dollar sign. That sign means money and is not a math delimiter."""
     return raw.count("$") == 1 and raw.lstrip(" -+").startswith("$")
 
 
@@ -181,7 +181,7 @@ def _scaled(spelling: str, power: int | None, factor: Fraction) -> str:
 
 
 def _tail_unit(rest: str, raw: str, one: bool) -> Unit | None:
-    """The unit behind a number; None where what stands there is none."""
+    """Returns the unit behind a number, or None if the text there is not a unit."""
     rest = _QUOTIENT.sub(r"\1/\2", rest)
     word = rest.strip()
     if not word:
@@ -197,17 +197,17 @@ def _tail_unit(rest: str, raw: str, one: bool) -> Unit | None:
 
 
 def _upright(letter: str, raw: str) -> bool:
-    """Whether a letter stands in upright type, where it is a unit and no variable."""
+    """Whether a letter is in upright type. An upright letter is a unit and not a variable."""
     return re.search(rf"\\(?:text|mbox|mathrm|textrm|rm|textnormal|hbox)\s*\{{\s*{re.escape(letter)}", raw) is not None
 
 
 def same_number(x: Number, dx: int | None, sx: int, y: Number, dy: int | None, sy: int, policy: Policy) -> bool:
-    """Whether two written numbers are the same, with tolerance only where a side is an approximate decimal.
+    """Whether two written numbers are the same; only an approximate decimal gets a tolerance.
 
     ``dx``, ``dy``: decimals as written (None: exact). ``sx``, ``sy``: significant digits as written. A decimal of at
-    least four significant digits equals an exact value that rounds to it; a decimal of at least three equals a
-    floating-point print (ten digits or more) that rounds to it; two such prints (of at most
-    18 digits) agree to a relative 1e-12.
+    least four significant digits equals an exact value that rounds to it. A decimal of at least three significant
+    digits equals a floating-point print (ten digits or more) that rounds to it. Two such prints (of at most 18 digits)
+    are the same if they agree to a relative 1e-12.
     """
     if x == y:
         return True
@@ -237,7 +237,7 @@ def _rounds(gap: Fraction, decimals: int) -> bool:
 
 
 def compare_quantities(a: Quantity, b: Quantity, policy: Policy) -> tuple[bool, str]:
-    """Whether two quantities are equal under ``policy``, and why or why not."""
+    """Returns whether two quantities are equal under ``policy``, and the reason."""
     if a.kind != b.kind:
         return _compare_kinds(a, b, policy)
     if a.kind == "time":
@@ -270,7 +270,7 @@ def _same_kind(a: Quantity, b: Quantity, policy: Policy) -> tuple[bool, str]:
 
 
 def _proportional(x: tuple[Number, ...], y: tuple[Number, ...]) -> bool:
-    """Whether two ratios of so many numbers are the same."""
+    """Whether two ratios of any number of parts are the same."""
     if len(x) != len(y):
         return False
     place = next((index for index, value in enumerate(x) if value), None)
@@ -345,7 +345,7 @@ def _compare_units(a: Quantity, b: Quantity, policy: Policy) -> tuple[bool, str]
 
 
 def _in_money(a: Quantity, b: Quantity) -> Quantity:
-    """``a`` in pounds sterling where it says pounds and ``b`` is money."""
+    """Returns ``a`` in pounds sterling if it says pounds and ``b`` is money."""
     return (
         replace(a, unit=Unit(a.unit.name, STERLING))
         if a.unit.name in ("pound", "pounds") and b.unit.dims == STERLING
@@ -354,11 +354,11 @@ def _in_money(a: Quantity, b: Quantity) -> Quantity:
 
 
 def exact_verdict(a: Quantity, b: Quantity, policy: Policy) -> Verdict:
-    """The verdict on two written quantities."""
+    """Returns the verdict on two written quantities."""
     same, reason = compare_quantities(a, b, policy)
     return Verdict("equal" if same else "unequal", "exact", shown(a), shown(b), reason)
 
 
 def shown(value: Quantity) -> str:
-    """The canonical spelling of a quantity with its unit."""
+    """Returns the canonical spelling of a quantity with its unit."""
     return value.text if not value.unit.name else f"{value.text} {value.unit.name}"

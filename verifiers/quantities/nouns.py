@@ -1,7 +1,8 @@
-"""Trailing words: which of them merely say what was counted, and which change the number.
+"""Decides which words after a number only name the counted thing, and which words change the number.
 
-In: words after a number. Out: whether they are a countable noun phrase (``apples``, ``red apples``, ``people``) that a
-plain number may do without. A word that changes a number (``squared``, ``halves``, ``billion``, ``below``) never is.
+In: words after a number. Out: whether they are a countable noun phrase (``apples``, ``red apples``, ``people``). Such a
+phrase may be missing from a plain number. A word that changes a number (``squared``, ``halves``, ``billion``,
+``below``) is never such a phrase.
 """
 
 from __future__ import annotations
@@ -60,7 +61,10 @@ _SPACELESS = re.compile(r"[\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af々]{1,12}")
 
 
 def is_noun_phrase(words: list[str], one: bool) -> bool:
-    """Whether ``words`` name what was counted: a plural or a collective, of ``one`` any noun that changes no number."""
+    """Whether ``words`` name the counted thing: a plural or a collective.
+
+    ``one``: the number is 1, so any noun that does not change a number is enough.
+    """
     if not words or any(changes(word) for word in words):
         return False
     last = words[-1]
@@ -91,7 +95,7 @@ def is_plural(word: str) -> bool:
 
 
 def singular(word: str) -> str:
-    """A noun as its label: lower case, without the ending of its plural."""
+    """Returns the label of a noun: lower case, without the ending of its plural."""
     low = word.lower()
     if low.endswith("ies") and len(low) > 4:
         return low[:-3] + "y"
@@ -101,5 +105,5 @@ def singular(word: str) -> str:
 
 
 def _bare(word: str) -> str:
-    """Lower case without full stops and accents of composition."""
+    """Returns the word in lower case, without full stops and combining accents."""
     return unicodedata.normalize("NFC", word).lower().strip(".'-")

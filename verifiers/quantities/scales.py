@@ -1,4 +1,4 @@
-"""Scale words: what multiplies the number before it (``billion``, ``dozen``, ``halves``, ``basis points``, ``万``).
+"""Reads words that multiply the number before them (``billion``, ``dozen``, ``halves``, ``basis points``, ``万``).
 
 In: the text behind a number. Out: the factor and the place behind the words.
 """
@@ -11,7 +11,11 @@ from typing import NamedTuple
 
 
 class Scale(NamedTuple):
-    """``factor``: exact. ``power``: of ten, where it is one. ``percent``: the factor counts hundredths. ``end``."""
+    """What scale words do to the number before them.
+
+    ``factor``: the exact factor. ``power``: the power of ten, if the factor is one. ``percent``: the factor counts
+    hundredths. ``end``: the place behind the words.
+    """
 
     factor: Fraction
     power: int | None
@@ -51,7 +55,10 @@ MAX_WORDS = 4
 
 
 def scale_at(text: str, money: bool = False) -> Scale:
-    """The scale words at the start of ``text``, multiplied; factor 1 for none. ``money``: ``k``, ``M``, ``bn`` too."""
+    """Reads the scale words at the start of ``text`` and multiplies them; without any, the factor is 1.
+
+    ``money``: ``k``, ``M`` and ``bn`` are scale words too.
+    """
     factor, power, percent, end = Fraction(1), 0, False, 0
     exact = False
     letter = _LETTER.match(text) if money else None

@@ -1,7 +1,7 @@
-"""Where a quantity of several words ends: ``two and a half``, ``5 ft 3 in``, ``half past three``, ``the 5th of March``.
+"""Finds the end of a quantity of several words: ``5 ft 3 in``, ``half past three``, ``the 5th of March``.
 
-In: the text after a mark. Out: how many characters of it are one quantity that a reader would otherwise cut. Plain
-numbers with their units are left to the reader.
+In: the text after a mark. Out: how many of its first characters form one quantity that a reader would otherwise cut.
+The reader itself handles plain numbers with their units.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ MAX_TOKENS = 14
 
 
 def quantity_span(text: str) -> int:
-    """The length of the quantity of several words at the start of ``text``; 0 where there is none."""
+    """Returns how many characters at the start of ``text`` form a quantity of several words; 0 if there is none."""
     if not (_WORDS.match(text) or _DIGITS.match(text)):
         return 0
     ends = [match.end() for match in _TOKEN.finditer(text, 0, MAX_SPAN)][:MAX_TOKENS]

@@ -1,7 +1,8 @@
-"""Times of day, dates, ratios and numerals with a base, as the exact layer reads them.
+"""Reads times of day, dates, ratios and numerals with a base for the exact layer.
 
-In: one answer as text without looks. Out: a :class:`Quantity` of another kind than ``number``, or None. Nothing is
-guessed: a date whose month is a number is month first, unless the policy or the number itself says otherwise.
+In: one answer as text, without its formatting. Out: a :class:`Quantity` of another kind than ``number``, or None.
+Nothing is guessed. In a date whose month is a number, the month comes first, unless the policy or the number itself
+says otherwise.
 """
 
 from __future__ import annotations
@@ -57,7 +58,7 @@ MAX_SPECIAL = 80
 
 
 def special(text: str) -> Quantity | None:
-    """A date, a time of day, a ratio, a share or a numeral with its base; None for anything else."""
+    """Reads a date, a time of day, a ratio, a share or a numeral with its base; returns None for anything else."""
     if len(text) > MAX_SPECIAL:
         return _based(text)
     return _date(text) or _time(text) or _ratio(text) or _share(text) or _ordinal(text) or _based(text)
@@ -76,7 +77,7 @@ def _date(text: str) -> Quantity | None:
 
 
 def as_date(written: str, order: str) -> Quantity | None:
-    """``3/5`` or ``3/5/2024`` as a date, ``month_first`` or ``day_first``; a first number beyond 12 is a day."""
+    """Reads ``3/5`` or ``3/5/2024`` as a date, ``month_first`` or ``day_first``; a first number above 12 is a day."""
     match = _SLASHED_DATE.fullmatch(written.strip())
     if match is None:
         return None
@@ -138,7 +139,7 @@ def _time(text: str) -> Quantity | None:
 
 
 def _spoken(text: str) -> Quantity | None:
-    """``half past three``, ``ten to four``, ``three o'clock in the afternoon``."""
+    """Reads a spoken time: ``half past three``, ``ten to four``, ``three o'clock in the afternoon``."""
     match = _SPOKEN.fullmatch(text)
     if match is None or not (match.group("side") or "clock" in text.lower() or match.group("half")):
         return None
@@ -164,7 +165,7 @@ def _small(word: str) -> int | None:
 
 
 def _of_half(hour: int, minute: int, second: int | None, half: str | None) -> Quantity | None:
-    """A time as written; ``half`` says which half of the day, if anything does."""
+    """Returns a time as written. ``half`` names the half of the day, if the text names one."""
     mark = (half or "").lower()
     if minute > 59 or (second or 0) > 59 or hour > 24:
         return None
@@ -191,7 +192,7 @@ def _at(hour: int, minute: int, second: int | None, half_day: bool) -> Quantity:
 
 
 def _ordinal(text: str) -> Quantity | None:
-    """``3rd``, ``the twenty-first``: a place, which is no number."""
+    """Reads an ordinal, like ``3rd`` or ``the twenty-first``. It is a place and not a number."""
     match = _ORDINAL.fullmatch(text)
     if match is None:
         return None
@@ -212,7 +213,7 @@ def _ratio(text: str) -> Quantity | None:
 
 
 def ratio(parts: tuple[Number, ...]) -> Quantity | None:
-    """The ratio of some numbers; None where the last of two is zero."""
+    """Returns the ratio of some numbers, or None if the last one is zero."""
     if parts[-1] == 0:
         return None
     return Quantity(
@@ -221,7 +222,7 @@ def ratio(parts: tuple[Number, ...]) -> Quantity | None:
 
 
 def _share(text: str) -> Quantity | None:
-    """``1 in 6``, ``3 out of 4``."""
+    """Reads a share: ``1 in 6``, ``3 out of 4``."""
     match = _OUT_OF.fullmatch(text)
     if match is None or int(match.group(2)) < max(2, int(match.group(1))):
         return None

@@ -1,9 +1,9 @@
-"""The table of units: which spelling names which unit, and what that unit is worth.
+"""The table of units says which spelling names which unit, and how large that unit is.
 
-In: one spelling (``cm``, ``hours``, ``公里``). Out: its dimensions and exact factor. The spellings are a fixed table of
-ours; sizes come from pint, which is loaded when the first unit of size occurs and is only ever asked for names of this
-table, never for text from an answer. Money, calendar months, angles and temperatures have no size there: they are
-dimensions of their own.
+In: one spelling (``cm``, ``hours``, ``公里``). Out: its dimensions and exact factor. The spellings are our own fixed
+table. The sizes come from pint. The first unit with a size loads pint. We ask pint only for names of this table, never
+for text from an answer. Money, calendar months, angles and temperatures get no size from pint: they are dimensions of
+their own.
 """
 
 from __future__ import annotations
@@ -73,7 +73,7 @@ _OWN: dict[str, dict[str, int | Fraction]] = {  # dimension of its own: (spellin
 
 
 def _spellings() -> dict[str, str]:
-    """Spelling to pint's name."""
+    """Maps each spelling to pint's name."""
     found: dict[str, str] = {}
     for name, (symbols, words, prefixes) in _METRIC.items():
         for prefix in ("", *prefixes):
@@ -86,7 +86,7 @@ def _spellings() -> dict[str, str]:
 
 
 def _own() -> dict[str, tuple[str, Fraction]]:
-    """Spelling to a dimension that is not pint's."""
+    """Maps each spelling to a dimension that is not from pint."""
     found: dict[str, tuple[str, Fraction]] = {}
     for base, groups in _OWN.items():
         for spellings, factor in groups.items():
@@ -102,7 +102,10 @@ AMBIGUOUS = {"m": "minute", "'": "foot", '"': "inch", "''": "inch"}
 
 @lru_cache(maxsize=4096)
 def known(spelling: str) -> tuple[Dimensions, Fraction] | None:
-    """Dimensions and exact factor of a spelling, singular or plural, in any case where that is unmistakable."""
+    """Returns the dimensions and exact factor of a spelling.
+
+    The spelling may be singular or plural. Its letter case is free if that leaves no doubt.
+    """
     found = _spelled(spelling)
     if found is None:
         return None
@@ -116,7 +119,7 @@ def known(spelling: str) -> tuple[Dimensions, Fraction] | None:
 
 
 def _spelled(word: str) -> str | None:
-    """The entry of the table that a word is, if it is one."""
+    """Returns the entry of the table for a word, if the word is in the table."""
     forms = [word] if len(word) == 1 else [word, word.lower()]
     for form in forms:
         for ending in ("", "s", "es"):
@@ -130,7 +133,7 @@ def _spelled(word: str) -> str | None:
 
 @lru_cache(maxsize=512)
 def _size(name: str) -> tuple[Dimensions, Fraction]:
-    """What pint says of one of our names."""
+    """Returns what pint says about one of our names."""
     factor, unit = _registry().get_root_units(name)
     powers = {base.strip("[]"): int(power) for base, power in unit.dimensionality.items()}
     return tuple(sorted((base, power) for base, power in powers.items() if power)), Fraction(factor)
@@ -138,7 +141,7 @@ def _size(name: str) -> tuple[Dimensions, Fraction]:
 
 @lru_cache(maxsize=1)
 def _registry() -> Any:
-    """pint's registry with exact factors; loading it takes some tenths of a second."""
+    """Returns pint's registry with exact factors. Loading it takes some tenths of a second."""
     import pint
 
     return pint.UnitRegistry(non_int_type=Fraction, cache_folder=None)

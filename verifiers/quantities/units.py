@@ -1,8 +1,8 @@
-"""Units of measurement: reading them, and saying whether two are the same quantity.
+"""Reads units of measurement, and says whether two units measure the same quantity.
 
-In: the words or LaTeX after a number. Out: :class:`Unit`, a product of dimensions with an exact factor, so that ``60
-minutes`` is ``1 hour`` while ``10 cm`` is not ``10 m``. What was counted (``apples``) is a dimension of its own; a word
-that changes a number (``squared``, ``halves``) or that is neither is no unit.
+In: the words or LaTeX after a number. Out: a :class:`Unit`, which is a product of dimensions with an exact factor. So
+``60 minutes`` is ``1 hour``, and ``10 cm`` is not ``10 m``. A counted thing (``apples``) is a dimension of its own. A
+word that changes a number (``squared``, ``halves``) is not a unit. Any other word is not a unit either.
 """
 
 from __future__ import annotations
@@ -18,9 +18,10 @@ from verifiers.quantities.unit_table import known
 
 @dataclass(frozen=True, slots=True)
 class Unit:
-    """``dims``: sorted (dimension, exponent) pairs; ``factor``: how many of their base product one of this unit is.
+    """A unit of measurement: a product of dimensions and an exact factor.
 
-    ``letter``: it may as well be a variable, so that a number without a unit is not the same.
+    ``dims``: sorted (dimension, exponent) pairs. ``factor``: how many of their base product one of this unit is.
+    ``letter``: the unit may also be a variable, so a number without a unit is not the same.
     """
 
     name: str
@@ -34,7 +35,7 @@ PERCENT = Unit("%", (("%", 1),))
 DEGREE = Unit("°", (("degree", 1),))
 DOLLAR = Unit("$", (("dollar", 1),))
 BARE_DOLLAR = Unit("", DOLLAR.dims)
-"""A lone ``$`` before a number: money, but it may be a stray mark of mathematics, so no answer is shown with it."""
+"""A lone ``$`` before a number. It means money, but it may be a stray math delimiter, so no answer is shown with it."""
 
 _RAISED = {"square": 2, "sq": 2, "cubic": 3, "cu": 3, "平方": 2, "立方": 3}
 _RAISING = {"squared": 2, "cubed": 3, "square": 2, "cube": 3}
@@ -71,9 +72,10 @@ MAX_NAMES = 6
 
 @lru_cache(maxsize=4096)
 def parse_unit(text: str, one: bool = False) -> Unit | None:
-    """The unit that ``text`` names, :data:`NO_UNIT` for nothing or the empty ``units``, None if it is no unit.
+    """Returns the unit that ``text`` names, or None if the text is not a unit.
 
-    ``one``: the number before it is 1, so that a noun may stand in the singular.
+    Empty text and the empty word ``units`` give :data:`NO_UNIT`. ``one``: the number before the text is 1, so a noun
+    may be in the singular.
     """
     if len(text) > MAX_UNIT:
         return None
@@ -127,7 +129,7 @@ class _Reader:
         return self.names <= MAX_NAMES and self.raised == 1 and self.nouns()
 
     def word(self, word: str, at: int) -> tuple[int, bool | None]:
-        """Take one word: the place behind it, and whether to continue (None: it is no unit)."""
+        """Takes one word. Returns the place behind it and whether to continue (None: the word is not a unit)."""
         low = word.lower()
         rest = self.text[at:].strip(" .,")
         if low in _RAISED and (low != "square" or rest):
@@ -147,7 +149,7 @@ class _Reader:
         return at, True
 
     def began(self) -> bool:
-        """Whether something has been named."""
+        """Whether the text has named a unit or a noun so far."""
         return bool(self.dims or self.counted or self.names or self.free)
 
     def named(self, word: str, at: int) -> tuple[int, bool | None]:
@@ -184,7 +186,7 @@ class _Reader:
         self.factor *= factor**exponent
 
     def nouns(self) -> bool:
-        """Whether the words that are no units name what was counted."""
+        """Whether the words that are not units name the counted thing."""
         if not self.counted:
             return self.names > 0 or self.free
         if not is_noun_phrase(self.counted, self.one):
@@ -194,12 +196,12 @@ class _Reader:
         return True
 
     def count(self, word: str, exponent: int) -> None:
-        """Multiply by what was counted; the mark keeps ``5 times`` from being a time."""
+        """Multiplies by the counted thing. The mark keeps ``5 times`` from being a time."""
         label = f"#{singular(word)}"
         self.dims[label] = self.dims.get(label, 0) + exponent
 
     def unit(self) -> Unit | None:
-        """What was read."""
+        """Returns the unit that was read."""
         if self.dims.get("%", 1) != 1:
             return None
         kept = tuple(sorted((base, power) for base, power in self.dims.items() if power))
@@ -210,7 +212,7 @@ class _Reader:
 
 
 def _unit_of_word(word: str) -> tuple[tuple[tuple[str, int], ...], Fraction] | None:
-    """A unit of the table, also in Chinese where squares and what is counted stand in one word."""
+    """Returns a unit of the table. In Chinese, one word may also contain a square or the counted thing."""
     found = known(word)
     if found is not None or not _CJK.fullmatch(word):
         return found
@@ -222,5 +224,5 @@ def _unit_of_word(word: str) -> tuple[tuple[tuple[str, int], ...], Fraction] | N
 
 
 def is_known_unit(word: str) -> bool:
-    """Whether a bare word is in the table of units (not merely some noun)."""
+    """Whether a bare word is in the table of units; an ordinary noun is not."""
     return known(word) is not None or word.lower() in _SPEEDS

@@ -1,7 +1,7 @@
-"""Numbers in words: ``two hundred``, ``minus five``, ``three quarters``, ``two and a half``, ``three point one four``.
+"""Reads numbers in words: ``two hundred``, ``minus five``, ``three quarters``, ``two and a half``, ``three point one``.
 
-In: a text that may begin with such words. Out: the text with digits in their place. Words that are no one number
-(``three four``, ``one-to-one``) stay as they are.
+In: a text that may begin with such words. Out: the text with digits instead of the words. Words that do not form one
+number (``three four``, ``one-to-one``) stay as they are.
 """
 
 from __future__ import annotations
@@ -77,7 +77,7 @@ MAX_WORDS = 40
 
 
 class Word(NamedTuple):
-    """A lower-case word, its end, and the mark that joins it to the word before."""
+    """A lower-case word, its end in the text, and the mark that joins it to the word before."""
 
     text: str
     end: int
@@ -85,7 +85,7 @@ class Word(NamedTuple):
 
 
 def in_digits(text: str) -> str:
-    """``text`` with the number in words at its start written in digits; unchanged where there is none."""
+    """Writes the number in words at the start of ``text`` in digits; a text without such a number stays unchanged."""
     if not text.isascii():
         return chinese.in_digits(text)
     if not _MAYBE.match(text):
@@ -111,7 +111,7 @@ def in_digits(text: str) -> str:
 
 
 def _is_place(spelling: str, rest: str) -> bool:
-    """Whether ``a third party`` is meant and not ``a third of a mile`` or ``a third cup``."""
+    """Whether the text means ``a third party`` and not ``a third of a mile`` or ``a third cup``."""
     word = re.match(r"\s+([A-Za-z]+)", rest)
     if word is None or not re.fullmatch(r"-?1/(?!2$|4$)\d+", spelling):
         return False
@@ -119,7 +119,7 @@ def _is_place(spelling: str, rest: str) -> bool:
 
 
 def list_in_digits(text: str) -> str:
-    """``text`` with the numbers in words at the start of each part of a list in digits: ``two, three and a half``."""
+    """Writes the number in words at the start of each part of a list in digits: ``two, three and a half``."""
     text = in_digits(text)
     parts = _BETWEEN.split(text)
     if len(parts) < 3 or len(parts) > MAX_WORDS:
@@ -128,7 +128,7 @@ def list_in_digits(text: str) -> str:
 
 
 def in_symbols(text: str) -> str:
-    """``text`` with numbers and operations in words as symbols: ``x squared``, ``pi over four``."""
+    """Writes the numbers and operations in words in ``text`` as symbols: ``x squared``, ``pi over four``."""
     if not _LOWER_WORD.search(text):
         return text
     text = _MINUS.sub("-", list_in_digits(text))
@@ -139,20 +139,20 @@ def in_symbols(text: str) -> str:
 
 
 def _raised(match: re.Match[str]) -> str:
-    """``x to the fifth`` as a power."""
+    """Writes ``x to the fifth`` as a power."""
     exponent = ORDINALS.get(match.group(2).lower()) or int(re.sub(r"\D", "", match.group(2)))
     return f"{match.group(1)}^{{{exponent}}}"
 
 
 def number_in_words(text: str) -> Fraction | None:
-    """The value of a text that is one number in words and nothing else."""
+    """Returns the value of a text that is one number in words and nothing else."""
     reader = _Reader(_words(text.strip(), 0))
     spelling = reader.number()
     return Fraction(spelling) if spelling is not None and not text.strip()[reader.end :] else None
 
 
 def _words(text: str, start: int) -> list[Word]:
-    """The run of words from ``start``, joined by spaces, hyphens or a comma."""
+    """Returns the run of words from ``start``. Spaces, hyphens or a comma join the words."""
     found: list[Word] = []
     at = start
     while len(found) < MAX_WORDS:
@@ -168,7 +168,7 @@ def _words(text: str, start: int) -> list[Word]:
 
 
 class _Reader:
-    """A number in words, read from the left as far as it goes."""
+    """Reads a number in words from the left, as far as the number goes."""
 
     def __init__(self, words: list[Word]) -> None:
         self.words = words
@@ -176,16 +176,16 @@ class _Reader:
 
     @property
     def end(self) -> int:
-        """Where the number ends in the text."""
+        """The place in the text where the number ends."""
         return self.words[self.at - 1].end if self.at else 0
 
     def peek(self, ahead: int = 0) -> str:
-        """A word to come, or nothing."""
+        """Returns the word ``ahead`` places on, or nothing."""
         place = self.at + ahead
         return self.words[place].text if place < len(self.words) else ""
 
     def number(self) -> str | None:
-        """The number as digits: ``200``, ``-5``, ``3/4``, ``3.14``; None where there is none."""
+        """Returns the number as digits: ``200``, ``-5``, ``3/4``, ``3.14``; None if there is no number."""
         sign = ""
         if self.peek() in _SIGNS:
             self.at, sign = 1, _SIGNS[self.peek()]
@@ -197,7 +197,7 @@ class _Reader:
         return sign + found
 
     def unsigned(self) -> str | None:
-        """A fraction, a cardinal with what may follow it, or a decimal."""
+        """Reads a fraction, a cardinal with its possible continuation, or a decimal."""
         alone = self.lone_part()
         if alone is not None:
             return alone
@@ -216,7 +216,7 @@ class _Reader:
         return self.mixed(whole)
 
     def lone_part(self) -> str | None:
-        """``half``, ``a quarter``, ``half a dozen``."""
+        """Reads a fraction without a number before it: ``half``, ``a quarter``, ``half a dozen``."""
         skipped = 1 if self.peek() in ("a", "an") else 0
         if self.peek(skipped) not in ("half", "quarter") and not (skipped and self.peek(1) in _PARTS):
             return None
@@ -228,7 +228,7 @@ class _Reader:
         return f"1/{value}"
 
     def part(self, singular: bool) -> int | None:
-        """The denominator that is named next: ``third`` of one, ``thirds`` of more, ``twenty-fifths``."""
+        """Reads the denominator that comes next: ``third`` after one, ``thirds`` after more, ``twenty-fifths``."""
         table = _PARTS if singular else _PLURALS
         if self.peek() in table:
             self.at += 1
@@ -239,7 +239,7 @@ class _Reader:
         return None
 
     def after(self, skipped: int) -> int | None:
-        """A cardinal behind so many words; the place stays where there is none."""
+        """Reads a cardinal behind the given number of words. Without a cardinal, the place does not move."""
         before = self.at
         self.at += skipped
         found = self.cardinal()
@@ -248,7 +248,7 @@ class _Reader:
         return found
 
     def mixed(self, whole: int) -> str:
-        """``two and a half``: the whole with the proper fraction behind it."""
+        """Reads ``two and a half``: a whole number and the proper fraction behind it."""
         before = self.at
         if self.peek() == "and":
             self.at += 1
@@ -259,7 +259,7 @@ class _Reader:
         return str(whole)
 
     def part_of(self, whole: int) -> str | None:
-        """``a half`` behind ``2 and``."""
+        """Reads ``a half`` behind ``2 and``."""
         alone = self.lone_part()
         top = None if alone else self.cardinal()
         bottom = None if top is None else self.part(top == 1)
@@ -271,7 +271,7 @@ class _Reader:
         return f"{value.numerator}/{value.denominator}"
 
     def decimal(self, whole: int) -> str | None:
-        """``three point one four``: single digits behind the point."""
+        """Reads ``three point one four``: single digits behind the point."""
         self.at += 1
         digits = ""
         while _small(self.peek()) is not None and (value := ONES.get(self.peek(), _ALSO.get(self.peek(), 99))) < 10:
@@ -279,7 +279,7 @@ class _Reader:
         return f"{whole}.{digits}" if digits else None
 
     def cardinal(self) -> int | None:
-        """A whole number; the place behind it. None where none begins here."""
+        """Reads a whole number and moves to the place behind it; returns None if no whole number begins here."""
         total: int = 0
         before_scale: int = 10**18
         group = self.group()
@@ -305,11 +305,11 @@ class _Reader:
             group = following
 
     def is_denominator(self) -> bool:
-        """Whether what was just read belongs to a fraction: ``two thousand and three quarters``."""
+        """Whether the words just read belong to a fraction: ``two thousand and three quarters``."""
         return self.peek() in _PARTS or self.peek() in _PLURALS
 
     def group(self) -> int | None:
-        """A number below a thousand, or of hundreds: ``a hundred and five``, ``twenty-five hundred``."""
+        """Reads a number below a thousand, or a number of hundreds: ``a hundred and five``, ``twenty-five hundred``."""
         value: int | None
         if self.peek() in ("a", "an") and self.peek(1) in ("hundred", "dozen", *SCALES):
             self.at += 1
@@ -332,7 +332,7 @@ class _Reader:
         return value * 100 + rest
 
     def below_hundred(self) -> int | None:
-        """``twenty-one``, ``seven``; a ten before the name of a part is left to it."""
+        """Reads ``twenty-one`` or ``seven``. A ten before the name of a part belongs to that part."""
         word = self.peek()
         if word in TENS or word == "fourty":
             if self.at and self.peek(1) in _PLURALS and _PLURALS[self.peek(1)] < 10 and self.words[self.at].joint:

@@ -1,6 +1,6 @@
-"""Numbers as people write them: decimals, groups of digits, fractions, mixed numbers, powers of ten, repetitions.
+"""Reads numbers as people write them: decimals, groups of digits, fractions, mixed numbers, powers of ten, repetitions.
 
-In: a text that begins with a number. Out: its exact value, the digits given, and where it ends.
+In: a text that begins with a number. Out: its exact value, the digits given, and the place where it ends.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ Number = int | Fraction
 class Quantity:
     """One number as written.
 
-    ``value``: exact. ``decimals``: digits after the decimal point as written, or None where the value is exact
+    ``value``: the exact value. ``decimals``: digits after the decimal point as written, or None if the value is exact
     (integers, fractions, repeating decimals). ``digits``: significant digits as written. ``kind``: ``number``,
     ``time`` (value in minutes after midnight), ``ratio``, ``date``, ``based`` (a numeral with its base),
-    ``ordinal`` (a place).
-    ``text``: canonical spelling. ``numeral``: the digits before the base subscript, or a date or quotient as written.
-    ``parts``: of a ratio, of a time as written, or, of a quantity in several units, its value in the last of them.
+    ``ordinal`` (a place). ``text``: the canonical spelling. ``numeral``: the digits before the base subscript, or a
+    date or quotient as written. ``parts``: the parts of a ratio, or the parts of a time as written. For a quantity in
+    several units, ``parts`` is its value in the last unit.
     """
 
     value: Number
@@ -63,7 +63,7 @@ _SCIENTIFIC = re.compile(
 
 
 def decimal(whole: str, fraction: str | None, negative: bool, unit: Unit = NO_UNIT) -> Quantity:
-    """A quantity from the digits before and after the point."""
+    """Makes a quantity from the digits before and after the point."""
     if len(whole) + len(fraction or "") > MAX_DIGITS:
         raise TooLarge(f"a number of {len(whole) + len(fraction or '')} digits")
     if not fraction:
@@ -80,7 +80,10 @@ def decimal(whole: str, fraction: str | None, negative: bool, unit: Unit = NO_UN
 
 
 def number_at(body: str) -> tuple[Number, int | None, int, int, str] | None:
-    """(value, decimals, significant digits, end, spelling) of the unsigned number at the start of ``body``."""
+    """Reads the unsigned number at the start of ``body``.
+
+    Returns (value, decimals, significant digits, end, spelling).
+    """
     match = _MIXED.match(body)
     if match:
         whole, parts = int(bounded(match.group(1))), [g for g in match.groups()[1:] if g is not None]
@@ -132,7 +135,7 @@ def number_at(body: str) -> tuple[Number, int | None, int, int, str] | None:
 
 
 def quotient(top: str, bottom: str, end: int) -> tuple[Number, int | None, int, int, str] | None:
-    """The number that a quotient of two decimals is; None where it has no value."""
+    """Returns the value of a quotient of two decimals, or None if it has no value."""
     upper, lower = plain_decimal(top), plain_decimal(bottom)
     if upper is None or lower is None or lower.value == 0:
         return None
@@ -141,7 +144,7 @@ def quotient(top: str, bottom: str, end: int) -> tuple[Number, int | None, int, 
 
 
 def plain_decimal(text: str) -> Quantity | None:
-    """A decimal with groups and a sign."""
+    """Reads a decimal with groups of digits and a sign."""
     text = text.replace(" ", "").replace(",", "")
     negative = text.startswith("-")
     whole, _, fraction = text.lstrip("+-").partition(".")
@@ -149,12 +152,12 @@ def plain_decimal(text: str) -> Quantity | None:
 
 
 def bounded(digits: str) -> str:
-    """The digits, unless there are too many of them."""
+    """Returns the digits; raises :class:`TooLarge` if there are too many of them."""
     if len(digits) > MAX_DIGITS:
         raise TooLarge(f"a number of {len(digits)} digits")
     return digits
 
 
 def tight(value: Number) -> Number:
-    """A whole fraction as an integer."""
+    """Turns a whole fraction into an integer."""
     return value.numerator if isinstance(value, Fraction) and value.denominator == 1 else value
