@@ -1,7 +1,7 @@
 """Reads Chinese and Japanese numbers in words (``三分之二``, ``负十二``) and counters (``个``, ``本``, ``匹``).
 
-In: a text that begins with such a number (also ``百分之五``), or the word behind a number. Out: the text with digits, or whether the word
-is a counter.
+In: a text that begins with such a number (also ``百分之五``), or the word behind a number. Out: the text with digits,
+or whether the word is a counter.
 """
 
 from __future__ import annotations
