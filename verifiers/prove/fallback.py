@@ -1,7 +1,7 @@
-"""math-verify for what our grammar does not cover, if it is installed (extra ``verifiers-fallback``); in a worker only.
+"""Asks math-verify about answers that our grammar does not cover, if it is installed (extra ``verifiers-fallback``).
 
-In: two texts and the verdict that stands so far. Out: that verdict, or ``equal`` or ``unequal`` by the fallback. Its
-own time limit, an alarm signal, is switched off: the worker's deadline holds.
+In: two texts and the verdict so far. Out: that verdict, or ``equal`` or ``unequal`` from the fallback. This module runs
+in a worker only. It switches off the time limit of math-verify, an alarm signal: the worker's deadline applies.
 """
 
 from __future__ import annotations
@@ -32,13 +32,13 @@ def available() -> bool:
 
 
 def warm_up() -> None:
-    """Load what the first question to math-verify would load: that takes longer than many a deadline."""
+    """Loads what the first question to math-verify would load; this takes longer than many deadlines."""
     if available():
         judge(r"\int_0^1 x\,dx", r"\int_0^2 x\,dx", Verdict("unparsed"))
 
 
 def judge(reference: str, answer: str, standing: Verdict) -> Verdict:
-    """Ask math-verify; what it cannot read either stays as it was."""
+    """Asks math-verify; the verdict stays as it was if math-verify cannot read the answers either."""
     if not available() or not (_readable(reference) and _readable(answer)):
         return standing
     import math_verify
@@ -48,7 +48,7 @@ def judge(reference: str, answer: str, standing: Verdict) -> Verdict:
     given = math_verify.parse(_marked(answer), parsing_timeout=None)
     if not gold or not given:
         return standing
-    # It treats the two sides differently; our verdicts do not, so it has to agree both ways round.
+    # math-verify treats the two sides differently and our verdicts do not, so it must agree in both orders.
     equal = all(math_verify.verify(*sides, timeout_seconds=None) for sides in ((gold, given), (given, gold)))
     return Verdict(
         "equal" if equal else "unequal",

@@ -1,8 +1,8 @@
-"""A pool of warm worker processes with deadlines: proofs that can be killed, from any thread, loop or process.
+"""Runs proofs in a pool of warm worker processes with deadlines, from any thread, event loop or process.
 
-In: pairs of answers. Out: verdicts. The cheap layers run in the calling thread. Proofs run in a worker, which is killed
-and replaced if it exceeds its deadline. No signal, alarm or patch touches the calling process, and
-the workers are not children that :mod:`multiprocessing` must allow.
+In: pairs of answers. Out: verdicts. The cheap layers run in the calling thread. Proofs run in a worker. The pool kills
+and replaces a worker that exceeds its deadline. No signal, alarm or patch touches the calling process. The workers are
+not children that :mod:`multiprocessing` must allow.
 """
 
 from __future__ import annotations
@@ -30,9 +30,9 @@ from verifiers.verdict import Verdict
 
 START_SECONDS = 120.0
 AGAIN = 0.4
-"""Share of the deadline that a question has at least when it is asked again because its worker died."""
+"""The smallest share of the deadline for a question that is asked again because its worker died."""
 LATEST = 1.4
-"""Deadlines after which the second answer to a question is no longer waited for."""
+"""The number of deadlines after which the pool stops waiting for the second answer to a question."""
 
 
 class _Broken(Exception):
@@ -51,7 +51,7 @@ class _Worker:
         self.connection = connection
 
     def ask(self, request: dict[str, Any], seconds: float) -> dict[str, Any] | None:
-        """The reply, or None when the time is over. Raises :class:`_Broken` when the worker died."""
+        """Returns the reply, or None when the time is over. Raises :class:`_Broken` when the worker died."""
         end = time.monotonic() + seconds
         try:
             send(self.connection, request)
@@ -105,7 +105,7 @@ class _Nursery:
         return reply
 
     def fork(self) -> _Worker:
-        """A new warm worker."""
+        """Returns a new warm worker."""
         with self.lock:
             if not self.ready:
                 self._reply()
@@ -124,7 +124,7 @@ class _Nursery:
             return _Worker(int(reply["pid"]), here)
 
     def kill(self, worker: _Worker) -> int:
-        """End a worker now; the most memory it had, in KiB."""
+        """Ends a worker now. Returns the most memory that it had, in KiB."""
         worker.connection.close()
         with self.lock:
             try:
@@ -151,14 +151,15 @@ def _socket_pair() -> tuple[socket.socket, socket.socket]:
 
 
 class VerifierPool:
-    """Verification with a deadline for every proof.
+    """Verifies answers with a deadline for every proof.
 
-    ``workers``: proofs that may run at once (at least 1). ``deadline``: seconds for one proof, after which its worker
-    is killed and replaced; the search for a proof gives up after six tenths of it, so that numeric evidence can speak.
-    If a worker dies, its question is asked once more; no verdict takes longer than one and a half deadlines of work.
-    ``memory``: MiB that one worker may use beyond the loaded libraries. Usable from any thread,
-    from asyncio, after a fork and in daemonic processes; a context manager. Raises ``ValueError`` for values out of
-    range.
+    ``workers``: proofs that may run at once (at least 1). ``deadline``: seconds for one proof; after that time the pool
+    kills and replaces its worker. The search for a proof gives up after six tenths of the deadline, so that numeric
+    evidence can decide. If a worker dies, the pool asks its question once more. No verdict takes longer than one and a
+    half deadlines of work. ``memory``: MiB that one worker may use beyond the loaded libraries.
+
+    The pool works from any thread, from asyncio, after a fork and in daemonic processes. It is a context manager.
+    Raises ``ValueError`` for values out of range.
     """
 
     def __init__(self, workers: int = 1, deadline: float = 0.5, memory: int = 512) -> None:
@@ -179,12 +180,12 @@ class VerifierPool:
     # ------------------------------------------------------------------ verdicts
 
     def verify(self, reference: Text, answer: Text, *, policy: Policy = DEFAULT_POLICY) -> Verdict:
-        """One verdict, as :func:`verifiers.verify` gives it, within the pool's limits."""
+        """Returns one verdict, like :func:`verifiers.verify`, within the limits of the pool."""
         verdict = cheap_verdict(reference, answer, policy)
         return self._proved(reference, answer, policy) if verdict is None else verdict
 
     async def verify_async(self, reference: Text, answer: Text, *, policy: Policy = DEFAULT_POLICY) -> Verdict:
-        """One verdict without blocking the event loop while a proof runs."""
+        """Returns one verdict and does not block the event loop while a proof runs."""
         verdict = cheap_verdict(reference, answer, policy)
         if verdict is not None:
             return verdict
@@ -194,7 +195,7 @@ class VerifierPool:
     def verify_batch(
         self, pairs: Iterable[tuple[Text, Text]], *, policy: Policy | Sequence[Policy] = DEFAULT_POLICY
     ) -> list[Verdict]:
-        """Verdicts in the order of the pairs; proofs run side by side. ``policy``: one for all, or one for each."""
+        """Returns verdicts in the order of the pairs; proofs run in parallel. ``policy``: one for all, or one each."""
         known = list(pairs)
         policies = [policy] * len(known) if isinstance(policy, Policy) else list(policy)
         if len(policies) != len(known):
@@ -209,11 +210,11 @@ class VerifierPool:
         return [verdict if verdict is not None else jobs[i].result() for i, verdict in enumerate(cheap)]
 
     def prove_within(self, seconds: float, reference: str, answer: str, policy: Policy = DEFAULT_POLICY) -> Verdict:
-        """The verdict of a worker, whatever the cheap layers say, with a deadline of its own (seconds above 0)."""
+        """Returns the verdict of a worker, whatever the cheap layers say. ``seconds``: its own deadline, above 0."""
         return self._proved(reference, answer, policy, seconds)
 
     def prepare(self) -> None:
-        """Start a worker if none waits, so that the next proof does not wait for it; nothing if that is impossible."""
+        """Starts a worker if none is idle, so that the next proof need not wait; does nothing if that is impossible."""
         with contextlib.suppress(_NoWorker, _Broken):
             self._give(self._take())
 
@@ -224,7 +225,7 @@ class VerifierPool:
             self._give(worker)
 
     def peak_memory(self) -> float:
-        """The most memory that any worker, killed or idle, has had so far, in MiB (its loaded libraries included)."""
+        """Returns the most memory that any worker, killed or idle, had so far, in MiB, with its loaded libraries."""
         peaks = [self._peak]
         with self._lock:
             pids = [worker.pid for worker in self._idle]
@@ -295,7 +296,7 @@ class VerifierPool:
         return Verdict("timeout", reason=f"no verdict: {reason}")
 
     def _take(self, patience: float | None = None) -> _Worker:
-        """A worker for one question, waited for so many seconds (None: as long as it takes)."""
+        """Returns a worker for one question. Waits the given number of seconds (None: without a limit)."""
         self._own()
         if not self._slots.acquire(timeout=patience):
             raise _NoWorker("all are busy")
@@ -341,7 +342,7 @@ class VerifierPool:
             nursery.close()
 
     def close(self) -> None:
-        """End all processes and threads of the pool; it cannot be used again."""
+        """Ends all processes and threads of the pool; the pool cannot be used again."""
         if self._owner == os.getpid():
             if self._threads is not None:
                 self._threads.shutdown(wait=True)
@@ -362,7 +363,7 @@ _DEFAULT_LOCK = threading.Lock()
 
 
 def default_pool() -> VerifierPool:
-    """The pool of one worker behind :func:`verifiers.verify`; made at the first proof."""
+    """Returns the pool of one worker that :func:`verifiers.verify` uses. The first proof creates it."""
     with _DEFAULT_LOCK:
         if not _DEFAULT:
             _DEFAULT.append(VerifierPool(workers=1))

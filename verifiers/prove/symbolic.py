@@ -1,7 +1,8 @@
-r"""Symbolic proof with sympy, over expressions built from our own tree; runs in a worker process only.
+r"""Proves with sympy that two expressions are equal or different; runs in a worker process only.
 
-In: two scalar trees that agree numerically. Out: True where their difference is proved zero, False where it is proved
-not to be, None where neither is. No text ever reaches sympy. It does not know limits of time: who calls it may kill it.
+In: two scalar trees that agree numerically. Out: True if their difference is proved zero, False if it is proved not
+zero, None if neither is proved. The sympy expressions come from our own tree. No text ever reaches sympy. This module
+has no time limit: the caller may kill it.
 """
 
 from __future__ import annotations
@@ -27,11 +28,11 @@ _CONSTANTS: dict[str, Any] = {"pi": sp.pi, "e": sp.E, "i": sp.I, "oo": sp.oo}
 
 
 class Unsupported(Exception):
-    """Sympy has no counterpart."""
+    """Sympy has no counterpart for the expression."""
 
 
 def to_sympy(node: Node) -> Any:
-    """The sympy expression of a scalar tree; symbols are real."""
+    """Returns the sympy expression of a scalar tree; symbols are real."""
     if isinstance(node, Num):
         return sp.Rational(node.value.numerator, node.value.denominator)
     if isinstance(node, Sym):

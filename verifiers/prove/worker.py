@@ -1,8 +1,8 @@
-"""The nursery and its workers: processes in which proofs run, so that they can be killed.
+"""Runs proofs in separate processes, the nursery and its workers, so that a proof can be killed.
 
-In: commands and requests as JSON over Unix sockets. Out: replies in JSON. The nursery loads sympy once, forks a warm
-worker for each ``fork`` command (whose socket comes with it), kills one for each ``kill`` command, and takes all of
-them with it when its own socket closes.
+In: commands and requests as JSON over Unix sockets. Out: replies in JSON. The nursery loads sympy once. It forks a warm
+worker for each ``fork`` command (the worker's socket comes with the command). It kills one worker for each ``kill``
+command. It ends all workers when its own socket closes.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ def _read(connection: socket.socket, size: int) -> bytes | None:
 
 
 def nursery(control: socket.socket, memory: int) -> None:
-    """Serve ``fork`` and ``kill`` until the socket closes. ``memory``: MiB that each worker may add to this process."""
+    """Serves ``fork`` and ``kill`` until the socket closes. ``memory``: MiB that a worker may add to this process."""
     import verifiers.prove.symbolic  # noqa: F401 - warm before the first fork
     from verifiers.prove.fallback import warm_up
 
@@ -99,7 +99,7 @@ def nursery(control: socket.socket, memory: int) -> None:
 
 
 def _end(child: int) -> int:
-    """Kill a worker; the most memory it had, in KiB."""
+    """Kills a worker. Returns the most memory that it had, in KiB."""
     with contextlib.suppress(ProcessLookupError):
         os.kill(child, signal.SIGKILL)
     with contextlib.suppress(ChildProcessError):
@@ -108,7 +108,7 @@ def _end(child: int) -> int:
 
 
 def _work(connection: socket.socket, memory: int) -> None:
-    """Answer requests until the socket closes, then leave without unwinding into the nursery."""
+    """Answers requests until the socket closes, then exits without unwinding into the nursery."""
     try:
         _bound(memory)
         while (request := receive(connection)) is not None:
@@ -127,7 +127,7 @@ def _bound(memory: int) -> None:
 
 
 def answer(request: dict[str, Any]) -> dict[str, Any]:
-    """The reply to one request: the fields of a verdict."""
+    """Returns the reply to one request: the fields of a verdict."""
     policy = Policy(**request["policy"])
     try:
         verdict = _judged(request["reference"], request["answer"], policy, float(request["seconds"]))
@@ -149,13 +149,13 @@ def answer(request: dict[str, Any]) -> dict[str, Any]:
 
 
 class _OutOfTime(BaseException):
-    """The soft deadline inside a worker: no ``except Exception`` of a library may swallow it."""
+    """Signals the soft deadline inside a worker. No ``except Exception`` of a library may swallow it."""
 
 
 class _TimedProver:
-    """A prover that gives up, with None, when the request's soft deadline has passed.
+    """A prover that gives up and returns None when the request's soft deadline has passed.
 
-    The timer signal is the worker's own: it never reaches the process that asked. ``late``: whether it has given up.
+    The timer signal belongs to the worker and never reaches the process that asked. ``late``: whether it gave up.
     """
 
     def __init__(self, seconds: float) -> None:
