@@ -1,1 +1,1 @@
-"""From the text of an answer to a small typed tree, within bounds."""
+"""Parses the text of an answer into a small typed tree, within bounds."""

@@ -1,4 +1,4 @@
-r"""A cursor over the tokens of one answer: looking ahead, taking, stopping with a reason, counting depth.
+r"""A cursor over the tokens of one answer. It looks ahead, takes tokens, stops with a reason, and counts depth.
 
 In: cleaned text. Out: the base class of the parser.
 """
@@ -28,30 +28,30 @@ class Cursor(ABC):
         return self.tokens[self.at]
 
     def peek(self, ahead: int = 1) -> Token:
-        """A later token; beyond the end, the end."""
+        """Returns a later token, or the end token beyond the end."""
         return self.tokens[min(self.at + ahead, len(self.tokens) - 1)]
 
     def take(self) -> Token:
-        """The current token, moving on unless it is the end."""
+        """Returns the current token and moves on, unless it is the end token."""
         token = self.tokens[self.at]
         if token.kind != "end":
             self.at += 1
         return token
 
     def accept(self, *values: str) -> bool:
-        """Move past one of these marks, if it is there."""
+        """Moves past one of these marks, if it is there."""
         if self.token.kind in ("op", "cmd", "sep", "row") and self.token.value in values:
             self.at += 1
             return True
         return False
 
     def expect(self, *values: str) -> None:
-        """Move past one of these marks, or stop."""
+        """Moves past one of these marks, or stops."""
         if not self.accept(*values):
             raise self.stop(f"expected {values[0]}")
 
     def stop(self, reason: str = "not an answer") -> Unparsed:
-        """The error to raise here."""
+        """Returns the error to raise here."""
         token = self.token
         return Unparsed(
             f"{reason} at {self.text[token.start : token.start + 12]!r}"
@@ -79,11 +79,11 @@ class Cursor(ABC):
 
     @abstractmethod
     def power(self) -> Node:
-        """A primary with what stands behind and above it."""
+        """Reads a primary with its postfix signs and its exponent."""
 
     @abstractmethod
     def exponent(self) -> Node:
-        """What stands above."""
+        """Reads an exponent."""
 
     @abstractmethod
     def starts_factor(self) -> bool:

@@ -1,4 +1,4 @@
-r"""The lexer: cleaned text to a flat list of tokens, every character accounted for.
+r"""The lexer splits a cleaned text into a flat list of tokens; every character belongs to a token or is an error.
 
 In: an answer cleaned by :mod:`verifiers.text`. Out: tokens with their places.
 """
@@ -71,7 +71,10 @@ _JOINTS = {"and": "and", "or": "or", "and/or": "or", ",": ",", "y": "y", "or els
 
 @lru_cache(maxsize=1024)
 def pieces(word: str) -> tuple[tuple[str, str], ...]:
-    """A run of letters as (kind, value) pieces: functions, constants, Greek names and single letters, or one text."""
+    """Splits a run of letters into (kind, value) pieces.
+
+    The pieces are functions, constants, Greek names and single letters, or one text.
+    """
     if word in FUNCTIONS:
         return (("func", FUNCTIONS[word]),)
     if word in CONSTANTS or word in GREEK or len(word) == 1:
@@ -96,7 +99,7 @@ def pieces(word: str) -> tuple[tuple[str, str], ...]:
 
 
 def tokens(text: str, grouped: bool = True) -> list[Token]:
-    """All tokens of ``text`` and an end token. ``grouped``: ``1,000`` is one number.
+    """Returns all tokens of ``text`` and an end token. ``grouped``: ``1,000`` is one number.
 
     Raises :class:`Unparsed` at a character that no token starts with, :class:`TooLarge` beyond ``MAX_TOKENS``.
     """
@@ -149,7 +152,7 @@ def tokens(text: str, grouped: bool = True) -> list[Token]:
 
 
 def _crossed(found: list[Token], index: int) -> Token:
-    """The token; an ``x`` that stands alone between two numbers is a multiplication sign."""
+    """Returns the token. A lone ``x`` between two numbers becomes a multiplication sign."""
     token = found[index]
     if token.kind != "name" or token.value not in "xX" or not token.spaced or index == 0:
         return token

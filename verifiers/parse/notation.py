@@ -1,4 +1,4 @@
-r"""Notations that mean one thing, brought to the spelling that the grammar reads.
+r"""Rewrites notations that have only one meaning into the spelling that the grammar reads.
 
 In: one answer, cleaned by :mod:`verifiers.text`. Out: the same answer with ``\pm`` for ``+/-``, ``\binom`` for
 ``C_5^2`` and ``5C2``, ``(0, 1)`` for ``]0;1[``, ``\langle`` for ``<1,2>``, ``\angle{ABC}`` for "angle ABC". Nothing is
@@ -16,7 +16,7 @@ MAX_ARGUMENT = 24
 
 
 def respelled(text: str) -> str:
-    """The answer in the spelling of the grammar; what is in it already stays as it is."""
+    """Returns the answer in the spelling of the grammar; parts that already have that spelling stay unchanged."""
     text = with_combinations(with_plus_minus(text))
     if "(" in text:
         text = _RATIONAL.sub(r"\\frac{\1}{\2}", _MATRIX.sub(r"\1", text))
@@ -47,7 +47,7 @@ _COMMAND = re.compile(r"\\[A-Za-z]+|sqrt|pi")
 
 
 def with_plus_minus(text: str) -> str:
-    r"""``+/-``, "plus or minus" and, where no arithmetic is meant, ``+-`` as ``\pm``."""
+    r"""Writes ``+/-`` and "plus or minus" as ``\pm``, and also ``+-`` if it does not mean arithmetic."""
     if "minus" in text.lower():
         text = _PLUS_MINUS_WORDS.sub(r"\\pm ", text)
     if "+" not in text or "-" not in text:
@@ -94,7 +94,7 @@ _COUNTING = re.compile(r"[CPA]|choose|comb|binom|perm")
 
 
 def with_combinations(text: str) -> str:
-    r"""``C_n^k``, ``{}_nC_k``, ``^nC_k``, ``nCk``, ``C(n,k)`` as ``\binom{n}{k}``; ``P`` as ``\nPr``."""
+    r"""Writes ``C_n^k``, ``{}_nC_k``, ``^nC_k``, ``nCk``, ``C(n,k)`` as ``\binom{n}{k}``, and ``P`` as ``\nPr``."""
     if not _COUNTING.search(text):
         return text
     text = _CHOOSE.sub(lambda m: _counted("C", m[1] or m[3], m[2] or m[4]), text)
@@ -182,7 +182,7 @@ _NAMED_FIGURE = re.compile(
 
 
 def with_round_brackets(text: str) -> str:
-    """``]0;1[`` as ``(0;1)`` and ``[0;1[`` as ``[0;1)``; other square brackets stay."""
+    """Writes ``]0;1[`` as ``(0;1)`` and ``[0;1[`` as ``[0;1)``; other square brackets stay."""
     places = [match.start() for match in _SQUARE.finditer(text)]
     out, done, index = [], 0, 0
     while index + 1 < len(places):
@@ -200,7 +200,7 @@ def with_round_brackets(text: str) -> str:
 
 
 def _interval_ends(inner: str) -> str | None:
-    """The two ends with a comma between them, None where the text between two brackets is not two ends."""
+    """Returns the two ends joined by a semicolon; None if the text between two brackets is not two ends."""
     mark = ";" if ";" in inner else ","
     parts = inner.split(mark)
     if len(parts) != 2 or not all(part.strip() and _balanced(part) for part in parts):
@@ -220,7 +220,7 @@ def _balanced(text: str) -> bool:
 
 
 def _label(match: re.Match[str]) -> str:
-    """What is asked for, and has no value of its own in the grammar, as words: ``P(X=2)``, ``\\\\lim f(x)``."""
+    """Writes the asked quantity as words if the grammar has no value for it: ``P(X=2)``, ``\\\\lim f(x)``."""
     words = re.sub(r"[^A-Za-z0-9]+", " ", match.group(1)).strip()
     return f"\\text{{{words}}} ="
 

@@ -1,8 +1,8 @@
-r"""The bounded parser: an answer in LaTeX or plain text to a small typed tree.
+r"""The bounded parser reads an answer in LaTeX or plain text into a small typed tree.
 
-In: one answer as text. Out: its readings (two where ``1,22`` may be a list or a decimal), each a whole tree: a prefix
-is never a reading. Length, depth and digits are bounded before anything is built. Nothing is evaluated and no code of
-the text ever runs.
+In: one answer as text. Out: its readings (two if ``1,22`` may be a list or a decimal). Each reading is a tree of the
+whole text, never of a prefix. The parser checks length, depth and digits before it builds anything. It evaluates
+nothing and never runs code from the text.
 """
 
 from __future__ import annotations
@@ -62,9 +62,9 @@ _POINT = re.compile(r"([A-Z]'?)\s?(\((?=[^()]*,).+\))")
 
 @lru_cache(maxsize=1024)
 def parse(raw: str) -> tuple[Node, ...]:
-    """All readings of an answer, the most natural first; at least one.
+    """Returns all readings of an answer, at least one, the most natural one first.
 
-    Raises :class:`Unparsed` where the whole text is not an answer, :class:`TooLarge` beyond the bounds.
+    Raises :class:`Unparsed` if the whole text is not an answer, :class:`TooLarge` beyond the bounds.
     """
     if len(raw) > MAX_ANSWER:
         raise TooLarge(f"{len(raw)} characters (at most {MAX_ANSWER})")
@@ -88,7 +88,7 @@ def parse(raw: str) -> tuple[Node, ...]:
 
 
 def _with_words(text: str) -> list[Node]:
-    """The readings of a text with its operations in words as symbols, or, where that is none, of the text as it is."""
+    """Reads the text with its operations in words as symbols; if that fails, reads the text as it is."""
     ratio = _ratio(text)
     if ratio is not None:
         return [ratio]
@@ -103,7 +103,7 @@ def _with_words(text: str) -> list[Node]:
 
 
 def _ratio(text: str) -> Node | None:
-    """A ratio of expressions, ``1:\\sqrt{3}:2``; of two it is their quotient. A name before a colon is no part."""
+    """Reads a ratio of expressions, ``1:\\sqrt{3}:2``; two give their quotient. A name before a colon is not a part."""
     parts = _COLON.split(text)
     if not 2 <= len(parts) <= MAX_RATIO or any(_opens(part) for part in parts) or "\\in" in text:
         return None
@@ -119,22 +119,22 @@ def _ratio(text: str) -> Node | None:
 
 
 def _opens(part: str) -> bool:
-    """Whether a bracket is open at the end of a part, so that the colon behind it is no ratio's."""
+    """Whether a bracket is open at the end of a part; then the colon behind it does not belong to a ratio."""
     return not part.strip() or any(part.count(left) != part.count(right) for left, right in ("()", "[]", "{}"))
 
 
 def _proportion(parts: tuple[Node, ...]) -> Seq:
-    """A ratio of three or more, each over the last."""
+    """Returns a ratio of three or more parts, with each part divided by the last one."""
     return Seq("ratio", tuple(Mul((part, reciprocal(parts[-1]))) for part in parts[:-1]))
 
 
 def _in_upright(text: str) -> str:
-    """``text`` with a unit or counter of another script at its end as LaTeX has it: ``2\\sqrt{3}\\text{米}``."""
+    """Writes a unit or counter of another script at the end of ``text`` as LaTeX: ``2\\sqrt{3}\\text{米}``."""
     return _OTHER_SCRIPT.sub(r"\\text{\1}", text)
 
 
 def _readings(text: str) -> list[Node]:
-    """The readings of a cleaned text that is no plain number."""
+    """Returns the readings of a cleaned text that is not a plain number."""
     readings: list[Node] = []
     marked = as_one_number(text)
     other = None if marked is None else quantity(marked)
@@ -160,7 +160,7 @@ def _readings(text: str) -> list[Node]:
 
 
 def cleaned(raw: str) -> str:
-    """The text without looks, outer full stops and outer emphasis."""
+    """Returns the text without its formatting, outer full stops and outer emphasis."""
     text = tidy(plain(raw)).strip("` \n")
     text = re.sub(
         r"\\(?:hspace|vspace|phantom|label|tag)\*?\s*\{[^{}]*\}|\\(?:nonumber|hfill|break|newline|strut|allowbreak)(?![a-zA-Z])",
@@ -180,7 +180,7 @@ class _Parser(Primaries):
     # ------------------------------------------------------------------ lists and relations
 
     def whole(self) -> Node:
-        """The whole answer; nothing may be left."""
+        """Reads the whole answer; no text may be left over."""
         node = self.listed()
         if self.token.kind != "end":
             raise self.stop()
@@ -409,7 +409,7 @@ class _Parser(Primaries):
         return match.group() if match else ""
 
     def measured(self, factors: list[Node]) -> Node:
-        """What follows a value up to a separator is its unit, or the whole is no answer."""
+        """Reads the unit of a value. The text up to a separator must be a unit, or the whole text is not an answer."""
         start = self.token.start
         while not (
             self.token.kind in ("end", "sep", "row")
@@ -428,7 +428,7 @@ class _Parser(Primaries):
         return value if unit is NO_UNIT else Measured(value, unit)
 
     def power(self) -> Node:
-        """A primary with what stands behind and above it."""
+        """Reads a primary with its postfix signs and its exponent."""
         base = self.postfix(self.primary())
         if self.token.kind == "op" and self.token.value in ("^", "**"):
             self.take()
@@ -452,7 +452,7 @@ class _Parser(Primaries):
         return Measured(base, DEGREE)
 
     def exponent(self) -> Node:
-        """What stands above."""
+        """Reads an exponent."""
         self.deeper()
         negative = False
         while self.token.kind == "op" and self.token.value in "+-":

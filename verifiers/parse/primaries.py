@@ -1,6 +1,6 @@
-r"""Primaries: numbers, names, brackets, functions, roots, commands and matrices.
+r"""Reads primaries: numbers, names, brackets, functions, roots, commands and matrices.
 
-In: the cursor at their first token. Out: their trees.
+In: the cursor at the first token of a primary. Out: the tree of the primary.
 """
 
 from __future__ import annotations
@@ -70,10 +70,10 @@ _ARITY = {"max": 0, "min": 0, "gcd": 0, "lcm": 0, "binomial": 2}
 
 
 class Primaries(Rows):
-    """The part of the parser that reads the smallest whole things."""
+    """The part of the parser that reads the smallest complete expressions."""
 
     def primary(self) -> Node:
-        """The smallest whole thing at the cursor."""
+        """Reads the smallest complete expression at the cursor."""
         self.deeper()
         node = self.primary_at()
         self.depth -= 1
@@ -172,7 +172,7 @@ class Primaries(Rows):
         return self.primary()
 
     def name(self) -> Node:
-        """A constant, or a symbol."""
+        """Reads a constant or a symbol."""
         token = self.take()
         value = token.value
         if value in CONSTANTS:
@@ -184,7 +184,7 @@ class Primaries(Rows):
         return self.indexed(value)
 
     def indexed(self, value: str) -> Node:
-        """A name with its subscript and, where it is one, its application to arguments."""
+        """Reads a name with its subscript and, if there is one, its application to arguments."""
         node: Node = Sym(value)
         if self.token.kind == "op" and self.token.value == "_":
             self.take()
@@ -335,7 +335,7 @@ class Primaries(Rows):
         return Pow(inner, reciprocal(index))
 
     def command(self) -> Node:
-        """What a LaTeX command begins."""
+        """Reads the expression that a LaTeX command begins."""
         value = self.take().value
         name = value[1:]
         if name in CONSTANTS:
@@ -382,7 +382,10 @@ class Primaries(Rows):
         raise self.stop() if value in NO_OPERANDS else self.stop("unknown command")
 
     def accented(self, name: str) -> Sym:
-        """A name under an accent, or a figure by its corners; an angle, arc or segment reads from either end."""
+        """Reads a name under an accent, or a figure named by its corners.
+
+        The corners of an angle, arc or segment may be read from either end.
+        """
         if name in _FIGURES and self.token.kind == "name" and self.token.value.isupper():
             corners = self.take().value
             while self.token.kind == "name" and self.token.value[0].isupper() and len(corners) < _FIGURES[name]:
@@ -458,7 +461,7 @@ def number_node(text: str) -> Num:
 
 
 def _set_of(inner: Node, condition: Node) -> Node:
-    """A set by a condition: the condition on a bare variable, or a family of values and what they run over."""
+    """Reads a set with a condition: one on a bare variable, or a family of values and the range of its letters."""
     if isinstance(inner, Sym) or (isinstance(inner, Seq) and all(isinstance(item, Sym) for item in inner.items)):
         return condition
     conditions = condition.items if isinstance(condition, Seq) and condition.kind == "list" else (condition,)

@@ -1,4 +1,4 @@
-r"""The values that a letter takes, in words: "where k is an integer" becomes ``, k \in \mathbb{Z}``."""
+r"""Rewrites words about the values of a letter: "where k is an integer" becomes ``, k \in \mathbb{Z}``."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ MAX_TAIL = 120
 
 
 def with_qualifiers(text: str) -> str:
-    r"""The text with a qualifier at its end as ``, k \in \mathbb{Z}``; a text without one as it is."""
+    r"""Writes a qualifier at the end of the text as ``, k \in \mathbb{Z}``; a text without one stays unchanged."""
     for match in _START.finditer(text):
         tail = text[match.start() :]
         if not text[: match.start()].strip() or len(tail) > MAX_TAIL:
@@ -49,7 +49,7 @@ def with_qualifiers(text: str) -> str:
 
 
 def _membership(tail: str) -> str | None:
-    """The qualifier that a tail is, with what follows it being one too; None where it is something else."""
+    """Reads a tail as a qualifier, with further qualifiers behind it; returns None if it is something else."""
     flat = tail.strip(" ,;().}")
     flat = flat + "}" if flat.count("{") > flat.count("}") else flat
     for form in _READERS:

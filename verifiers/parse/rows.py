@@ -1,4 +1,4 @@
-r"""Environments with rows: matrices, systems of equations, functions given by cases.
+r"""Reads environments with rows: matrices, systems of equations, functions given by cases.
 
 In: the cursor behind ``\begin``. Out: a matrix, a list of equations that hold together, or a ``cases`` sequence of
 (value, condition) pairs.
@@ -21,7 +21,7 @@ OTHERWISE = Text("otherwise")
 
 
 class Rows(Cursor):
-    """The part of the parser that reads what has rows."""
+    """The part of the parser that reads environments with rows."""
 
     @abstractmethod
     def argument_text(self) -> str:
@@ -113,7 +113,7 @@ class Rows(Cursor):
         return value if condition is None else Seq("case", (value, condition))
 
     def condition(self) -> Node:
-        """What follows ``if``: relations or words."""
+        """Reads the condition after ``if``: relations or words."""
         start = self.at
         words = self.token.value.lower().strip(" .,").split() if self.token.kind == "text" else []
         if words and words[0] in IF_WORDS and len(words) == 1:

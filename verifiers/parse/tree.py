@@ -1,7 +1,7 @@
-r"""The typed tree that an answer is read into.
+r"""Defines the typed tree that the parser builds from an answer.
 
-In: nothing. Out: immutable node classes and a printer. Subtraction is ``Add`` with a factor -1, division a power -1, so
-that there is one way to write each thing.
+In: nothing. Out: immutable node classes and a printer. Subtraction is an ``Add`` with a factor -1. Division is a power
+-1. So each expression has only one form.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from verifiers.quantities.written import Quantity
 
 @dataclass(frozen=True, slots=True)
 class Num:
-    """A rational number; ``decimals``: as written after the point (None: exact); ``digits``: significant."""
+    """A rational number. ``decimals``: digits after the point as written (None: exact); ``digits``: significant."""
 
     value: int | Fraction
     decimals: int | None = field(default=None, compare=False)
@@ -46,7 +46,7 @@ class Add:
 
 @dataclass(frozen=True, slots=True)
 class Mul:
-    """A product. ``spelled``: the letters, where it was written as nothing but letters (``cat``, ``HHT``, ``ab``)."""
+    """A product. ``spelled``: its letters, if it was written with letters only (``cat``, ``HHT``, ``ab``)."""
 
     args: tuple[Node, ...]
     spelled: str = field(default="", compare=False)
@@ -54,7 +54,7 @@ class Mul:
 
 @dataclass(frozen=True, slots=True)
 class Pow:
-    """A power. ``real_root``: written as an odd root, so that the root of a negative number is the real one."""
+    """A power. ``real_root``: it was written as an odd root, so the root of a negative number is the real root."""
 
     base: Node
     exponent: Node
@@ -103,7 +103,7 @@ class Seq:
 
 @dataclass(frozen=True, slots=True)
 class Interval:
-    """A half-open or otherwise unmistakable interval."""
+    """An interval that cannot be mistaken for anything else, for example a half-open one."""
 
     low: Node
     high: Node
@@ -151,7 +151,7 @@ class Measured:
 
 @dataclass(frozen=True, slots=True)
 class Special:
-    """A time, ratio, date or numeral with a base, as the exact layer reads it."""
+    """A time, ratio, date or numeral with a base, in the form that the exact layer reads."""
 
     quantity: Quantity
 
@@ -182,7 +182,7 @@ SCALARS = (Num, Const, Sym, Add, Mul, Pow, Call, Apply, Big)
 
 
 def negated(node: Node) -> Node:
-    """Minus the node."""
+    """Returns minus the node."""
     if isinstance(node, Num):
         return Num(-node.value, node.decimals, node.digits)
     if isinstance(node, Measured):
@@ -191,12 +191,12 @@ def negated(node: Node) -> Node:
 
 
 def reciprocal(node: Node) -> Node:
-    """One over the node."""
+    """Returns one over the node."""
     return Pow(node, MINUS_ONE)
 
 
 def children(node: Node) -> tuple[Node, ...]:
-    """The nodes directly below."""
+    """Returns the nodes directly below a node."""
     if isinstance(node, (Add, Mul, Call, Apply, SetOp, Relation)):
         return node.args
     if isinstance(node, Pow):
@@ -215,7 +215,7 @@ def children(node: Node) -> tuple[Node, ...]:
 
 
 def rebuilt(node: Node, below: tuple[Node, ...]) -> Node:
-    """The node with other children, in the order of :func:`children`."""
+    """Returns the node with other children, in the order of :func:`children`."""
     if isinstance(node, Add):
         return Add(below)
     if isinstance(node, Mul):
@@ -245,7 +245,7 @@ def rebuilt(node: Node, below: tuple[Node, ...]) -> Node:
 
 
 def replaced(node: Node, old: Node, new: Node) -> Node:
-    """The tree with every occurrence of ``old`` replaced; a bound index is left alone."""
+    """Returns the tree with every occurrence of ``old`` replaced; a bound index stays unchanged."""
     if node == old:
         return new
     if isinstance(node, Big) and isinstance(old, Sym) and old.name == node.index:
@@ -258,7 +258,7 @@ def replaced(node: Node, old: Node, new: Node) -> Node:
 
 
 def walk(node: Node) -> Iterator[Node]:
-    """The node and everything below it."""
+    """Yields the node and every node below it."""
     stack = [node]
     while stack:
         top = stack.pop()
@@ -267,7 +267,7 @@ def walk(node: Node) -> Iterator[Node]:
 
 
 def symbols(node: Node, bound: frozenset[str] = frozenset()) -> frozenset[str]:
-    """Names of the free symbols."""
+    """Returns the names of the free symbols."""
     if isinstance(node, Sym):
         return frozenset() if node.name in bound else frozenset((node.name,))
     if isinstance(node, Big):
@@ -285,7 +285,7 @@ def is_scalar(node: Node) -> bool:
 
 
 def show(node: Node) -> str:
-    """A compact canonical spelling."""
+    """Returns a compact canonical spelling of the tree."""
     if isinstance(node, Num):
         return str(node.value)
     if isinstance(node, (Const, Sym)):
@@ -329,5 +329,5 @@ def show(node: Node) -> str:
 
 
 def node_count(node: Node) -> int:
-    """Number of nodes in the tree."""
+    """Counts the nodes in the tree."""
     return sum(1 for _ in walk(node))
