@@ -1,1 +1,1 @@
-"""Which trees count as the same answer, from identity to numeric refutation."""
+"""Decides which trees count as the same answer, from identity to numeric refutation."""

@@ -1,8 +1,8 @@
-r"""Canonical forms: an expression as a quotient of polynomials over independent atoms, in exact arithmetic.
+r"""Writes an expression as a quotient of polynomials over independent atoms, in exact arithmetic: its canonical form.
 
-In: a scalar tree. Out: a :class:`Form`; two expressions whose cross difference vanishes are proven equal, and where the
-atoms are algebraically independent (symbols, roots of primes, i, one of pi and e) two others are proven different.
-Sizes are bounded: an expression that would grow too large has no form.
+In: a scalar tree. Out: a :class:`Form`. Two expressions whose cross difference vanishes are proven equal. Two other
+expressions are proven different if their atoms are algebraically independent (symbols, roots of primes, i, one of pi
+and e). Sizes are bounded: an expression that would grow too large has no form.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ _work = threading.local()
 
 
 def canonical(node: Node) -> Form:
-    """The canonical form of a scalar tree. Raises :class:`Unable`, :class:`Undefined`."""
+    """Returns the canonical form of a scalar tree. Raises :class:`Unable`, :class:`Undefined`."""
     outermost = not getattr(_work, "left", 0)
     if outermost:
         _work.left = MAX_STEPS
@@ -93,7 +93,7 @@ def _canonical(node: Node) -> Form:
 
 
 def power(base: Form, exponent: Form, real_root: bool = False) -> Form:
-    """``base`` to ``exponent`` on the principal branch, or the real root of a negative number."""
+    """Raises ``base`` to ``exponent`` on the principal branch, or takes the real root of a negative number."""
     value = exponent.rational()
     if value is not None:
         if value.denominator == 1:
@@ -116,7 +116,7 @@ def power(base: Form, exponent: Form, real_root: bool = False) -> Form:
 
 
 def _on_unit_circle(turn: Fraction) -> Form | None:
-    """``e^(i pi turn)``, where its parts are known."""
+    """Returns ``e^(i pi turn)`` if its parts are known."""
     real, imaginary = _cosine_of_turn(turn), _cosine_of_turn(Fraction(1, 2) - turn)
     return None if real is None or imaginary is None else add(real, mul(atom("i"), imaginary))
 
@@ -200,7 +200,7 @@ def _root(base: Form, exponent: Fraction, real_root: bool) -> Form:
 
 @lru_cache(maxsize=1024)
 def _factored(value: Fraction) -> tuple[tuple[int, int, bool], ...]:
-    """(prime, exponent, surely prime) of a positive rational; what trial division leaves is kept whole."""
+    """Returns (prime, exponent, surely prime) of a positive rational; the rest after trial division stays whole."""
     found: dict[tuple[int, bool], int] = {}
     for number, sign in ((value.numerator, 1), (value.denominator, -1)):
         rest, divisor = number, 2
@@ -226,12 +226,12 @@ def _negative_first(argument: Form) -> bool:
 
 
 def opposite(argument: Form) -> Form:
-    """Minus the form."""
+    """Returns minus the form."""
     return Form({m: -c for m, c in argument.numerator.items()}, argument.denominator)
 
 
 def _turn(argument: Form) -> Fraction | None:
-    """The argument in units of pi, if it is a rational multiple."""
+    """Returns the argument in units of pi, if it is a rational multiple of pi."""
     if not argument.numerator:
         return Fraction(0)
     if argument.denominator != POLY_ONE or len(argument.numerator) != 1:
@@ -264,7 +264,7 @@ def _cosine_of_turn(turn: Fraction) -> Form | None:
 
 
 def sine(argument: Form) -> Form:
-    """The sine, exact at the common angles."""
+    """Returns the sine, exact at the common angles."""
     turn = _turn(argument)
     if turn is not None:
         found = _cosine_of_turn(Fraction(1, 2) - turn)
@@ -276,7 +276,7 @@ def sine(argument: Form) -> Form:
 
 
 def cosine(argument: Form) -> Form:
-    """The cosine, exact at the common angles."""
+    """Returns the cosine, exact at the common angles."""
     turn = _turn(argument)
     if turn is not None:
         found = _cosine_of_turn(turn)
@@ -286,7 +286,7 @@ def cosine(argument: Form) -> Form:
 
 
 def logarithm(argument: Form) -> Form:
-    """The natural logarithm; that of a rational number is a sum over its primes."""
+    """Returns the natural logarithm. The logarithm of a rational number is a sum over its primes."""
     value = argument.rational()
     if value is not None:
         if value <= 0:
@@ -307,7 +307,7 @@ def logarithm(argument: Form) -> Form:
 
 
 def inverse(a: Form) -> Form:
-    """One over the form."""
+    """Returns one over the form."""
     return form(a.denominator, a.numerator)
 
 
@@ -387,7 +387,7 @@ def _big(node: Big) -> Form:
 
 
 def same(a: Node, b: Node) -> bool | None:
-    """True or False where the forms decide, None where they do not. Raises :class:`Undefined`."""
+    """Whether two trees are the same: True or False if their forms decide, else None. Raises :class:`Undefined`."""
     if a == b:
         canonical_or_none(a)
         return True
@@ -403,7 +403,7 @@ def same(a: Node, b: Node) -> bool | None:
 
 
 def canonical_or_none(node: Node) -> Form | None:
-    """The form, or None where there is none. Raises :class:`Undefined`."""
+    """Returns the form, or None if there is no form. Raises :class:`Undefined`."""
     try:
         return canonical(node)
     except Unable:

@@ -1,7 +1,7 @@
-r"""Families of values over a letter: ``\frac{\pi}{4} + k\pi``, under whatever name the letter has.
+r"""Compares families of values over a letter, like ``\frac{\pi}{4} + k\pi``; the name of the letter does not matter.
 
-In: two trees with what their letters run over. Out: the second with the first's letters, and whether two families over
-the integers are the same values (``-\frac{\pi}{4} + k\pi`` and ``\frac{3\pi}{4} + n\pi``).
+In: two trees with the ranges of their letters. Out: the second tree with the letters of the first, and whether two
+families over the integers are the same values (``-\frac{\pi}{4} + k\pi`` and ``\frac{3\pi}{4} + n\pi``).
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ _SAME_DOMAIN = {"N": "Z+", "N*": "Z+", "N+": "Z+"}
 
 
 def implied_parameter(node: Node) -> str | None:
-    r"""The letter of a family written without its qualifier: the ``k`` of ``\frac{\pi}{4} + k\pi``."""
+    r"""Returns the letter of a family written without its qualifier: the ``k`` of ``\frac{\pi}{4} + k\pi``."""
     if not isinstance(node, (Add, Mul, Measured, Relation, Seq)):
         return None
     names = frozenset().union(*(symbols(item) for item in values_of(node)))
@@ -53,7 +53,7 @@ def implied_parameter(node: Node) -> str | None:
 
 
 def renamed(x: Qualified, y: Qualified) -> Node | None:
-    """The body of ``y`` with its letters under the names of ``x``; None where they run over different numbers."""
+    """Returns the body of ``y`` with the letter names of ``x``; None if the letters run over different numbers."""
     if any(not _compatible(x.domains[name], y.domains.get(name)) for name in x.domains if name in symbols(y.body)):
         return None
     left, right = symbols(x.body) - symbols(y.body), symbols(y.body) - symbols(x.body)
@@ -81,7 +81,7 @@ def renamed(x: Qualified, y: Qualified) -> Node | None:
 
 
 def _arguments(node: Node) -> frozenset[str]:
-    """The letters that a function is defined on: ``x`` in ``f(x) = cx``."""
+    """Returns the letters that a function is defined on: ``x`` in ``f(x) = cx``."""
     defined = [part.args[0] for part in walk(node) if isinstance(part, Relation)]
     return frozenset().union(*(symbols(left) for left in defined if isinstance(left, Apply)))
 
@@ -97,7 +97,7 @@ def _compatible(a: str | None, b: str | None) -> bool:
 
 
 def with_other_constants(a: Node, b: Node) -> Iterator[Node]:
-    """``b`` with the constants that only it has under the names of those that only ``a`` has, in every order."""
+    """Renames the constants that only ``b`` has to the constants that only ``a`` has, in every order."""
     left, right = _constants(a), _constants(b)
     new, old = [node for node in left if node not in right], [node for node in right if node not in left]
     if len(new) != len(old) or not 1 <= len(new) <= MAX_CONSTANTS:
@@ -120,7 +120,7 @@ def _constants(node: Node) -> list[Node]:
 
 
 def values_of(node: Node) -> tuple[Node, ...]:
-    """The values of a family: of a list each, of an assignment its right side."""
+    """Returns the values of a family: every item of a list, or the right side of an assignment."""
     if isinstance(node, Seq) and node.kind in ("list", "set"):
         return tuple(value for item in node.items for value in values_of(item))
     if isinstance(node, Relation) and node.ops == ("=",) and isinstance(node.args[0], Sym):
@@ -156,7 +156,7 @@ def _same_progression(p: Node, q: Node, name: str) -> bool:
 
 
 def _line(node: Node, name: str) -> tuple[Node, Node] | None:
-    """(value at 0, step) of a family that is linear in its letter."""
+    """Returns (value at 0, step) of a family that is linear in its letter."""
     if not is_scalar(node) and not isinstance(node, (Add, Mul)):
         return None
     start, after = (replaced(node, Sym(name), Num(value)) for value in (0, 1))

@@ -1,6 +1,6 @@
-"""The identity layer: a spelling in which two texts are the same answer without any mathematics.
+"""The identity layer gives each text a key, so that equal answers are found without any mathematics.
 
-In: one answer as text. Out: a key; equal keys are equal answers.
+In: one answer as text. Out: a key. Equal keys mean equal answers.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Questions about one tree that the comparison asks: is it a value, a list, a set; its sign, letters, units.
+"""Answers the questions that a comparison asks about one tree: is it a value, a list, a set; its sign, letters, units.
 
 In: trees. Out: answers to single questions about them, and their parts.
 """
@@ -42,14 +42,14 @@ CHEAP_NODES = 160
 
 
 def unwrapped(node: Node) -> Node:
-    """The node without brackets around a single item."""
+    """Returns the node without brackets around a single item."""
     while isinstance(node, Seq) and len(node.items) == 1 and node.kind in ("list", "tuple", "bracket"):
         node = node.items[0]
     return node
 
 
 def is_value(node: Node) -> bool:
-    """Whether the node is one value, angles and percentages within it allowed."""
+    """Whether the node is one value; it may contain angles and percentages."""
     return is_scalar(node) or (isinstance(node, Measured) and is_value(node.value)) or _measured_inside(node)
 
 
@@ -75,7 +75,7 @@ def is_known(node: Node) -> bool:
 
 
 def infinity_of(node: Node) -> int:
-    """1, -1 or 0: which infinity the node is."""
+    """Returns which infinity the node is: 1, -1, or 0 for none."""
     if node == Const("oo"):
         return 1
     return -1 if node == negated(Const("oo")) else 0
@@ -87,7 +87,7 @@ def is_approximate(node: Node) -> bool:
 
 
 def sides_of(node: Node) -> tuple[Node, Node]:
-    """What stands before the first ``~`` and right behind it."""
+    """Returns the part before the first ``~`` and the part right behind it."""
     assert isinstance(node, Relation)
     cut = node.ops.index("~")
     left = node.args[0] if cut == 0 else Relation(node.ops[:cut], node.args[: cut + 1])
@@ -129,7 +129,7 @@ def unit_of(node: Node) -> tuple[Node, Unit]:
 
 
 def rescaled(node: Node, factor: Fraction) -> Node:
-    """The node times a factor; a decimal keeps its precision."""
+    """Multiplies the node by a factor; a decimal keeps its precision."""
     if isinstance(node, Num):
         decimals = node.decimals
         scaled = Fraction(node.value) * factor
@@ -150,7 +150,7 @@ def letter_of(node: Node) -> str | None:
 
 
 def spoken(node: Text) -> str:
-    """The words without case, punctuation and an article before them."""
+    """Returns the words without case, punctuation and a leading article."""
     words = " ".join(re.sub(r"[^\w\s]", " ", node.words).lower().split())
     return re.sub(r"^(?:an?|the) (?=\w{3})", "", words)
 
@@ -186,7 +186,7 @@ def quantity_of(node: Node) -> Quantity | None:
 
 
 def expanded(node: Node) -> Node:
-    """The node with coupled signs written out: one list item for each choice of sign."""
+    """Writes out coupled signs: the result has one list item for each choice of sign."""
     if not has_signs(node):
         return node
     if isinstance(node, Seq):
@@ -205,7 +205,7 @@ def expanded(node: Node) -> Node:
 
 
 def flattened(node: Seq) -> tuple[Node, ...]:
-    """The items, those of inner unbracketed lists included."""
+    """Returns the items, including the items of inner lists without brackets."""
     items: list[Node] = []
     for item in node.items:
         if isinstance(item, Seq) and item.kind == "list":
@@ -216,7 +216,7 @@ def flattened(node: Seq) -> tuple[Node, ...]:
 
 
 def with_shared_precision(items: Sequence[Node]) -> tuple[Node, ...]:
-    """Decimals side by side share their precision: 0.29 beside 0.196 is 0.290."""
+    """Gives neighbouring decimals the same precision: 0.29 next to 0.196 is 0.290."""
     given = [item.decimals for item in items if isinstance(item, Num) and item.decimals is not None]
     if not given:
         return tuple(items)
@@ -242,7 +242,7 @@ def rows_of(node: Node) -> tuple[tuple[Node, ...], ...] | None:
 
 
 def as_column(rows: tuple[tuple[Node, ...], ...]) -> tuple[tuple[Node, ...], ...]:
-    """A single row as a column."""
+    """Turns a single row into a column."""
     if len(rows) == 1:
         return tuple((cell,) for cell in rows[0])
     return rows

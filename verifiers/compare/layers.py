@@ -1,7 +1,7 @@
-"""The layers over two conclusions, from identity to proof; the same code runs in the caller and in a worker.
+"""Compares two answers layer by layer, from identity to proof; the same code runs in the caller and in a worker.
 
-In: two answers as text, a policy, and a prover or None. Out: a verdict, or :class:`NeedsProof` where there is no prover
-and only a proof could decide.
+In: two answers as text, a policy, and a prover or None. Out: a verdict, or :class:`NeedsProof` if there is no prover
+and only a proof can decide.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from verifiers.verdict import Verdict
 
 
 class NeedsFallback(Exception):
-    """A side is outside the grammar; the verdict it carries stands unless a fallback knows better."""
+    """A side is outside the grammar. The carried verdict stays valid unless a fallback decides otherwise."""
 
     def __init__(self, verdict: Verdict) -> None:
         super().__init__(verdict.reason)
@@ -29,7 +29,7 @@ class NeedsFallback(Exception):
 
 
 def decide_texts(left: str, right: str, policy: Policy, prover: Prover | None) -> Verdict:
-    """The verdict on two texts. Raises :class:`NeedsProof`, :class:`NeedsFallback`, :class:`TooLarge`."""
+    """Returns the verdict on two texts. Raises :class:`NeedsProof`, :class:`NeedsFallback`, :class:`TooLarge`."""
     left, right = named_option(conclusion(left, reference=True), conclusion(right))
     for side, text in (("reference", left), ("answer", right)):
         if not text:
@@ -80,7 +80,7 @@ def decide_texts(left: str, right: str, policy: Policy, prover: Prover | None) -
 
 
 def _readings(text: str, policy: Policy) -> tuple[Node, ...]:
-    """The readings that the policy allows: without those of a decimal comma, if it is none."""
+    """Returns the readings that the policy allows: if a comma is not a decimal mark, without the decimal readings."""
     found = parse(text)
     if policy.comma == "group" and "," in text and len(found) > 1:
         return tuple(node for node in found if not isinstance(node, (Num, Measured))) or found

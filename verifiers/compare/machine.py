@@ -1,4 +1,4 @@
-r"""Evaluation in double precision with a running error bound: the cheapest refutation.
+r"""Evaluates trees in double precision with a running error bound: the cheapest way to refute equality.
 
 In: a scalar tree and values of its symbols. Out: a complex value and a bound on its error, or :class:`Unfit`. Two
 values farther apart than their bounds are certainly different; closer ones prove nothing.
@@ -18,11 +18,11 @@ Value = tuple[complex, float]
 
 
 class Unfit(Exception):
-    """Outside what double precision can bound."""
+    """Double precision cannot bound the error of this tree."""
 
 
 def evaluate(node: Node, values: Mapping[str, float]) -> Value:
-    """(value, error bound) of a scalar tree."""
+    """Returns (value, error bound) of a scalar tree."""
     try:
         value, error = _evaluate(node, values)
     except (OverflowError, ZeroDivisionError, ValueError) as reason:

@@ -1,4 +1,4 @@
-"""Names and assignments: when a left side merely names the answer on the right.
+"""Decides when a left side only names the answer on the right, as in an assignment.
 
 In: relations. Out: names, values, and whether two names are the same.
 """
@@ -27,7 +27,7 @@ from verifiers.parse.tree import (
 
 
 def is_name(node: Node) -> bool:
-    """Whether a left side is merely a name for the answer: ``x``, ``f(x)``, ``|AB|``, ``NO/BO``, ``(x, y)``."""
+    """Whether a left side is only a name for the answer: ``x``, ``f(x)``, ``|AB|``, ``NO/BO``, ``(x, y)``."""
     if isinstance(node, (Sym, Text)):
         return True
     if isinstance(node, Apply):
@@ -45,7 +45,7 @@ def is_name(node: Node) -> bool:
 
 
 def is_assignment(node: Relation) -> bool:
-    """Whether the relation merely names its right side, or says where it lies."""
+    """Whether the relation only names its right side, or says in which set it lies."""
     if node.ops == ("in",):
         return is_name(node.args[0])
     if not all(op == "=" for op in node.ops) or not is_name(node.args[0]):
@@ -59,14 +59,14 @@ def is_assignment(node: Relation) -> bool:
 
 
 def oriented(node: Relation) -> Relation:
-    """``5 = x`` as ``x = 5``."""
+    """Turns ``5 = x`` into ``x = 5``."""
     if node.ops == ("=",) and not is_name(node.args[0]) and isinstance(node.args[1], (Sym, Apply)):
         return Relation(node.ops, (node.args[1], node.args[0]))
     return node
 
 
 def names_the_same(a: Node, b: Node) -> bool:
-    """Whether two left sides name the same: ``f(x)`` and ``y``, ``W(n)`` and ``W(x)``, ``AB`` and ``|BA|``."""
+    """Whether two left sides name the same thing: ``f(x)`` and ``y``, ``W(n)`` and ``W(x)``, ``AB`` and ``|BA|``."""
     if segment_of(a) and segment_of(a) == segment_of(b):
         return True
     for one, other in ((a, b), (b, a)):
@@ -82,7 +82,7 @@ def names_the_same(a: Node, b: Node) -> bool:
 
 
 def with_names_of(left: Node, right: Node, value: Node) -> Node:
-    """``value`` with the argument names of ``right`` replaced by those of ``left``."""
+    """Replaces the argument names of ``right`` in ``value`` with the argument names of ``left``."""
     if isinstance(left, Apply) and isinstance(right, Apply) and len(left.args) == len(right.args):
         for new, old in zip(left.args, right.args, strict=True):
             if isinstance(old, Sym) and isinstance(new, Sym) and old != new:
@@ -91,7 +91,7 @@ def with_names_of(left: Node, right: Node, value: Node) -> Node:
 
 
 def assignments_of(node: Seq) -> tuple[tuple[Node, ...], tuple[Node, ...]] | None:
-    """(names, values) of a list of assignments, where a bare value continues the assignment before it."""
+    """Returns (names, values) of a list of assignments; a bare value continues the assignment before it."""
     names: list[Node] = []
     values: list[Node] = []
     for item in node.items:

@@ -1,4 +1,4 @@
-r"""The values that a letter takes: a tree in two parts, its body and its qualifiers ``k \in \mathbb{Z}``."""
+r"""Splits a tree into its body and its qualifiers ``k \in \mathbb{Z}``, which give the values of a letter."""
 
 from __future__ import annotations
 
@@ -11,14 +11,17 @@ _NUMBER_SETS = frozenset("RZNQC")
 
 
 class Qualified(NamedTuple):
-    """``body``: the tree without its qualifiers; ``domains``: name of a letter to the name of what it runs over."""
+    """A tree in two parts.
+
+    ``body``: the tree without its qualifiers. ``domains``: maps the name of a letter to the name of its range.
+    """
 
     body: Node
     domains: dict[str, str]
 
 
 def qualified(node: Node) -> Qualified:
-    """The body of a tree, and what its letters run over."""
+    """Returns the body of a tree, and the ranges of its letters."""
     if not isinstance(node, Seq) or node.kind not in ("list", "family") or len(node.items) < 2:
         return Qualified(node, {})
     kept = [item for item in node.items if _membership_of(item) is None]
@@ -40,6 +43,6 @@ def _membership_of(node: Node) -> tuple[str, str] | None:
 
 
 def _restricts(kept: list[Node], domains: list[tuple[str, str]]) -> bool:
-    """Whether a qualifier picks some of the solutions, as in ``x > 2, x \\in Z``, and so is part of the answer."""
+    """Whether a qualifier picks some of the solutions, as in ``x > 2, x \\in Z``, and so belongs to the answer."""
     asked = frozenset().union(*(symbols(item) for item in kept if is_inequality(item)))
     return any(name in asked and domain not in ("R", "any") for name, domain in domains)

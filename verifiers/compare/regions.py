@@ -1,7 +1,7 @@
-r"""Subsets of the real line: intervals, unions, solution sets of inequalities, in one normal form.
+r"""Brings subsets of the real line into one normal form: intervals, unions, solution sets of inequalities.
 
-In: a tree that may denote a set of numbers. Out: a :class:`Region`, sorted and merged where the ends are closed
-numbers, or None where the tree is no such set.
+In: a tree that may denote a set of numbers. Out: a :class:`Region`, or None if the tree is not such a set. The region
+is sorted and merged where the ends are closed numbers.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ _FLIPPED = {"<": ">", "<=": ">=", ">": "<", ">=": "<=", "=": "=", "!=": "!="}
 
 @dataclass(frozen=True, slots=True)
 class Piece:
-    """An interval; a point is closed, from itself to itself. ``order``: the ends' places, if known."""
+    """An interval. A point is a closed interval from itself to itself. ``order``: the places of the ends, if known."""
 
     low: Node
     high: Node
@@ -50,7 +50,7 @@ _FAR = Fraction(10) ** 2000
 
 
 def place(node: Node) -> Fraction | None:
-    """Where an end lies on the line; infinities lie farther than any number."""
+    """Returns the place of an end on the line; infinities lie farther out than any number."""
     if node == INFINITY:
         return _FAR
     if node == MINUS_INFINITY:
@@ -59,7 +59,7 @@ def place(node: Node) -> Fraction | None:
 
 
 def piece(low: Node, high: Node, low_closed: bool, high_closed: bool) -> Piece | None:
-    """A piece, None if it is empty."""
+    """Returns a piece, or None if it is empty."""
     a, b = place(low), place(high)
     if low == MINUS_INFINITY:
         low_closed = False
@@ -72,7 +72,7 @@ def piece(low: Node, high: Node, low_closed: bool, high_closed: bool) -> Piece |
 
 
 def region(node: Node, loose: bool = False) -> Region | None:
-    """The set a tree denotes, None if it denotes none. ``loose``: ``(a, b)`` and ``[a, b]`` may be intervals."""
+    """Returns the set that a tree denotes, or None. ``loose``: ``(a, b)`` and ``[a, b]`` may be intervals."""
     if isinstance(node, Interval):
         return _merged([piece(node.low, node.high, node.low_closed, node.high_closed)])
     if isinstance(node, Const) and node.name in ("R", "empty"):
@@ -135,7 +135,7 @@ def _operation(node: SetOp) -> Region | None:
 
 
 def complement(parts: Region) -> Region | None:
-    """What a sorted region leaves of the line; None where an end is no number."""
+    """Returns the part of the line outside a sorted region, or None if an end is not a number."""
     if any(item.order is None for item in parts):
         return None
     gaps: list[Piece | None] = []
@@ -183,7 +183,7 @@ def _merged(parts: list[Piece | None]) -> Region:
 
 
 def unknown_of(node: Relation) -> Node | None:
-    """The one thing that an inequality is about: a symbol, ``f(x)`` or ``|x|``."""
+    """Returns the single unknown of an inequality: a symbol, ``f(x)`` or ``|x|``."""
     middle_first = sorted(node.args, key=lambda arg: arg is not node.args[len(node.args) // 2])
     for arg in middle_first if len(node.args) == 3 else node.args:
         if isinstance(arg, (Sym, Apply)) or (
@@ -195,7 +195,7 @@ def unknown_of(node: Relation) -> Node | None:
 
 
 def _solved(node: Relation) -> Region | None:
-    """The solution set of a chain of inequalities in one unknown that stands alone or is linear."""
+    """Returns the solution set of a chain of inequalities in one unknown, which is alone or linear."""
     if not all(op in ("<", "<=", ">", ">=", "!=") for op in node.ops):
         return None
     unknown = unknown_of(node)
@@ -220,7 +220,7 @@ def _solved(node: Relation) -> Region | None:
 
 
 def _between(node: Relation, unknown: Node) -> Region | None:
-    """``a < x <= b`` with ends that are no numbers."""
+    """Reads ``a < x <= b`` with ends that are not numbers."""
     if node.args[1] != unknown or not isinstance(unknown, (Sym, Apply)):
         return None
     ops, ends = node.ops, (node.args[0], node.args[2])
@@ -270,7 +270,7 @@ def _absolute(op: str, end: Node) -> Region | None:
 
 
 def _linear(unknown: Sym, left: Node, right: Node) -> tuple[Fraction, bool] | None:
-    """For ``a x + b op 0``: (-b / a, a > 0)."""
+    """Returns (-b / a, a > 0) for ``a x + b op 0``."""
     try:
         a, b = canonical(left), canonical(right)
         gap = difference(a, b)

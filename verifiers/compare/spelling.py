@@ -1,7 +1,7 @@
-r"""Letters that are compared as they are written: words, sequences of outcomes, roman numerals, names of figures.
+r"""Compares letters as they are written: words, sequences of outcomes, roman numerals, names of figures.
 
-In: two trees. Out: whether they are the same letters, or None where letters are not what decides. Letters are a product
-only where the form shows it: an operator, a digit, an exponent, a function.
+In: two trees. Out: whether they are the same letters, or None if letters do not decide. Letters are a product only if
+the form shows it: an operator, a digit, an exponent, a function.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ _TWO_ENDED = ("angle", "overline", "bar", "widehat")
 
 
 def letters_of(node: Node) -> str:
-    """The letters of a node that was written as nothing but letters; empty for every other."""
+    """Returns the letters of a node that was written with letters only; empty for every other node."""
     if isinstance(node, Mul):
         return node.spelled
     return node.words if isinstance(node, Text) and re.fullmatch("[A-Za-z]{2,}", node.words) else ""
@@ -42,12 +42,12 @@ def same_letters(a: Node, b: Node) -> bool | None:
 
 
 def same_word(x: str, y: str) -> bool:
-    """Whether two words are the same; a capital at the beginning of a word of three letters or more is free."""
+    """Whether two words are the same. In a word of three letters or more, the case of the first letter is free."""
     return x == y or (len(x) > 2 and x[1:] == y[1:] and x[1:].islower() and x[0].lower() == y[0].lower())
 
 
 def _choices(node: Node) -> str:
-    """The letters of a list of choices, in order; empty where the list is something else."""
+    """Returns the letters of a list of choices, in order; empty if the list is something else."""
     if (
         not isinstance(node, Seq)
         or node.kind not in ("list", "set")

@@ -1,4 +1,4 @@
-"""Comparing values with units: percentages, angles, other units of one dimension, a unit left out.
+"""Compares values with units: percentages, angles, other units of one dimension, a missing unit.
 
 In: two trees, a policy, and the comparison of bare values. Out: a :class:`Decision`.
 """
@@ -28,7 +28,7 @@ Scalars = Callable[[Node, Node], Decision]
 
 
 def measured(a: Node, b: Node, policy: Policy, scalar: Scalars) -> Decision:
-    """Whether two values with their units, or without, are the same quantity. ``scalar`` compares the bare values."""
+    """Whether two values, with or without units, are the same quantity. ``scalar`` compares the bare values."""
     x, unit_x = unit_of(a)
     y, unit_y = unit_of(b)
     if unit_x == unit_y or policy.units == "ignore":

@@ -1,4 +1,4 @@
-r"""Vectors in unit vectors: ``2\hat{i} - 3\hat{j}`` and ``2i - 3j`` as the tuple of their components.
+r"""Reads sums of unit vectors, ``2\hat{i} - 3\hat{j}`` or ``2i - 3j``, as the tuple of their components.
 
 In: a scalar tree. Out: its components along i, j and k.
 """
@@ -19,7 +19,7 @@ def is_marked(node: Node) -> bool:
 
 
 def size_of(node: Node) -> int:
-    """The number of components of a tuple or a column of two or three; 0 for everything else."""
+    """Returns the number of components of a tuple or column of two or three; 0 for everything else."""
     if isinstance(node, Seq) and node.kind in ("tuple", "bracket"):
         size = len(node.items)
     elif isinstance(node, Matrix):
@@ -30,7 +30,7 @@ def size_of(node: Node) -> int:
 
 
 def components(node: Node, size: int = 3) -> Seq | None:
-    """The first ``size`` components of a sum of multiples of unit vectors; None where the node is no such sum."""
+    """Returns the first ``size`` components of a sum of multiples of unit vectors, or None for any other node."""
     if not is_scalar(node):
         return None
     if not is_marked(node):

@@ -60,11 +60,11 @@ def judge(reference: str, answer: str, standing: Verdict) -> Verdict:
 
 
 def _readable(text: str) -> bool:
-    """Whether a text is one formula that lies outside our grammar only by an integral in it.
+    """Whether a text is one formula that is outside our grammar only because it contains an integral.
 
-    math-verify grades whatever formula a text begins with (it takes ``5)(`` and ``5+`` for 5), drops commands that it
-    does not know (``\\Box 5``, ``7 \\bmod 5``), and takes limits from one side. So the whole text has to parse once its
-    integrals are taken for letters.
+    math-verify grades the formula at the start of a text (it reads ``5)(`` and ``5+`` as 5). It drops commands that it
+    does not know (``\\Box 5``, ``7 \\bmod 5``). It takes limits from one side. So the whole text must parse after each
+    integral is replaced by a letter.
     """
     bare = conclusion(text)
     if len(bare) > MAX_ASKED or _FOREIGN.search(_COMMAND.sub(" ", bare)):
