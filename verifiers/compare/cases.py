@@ -1,6 +1,6 @@
-r"""Functions given by cases: the values, and where each holds.
+r"""Splits a function given by cases into its values, each with the condition under which it holds.
 
-In: a ``cases`` sequence. Out: its cases, with "otherwise" as what the other conditions leave.
+In: a ``cases`` sequence. Out: its cases. "Otherwise" becomes the set that the other conditions do not cover.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from verifiers.parse.tree import Node, Relation, Seq, Sym
 
 
 class Case(NamedTuple):
-    """A value and its condition; ``where``: the condition as a set of reals, None where it is none."""
+    """A value and its condition. ``where``: the condition as a set of reals, or None if it is not such a set."""
 
     value: Node
     condition: Node
@@ -21,7 +21,7 @@ class Case(NamedTuple):
 
 
 def pieces_of(node: Seq) -> list[Case]:
-    """The cases of a function, in the order given."""
+    """Returns the cases of a function, in the order given."""
     found = [Case(item.items[0], item.items[1], _where(item.items[1])) for item in node.items if isinstance(item, Seq)]
     stated = [case.where for case in found if case.condition != OTHERWISE]
     rest = _rest([where for where in stated if where is not None]) if None not in stated else None
@@ -36,7 +36,7 @@ def _where(condition: Node) -> Region | None:
 
 
 def _rest(stated: list[Region]) -> Region | None:
-    """What no condition covers."""
+    """Returns the set that no condition covers."""
     covered = [part for where in stated for part in where]
     if any(part.order is None for part in covered):
         return None

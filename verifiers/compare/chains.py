@@ -1,7 +1,7 @@
-r"""Chains of equations: ``p+q = 5+6 = 11`` states its last member, if the chain is true.
+r"""Reduces chains of equations: ``p+q = 5+6 = 11`` states its last member, if the chain is true.
 
-In: a tree, and the comparison of two values. Out: the tree with its chains cut down to what they state, or None for a
-chain that contradicts itself.
+In: a tree, and a function that compares two values. Out: the tree, with each chain reduced to what it states, or None
+for a chain that contradicts itself.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ def is_chain(node: Node) -> bool:
 
 
 def stated(node: Node, agree: Agree) -> Node | None:
-    """What a chain states: its last member, under its name if it begins with one; None for a chain that is false."""
+    """Returns what a chain states: its last member, under the name that begins the chain, if any; None if false."""
     if isinstance(node, Seq):
         parts = [stated(item, agree) if is_chain(item) else item for item in node.items]
         kept = tuple(part for part in parts if part is not None)
@@ -83,7 +83,7 @@ def _defined(members: tuple[Node, ...], node: Relation, agree: Agree) -> Node | 
 
 
 def _rounded(constants: list[Node], agree: Agree) -> bool | None:
-    """Whether the last of several equal values is a rounded one; None where two of them differ."""
+    """Whether the last of several equal values is a rounded one; None if two of them differ."""
     for before, after in pairwise(constants[:-1]):
         if not agree(before, after):
             return None
@@ -105,7 +105,7 @@ def _is_constant(node: Node) -> bool:
 
 
 def is_stated_quantity(node: Relation) -> bool:
-    """Whether an equation states the value of what a problem may ask for: ``p+q = 11``; not ``2x = 10``."""
+    """Whether an equation states the value of a quantity that a problem may ask for: ``p+q = 11``; not ``2x = 10``."""
     if node.ops != ("=",):
         return False
     left, right = node.args
@@ -113,7 +113,7 @@ def is_stated_quantity(node: Relation) -> bool:
 
 
 def is_quantity_name(node: Node) -> bool:
-    r"""Whether a left side is what a problem may ask for: ``p+q``, ``100m+n``, ``a^2+b^2``, ``\sin A``; not ``2x``."""
+    r"""Whether a problem may ask for this left side: ``p+q``, ``100m+n``, ``a^2+b^2``, ``\sin A``; not ``2x``."""
     if is_name(node):
         return True
     if isinstance(node, Call) and node.name == "abs":

@@ -1,7 +1,7 @@
-r"""Equations and inequalities that differ by a constant factor only.
+r"""Finds equations and inequalities that differ only by a constant factor.
 
-In: two relations of two sides each, with the same sign. Out: whether one is a multiple of the other, or None where
-exact arithmetic cannot tell.
+In: two relations of two sides each, with the same sign. Out: whether one is a multiple of the other, or None if exact
+arithmetic cannot tell.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from verifiers.parse.tree import Add, Relation, negated
 
 
 def multiples(a: Relation, b: Relation) -> tuple[bool, str] | None:
-    """(whether ``a`` and ``b`` say the same up to a constant factor, why), None where there is no canonical form."""
+    """Returns (whether ``a`` and ``b`` agree up to a constant factor, why), or None without a canonical form."""
     x, y = (Add((side.args[0], negated(side.args[1]))) for side in (a, b))
     try:
         p, q = canonical(x).numerator, canonical(y).numerator

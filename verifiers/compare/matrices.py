@@ -1,4 +1,4 @@
-r"""Matrix arithmetic on trees: sums, scalar multiples, products and determinants are carried out.
+r"""Does matrix arithmetic on trees: it computes sums, scalar multiples, products and determinants.
 
 In: a tree. Out: the tree with its matrix expressions evaluated to one matrix.
 """
@@ -12,7 +12,7 @@ MAX_CELLS = 200
 
 
 def evaluated(node: Node) -> Node:
-    """The matrix that an expression of matrices is, or the node itself."""
+    """Returns the matrix that an expression of matrices evaluates to, or the node itself."""
     if isinstance(node, Add):
         parts = [evaluated(arg) for arg in node.args]
         matrices = [part for part in parts if isinstance(part, Matrix)]

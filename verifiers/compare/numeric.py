@@ -1,8 +1,8 @@
-r"""Numeric refutation: two expressions that differ at one point of their common domain are different.
+r"""Refutes equality numerically: two expressions that differ at one point of their common domain are different.
 
 In: two scalar trees. Out: ``different``, ``agree`` (to high precision, with the number of digits), ``proven`` (two
-algebraic numbers closer than their separation bound are equal) or ``unknown``. Doubles with error bounds come first,
-then mpmath at rising precision.
+algebraic numbers closer than their separation bound are equal) or ``unknown``. The comparison uses doubles with error
+bounds first, then mpmath at rising precision.
 
 Separation bound: Burnikel, Fleischer, Mehlhorn, Schirra, "A strong and easily computable separation bound for
 arithmetic expressions involving radicals", Algorithmica 27 (2000), theorem 1.
@@ -39,7 +39,7 @@ class NoValue(Exception):
 
 
 def investigate(a: Node, b: Node) -> Finding:
-    """Compare two scalar expressions numerically."""
+    """Compares two scalar expressions numerically."""
     _local.visits = _local.extreme = 0
     names = sorted(symbols(a) | symbols(b))
     if len(names) > 12:
@@ -86,7 +86,10 @@ def _closed(a: Node, b: Node) -> Finding:
 
 
 def _separation_digits(node: Node) -> int | None:
-    """Decimal digits below which a non-zero algebraic number of this shape cannot fall; None if not of the shape."""
+    """Returns the number of decimal digits below which a non-zero algebraic number of this shape cannot fall.
+
+    Returns None if the tree does not have the shape.
+    """
     radicals: dict[Node, int] = {}
     bounds = _separation(node, radicals)
     if bounds is None:
@@ -176,7 +179,10 @@ def _turn(node: Node) -> Fraction | None:
 
 @lru_cache(maxsize=1024)
 def sample(name: str, index: int, integral: bool) -> float:
-    """The value of a symbol at the ``index``-th point: the same for both sides, positive first, then of both signs."""
+    """Returns the value of a symbol at the ``index``-th point.
+
+    Both sides get the same value. The first values are positive; later ones have both signs.
+    """
     code = zlib.crc32(f"{name}/{index}".encode("utf-8", "replace"))
     if integral:
         return float(3 + index + code % 5)
@@ -267,7 +273,7 @@ def _at_point(a: Node, b: Node, values: dict[str, float]) -> tuple[str, bool]:
 
 
 def context(digits: int) -> Any:
-    """This thread's mpmath context of that precision; the global context is never touched."""
+    """Returns this thread's mpmath context of the given precision; the global context stays unchanged."""
     contexts: dict[int, Any] | None = getattr(_local, "contexts", None)
     if contexts is None:
         contexts = _local.contexts = {}
@@ -281,7 +287,7 @@ def context(digits: int) -> Any:
 
 
 def value(node: Node, ctx: Any, values: dict[str, float]) -> Any:
-    """The value of a scalar tree in a context. Raises :class:`NoValue`."""
+    """Returns the value of a scalar tree in a context. Raises :class:`NoValue`."""
     try:
         found = _value(node, ctx, values)
     except (ZeroDivisionError, OverflowError, ValueError, TypeError, ctx.NoConvergence) as reason:
@@ -292,7 +298,7 @@ def value(node: Node, ctx: Any, values: dict[str, float]) -> Any:
 
 
 def _value(node: Node, ctx: Any, values: dict[str, float]) -> Any:
-    """The value, counting visits and remembering how far from one any part of it lies."""
+    """Returns the value. Also counts visits and records how far from one any part of the value lies."""
     _local.visits = getattr(_local, "visits", 0) + 1
     if _local.visits > MAX_VISITS:
         raise NoValue("too many steps")
@@ -426,7 +432,7 @@ def _mp_big(node: Big, ctx: Any, values: dict[str, float]) -> Any:
 
 
 def real_value(node: Node) -> Fraction | None:
-    """A 30-digit approximation of a closed real number, for ordering; None if it is none."""
+    """Returns a 30-digit approximation of a closed real number, for ordering; None for any other tree."""
     if isinstance(node, Num):
         return Fraction(node.value)
     if symbols(node) or _opaque(node):

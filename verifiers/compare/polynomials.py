@@ -1,6 +1,6 @@
-r"""Polynomials and their quotients over atoms, in exact arithmetic, with roots, i and sine squares reduced.
+r"""Computes with polynomials over atoms and their quotients, in exact arithmetic; reduces roots, i and sine squares.
 
-In: forms. Out: their sums, products and differences; bounded in terms and in bits.
+In: forms. Out: their sums, products and differences. The number of terms and of bits is bounded.
 
 Roots of distinct primes are linearly independent over the rationals: Besicovitch, "On the linear independence of
 fractional powers of integers", J. London Math. Soc. 15 (1940).
@@ -26,7 +26,7 @@ FRACTION_ONE = Fraction(1)
 
 
 class Unable(Exception):
-    """No canonical form: the expression is outside its reach or would grow too large."""
+    """The expression has no canonical form: no rule covers it, or it would grow too large."""
 
 
 class Undefined(Unparsed):
@@ -49,7 +49,7 @@ class Form:
         return top, frozenset((m, c / lead) for m, c in self.denominator.items())
 
     def rational(self) -> Fraction | None:
-        """The value, if it is a plain rational number."""
+        """Returns the value if the form is a plain rational number."""
         if self.denominator != POLY_ONE or len(self.numerator) > 1:
             return None
         if not self.numerator:
@@ -74,12 +74,12 @@ def spelled(key: Hashable) -> str:
 
 
 def constant(value: int | Fraction) -> Form:
-    """A rational number as a form."""
+    """Returns a rational number as a form."""
     return Form({UNIT: Fraction(value)} if value else {}, POLY_ONE)
 
 
 def atom(*key: Hashable, exponent: Fraction = FRACTION_ONE, coefficient: Fraction = FRACTION_ONE) -> Form:
-    """One atom, possibly to a power."""
+    """Returns the form of one atom, possibly to a power."""
     return Form({frozenset([(key, exponent)]): coefficient}, POLY_ONE)
 
 
@@ -93,7 +93,7 @@ def _checked(poly: Poly) -> Poly:
 
 
 def poly_add(a: Poly, b: Poly, scale: int = 1) -> Poly:
-    """``a + scale * b``."""
+    """Returns ``a + scale * b``."""
     out = dict(a)
     for monomial, coefficient in b.items():
         out[monomial] = out.get(monomial, 0) + scale * coefficient
@@ -101,7 +101,7 @@ def poly_add(a: Poly, b: Poly, scale: int = 1) -> Poly:
 
 
 def poly_mul(a: Poly, b: Poly) -> Poly:
-    """The product, with roots, ``i`` and sine squares reduced."""
+    """Returns the product, with roots, ``i`` and sine squares reduced."""
     if a == POLY_ONE:
         return b
     if b == POLY_ONE:
@@ -132,7 +132,7 @@ def _product(left: Monomial, right: Monomial) -> list[tuple[Monomial, Fraction]]
 
 
 def reduced(exponents: dict[Atom, Fraction]) -> list[tuple[Monomial, Fraction]]:
-    """The monomial with its reducible atoms reduced: a sum of (monomial, factor)."""
+    """Reduces the reducible atoms of a monomial; the result is a sum of (monomial, factor)."""
     factor = FRACTION_ONE
     kept: dict[Atom, Fraction] = {}
     squares: list[tuple[Atom, int]] = []
@@ -181,7 +181,7 @@ def reduced(exponents: dict[Atom, Fraction]) -> list[tuple[Monomial, Fraction]]:
 
 
 def form(numerator: Poly, denominator: Poly) -> Form:
-    """A quotient; raises :class:`Undefined` for a zero denominator."""
+    """Returns a quotient as a form; raises :class:`Undefined` for a zero denominator."""
     if not denominator:
         raise Undefined("division by zero")
     if len(denominator) == 1:
@@ -212,7 +212,7 @@ def mul(a: Form, b: Form) -> Form:
 
 
 def difference(a: Form, b: Form) -> Poly:
-    """The cross difference, empty if and only if the forms are the same."""
+    """Returns the cross difference, which is empty if and only if the forms are the same."""
     if a.denominator == b.denominator:
         return poly_add(a.numerator, b.numerator, -1)
     return poly_add(poly_mul(a.numerator, b.denominator), poly_mul(b.numerator, a.denominator), -1)

@@ -1,7 +1,7 @@
 r"""Compares two trees: which answers count as the same, under a policy.
 
-In: two trees, a policy, and a prover for what numeric agreement leaves open. Out: a :class:`Decision`. Nothing that was
-numerically refuted becomes equal.
+In: two trees, a policy, and a prover for cases that numeric agreement leaves open. Out: a :class:`Decision`. A pair
+that is numerically refuted never becomes equal.
 """
 
 from __future__ import annotations
@@ -98,7 +98,7 @@ class Comparison:
         return result
 
     def families(self, x: Qualified, y: Qualified) -> Decision:
-        """Compare where a side says what its letters run over, or is a family of angles."""
+        """Compares two trees if a side gives the range of its letters, or is a family of angles."""
         other = renamed(x, y)
         if other is None:
             return Decision(False, "exact", "letters that run over different numbers")
@@ -138,7 +138,7 @@ class Comparison:
         return measured(a, b, self.policy, self.scalar)
 
     def chains(self, a: Node, b: Node) -> Decision:
-        """Compare where a side is a chain of equations, which states its last member."""
+        """Compares two trees if a side is a chain of equations. A chain states its last member."""
         if a == b:
             return Decision(True, "identity", "the same chain")
         sides = [stated(side, self.agree) if is_chain(side) else side for side in (a, b)]
@@ -153,7 +153,7 @@ class Comparison:
         return self.decide(a, b).equal is True
 
     def in_components(self, a: Node, b: Node) -> tuple[Node, Node]:
-        """The two sides, sums of unit vectors as tuples where the other side is a tuple, a column or such a sum."""
+        """Returns both sides; a sum of unit vectors becomes a tuple if the other is a tuple, a column or such a sum."""
         size, other = vectors.size_of(a), vectors.size_of(b)
         if size or other:
             return (a if size else vectors.components(a, other) or a), (
@@ -225,7 +225,7 @@ class Comparison:
         return Decision(None, "symbolic", f"{reason}; not proved")
 
     def rounded(self, a: Node, b: Node) -> Decision | None:
-        """A decimal against a closed form; None where neither is a decimal."""
+        """Compares a decimal with a closed form; returns None if neither side is a decimal."""
         number, other = (a, b) if isinstance(a, Num) else (b, a)
         if not isinstance(number, Num) or number.decimals is None:
             return None
@@ -240,7 +240,7 @@ class Comparison:
     # ------------------------------------------------------------------ words and special numerals
 
     def special(self, a: Node, b: Node) -> Decision:
-        """Compare where a side is words, a time, a ratio, a date or a numeral with its base."""
+        """Compares two trees if a side is words, a time, a ratio, a date or a numeral with its base."""
         letters = (letter_of(a), letter_of(b))
         if all(letters):
             return Decision(letters[0] == letters[1], "identity", f"{letters[0]} and {letters[1]}")
@@ -275,7 +275,7 @@ class Comparison:
     # ------------------------------------------------------------------ relations
 
     def relations(self, a: Node, b: Node) -> Decision:
-        """Compare where a side is an equation, an inequality or a list of them."""
+        """Compares two trees if a side is an equation, an inequality or a list of them."""
         if isinstance(a, Relation) and isinstance(b, Relation):
             return self.two_relations(oriented(a), oriented(b))
         if are_inequalities(a) or are_inequalities(b):
@@ -305,7 +305,7 @@ class Comparison:
         return Decision(False, "exact", "a relation against something else")
 
     def list_against(self, listed: Seq, other: Node) -> Decision:
-        """Compare a list of relations with something that is none."""
+        """Compares a list of relations with a tree that is not a list of relations."""
         values = assignments_of(listed)
         if values is None:
             return Decision(False, "exact", "relations against something else")
@@ -367,7 +367,7 @@ class Comparison:
     # ------------------------------------------------------------------ sets of reals
 
     def regions(self, a: Node, b: Node, x: Region | None, y: Region | None) -> Decision:
-        """Compare where a side is a set of reals; ``x`` and ``y`` are the sets, None where a side is none."""
+        """Compares two trees if a side is a set of reals. ``x`` and ``y`` are the sets; None: the side is not a set."""
         if x is None or y is None:
             if isinstance(a, SetOp) and isinstance(b, SetOp) and a.op == b.op:
                 return self.matched(a.args, b.args, ordered=a.op == "setminus")
@@ -406,7 +406,7 @@ class Comparison:
     # ------------------------------------------------------------------ sequences and matrices
 
     def sequences(self, a: Node, b: Node) -> Decision:
-        """Compare where a side is a tuple, a list or a set."""
+        """Compares two trees if a side is a tuple, a list or a set."""
         if not (isinstance(a, Seq) and isinstance(b, Seq)):
             sequence, other = (a, b) if isinstance(a, Seq) else (b, a)
             assert isinstance(sequence, Seq)
@@ -450,7 +450,7 @@ class Comparison:
         return same is True and self.decide(p.value, q.value).equal is True
 
     def items(self, a: Seq, b: Seq, x: tuple[Node, ...], y: tuple[Node, ...]) -> Decision:
-        """Compare the items of two sequences as their brackets ask for."""
+        """Compares the items of two sequences in the way that their brackets require."""
         kinds = {a.kind, b.kind}
         if kinds <= {"list", "set", "family"}:
             ordered = self.policy.order == "kept" and kinds == {"list"}
@@ -514,7 +514,7 @@ class Comparison:
         return Decision(True, last.layer, "all parts are equal")
 
     def matrices(self, a: Node, b: Node) -> Decision:
-        """Compare where a side is a matrix."""
+        """Compares two trees if a side is a matrix."""
         rows = [rows_of(node) for node in (a, b)]
         x, y = rows
         if x is None or y is None:
