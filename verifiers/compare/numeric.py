@@ -377,7 +377,7 @@ def _mp_power(node: Pow, ctx: Any, values: dict[str, float]) -> Any:
 
 
 def _log2(ctx: Any, base: Any) -> float:
-    """The bits of a base that is not 0, before or behind the point: a little above 0 where it is close to 1."""
+    """Returns the bits of a base that is not 0, before or behind the point; a little above 0 if it is close to 1."""
     size = ctx.mag(base)
     return float(abs(size)) if abs(size) > 1 else abs(math.log2(float(abs(base))))
 

@@ -22,10 +22,10 @@ def letters_of(node: Node) -> str:
 
 
 def same_letters(a: Node, b: Node) -> bool | None:
-    r"""Whether the two are the same letters; ``a`` is the reference. None where other rules decide.
+    r"""Whether the two are the same letters; None if other rules decide. ``a`` is the reference.
 
-    ``HHT`` is not ``HTH``; ``A, C`` is ``AC``; ``\overline{AB}`` is ``BA``; ``2ab`` against ``ba`` is left open: the
-    reference shows a product.
+    ``HHT`` is not ``HTH``. ``A, C`` is ``AC``. ``\overline{AB}`` is ``BA``. ``2ab`` against ``ba`` stays open, because
+    the reference shows a product.
     """
     if not isinstance(a, (Mul, Text, Sym, Seq)) or not isinstance(b, (Mul, Text, Sym, Seq)):
         return None

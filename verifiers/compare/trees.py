@@ -113,7 +113,7 @@ class Comparison:
         return result
 
     def unqualified(self, a: Node, b: Node) -> Decision:
-        """Compare two trees whose letters are just letters."""
+        """Compares two trees whose letters are just letters."""
         a, b = unwrapped(a), unwrapped(b)
         letters = same_letters(a, b)
         if letters is not None:
@@ -165,7 +165,7 @@ class Comparison:
         return a, b
 
     def approximate(self, a: Node, b: Node) -> Decision:
-        """``1/3 ~ 0.33`` claims its left side; its right side counts too if it is that value correctly rounded."""
+        """``1/3 ~ 0.33`` states its left side; its right side counts too if it is the left side rounded correctly."""
         if is_approximate(a) and is_approximate(b):
             return self.decide(sides_of(a)[0], sides_of(b)[0])
         first = is_approximate(a)
@@ -183,7 +183,7 @@ class Comparison:
     # ------------------------------------------------------------------ scalars
 
     def scalar(self, a: Node, b: Node) -> Decision:
-        """Compare two expressions: written numbers, canonical forms, numbers, proof."""
+        """Compares two expressions: written numbers, canonical forms, numbers, proof."""
         for side in (a, b):
             if not is_value(side):
                 return Decision(
@@ -314,7 +314,7 @@ class Comparison:
         return self.decide(Seq(kind, values[1]), other)
 
     def lists_of_relations(self, a: Seq, b: Seq) -> Decision:
-        """Compare two lists of relations."""
+        """Compares two lists of relations."""
         x, y = assignments_of(a), assignments_of(b)
         if x is None or y is None:
             return self.matched(a.items, b.items, ordered=False)
@@ -329,7 +329,7 @@ class Comparison:
         return self.matched(x[1], y[1], ordered=distinct)
 
     def two_relations(self, a: Relation, b: Relation) -> Decision:
-        """Compare two relations."""
+        """Compares two relations."""
         if is_assignment(a) and is_assignment(b) and a.ops[0] == b.ops[0]:
             left, right = a.args[0], b.args[0]
             x, y = a.args[-1], b.args[-1]
@@ -383,7 +383,7 @@ class Comparison:
         return self.same_region(x, y)
 
     def same_region(self, x: Region, y: Region) -> Decision:
-        """Compare two sets of reals."""
+        """Compares two sets of reals."""
         if len(x) != len(y):
             return Decision(False, "exact", "different numbers of pieces")
         ordered = all(piece.order is not None for piece in (*x, *y))
@@ -398,7 +398,7 @@ class Comparison:
         return Decision(True, "exact", "the same intervals")
 
     def same_piece(self, p: Piece, q: Piece) -> Decision:
-        """Compare two intervals."""
+        """Compares two intervals."""
         if (p.low_closed, p.high_closed) != (q.low_closed, q.high_closed):
             return Decision(False, "exact", "different end brackets")
         return self.all_of([self.scalar(p.low, q.low), self.scalar(p.high, q.high)])
@@ -429,7 +429,7 @@ class Comparison:
         return result
 
     def piecewise(self, a: Seq, b: Seq) -> Decision:
-        """Compare two functions given by cases: every piece has one of the same value under the same condition."""
+        """Compares two functions given by cases: each piece needs one with the same value and condition."""
         if a.kind != b.kind or len(a.items) != len(b.items):
             return Decision(False, "exact", "different cases")
         rest = pieces_of(b)
@@ -476,7 +476,7 @@ class Comparison:
         return tuple(kept)
 
     def matched(self, x: Sequence[Node], y: Sequence[Node], ordered: bool) -> Decision:
-        """Compare part by part, in order or in any order."""
+        """Compares part by part, in order or in any order."""
         if len(x) != len(y):
             return Decision(False, "exact", f"{len(x)} parts against {len(y)}")
         if ordered:
