@@ -24,7 +24,8 @@ def test_old_names_in_the_config_of_a_run_are_told_with_what_to_do(tmp_path: Pat
     assert str(refused.value) == (
         f"{tmp_path / 'config.yaml'}: training.lr is now training.optimiser.lr; training.beta is now "
         "training.objective.beta; training.checkpoint_updates is now training.checkpoint.updates; change it in this "
-        "file to continue the run, or give another directory"
+        f"file to continue the run (`mcts-dpo settings --migrate {tmp_path / 'config.yaml'}` prints it with today's "
+        "names), or give another directory"
     )
     assert [path.name for path in tmp_path.iterdir()] == ["config.yaml"]
 

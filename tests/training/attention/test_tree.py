@@ -139,7 +139,7 @@ def test_half_precision_is_computed_in_float32() -> None:
 def test_attention_that_is_more_than_a_softmax_is_refused(name: str, value: Any) -> None:
     tree, lines = random_tree(1)
     given = operands(len(lines), torch.float32)
-    with pytest.raises(InputError, match=rf"training\.packing: attention with {name}"):
+    with pytest.raises(InputError, match=rf"training\.data\.packing: attention with {name}"):
         tree_attention(torch.nn.Module(), *given, None, tree=tree, **{name: value})
     with pytest.raises(ValueError, match="dropout"):
         tree_attention(torch.nn.Module(), *given, None, tree=tree, dropout=0.1)
