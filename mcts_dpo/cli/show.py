@@ -80,7 +80,8 @@ def recipes(
     as_json: JsonFlag = False,
 ) -> None:
     """List the published methods that `run --recipe` knows, or show one."""
-    from mcts_dpo.pipeline.recipes import as_yaml, load_recipe, recipe_names
+    from mcts_dpo.common.settings import as_yaml
+    from mcts_dpo.pipeline.recipes import load_recipe, recipe_names
 
     found = {each: load_recipe(each) for each in (recipe_names() if name is None else [name])}
     if as_json:
@@ -92,7 +93,7 @@ def recipes(
         for difference in recipe.approximates:
             out_console.literal(f"  - {difference}")
         if name:
-            out_console.literal("\n" + as_yaml(recipe))
+            out_console.literal("\n" + as_yaml(recipe.settings))
 
 
 @app.command()

@@ -389,16 +389,16 @@ class Forest:
 
     def save(self, path: Path) -> None:
         """Write the forest as one Parquet file with one row per node, whole or not at all. See tree_io.py."""
-        from mcts_dpo.search import tree_io as storage
+        from mcts_dpo.search import tree_io
 
-        storage.save(self, path)
+        tree_io.save(self, path)
 
     @staticmethod
     def load(path: Path) -> Forest:
         """Read a file that `save` wrote. The forest equals the saved one. Raises InputError that names the file."""
-        from mcts_dpo.search import tree_io as storage
+        from mcts_dpo.search import tree_io
 
-        return storage.load(path)
+        return tree_io.load(path)
 
 
 _DTYPES = {name: dtype for name, dtype, _, _ in (*NODE_FIELDS, BELOW)}

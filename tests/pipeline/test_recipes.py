@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from mcts_dpo.common.errors import InputError
-from mcts_dpo.common.settings import load_settings
-from mcts_dpo.pipeline.recipes import NEEDED, as_yaml, load_recipe, merged, read_recipe, recipe_config, recipe_names
+from mcts_dpo.common.settings import as_yaml, load_settings
+from mcts_dpo.pipeline.recipes import NEEDED, load_recipe, merged, read_recipe, recipe_config, recipe_names
 from mcts_dpo.pipeline.rounds import run
 from mcts_dpo.rewards import OutcomeSettings, ValueModelSettings
 from tests.conftest import ROOT, ToyWorld
@@ -62,7 +62,7 @@ def test_a_recipe_shown_can_be_used(tmp_path: Path) -> None:
 
     recipe = load_recipe("svpo")
     copied = tmp_path / "copied.yaml"
-    copied.write_text(as_yaml(recipe) + "model: m\ntrain: {source: a}\ntest: {source: b}\n")
+    copied.write_text(as_yaml(recipe.settings) + "model: m\ntrain: {source: a}\ntest: {source: b}\n")
     empty = Recipe(source="", reproduces="", approximates=(), settings={})
     assert recipe_config(empty, copied) == recipe_config(recipe, NEEDED, ["model=m", "train.source=a", "test.source=b"])
 

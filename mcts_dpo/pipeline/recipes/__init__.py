@@ -11,8 +11,6 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from mcts_dpo.common.errors import InputError
 from mcts_dpo.common.settings import Settings, load_settings, nearest, read_yaml
 from mcts_dpo.pipeline.config import RunConfig
@@ -95,8 +93,3 @@ def merged(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]
 
 def _same_kind(below: Mapping[str, Any], above: Mapping[str, Any]) -> bool:
     return "kind" not in above or "kind" not in below or below["kind"] == above["kind"]
-
-
-def as_yaml(recipe: Recipe) -> str:
-    """The recipe's settings as YAML, to copy and change."""
-    return yaml.safe_dump(recipe.settings, sort_keys=False, allow_unicode=True, width=120)
