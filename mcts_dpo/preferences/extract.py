@@ -81,14 +81,14 @@ def extract_solutions(forests: Iterable[Forest], settings: PreferenceSettings | 
 
 
 def shrunk_q(forest: Forest, node: int, shrinkage: float) -> float:
-    """The action value Q' = (n · Q − s) / (n + s), as if s more samples had been wrong.
+    """The action value Q' = (n · Q − s) / (n + s), as if s more samples had been wrong. Q is on the scale of R.
 
-    n: the visits of the node. s: `shrinkage`. Q itself for a node without visits.
+    n: the visits of the node. s: `shrinkage`. Q: `Forest.value`; a node without visits has it unchanged.
     """
     visits = int(forest.visits[node])
     if not visits:
-        return float(forest.q[node])
-    return (visits * float(forest.q[node]) - shrinkage) / (visits + shrinkage)
+        return forest.value(node)
+    return (visits * forest.value(node) - shrinkage) / (visits + shrinkage)
 
 
 def ranked_children(forest: Forest, parent: int, shrinkage: float) -> list[int]:
@@ -172,7 +172,7 @@ def _worth_keeping(forest: Forest, chosen: int, rejected: int, margin: float, se
     if margin <= 0 or margin < settings.min_gap or min(visits) < settings.min_visits:
         return False
     if settings.min_certainty > 0:
-        q = float(forest.q[chosen]), float(forest.q[rejected])
+        q = forest.value(chosen), forest.value(rejected)
         if certainty(q[0], visits[0], q[1], visits[1]) < settings.min_certainty:
             return False
     # Siblings differ in text. Their ids can still agree if they differ only in white space elsewhere.
@@ -201,8 +201,8 @@ def _pair_row(
         "prefix_tokens": forest.solution_tokens(parent),
         "chosen_tokens": forest.step_tokens(chosen),
         "rejected_tokens": forest.step_tokens(rejected),
-        "chosen_q": float(forest.q[chosen]),
-        "rejected_q": float(forest.q[rejected]),
+        "chosen_q": forest.value(chosen),
+        "rejected_q": forest.value(rejected),
         "margin": margin,
         "chosen_visits": int(forest.visits[chosen]),
         "rejected_visits": int(forest.visits[rejected]),
@@ -231,7 +231,7 @@ def _forest_solutions(forest: Forest, settings: PreferenceSettings) -> Solutions
                     "completion": forest.solution_text(leaf),
                     "prompt_tokens": info.prompt_tokens,
                     "completion_tokens": forest.solution_tokens(leaf),
-                    "q": float(forest.q[leaf]),
+                    "q": forest.value(leaf),
                     "weight": 1.0,
                 }
             )

@@ -62,7 +62,8 @@ def _list(forest: Forest, tree: int, parent: int, settings: PreferenceSettings) 
     if len(values) < 2 or values[0] == values[-1] or values[0] - values[-1] < settings.min_gap:
         return []
     nodes = list(children.values())
-    info, value = forest.trees[tree], float(forest.v[parent])
+    info = forest.trees[tree]
+    value = forest.value_before(parent) + float(forest.v[parent])
     shared = {
         "problem_id": info.problem_id,
         "tree": tree,
@@ -79,9 +80,9 @@ def _list(forest: Forest, tree: int, parent: int, settings: PreferenceSettings) 
             "node": node,
             "rank": rank,
             "completion": forest.texts[node],
-            "label": float(forest.q[node]) > value,
+            "label": forest.value(node) > value,
             "step_tokens": list(tokens),
-            "q": float(forest.q[node]),
+            "q": forest.value(node),
             "value": values[rank],
             "visits": int(forest.visits[node]),
             "samples": max(1, int(forest.samples[node])),

@@ -14,7 +14,10 @@ from rich.text import Text
 
 from mcts_dpo.common.errors import InputError
 from mcts_dpo.common.files import read_json_lines
+from mcts_dpo.common.settings import read_yaml
 from mcts_dpo.evaluation import StrategyComparison
+from mcts_dpo.rewards.combine import formula
+from mcts_dpo.search import SearchSettings
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,11 +26,13 @@ class RunRecord:
 
     metrics: one dictionary per evaluated policy, the starting one (round -1) first if it was measured.
     timings: one dictionary per finished stage: place, stage, seconds (wall clock).
+    formula: the formula of the reward and its range, as one line; "" for a run of an older edition.
     """
 
     directory: Path
     metrics: tuple[dict[str, Any], ...]
     timings: tuple[dict[str, Any], ...]
+    formula: str = ""
 
     @property
     def rounds(self) -> list[dict[str, Any]]:
@@ -57,7 +62,16 @@ def load_run(directory: Path) -> RunRecord:
         directory,
         metrics,
         tuple(read_json_lines(timings)) if timings.exists() else (),
+        _formula(directory / "config.yaml"),
     )
+
+
+def _formula(config: Path) -> str:
+    try:
+        search = SearchSettings.model_validate(read_yaml(config).get("search", {}))
+    except (InputError, ValueError):
+        return ""
+    return formula(search.rewards, search.accumulate)
 
 
 def interval(estimate: dict[str, float]) -> str:
@@ -93,7 +107,7 @@ def accuracy_table(record: RunRecord) -> Table:
 
 def summary_text(record: RunRecord) -> RenderableType:
     """The whole text report: the table, then one line for each notable event."""
-    notes = [_gain_sentence(record)]
+    notes = [_gain_sentence(record), f"Values: {record.formula}." if record.formula else ""]
     for line in record.rounds:
         name = f"round {line['round'] + 1}"
         if not line["accepted"]:

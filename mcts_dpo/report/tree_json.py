@@ -130,6 +130,7 @@ def tree_object(
             for kind, scores in forest.scores.items()
         },
         "reward": _rounded(forest.reward[nodes]),
+        "state_reward": _rounded(forest.state_reward[nodes]),
         "logprob": _rounded(forest.logprob[nodes]),
         "length": forest.length[nodes].tolist(),
         "outcome": [int(o) if end else 0 for o, end in zip(forest.outcome[nodes], forest.terminal[nodes], strict=True)],

@@ -28,8 +28,7 @@ class RewardSettings(Settings):
 
     kind:   the reward's name.
     weight: w ≥ 0 of its scores in R; 0 asks for no scores.
-    at:     "terminal": it scores whole solutions only; "all": every new step. R then adds up along a path, so that
-            long solutions gather more than short ones.
+    at:     "terminal": it scores whole solutions only; "all": every new step.
     """
 
     kind: str
@@ -65,6 +64,7 @@ class SolutionPath:
     prompt:   token ids of the question as the policy reads it.
     tokens:   token ids of the solution so far; text: the same as text, with `PromptSettings.prefill`.
     terminal: the solution ends here. closed: its last token is an end-of-sequence token.
+    steps:    the texts of the steps; joined, and without `prefill`, they are `text`.
     outcome:  of a verified end: +1 right, -1 wrong, 0 not known; 0 elsewhere.
     answer:   of an end: the final answer as extracted; None without one.
     """
@@ -72,6 +72,7 @@ class SolutionPath:
     prompt: tuple[int, ...]
     tokens: Sequence[int]
     text: str
+    steps: tuple[str, ...] = ()
     terminal: bool = False
     closed: bool = False
     outcome: int = 0
@@ -81,7 +82,8 @@ class SolutionPath:
 Scores = Callable[[Sequence[SolutionPath]], Coroutine[list[float]]]
 """From a batch of paths to one raw score each; nan where the reward has nothing to say.
 
-It may raise `RequestError`: then the tree fails with that reason."""
+A search counts the scores that it misses in `TreeInfo.unscored`: a judge that fails gives nan, never 0. A reward may
+also raise `RequestError`. Then the tree fails with that reason."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -83,12 +83,12 @@ def voting_leaves(forest: Forest, tree: int) -> list[int]:
 def values(forest: Forest, leaves: Sequence[int]) -> list[float]:
     """The weight ≥ 0 of one visit of each finished solution, in the order of `leaves`.
 
-    It is the reward of the solution. If any outcome is known, 1 is added: a known outcome O is -1 or +1. Unknown
+    It is R of the solution. If any outcome is known, 1 is added: a known outcome O is -1 or +1. Unknown
     outcomes are 0 and need no shift. If all weights are 0 (for example, if no self-evaluation was asked), nothing
     distinguishes the solutions. Then each weight is 1, and the vote is by visits.
     """
     known = any(forest.outcome[leaf] != 0 for leaf in leaves)
-    found = [float(forest.reward[leaf]) + known for leaf in leaves]
+    found = [float(forest.state_reward[leaf]) + known for leaf in leaves]
     return found if any(found) else [1.0] * len(found)
 
 

@@ -20,6 +20,7 @@ from itertools import accumulate
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from mcts_dpo.common.errors import InputError
 from mcts_dpo.common.files import seed_from
@@ -29,7 +30,7 @@ from mcts_dpo.engines.base import Completion, Engine, Request, Sample
 from mcts_dpo.engines.coroutine import Concurrent, Coroutine, RequestError, Work, call, gather, side_by_side
 from mcts_dpo.models.prompts import PromptSettings, opened_thought, step_stops
 from mcts_dpo.rewards.base import Reward, SolutionPath
-from mcts_dpo.rewards.combine import combine
+from mcts_dpo.rewards.combine import combine, last_known
 from mcts_dpo.rewards.outcome import outcome_settings, with_noise
 from mcts_dpo.rewards.verification import Verification, ends_with_answer, verify_solution
 from mcts_dpo.search import kernels
@@ -438,15 +439,21 @@ def _score(state: SearchState, tree: TreeState, reward: Reward, nodes: Sequence[
     except RequestError as error:
         fail(state, tree, str(error))
         return
-    state.forest.scores[reward.settings.kind][nodes] = found
+    kind = reward.settings.kind
+    state.forest.scores[kind][nodes] = found
+    missed = sum(map(math.isnan, found))
+    if missed and reward.settings.judges:  # an outcome that is not known is counted in `unverified`
+        tree.info.unscored[kind] = tree.info.unscored.get(kind, 0) + missed
 
 
 def _path(state: SearchState, tree: TreeState, node: int) -> SolutionPath:
     forest = state.forest
+    steps = tuple(forest.texts[step] for step in forest.path(node)[1:])
     return SolutionPath(
         prompt=tree.info.prompt_tokens,
         tokens=forest.solution_tokens(node),
-        text=state.prompt.prefill + forest.solution_text(node),
+        text=state.prompt.prefill + "".join(steps),
+        steps=steps,
         terminal=bool(forest.terminal[node]),
         closed=FINISHES[forest.finish[node]] == "end",
         outcome=int(forest.outcome[node]),
@@ -462,7 +469,7 @@ def backup(state: SearchState, tree: TreeState, simulations: Sequence[Simulation
     forest, settings = state.forest, state.settings
     tree.in_flight -= len(simulations)
     new = [node for simulation in simulations for node in simulation.new]
-    forest.reward[new] = combine(settings.rewards, {kind: column[new] for kind, column in forest.scores.items()})
+    set_rewards(forest, settings, np.array(new, np.int64))
     # The prior mass of every node that a sample runs through has grown, so its parent's priors change.
     touched = {int(forest.parent[node]) for one in simulations for node in {*_below(forest, one), *one.new}}
     kernels.set_priors(forest, np.array(sorted(touched), np.int64), settings.prior == "normalised")
@@ -475,6 +482,21 @@ def backup(state: SearchState, tree: TreeState, simulations: Sequence[Simulation
     for expanded in (True, False):  # a refused request leaves its leaf without samples
         leaves = [one.leaf for one in simulations if bool(one.ends) == expanded]
         kernels.release(forest, np.array(leaves, np.int64), expanded)
+
+
+def set_rewards(forest: Forest, settings: SearchSettings, nodes: NDArray[np.int64]) -> None:
+    """Compute R of new states, and r of the steps that lead to them, from the scores (see `mcts_dpo.rewards.combine`).
+
+    nodes: [n] node ids. Every parent is a root, among them, or was among those of an earlier call.
+    """
+    own = {kind: column[nodes] for kind, column in forest.scores.items()}
+    everywhere = [one.kind for one in settings.rewards if one.at == "all" and one.kind in own]
+    known = own | {kind: last_known(forest.scores[kind], forest.parent, nodes) for kind in everywhere}
+    forest.state_reward[nodes] = combine(settings.rewards, known)
+    if settings.accumulate == "difference":
+        forest.reward[nodes] = forest.state_reward[nodes] - forest.state_reward[forest.parent[nodes]]
+    else:
+        forest.reward[nodes] = combine(settings.rewards, own)
 
 
 def _below(forest: Forest, simulation: Simulation) -> set[int]:

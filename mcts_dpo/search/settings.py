@@ -10,6 +10,7 @@ from pydantic import AfterValidator, Field, field_validator, model_validator
 
 from mcts_dpo.common.settings import Settings
 from mcts_dpo.environments.registry import registered_environment
+from mcts_dpo.rewards.combine import Accumulate
 from mcts_dpo.rewards.outcome import OutcomeSettings
 from mcts_dpo.rewards.registry import RewardEntry
 
@@ -67,8 +68,11 @@ class SearchSettings(Settings):
     gamma:           γ, the discount of one step.
     backup:          "paper": values are recomputed from children. "mean": a value is the mean of the returns, as in
                      AlphaZero.
-    rewards:         what a step is worth: R = Σ weight · score over these rewards (see `mcts_dpo.rewards.combine`).
+    rewards:         what a state is worth: R = Σ weight · score over these rewards (see `mcts_dpo.rewards.combine`).
                      Each kind has at most one entry. Trees have a column of raw scores for each reward.
+    accumulate:      the reward of a step. "difference": R of the state after it minus R of the state before it, so that
+                     values stay in the range of R at any depth. "sum": the weighted sum of the step's own scores, so
+                     that long paths gather more than short ones.
     environment:     what answers a step before the next step starts. "none": nothing answers.
     parallel_leaves: the most leaves of one tree that are in flight at once. A virtual loss on each keeps them apart.
     schedule:        "synchronous": all trees advance together, so that the same search gives the same bytes on the same
@@ -109,6 +113,7 @@ class SearchSettings(Settings):
     gamma: float = Field(default=1.0, ge=0.0, le=1.0)
     backup: Literal["paper", "mean"] = "paper"
     rewards: tuple[RewardEntry, ...] = (OutcomeSettings(),)
+    accumulate: Accumulate = "difference"
     environment: Annotated[str, AfterValidator(registered_environment), "'none'"] = "none"
     parallel_leaves: int = Field(default=1, ge=1, le=1024)
     schedule: Literal["synchronous", "asynchronous"] = "synchronous"

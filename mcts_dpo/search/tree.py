@@ -65,7 +65,8 @@ NODE_FIELDS = (
     Field("mass", "float64", 0.0, "Σ over samples of exp(Σ log π / |a|^λ), before normalisation; 0 for a root"),
     Field("logprob", "float64", 0.0, "Σ log π(token) of the step, nats, untempered; 0 for a root"),
     Field("length", "int32", 0, "tokens of the step; 0 for a root (its prompt is in `trees`)"),
-    Field("reward", "float64", 0.0, "R of the step (see `mcts_dpo.rewards.combine`)"),
+    Field("reward", "float64", 0.0, "r of the step to this node (see `mcts_dpo.rewards.combine`)"),
+    Field("state_reward", "float64", 0.0, "R of this node's state (see `mcts_dpo.rewards.combine`); 0 for a root"),
     Field("returns", "float64", 0.0, "sum of the returns seen by the edge; kept by `backup: mean` only"),
     Field("outcome", "int8", 0, "+1 verified right, -1 wrong, 0 not terminal or not known"),
     Field("terminal", "bool", False, "a solution ends here"),
@@ -102,6 +103,8 @@ class TreeInfo:
     unanswered:    number of terminal nodes without an answer. Nodes cut by a length limit are included.
     unverified:    number of terminal nodes whose answer could not be compared with the reference, because it cannot be
                    parsed, is too large, or took too long. These nodes are kept and count as wrong.
+    unscored:      for each reward that could not score a path that it was asked about, the number of such paths. Their
+                   scores are nan, and R does without them.
     """
 
     problem_id: str
@@ -117,6 +120,7 @@ class TreeInfo:
     simulations: int = 0
     unanswered: int = 0
     unverified: int = 0
+    unscored: dict[str, int] = field(default_factory=dict)
 
 
 class Forest:
@@ -142,6 +146,7 @@ class Forest:
     logprob: NDArray[np.float64]  # [N]
     length: NDArray[np.int32]  # [N]
     reward: NDArray[np.float64]  # [N]
+    state_reward: NDArray[np.float64]  # [N]
     returns: NDArray[np.float64]  # [N]
     outcome: NDArray[np.int8]  # [N]
     terminal: NDArray[np.bool_]  # [N]
@@ -333,6 +338,18 @@ class Forest:
     def solution_text(self, node: int) -> str:
         """The policy's text from the root to `node`, included. It does not include the prompt."""
         return "".join(self.texts[step] for step in self.path(node))
+
+    def value(self, node: int) -> float:
+        """The value of the state that a step leads to, on the scale of R: R(s) + Q(s, a), with s the step's parent.
+
+        With `accumulate: sum` it is Q itself, which counts from the parent on.
+        """
+        return self.value_before(int(self.parent[node])) + float(self.q[node])
+
+    def value_before(self, parent: int) -> float:
+        """What Q of the steps after `parent` is relative to: R of its state; 0 with `accumulate: sum`."""
+        differences = self.settings.get("search", {}).get("accumulate") == "difference"
+        return float(self.state_reward[parent]) if differences and parent != NONE else 0.0
 
     def by_tree(self) -> Forest:
         """Copy the forest, with its rows in an order that does not depend on when each tree was expanded.

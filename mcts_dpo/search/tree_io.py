@@ -23,10 +23,12 @@ from mcts_dpo.common.errors import InputError
 from mcts_dpo.common.files import read_schema, read_table, write_table
 from mcts_dpo.search.tree import FINISHES, NODE_FIELDS, Forest, TreeInfo
 
-FORMAT = 2
+FORMAT = 3
 _FIRST = 1
-"""The first format, which is still read. Its column `confidence` holds the scores of the self-evaluation. It has no
-column for the scores of the outcome reward."""
+"""The first format. Its column `confidence` holds the scores of the self-evaluation. It has no column for the scores of
+the outcome reward."""
+_READ = (_FIRST, 2, FORMAT)
+"""The formats that are read. Before format 3 rewards added up along a path, and there was no column `state_reward`."""
 _REWARD = "reward_"
 _KEY = b"mcts_dpo.forest"
 _MADE_WITH = b"mcts_dpo.made_with"
@@ -87,8 +89,10 @@ def from_table(table: pa.Table, where: str) -> Forest:
 
 def _from_table(table: pa.Table, where: str) -> Forest:
     about = _about(table.schema, where)
-    wanted = [name for name, _, _, _ in NODE_FIELDS if name != "offset"] + ["text", "answer", "tokens", "logprobs"]
-    kinds = about["rewards"] if about["format"] == FORMAT else ()
+    kinds = about["rewards"] if about["format"] != _FIRST else ()
+    stored = {"state_reward": "reward"} if about["format"] < FORMAT else {}
+    wanted = [stored.get(name, name) for name, _, _, _ in NODE_FIELDS if name != "offset"]
+    wanted += ["text", "answer", "tokens", "logprobs"]
     wanted += [_REWARD + kind for kind in kinds]
     missing = [name for name in wanted if name not in table.column_names]
     if missing:
@@ -103,7 +107,7 @@ def _from_table(table: pa.Table, where: str) -> Forest:
             rows[name] = np.concatenate(([0], np.cumsum(lengths, dtype=np.int64)[:-1])) if len(lengths) else []
             rows[name] = np.asarray(rows[name], dtype)
         else:
-            rows[name] = np.array(table[name].to_numpy(), dtype)
+            rows[name] = np.array(table[stored.get(name, name)].to_numpy(), dtype)
     arena = {
         "tokens": np.array(table["tokens"].combine_chunks().flatten(), np.int32),
         "logprobs": np.array(table["logprobs"].combine_chunks().flatten(), np.float32),
@@ -129,8 +133,9 @@ def _about(schema: pa.Schema, where: str) -> dict[str, Any]:
     about: dict[str, Any] | None = json.loads((schema.metadata or {}).get(_KEY, b"null"))
     if about is None:
         raise InputError(f"{where}: not a forest (no {_KEY.decode()!r} in its metadata); accepted: a file of `search`")
-    if about["format"] not in (_FIRST, FORMAT):
-        raise InputError(f"{where}: a forest of format {about['format']}; accepted: {_FIRST} or {FORMAT}")
+    if about["format"] not in _READ:
+        accepted = ", ".join(map(str, _READ))
+        raise InputError(f"{where}: a forest of format {about['format']}; accepted: {accepted}")
     return about
 
 

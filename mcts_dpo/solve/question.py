@@ -17,7 +17,7 @@ from mcts_dpo.common.files import seed_from
 from mcts_dpo.data import Problem
 from mcts_dpo.engines.base import Engine, Request
 from mcts_dpo.engines.coroutine import Coroutine, side_by_side
-from mcts_dpo.models.prompts import PromptSettings, opened_thought, prompt_tokens
+from mcts_dpo.models.prompts import PromptSettings, opened_thought, prompt_tokens, split_steps
 from mcts_dpo.rewards.base import Reward, RewardContext, RewardSettings, SolutionPath
 from mcts_dpo.rewards.combine import combine
 from mcts_dpo.rewards.registry import active, make_rewards
@@ -27,6 +27,7 @@ from mcts_dpo.rewards.self_evaluation import (
     self_evaluation_prompt,
     self_evaluation_reward,
 )
+from mcts_dpo.search.expansion import step_texts
 from mcts_dpo.search.settings import SearchSettings
 from mcts_dpo.search.state import NO_ROOM
 from mcts_dpo.solve.budgets import judging
@@ -98,7 +99,8 @@ class Question:
 
     def path(self, tokens: Sequence[int], text: str, *, terminal: bool, closed: bool) -> SolutionPath:
         """A solution so far, in the form that rewards score (see `SolutionPath`)."""
-        return SolutionPath(self.prefix, tokens, text, terminal, closed)
+        steps = step_texts((), tokens, split_steps(tokens, self.tokenizer, self.prompt), self.tokenizer)
+        return SolutionPath(self.prefix, tokens, text, tuple(steps), terminal, closed)
 
 
 class PromptTexts(NamedTuple):

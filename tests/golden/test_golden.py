@@ -2,6 +2,7 @@
 
 The files are made by `make.py` on the first edition's code. What has another name or place now is translated here; what
 differs on purpose is named here and in CHANGELOG.md:
+- rewards add up along a path only with `accumulate: sum`, which these searches set;
 - a strategy without an answer returns the likeliest text (it returned none).
 """
 
@@ -40,7 +41,7 @@ def golden(name: str) -> dict[str, Any]:
 
 def search_settings(old: dict[str, Any]) -> SearchSettings:
     """Settings in the first edition's words, as they are called now."""
-    given = dict(old)
+    given = {"accumulate": "sum"} | old
     if "schedule" in given:
         given["schedule"] = SCHEDULES[given["schedule"]]
     if "self_evaluation" in given:

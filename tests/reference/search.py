@@ -85,6 +85,8 @@ class ReferenceTree:
     def reward(self, node: Node) -> float:
         if node is self.root:
             return 0.0
+        if self.settings.accumulate == "difference" and node.parent is not None:
+            return node.value - node.parent.value
         return node.value
 
     def v(self, node: Node) -> float:

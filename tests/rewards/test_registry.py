@@ -75,7 +75,7 @@ def test_a_search_with_a_reward_from_outside(tmp_path: Path) -> None:
     steps = [node for node in range(len(forest)) if forest.depth[node] > 0]
     expected = [max(0, 1 - len(forest.solution_tokens(node)) / 40) for node in steps]
     assert [table["reward_brevity"][node].as_py() for node in steps] == pytest.approx(expected)
-    assert forest.reward[steps] == pytest.approx(forest.outcome[steps] + 0.5 * forest.scores["brevity"][steps])
+    assert forest.state_reward[steps] == pytest.approx(forest.outcome[steps] + 0.5 * forest.scores["brevity"][steps])
     assert len(steps) >= len(forest.trees) == 2
 
 

@@ -57,6 +57,7 @@ settings = st.builds(
             hint=st.booleans(),
         ),
     ),
+    accumulate=st.sampled_from(["difference", "sum"]),
     parallel_leaves=st.integers(1, 4),
     seed=st.integers(0, 5),
 )

@@ -33,7 +33,7 @@ def ends(*solutions: tuple[str | None, int, float, float]) -> Forest:
         node = forest.add_child(0, [index], [logprob], f"so {answer}\n", END)
         forest.answers[node] = answer
         forest.visits[node] = forest.samples[node] = visits
-        forest.reward[node] = forest.q[node] = reward
+        forest.state_reward[node] = forest.q[node] = reward
     return forest
 
 

@@ -229,7 +229,9 @@ def test_self_evaluation_asks_in_context_and_counts_its_tokens() -> None:
     assert sum(tree.generated for tree in forest.trees) == engine.usage.sampled_tokens + len(questions)
     steps = forest.depth > 0
     assert not np.isnan(forest.scores["self_evaluation"][steps]).any()
-    assert forest.reward[steps] == pytest.approx(forest.outcome[steps] + 0.5 * forest.scores["self_evaluation"][steps])
+    worth = forest.outcome[steps] + 0.5 * forest.scores["self_evaluation"][steps]
+    assert forest.state_reward[steps] == pytest.approx(worth)
+    assert forest.reward[steps] == pytest.approx(worth - forest.state_reward[forest.parent[steps]])
     hinted = {len(request.prefix) for request in questions}
     engine = AutomatonEngine(6)
     search_problems(PROBLEMS, engine, prompt=PROMPT, settings=JUDGED, mode="solve")

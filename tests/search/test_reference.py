@@ -46,6 +46,7 @@ def assert_equal(forest: Forest, tree: int, reference: ReferenceTree) -> int:
         assert forest.mass[node] == pytest.approx(reference.mass(twin), rel=1e-12), where
         assert forest.prior[node] == pytest.approx(reference.prior(twin), rel=1e-12), where
         assert forest.reward[node] == pytest.approx(reference.reward(twin), abs=1e-12), where
+        assert forest.state_reward[node] == pytest.approx(twin.value, abs=1e-12), where
         assert forest.q[node] == pytest.approx(reference.q(twin), abs=1e-12), where
         assert forest.v[node] == pytest.approx(reference.v(twin), abs=1e-12), where
         scores = {kind: column[node] for kind, column in forest.scores.items()}

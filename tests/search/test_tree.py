@@ -201,7 +201,7 @@ def test_what_is_no_forest_is_told_in_one_line(tmp_path: Path) -> None:
         Forest.load(tmp_path / "unscored.parquet")
     newer = table.replace_schema_metadata({b"mcts_dpo.forest": b'{"format": 99}'})
     pq.write_table(newer, tmp_path / "newer.parquet")
-    with pytest.raises(InputError, match=r"newer\.parquet: a forest of format 99; accepted: 1 or 2"):
+    with pytest.raises(InputError, match=r"newer\.parquet: a forest of format 99; accepted: 1, 2, 3"):
         Forest.load(tmp_path / "newer.parquet")
 
 

@@ -132,15 +132,15 @@ def test_on_held_out_trees_it_ranks_better_than_chance_and_a_search_uses_it(
     assert forest is not None
     ends = [node for node in range(len(forest)) if forest.terminal[node]]
     expected = found.confidences([(*forest.trees[0].prompt_tokens, *forest.solution_tokens(node)) for node in ends])
-    assert forest.reward[ends] - forest.outcome[ends] == pytest.approx(0.5 * expected, abs=1e-9)
-    assert any(forest.reward[ends] != forest.outcome[ends])
+    assert forest.state_reward[ends] - forest.outcome[ends] == pytest.approx(0.5 * expected, abs=1e-9)
+    assert any(forest.state_reward[ends] != forest.outcome[ends])
     inner = [node for node in range(len(forest)) if not forest.terminal[node]]
-    assert not forest.reward[inner].any()
+    assert not forest.state_reward[inner].any()
     everywhere = solving.model_copy(update={"rewards": (OutcomeSettings(), reward.model_copy(update={"at": "all"}))})
     again = solve_question(toy_world.test[0].question, engine, prompt=config.prompt, search=everywhere).forest
     assert again is not None
     steps = [node for node in range(len(again)) if again.parent[node] >= 0]
-    assert all(again.reward[steps] - again.outcome[steps] > 0)
+    assert all(again.state_reward[steps] - again.outcome[steps] > 0)
     # The same from lists of siblings.
     lists = train_value(toy_world.policy, tmp_path / "siblings.parquet", tmp_path / "lists", settings)
     assert lists.rows == len(Siblings.load(tmp_path / "siblings.parquet").offsets) - 1
