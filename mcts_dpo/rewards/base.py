@@ -65,6 +65,7 @@ class SolutionPath:
     tokens:   token ids of the solution so far; text: the same as text, with `PromptSettings.prefill`.
     terminal: the solution ends here. closed: its last token is an end-of-sequence token.
     steps:    the texts of the steps; joined, and without `prefill`, they are `text`.
+    ends:     for each step, the index in `tokens` after its last token.
     outcome:  of a verified end: +1 right, -1 wrong, 0 not known; 0 elsewhere.
     answer:   of an end: the final answer as extracted; None without one.
     """
@@ -73,6 +74,7 @@ class SolutionPath:
     tokens: Sequence[int]
     text: str
     steps: tuple[str, ...] = ()
+    ends: tuple[int, ...] = ()
     terminal: bool = False
     closed: bool = False
     outcome: int = 0

@@ -448,12 +448,14 @@ def _score(state: SearchState, tree: TreeState, reward: Reward, nodes: Sequence[
 
 def _path(state: SearchState, tree: TreeState, node: int) -> SolutionPath:
     forest = state.forest
-    steps = tuple(forest.texts[step] for step in forest.path(node)[1:])
+    nodes = forest.path(node)[1:]
+    steps = tuple(forest.texts[step] for step in nodes)
     return SolutionPath(
         prompt=tree.info.prompt_tokens,
         tokens=forest.solution_tokens(node),
         text=state.prompt.prefill + "".join(steps),
         steps=steps,
+        ends=tuple(accumulate(int(forest.length[step]) for step in nodes)),
         terminal=bool(forest.terminal[node]),
         closed=FINISHES[forest.finish[node]] == "end",
         outcome=int(forest.outcome[node]),

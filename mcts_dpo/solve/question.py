@@ -99,8 +99,9 @@ class Question:
 
     def path(self, tokens: Sequence[int], text: str, *, terminal: bool, closed: bool) -> SolutionPath:
         """A solution so far, in the form that rewards score (see `SolutionPath`)."""
-        steps = step_texts((), tokens, split_steps(tokens, self.tokenizer, self.prompt), self.tokenizer)
-        return SolutionPath(self.prefix, tokens, text, tuple(steps), terminal, closed)
+        ends = split_steps(tokens, self.tokenizer, self.prompt)
+        steps = step_texts((), tokens, ends, self.tokenizer)
+        return SolutionPath(self.prefix, tokens, text, tuple(steps), tuple(ends), terminal, closed)
 
 
 class PromptTexts(NamedTuple):
