@@ -32,7 +32,7 @@ from mcts_dpo.evaluation import EvaluationSettings, evaluate
 from mcts_dpo.models.loading import quiet_transformers
 from mcts_dpo.models.prompts import PromptSettings, prompt_tokens, self_evaluation
 from mcts_dpo.search.runner import run
-from mcts_dpo.toy.horizon import CONTEXT, HABITS, SOLUTION_TOKENS, TAUGHT_EVENTS, judgements_at_errors
+from mcts_dpo.toy.horizon import CONTEXT, HABITS, SOLUTION_TOKENS, TAUGHT_EVENTS
 from mcts_dpo.toy.tokenizer import toy_tokenizer
 from mcts_dpo.toy.world import Demonstration, Habits, Judgement, demonstrations, judgements, make_rehearsals
 from mcts_dpo.training.data.batches import Sequences, forward_passes, make_batch, sequences
@@ -45,21 +45,6 @@ MAX_TOKENS = 64
 
 _PADDED_TOKENS = 1100
 """Tokens of one forward pass. An update is cut into a few passes of similar lengths, to avoid padding."""
-
-
-class JudgeSchoolSettings(Settings):
-    """More updates after the habits, in which the policy learns to judge where demonstrations first go wrong.
-
-    steps:          updates; 0: none. The learning rate falls to 0 along a cosine over them.
-    demonstrations: demonstrations per update, so that solving is not forgotten.
-    judgements:     self-evaluation questions per update; see `horizon.judgements_at_errors`.
-    lr:             AdamW's peak learning rate.
-    """
-
-    steps: int = Field(0, ge=0)
-    demonstrations: int = Field(10, ge=1)
-    judgements: int = Field(36, ge=1)
-    lr: float = Field(2e-3, gt=0)
 
 
 class WarmStartSettings(Settings):
@@ -75,7 +60,6 @@ class WarmStartSettings(Settings):
     width, layers, heads, feed_forward: of the Llama; the defaults make 127,000 parameters.
     context:          longest sequence in tokens that the policy can read.
     max_tokens:       more than any solution is long, in tokens.
-    school:           updates that follow, on judgements alone.
     threads:          of torch. The policy is so small that a second thread would only wait for the first.
     """
 
@@ -95,7 +79,6 @@ class WarmStartSettings(Settings):
     feed_forward: int = Field(176, ge=8)
     context: int = Field(256, ge=64)
     max_tokens: int = Field(64, ge=1)
-    school: JudgeSchoolSettings = JudgeSchoolSettings()
     threads: int = Field(1, ge=1)
 
 
@@ -113,15 +96,10 @@ class WarmStart:
     self_evaluation_auc: float | None
 
 
-def horizon_policy(*, school: bool) -> WarmStartSettings:
-    """How a policy of the long-horizon world is taught (see horizon.py); school: also to judge its steps."""
+def horizon_policy() -> WarmStartSettings:
+    """How a policy of the long-horizon world is made and taught (see horizon.py)."""
     return WarmStartSettings(
-        events=TAUGHT_EVENTS,
-        habits=HABITS,
-        steps=1500,
-        context=CONTEXT,
-        max_tokens=SOLUTION_TOKENS,
-        school=JudgeSchoolSettings(steps=500 if school else 0),
+        events=TAUGHT_EVENTS, habits=HABITS, steps=1500, context=CONTEXT, max_tokens=SOLUTION_TOKENS
     )
 
 
@@ -162,9 +140,9 @@ def warm_start(
 def _warm_start(out: Path, seed: int, settings: WarmStartSettings, progress: Progress) -> WarmStart:
     prompt = toy_prompt()
     tokenizer = toy_tokenizer(" ".join((prompt.self_evaluation_question, prompt.yes, prompt.no)))
-    shown = demonstrations(settings.demonstrations, seed, settings.habits, events=settings.events)
+    shown = shown_demonstrations(settings, seed)
     judged = judgements(shown, seed)
-    sequences = _teaching_sequences(shown, judged, tokenizer, prompt)
+    sequences = teaching_sequences(shown, judged, tokenizer, prompt)
     questions = {demonstration.problem.question for demonstration in shown}
     rehearsals = make_rehearsals(2 * settings.development, seed, events=settings.events, exclude=questions)
     development, fresh = rehearsals[: settings.development], rehearsals[settings.development :]
@@ -173,20 +151,17 @@ def _warm_start(out: Path, seed: int, settings: WarmStartSettings, progress: Pro
     optimizer = torch.optim.AdamW(model.parameters(), lr=settings.lr, betas=(0.9, 0.98), weight_decay=0.01, fused=True)
     accuracy = 0.0
     for update in range(1, settings.steps + 1):
-        rows = _rows(update, seed, len(shown), len(judged), settings.batch_size, settings.judgements)
-        _learn(model, optimizer, sequences, rows, settings.lr * _rate(update, settings.steps, settings.warmup))
+        rows = rows_of_update(update, seed, len(shown), len(judged), settings.batch_size, settings.judgements)
+        learn(model, optimizer, sequences, rows, settings.lr * rate(update, settings.steps, settings.warmup))
         figures = {}
         if update % settings.check_every == 0 or update == settings.steps:
             accuracy = _accuracy(development, _engine(model, tokenizer), prompt, settings.max_tokens)
             figures["accuracy"] = accuracy
         progress("warm start", update, settings.steps, **figures)
-    if settings.school.steps:
-        _attend_school(model, optimizer, shown, tokenizer, seed_from("judge school", seed), settings.school, progress)
-        accuracy = _accuracy(development, _engine(model, tokenizer), prompt, settings.max_tokens)
     auc = self_evaluation_auc(fresh, _engine(model, tokenizer), prompt, max_tokens=settings.max_tokens, seed=seed)
     result = WarmStart(out, accuracy, auc)
     with whole(out) as scratch:
-        _save(model, tokenizer, scratch)
+        save(model, tokenizer, scratch)
         record = {**asdict(result), "seed": seed, "settings": settings.model_dump(mode="json")}
         del record["policy"]
         (scratch / "warm_start.json").write_text(json.dumps(record, indent=2, sort_keys=True) + "\n", encoding="utf-8")
@@ -227,12 +202,17 @@ def self_evaluation_auc(
     return area_under_roc([answer.probabilities[0] for answer in _completed(engine, asked)], right)
 
 
+def shown_demonstrations(settings: WarmStartSettings, seed: int) -> list[Demonstration]:
+    """The demonstrations that the warm start of this seed learns from."""
+    return demonstrations(settings.demonstrations, seed, settings.habits, events=settings.events)
+
+
 def _completed(engine: Engine, requests: Sequence[Request]) -> list[Completion]:
     (found,) = run([gather(requests)], engine)
     return found if isinstance(found, list) else []
 
 
-def _teaching_sequences(
+def teaching_sequences(
     shown: Sequence[Demonstration],
     judged: Sequence[Judgement],
     tokenizer: PreTrainedTokenizerFast,
@@ -261,37 +241,21 @@ def _teaching_sequences(
     return sequences(parts, scored_from, scored_from, np.ones(len(parts)))
 
 
-def _attend_school(
-    model: LlamaForCausalLM,
-    optimizer: torch.optim.Optimizer,
-    shown: Sequence[Demonstration],
-    tokenizer: PreTrainedTokenizerFast,
-    seed: int,
-    settings: JudgeSchoolSettings,
-    progress: Progress,
-) -> None:
-    """Teach the policy to judge its steps; see `JudgeSchoolSettings`."""
-    judged = judgements_at_errors(shown, settings.steps * settings.judgements, seed)
-    sequences = _teaching_sequences(shown, judged, tokenizer, toy_prompt())
-    for update in range(1, settings.steps + 1):
-        rows = _rows(update, seed, len(shown), len(judged), settings.demonstrations, settings.judgements)
-        _learn(model, optimizer, sequences, rows, settings.lr * _rate(update, settings.steps, 1))
-        progress("judge school", update, settings.steps)
-
-
-def _rows(update: int, seed: int, shown: int, judged: int, demonstrations: int, judgements: int) -> NDArray[np.int64]:
+def rows_of_update(
+    update: int, seed: int, shown: int, judged: int, demonstrations: int, judgements: int
+) -> NDArray[np.int64]:
     """The rows of one update: demonstrations are rows [0, shown), judgements [shown, shown + judged)."""
     rng = np.random.default_rng([seed, update])
     drawn = rng.integers(shown, size=demonstrations), shown + rng.integers(judged, size=judgements)
     return np.concatenate(drawn).astype(np.int64)
 
 
-def _rate(update: int, steps: int, warmup: int) -> float:
+def rate(update: int, steps: int, warmup: int) -> float:
     """The share of the peak learning rate in update 1, 2, …: a linear rise, under a cosine that falls to 0."""
     return min(1.0, update / warmup) * 0.5 * (1 + math.cos(math.pi * (update - 1) / steps))
 
 
-def _learn(
+def learn(
     model: LlamaForCausalLM, optimizer: torch.optim.Optimizer, sequences: Sequences, rows: NDArray[np.int64], lr: float
 ) -> None:
     """One AdamW update on the mean negative log-likelihood of the rows' scored tokens."""
@@ -344,7 +308,8 @@ def _accuracy(problems: Sequence[Problem], engine: Engine, prompt: PromptSetting
     return sum(correct) / len(correct)
 
 
-def _save(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, folder: Path) -> None:
+def save(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, folder: Path) -> None:
+    """Write the policy as a Hugging Face directory."""
     with quiet_transformers():
         model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import Counter
-from pathlib import Path
 
 import pytest
 
@@ -19,7 +18,7 @@ from mcts_dpo.toy.horizon import (
     lines_right,
     truly_right,
 )
-from mcts_dpo.toy.policy import JudgeSchoolSettings, WarmStartSettings, toy_prompt, warm_start
+from mcts_dpo.toy.policy import toy_prompt
 from mcts_dpo.toy.tokenizer import toy_tokenizer
 from mcts_dpo.toy.world import demonstrations
 from verifiers import extract_answer, verify
@@ -71,16 +70,3 @@ def test_judgements_stand_at_and_before_first_errors_and_are_true() -> None:
     assert 0.4 < where["at"] / total < 0.6
     assert 0.2 < where["before"] / total < 0.45
     assert 0 < where["after"] / total < 0.35
-
-
-def test_the_judge_school_changes_the_policy_and_is_repeatable(tmp_path: Path) -> None:
-    small = WarmStartSettings(
-        demonstrations=60, events=(1,), steps=6, check_every=6, development=8, width=16, feed_forward=32, batch_size=8
-    )
-    taught = small.model_copy(update={"school": JudgeSchoolSettings(steps=3)})
-    told: list[str] = []
-    for name, settings in (("plain", small), ("one", taught), ("again", taught)):
-        warm_start(tmp_path / name, seed=0, settings=settings, progress=lambda stage, *_, **__: told.append(stage))
-    plain, one, again = ((tmp_path / name / "model.safetensors").read_bytes() for name in ("plain", "one", "again"))
-    assert plain != one == again
-    assert told.count("judge school") == 6
