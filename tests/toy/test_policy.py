@@ -16,9 +16,9 @@ from mcts_dpo.models.loading import load_model, load_tokenizer
 from mcts_dpo.models.prompts import prompt_tokens, self_evaluation, split_steps
 from mcts_dpo.toy.policy import (
     WarmStartSettings,
-    _rate,
-    _teaching_sequences,
+    rate,
     self_evaluation_auc,
+    teaching_sequences,
     toy_prompt,
     warm_start,
 )
@@ -80,7 +80,7 @@ def test_what_is_taught_is_what_will_be_asked() -> None:
     tokenizer = toy_tokenizer("Right so far? yes no")
     shown = demonstrations(40, 0, Habits())
     judged = judgements(shown, 0)
-    sequences = _teaching_sequences(shown, judged, tokenizer, prompt)
+    sequences = teaching_sequences(shown, judged, tokenizer, prompt)
     suffix, (yes, no) = self_evaluation(tokenizer, prompt)
     assert len(sequences) == 80
     for row in range(80):
@@ -110,7 +110,7 @@ def test_the_prompt_is_the_question_alone() -> None:
 
 
 def test_the_learning_rate_rises_and_falls_to_nothing() -> None:
-    rates = [_rate(update, 100, 10) for update in range(1, 101)]
+    rates = [rate(update, 100, 10) for update in range(1, 101)]
     assert 0 < rates[0] < 0.11
     assert 8 <= int(np.argmax(rates)) <= 10
     assert max(rates) > 0.95
