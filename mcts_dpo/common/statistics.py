@@ -5,7 +5,7 @@ Intervals are two-sided; `level` is their coverage.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import asdict, dataclass
 from math import comb
 from typing import Any
@@ -103,3 +103,51 @@ def area_under_roc(scores: Sequence[float] | Floats, labels: Sequence[bool]) -> 
         return None
     ranks = stats.rankdata(array)
     return float((ranks[positive].sum() - positives * (positives + 1) / 2) / (positives * negatives))
+
+
+def weighted_auc(scores: Floats, positive: npt.NDArray[np.bool_]) -> Callable[[Floats], float]:
+    """`area_under_roc` as a function of the items' weights.
+
+    Args:
+        scores: [n] scores. positive: [n] labels.
+
+    Returns:
+        The function from weights ([n], ≥ 0) to the area; nan if the weights leave out one of the kinds. It costs O(n).
+    """
+    order = np.argsort(scores, kind="stable")
+    ordered, up = scores[order], positive[order]
+    starts = np.flatnonzero(np.append(True, ordered[1:] != ordered[:-1])) if len(order) else np.empty(0, np.int64)
+
+    def area(weights: Floats) -> float:
+        mine = weights[order]
+        ups, downs = (np.add.reduceat(mine * kind, starts) if len(starts) else np.empty(0) for kind in (up, ~up))
+        pairs = float(ups.sum() * downs.sum())
+        return float((ups * (np.cumsum(downs) - downs / 2)).sum() / pairs) if pairs else float("nan")
+
+    return area
+
+
+def cluster_bootstrap(
+    statistic: Callable[[Floats], float], clusters: Sequence[Hashable], level: float = 0.95, resamples: int = 1000
+) -> Estimate | None:
+    """A statistic of items that belong together in clusters, with a percentile bootstrap interval over whole clusters.
+
+    Items of one cluster (steps of one problem) are not independent. So whole clusters are drawn; a fixed seed.
+
+    Args:
+        statistic: from weights of the items ([n], ≥ 0; how often each is drawn) to a value; nan where it has none.
+        clusters: [n] the cluster of each item.
+
+    Returns:
+        None if the statistic of the whole sample is nan. Draws without a value are left out of the interval.
+    """
+    value = statistic(np.ones(len(clusters)))
+    if np.isnan(value):
+        return None
+    names = {name: index for index, name in enumerate(dict.fromkeys(clusters))}
+    member = np.array([names[name] for name in clusters])
+    rng = np.random.default_rng(0)
+    drawn = (np.bincount(rng.integers(len(names), size=len(names)), minlength=len(names)) for _ in range(resamples))
+    found = np.array([statistic(counts[member].astype(np.float64)) for counts in drawn])
+    low, high = np.nanquantile(found, [(1 - level) / 2, (1 + level) / 2]) if not np.isnan(found).all() else (value,) * 2
+    return Estimate(value, float(low), float(high))

@@ -7,7 +7,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mcts_dpo.common.statistics import area_under_roc, bootstrap_mean, compare_paired, mean_t, pass_at_k, proportion
+from mcts_dpo.common.statistics import (
+    area_under_roc,
+    bootstrap_mean,
+    cluster_bootstrap,
+    compare_paired,
+    mean_t,
+    pass_at_k,
+    proportion,
+    weighted_auc,
+)
 
 
 def test_proportion_is_wilson() -> None:
@@ -72,3 +81,20 @@ def test_intervals_cover_and_repeat() -> None:
         mean_t([1.0])
     with pytest.raises(ValueError, match="no values"):
         bootstrap_mean([])
+
+
+@given(st.lists(st.tuples(st.integers(0, 4), st.booleans(), st.integers(0, 3)), max_size=10))
+def test_weighted_auc_is_the_auc_of_repeated_items(items: list[tuple[int, bool, int]]) -> None:
+    scores, labels = np.array([one[0] for one in items], float), np.array([one[1] for one in items], bool)
+    found = weighted_auc(scores, labels)(np.array([one[2] for one in items], float))
+    repeated = [(float(score), label) for score, label, times in items for _ in range(times)]
+    expected = area_under_roc([score for score, _ in repeated], [label for _, label in repeated])
+    assert (None if np.isnan(found) else found) == pytest.approx(expected)
+
+
+def test_cluster_bootstrap_draws_whole_clusters() -> None:
+    values = np.array([0.0, 0.0, 1.0, 1.0])
+    found = cluster_bootstrap(lambda weights: float((weights * values).sum() / weights.sum()), ["a", "a", "b", "b"])
+    assert found is not None
+    assert (found.value, found.low, found.high) == (0.5, 0.0, 1.0)  # of two clusters, a quarter of draws is one twice
+    assert cluster_bootstrap(lambda weights: float("nan"), ["a"]) is None
