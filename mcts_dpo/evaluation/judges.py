@@ -266,8 +266,8 @@ def _steps(solutions: Sequence[JudgedSolution]) -> tuple[_Scored, _Scored, int]:
             else:
                 unscored += index <= first
     score = np.array([row[0] for row in rows], np.float64)
-    right, inside = (np.array([row[at] for row in rows], bool) for at in (1, 4))
-    found = _Scored(score, right, np.array([row[2] for row in rows], np.int64), [row[3] for row in rows])
+    clean, inside = (np.array([row[at] for row in rows], bool) for at in (1, 4))
+    found = _Scored(score, clean, np.array([row[2] for row in rows], np.int64), [row[3] for row in rows])
     return found, found.where(inside), unscored
 
 
