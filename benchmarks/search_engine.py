@@ -25,7 +25,7 @@ from mcts_dpo.engines.base import Usage
 from mcts_dpo.models.prompts import self_evaluation
 from mcts_dpo.rewards import OutcomeSettings, SelfEvaluationSettings
 from mcts_dpo.search import SearchSettings, search_problems
-from mcts_dpo.search.runner import RunnerClock
+from mcts_dpo.search.runner_clock import RunnerClock
 from mcts_dpo.search.tree import Forest
 
 TOKENS = 48

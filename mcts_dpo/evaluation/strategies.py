@@ -35,14 +35,14 @@ SEARCHES: tuple[Strategy, ...] = ("beam", "dvts", "mcts")
 class StrategyResult:
     """The results of one strategy at one budget (generated tokens per problem), over all problems in order.
 
-    attempts:  one solution per problem, with its cost.
+    solutions: one solution per problem, with its cost.
     correct:   one verdict per problem.
     undecided: one flag per problem: no verdict was reached. Such a solution counts as wrong. () if this is not known.
     """
 
     strategy: Strategy
     budget: int
-    attempts: tuple[Solution, ...]
+    solutions: tuple[Solution, ...]
     correct: tuple[bool, ...]
     undecided: tuple[bool, ...] = ()
 
@@ -54,17 +54,17 @@ class StrategyResult:
     @property
     def tokens(self) -> Estimate:
         """The mean of the tokens spent on a problem, with a bootstrap interval over problems."""
-        return bootstrap_mean([attempt.tokens for attempt in self.attempts])
+        return bootstrap_mean([solution.tokens for solution in self.solutions])
 
     @property
     def over(self) -> int:
         """The number of problems that cost more than the budget."""
-        return sum(attempt.tokens > self.budget for attempt in self.attempts)
+        return sum(solution.tokens > self.budget for solution in self.solutions)
 
     @property
     def overshoot(self) -> int:
         """The largest number of tokens by which a problem exceeded the budget."""
-        return max(0, *(attempt.tokens - self.budget for attempt in self.attempts))
+        return max(0, *(solution.tokens - self.budget for solution in self.solutions))
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,10 +101,10 @@ class StrategyComparison:
                     **_flat("tokens", result.tokens),
                     "over_budget": result.over,
                     "overshoot": result.overshoot,
-                    "answered": sum(attempt.answer is not None for attempt in result.attempts),
-                    "failed": sum(attempt.error is not None for attempt in result.attempts),
+                    "answered": sum(solution.answer is not None for solution in result.solutions),
+                    "failed": sum(solution.error is not None for solution in result.solutions),
                     "undecided": sum(result.undecided),
-                    "undecided_pairs": sum(attempt.undecided for attempt in result.attempts),
+                    "undecided_pairs": sum(solution.undecided for solution in result.solutions),
                     **_flat(f"minus_{BASELINE}", paired.difference if paired else None),
                     "gained": paired.gained if paired else None,
                     "lost": paired.lost if paired else None,
@@ -157,7 +157,7 @@ class StrategyComparison:
         return lines
 
     def save(self, folder: Path) -> None:
-        """Write `strategies.parquet` (a row per attempt) and `strategies.csv` (the `rows()`) in `folder`.
+        """Write `strategies.parquet` (a row per solution) and `strategies.csv` (the `rows()`) in `folder`.
 
         Each file is written whole or not at all.
         """
@@ -283,19 +283,19 @@ def _table(ids: Sequence[str], result: StrategyResult) -> pa.Table:
     undecided = result.undecided or (False,) * len(result.correct)
     rows = [
         {"strategy": result.strategy, "budget": result.budget, "problem_id": id_, "correct": right}
-        | {name: getattr(attempt, name) for name in _STORED}
-        | {"undecided": open_, "undecided_pairs": attempt.undecided}
-        for id_, attempt, right, open_ in zip(ids, result.attempts, result.correct, undecided, strict=True)
+        | {name: getattr(solution, name) for name in _STORED}
+        | {"undecided": open_, "undecided_pairs": solution.undecided}
+        for id_, solution, right, open_ in zip(ids, result.solutions, result.correct, undecided, strict=True)
     ]
     return pa.Table.from_pylist(rows, schema=_SCHEMA)
 
 
 def _result(strategy: Strategy, budget: int, rows: Sequence[Mapping[str, Any]]) -> StrategyResult:
-    attempts = tuple(
+    solutions = tuple(
         Solution(**{name: row[name] for name in _STORED}, undecided=row.get("undecided_pairs", 0)) for row in rows
     )
     right, undecided = (tuple(bool(row.get(name)) for row in rows) for name in ("correct", "undecided"))
-    return StrategyResult(strategy, budget, attempts, right, undecided)
+    return StrategyResult(strategy, budget, solutions, right, undecided)
 
 
 def _part(folder: Path | None, strategy: Strategy, budget: int) -> Path | None:

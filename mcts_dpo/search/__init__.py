@@ -7,7 +7,7 @@ from mcts_dpo.search.answers import TreeVote, tree_answer
 from mcts_dpo.search.journal import policy_fingerprint
 from mcts_dpo.search.mcts import search_problems
 from mcts_dpo.search.render import render_text, render_tree
-from mcts_dpo.search.runner import RunnerClock
+from mcts_dpo.search.runner_clock import RunnerClock
 from mcts_dpo.search.settings import GumbelSettings, SearchSettings
 from mcts_dpo.search.shards import search_shards
 from mcts_dpo.search.statistics import counts_of_shard, search_statistics

@@ -36,7 +36,7 @@ from mcts_dpo.data import Problem
 from mcts_dpo.engines.base import Completion, Sample
 from mcts_dpo.engines.coroutine import Work
 from mcts_dpo.models.prompts import PromptSettings
-from mcts_dpo.search.runner import Recorded, fingerprint
+from mcts_dpo.search.result_log import Recorded, fingerprint
 from mcts_dpo.search.settings import SearchSettings
 
 logger = logging.getLogger(__name__)
@@ -137,7 +137,7 @@ class Journal:
             raise
 
     def record(self, coroutine: int, number: int, work: Work, result: Any) -> None:
-        """Append one result (see `runner.ResultLog`)."""
+        """Append one result (see `ResultLog`)."""
         head: dict[str, Any] = {"kind": "result", "at": [coroutine, number], "work": fingerprint(work)}
         if not isinstance(result, Completion):
             self._append(head | {"values": [_plain(value) for value in result]})

@@ -34,9 +34,11 @@ from mcts_dpo.rewards.combine import combine, last_known
 from mcts_dpo.rewards.outcome import outcome_settings, with_noise
 from mcts_dpo.rewards.verification import Verification, ends_with_answer, verify_solution
 from mcts_dpo.search import kernels
-from mcts_dpo.search.expansion import Step, attach, attach_unsampled, step_texts, whole_solution
-from mcts_dpo.search.reference_child import answer_end
-from mcts_dpo.search.runner import ResultLog, Runner, RunnerClock, Schedule
+from mcts_dpo.search.expansion import Step, attach, step_texts, whole_solution
+from mcts_dpo.search.reference_child import add_reference
+from mcts_dpo.search.result_log import ResultLog
+from mcts_dpo.search.runner import Runner, Schedule
+from mcts_dpo.search.runner_clock import RunnerClock
 from mcts_dpo.search.settings import SearchSettings
 from mcts_dpo.search.state import Mode, SearchState, TreeState, begin, end, fail, simulations_left, unspent_tokens
 from mcts_dpo.search.stopping import advance_or_end
@@ -109,7 +111,7 @@ def admit(runner: Runner[None], key: Hashable, state: SearchState, log: ResultLo
 
     log: results of an earlier run. The trees replay them and then continue.
     """
-    runner.admit(key, [grow_tree(state, tree, state.settings.schedule) for tree in state.trees], log)
+    runner.admit(key, [search_tree(state, tree, state.settings.schedule) for tree in state.trees], log)
 
 
 def require_unique(problems: Sequence[Problem]) -> None:
@@ -136,7 +138,7 @@ def report(state: SearchState, progress: Progress) -> None:
 # --- one tree --------------------------------------------------------------------------------------------
 
 
-def grow_tree(state: SearchState, tree: TreeState, schedule: Schedule) -> Coroutine[None]:
+def search_tree(state: SearchState, tree: TreeState, schedule: Schedule) -> Coroutine[None]:
     """Search one tree until it ends.
 
     schedule: "synchronous" expands all parallel leaves together and backs them up together. "asynchronous" backs up
@@ -153,7 +155,7 @@ def grow_tree(state: SearchState, tree: TreeState, schedule: Schedule) -> Corout
                 new += together.start(_simulate(state, tree, leaves))
             if not together.running:
                 if tree.running:
-                    raise RuntimeError(f"tree {tree.index} is not done, and nothing is under way for it")
+                    raise RuntimeError(f"tree {tree.index} has not ended, but it waits for no result")
                 return
             new = together.deliver((yield new))
             if together.ended:
@@ -292,7 +294,7 @@ def expand(state: SearchState, tree: TreeState, simulation: Simulation, completi
     before = forest.solution_tokens(simulation.leaf)
     steps = _steps(state, tree, simulation, samples, before)
     simulation.new, simulation.ends = attach(forest, simulation.leaf, steps, settings.length_penalty)
-    simulation.new = [*simulation.new, *_add_reference(state, tree, simulation.leaf, before)]
+    simulation.new = [*simulation.new, *add_reference(state, tree, simulation.leaf, before)]
     # Scores are charged to the budget now, because other simulations may start before the scores are requested.
     scores = sum(reward.cost * len(_scored(state, reward, simulation.new)) for reward in tree.rewards)
     tokens = sum(len(sample.tokens) for sample in samples) + scores
@@ -347,37 +349,6 @@ def meets_stop(prompt: PromptSettings, before: str, added: str) -> bool:
     """
     whole = before + added
     return any(whole.find(stop, max(0, len(before) - len(stop) + 1)) >= 0 for stop in prompt.stop)
-
-
-def _add_reference(state: SearchState, tree: TreeState, leaf: int, before: Sequence[int]) -> list[int]:
-    """Add the next step of the reference solution under a leaf that is on its path. Returns the new node ids.
-
-    With `expand: rollout` all remaining steps are added. At the depth limit, the last node holds the rest of the
-    solution. Nothing is added if the leaf is off the path or at its end, or if the steps exceed the tree's token limit.
-    """
-    place = tree.reference.get(leaf)
-    if place is None or place >= len(tree.steps):
-        return []
-    settings, forest = state.settings, state.forest
-    room = settings.max_depth - int(forest.depth[leaf])
-    chain = tree.steps[place:]
-    if len(chain) > room:
-        chain = [*chain[: room - 1], tuple(token for step in chain[room - 1 :] for token in step)]
-    whole = len(chain)
-    if settings.expand == "step":
-        chain = chain[:1]
-    if sum(map(len, chain)) > tree.limit - len(before):
-        return []
-    ends = list(accumulate(map(len, chain)))
-    texts = step_texts(before, [token for step in chain for token in step], ends, state.engine.tokenizer)
-    last = FINISHES.index("end" if tree.steps[-1][-1] == answer_end(state.engine.tokenizer, state.prompt) else "answer")
-    steps = [
-        Step(tokens, (math.nan,) * len(tokens), text, last if turn == whole else 0)
-        for turn, (tokens, text) in enumerate(zip(chain, texts, strict=True), 1)
-    ]
-    new, nodes = attach_unsampled(forest, leaf, steps)
-    tree.reference.update((node, place + turn) for turn, node in enumerate(nodes, 1))
-    return new
 
 
 # --- verify ----------------------------------------------------------------------------------------------

@@ -1,49 +1,48 @@
-"""Cuts a reference solution into steps, so that `search.reference_child` can add its next step as a child of a node.
+"""Adds the next step of a reference solution to a tree, as an extra child of a node (`search.reference_child`).
 
-In: a problem, a tokenizer and the prompt settings. Out: the token ids of each step.
+In: a search, a tree, and a leaf whose path follows the solution. Out: new nodes, which the policy has not sampled.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import math
+from collections.abc import Sequence
+from itertools import accumulate
 
-from mcts_dpo.data import Problem
-from mcts_dpo.models.encoding import Guard
-from mcts_dpo.models.endings import endings
-from mcts_dpo.models.prompts import PromptSettings, split_steps
-from verifiers import extract_answer
-
-if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
+from mcts_dpo.search.expansion import Step, attach_unsampled, step_texts
+from mcts_dpo.search.reference_steps import answer_end
+from mcts_dpo.search.state import SearchState, TreeState
+from mcts_dpo.search.tree import FINISHES
 
 
-def answer_end(tokenizer: PreTrainedTokenizerBase, prompt: PromptSettings) -> int | None:
-    """The id of the token that ends a policy's answers; in a chat, the token that the template writes there.
+def add_reference(state: SearchState, tree: TreeState, leaf: int, before: Sequence[int]) -> list[int]:
+    """Add the next step of the reference solution under a leaf that is on its path. Returns the new node ids.
 
-    None if the tokenizer has no such token.
+    With `expand: rollout` all remaining steps are added. At the depth limit, the last node holds the rest of the
+    solution. Nothing is added if the leaf is off the path or at its end, or if the steps exceed the tree's token limit.
+
+    before: the solution's tokens up to the leaf.
     """
-    ends = endings(tokenizer)
-    return ends.turn if prompt.style == "chat" and ends.turn is not None else ends.sequence
-
-
-def reference_steps(
-    problem: Problem, tokenizer: PreTrainedTokenizerBase, prompt: PromptSettings
-) -> list[tuple[int, ...]]:
-    """Cut the reference solution of a problem into steps, in the form in which a policy would write it.
-
-    If the solution states no answer, a last step states it. Returns the token ids of each step. The last step ends with
-    the token that ends answers, if there is one. Returns [] for a problem without a solution.
-    """
-    if not problem.solution or not problem.solution.strip():
+    place = tree.reference.get(leaf)
+    if place is None or place >= len(tree.steps):
         return []
-    text = problem.solution.strip()
-    if extract_answer(prompt.prefill + text, prompt.answer_style) is None and problem.answer:
-        text += f"\nThe answer is {problem.answer}."
-    guard = Guard(tokenizer, [text], prompt.special_tokens)
-    tokens = list(guard.ids(guard.text(text)))
-    ends = split_steps(tokens, tokenizer, prompt)
-    end = answer_end(tokenizer, prompt)
-    if end is not None and tokens:
-        tokens.append(end)
-        ends[-1] += 1
-    return [tuple(tokens[start:end]) for start, end in zip([0, *ends], ends, strict=False)]
+    settings, forest = state.settings, state.forest
+    room = settings.max_depth - int(forest.depth[leaf])
+    chain = tree.steps[place:]
+    if len(chain) > room:
+        chain = [*chain[: room - 1], tuple(token for step in chain[room - 1 :] for token in step)]
+    whole = len(chain)
+    if settings.expand == "step":
+        chain = chain[:1]
+    if sum(map(len, chain)) > tree.limit - len(before):
+        return []
+    ends = list(accumulate(map(len, chain)))
+    texts = step_texts(before, [token for step in chain for token in step], ends, state.engine.tokenizer)
+    last = FINISHES.index("end" if tree.steps[-1][-1] == answer_end(state.engine.tokenizer, state.prompt) else "answer")
+    steps = [
+        Step(tokens, (math.nan,) * len(tokens), text, last if turn == whole else 0)
+        for turn, (tokens, text) in enumerate(zip(chain, texts, strict=True), 1)
+    ]
+    new, nodes = attach_unsampled(forest, leaf, steps)
+    tree.reference.update((node, place + turn) for turn, node in enumerate(nodes, 1))
+    return new

@@ -12,19 +12,18 @@ from __future__ import annotations
 
 import logging
 import time
-import zlib
 from collections import deque
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import closing, suppress
 from dataclasses import dataclass, field, replace
-from typing import Any, Generic, Literal, NamedTuple, Protocol, TypeVar
+from typing import Any, Generic, Literal, TypeVar
 
-import numpy as np
-
-from mcts_dpo.engines.base import Completion, Engine, Request
+from mcts_dpo.engines.base import Engine, Request
 from mcts_dpo.engines.coroutine import Call, Coroutine, RequestError, Returned, Work
 from mcts_dpo.engines.retry import RetryingEngine
+from mcts_dpo.search.result_log import ResultLog, fingerprint, fits
+from mcts_dpo.search.runner_clock import RunnerClock
 from mcts_dpo.search.shares import Shares
 
 ResultT = TypeVar("ResultT")
@@ -35,62 +34,6 @@ _log = logging.getLogger(__name__)
 CALL_THREADS = 4
 CALL_PATIENCE = 0.02
 """Seconds that one poll of the engine may wait while a `Call` runs in a thread."""
-
-
-@dataclass(slots=True)
-class RunnerClock:
-    """Measures how much time the engine takes and how much the rest takes.
-
-    engine: CPU seconds inside calls of the engine (`submit`, `poll`, `cancel`), over all threads of this process.
-    other:  CPU seconds of everything else, over all threads.
-    wall:   elapsed seconds of both together.
-    polls:  number of polls of the engine.
-    """
-
-    engine: float = 0.0
-    other: float = 0.0
-    wall: float = 0.0
-    polls: int = 0
-
-    @property
-    def bookkeeping_share(self) -> float:
-        """The share of the CPU time that was spent outside the engine, in [0, 1]. It is 0 before anything ran."""
-        total = self.engine + self.other
-        return self.other / total if total else 0.0
-
-
-class Recorded(NamedTuple):
-    """A result from a log. coroutine: its index in the group. number, work: number and fingerprint of the work."""
-
-    coroutine: int
-    number: int
-    work: int
-    result: Any
-
-
-class ResultLog(Protocol):
-    """A log of a group's results. A killed search is replayed from it (see journal.py)."""
-
-    @property
-    def entries(self) -> Sequence[Recorded]:
-        """The results that are in the log, in the order of writing."""
-        ...
-
-    def record(self, coroutine: int, number: int, work: Work, result: Any) -> None:
-        """Add one result to the log."""
-        ...
-
-    def set_aside_from(self, position: int, why: str) -> None:
-        """Remove the entry at `position` and all after it: the coroutines do not ask for that work. why: the reason."""
-        ...
-
-
-def fingerprint(work: Work) -> int:
-    """A 32-bit checksum that identifies a piece of work."""
-    if isinstance(work, Request):
-        about: Any = [*(getattr(work, field) for field in work.__slots__ if field not in ("id", "prefix"))]
-        return zlib.crc32(np.asarray(work.prefix, "<i4").tobytes(), zlib.crc32(repr(about).encode()))
-    return zlib.crc32(f"{getattr(work.function, '__qualname__', '')} {len(work.items)}".encode())
 
 
 @dataclass(slots=True, eq=False)
@@ -156,19 +99,6 @@ def _results_of(calls: Sequence[Call]) -> list[list[Any] | _Raised]:
         return [one for call in calls for one in _results_of([call])]
     given = iter(results)
     return [[next(given) for _ in call.items] for call in calls]
-
-
-def _fits(work: Work, result: Any) -> bool:
-    """Whether a recorded result has the right form for this work."""
-    if isinstance(work, Call):
-        return isinstance(result, list) and len(result) == len(work.items)
-    if not isinstance(result, Completion):
-        return False
-    if result.error is not None:
-        return True
-    if work.choices is not None:
-        return len(result.probabilities) == len(work.choices)
-    return len(result.samples) == work.n
 
 
 class Runner(Generic[ResultT]):
@@ -402,7 +332,7 @@ class Runner(Generic[ResultT]):
                 self._begin(waiting)
             member = group.alive.get(entry.coroutine)
             work = member.outstanding.get(entry.number) if member is not None else None
-            if member is None or work is None or fingerprint(work) != entry.work or not _fits(work, entry.result):
+            if member is None or work is None or fingerprint(work) != entry.work or not fits(work, entry.result):
                 log.set_aside_from(position, f"it holds a result that tree {entry.coroutine} does not ask for")
                 return
             del member.outstanding[entry.number]

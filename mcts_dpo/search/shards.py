@@ -25,7 +25,8 @@ from mcts_dpo.engines.retry import EngineDiedError
 from mcts_dpo.models.prompts import PromptSettings
 from mcts_dpo.search.journal import Journal, differing, identity
 from mcts_dpo.search.mcts import admit, require_unique
-from mcts_dpo.search.runner import Runner, RunnerClock
+from mcts_dpo.search.runner import Runner
+from mcts_dpo.search.runner_clock import RunnerClock
 from mcts_dpo.search.settings import SearchSettings
 from mcts_dpo.search.state import SearchState, Totals, begin
 from mcts_dpo.search.tree_io import made_with, save

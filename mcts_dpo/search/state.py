@@ -17,7 +17,7 @@ from mcts_dpo.models.prompts import PromptSettings, prompt_tokens
 from mcts_dpo.rewards.base import Reward, RewardContext
 from mcts_dpo.rewards.registry import active, make_rewards
 from mcts_dpo.rewards.verification import readable
-from mcts_dpo.search.reference_child import reference_steps
+from mcts_dpo.search.reference_steps import reference_steps
 from mcts_dpo.search.settings import SearchSettings
 from mcts_dpo.search.tree import Forest, TreeInfo
 

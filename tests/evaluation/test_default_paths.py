@@ -39,5 +39,5 @@ def test_strategies() -> None:
     problems, budgets = [case.problem() for case in CASES], (600,)
     found = evaluate_strategies(problems, engine(*CASES), names, budgets, prompt=PromptSettings(), search=settings)
     for result in found.results:
-        assert [attempt.answer for attempt in result.attempts] == [case.answer for case in CASES], result.strategy
+        assert [solution.answer for solution in result.solutions] == [case.answer for case in CASES], result.strategy
         assert all(result.correct)

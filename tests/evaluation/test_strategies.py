@@ -29,8 +29,8 @@ SEARCH = SearchSettings(max_tokens=24, max_step_tokens=8, max_depth=5, temperatu
 
 
 def result(strategy: str, budget: int, correct: list[bool], tokens: int | None = None) -> StrategyResult:
-    attempts = tuple(Solution("1", "1", tokens=tokens or budget, solutions=1) for _ in correct)
-    return StrategyResult(strategy, budget, attempts, tuple(correct))  # type: ignore[arg-type]
+    solutions = tuple(Solution("1", "1", tokens=tokens or budget, solutions=1) for _ in correct)
+    return StrategyResult(strategy, budget, solutions, tuple(correct))  # type: ignore[arg-type]
 
 
 def comparison(*results: StrategyResult) -> StrategyComparison:
@@ -116,9 +116,9 @@ def test_verdicts_are_those_of_the_verifiers_and_come_after_the_answers() -> Non
     other = [Problem(p.id, p.question, "no such answer") for p in PROBLEMS]
     never = evaluate_strategies(other, AutomatonEngine(3), STRATEGIES, [60], prompt=PROMPT, search=SEARCH)
     for one, two in zip(found.results, never.results, strict=True):
-        assert one.attempts == two.attempts
+        assert one.solutions == two.solutions
         assert not any(two.correct)
-        assert all(a.answer is not None for a, right in zip(one.attempts, one.correct, strict=True) if right)
+        assert all(a.answer is not None for a, right in zip(one.solutions, one.correct, strict=True) if right)
     assert any(any(one.correct) for one in found.results)
 
 
@@ -139,7 +139,7 @@ def test_a_real_policy_end_to_end(toy_world: ToyWorld, tmp_path: Path) -> None:
     for one in found.results:
         assert one.over == 0
         assert one.tokens.value <= one.budget
-        assert all(attempt.error is None for attempt in one.attempts)
+        assert all(solution.error is None for solution in one.solutions)
         assert 0 < one.accuracy.value <= 1
     assert len(found.sentences()) >= 8
 

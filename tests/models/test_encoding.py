@@ -24,7 +24,7 @@ from mcts_dpo.models.encoding import Guard
 from mcts_dpo.models.prompts import Example, PromptSettings, prompt_tokens, self_evaluation
 from mcts_dpo.pipeline.config import StageConfig
 from mcts_dpo.search import SearchSettings, search_problems
-from mcts_dpo.search.reference_child import reference_steps
+from mcts_dpo.search.reference_steps import reference_steps
 from mcts_dpo.solve import solve_problems
 from mcts_dpo.training.data.datasets import load_preferences
 from tests.engines.tiny import save_model

@@ -353,7 +353,7 @@ def test_a_search_with_nothing_under_way_and_trees_that_are_not_done_is_an_error
     kernels.select(state.forest, np.array([1]), np.array([1]), kernels.PUCT, 1.0)  # nobody will give it back
     runner: Runner[None] = Runner(AutomatonEngine(6), "synchronous")
     admit(runner, 0, state)
-    with pytest.raises(RuntimeError, match="tree 1 is not done, and nothing is under way for it"):
+    with pytest.raises(RuntimeError, match="tree 1 has not ended, but it waits for no result"):
         runner.step()
 
 

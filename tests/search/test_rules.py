@@ -20,7 +20,7 @@ from mcts_dpo.rewards import OutcomeSettings, SelfEvaluationSettings
 from mcts_dpo.search import Forest, SearchSettings, search_problems
 from mcts_dpo.search.gumbel import considered_visits, gumbel_noise
 from mcts_dpo.search.mcts import admit
-from mcts_dpo.search.reference_child import reference_steps
+from mcts_dpo.search.reference_steps import reference_steps
 from mcts_dpo.search.runner import Runner
 from mcts_dpo.search.state import begin
 from mcts_dpo.search.stopping import advance_or_end, is_decided

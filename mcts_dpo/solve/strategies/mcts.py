@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from mcts_dpo.engines.coroutine import Coroutine
 from mcts_dpo.search.answers import mean_logprob, tree_answer, voting_leaves
-from mcts_dpo.search.mcts import grow_tree
+from mcts_dpo.search.mcts import search_tree
 from mcts_dpo.search.state import SearchState, begin
 from mcts_dpo.search.tree import LENGTH, Forest
 from mcts_dpo.solve.budgets import BudgetedSettings
@@ -42,7 +42,7 @@ def mcts(
 
 
 def _grown(state: SearchState) -> Coroutine[Solution]:
-    yield from grow_tree(state, state.trees[0], "asynchronous")
+    yield from search_tree(state, state.trees[0], "asynchronous")
     return tree_solution(state)
 
 
