@@ -30,10 +30,10 @@ from tokenizers import Tokenizer, models
 from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 from transformers.models.llama.modeling_llama import LlamaRMSNorm
 
+from mcts_dpo.models.trie import make_trie
 from mcts_dpo.training import train
 from mcts_dpo.training.data.batches import sequences
 from mcts_dpo.training.data.collate import TrainingData
-from mcts_dpo.training.data.packing import make_trie
 from mcts_dpo.training.settings import TrainingSettings
 from mcts_dpo.training.tasks import PolicyTrainingTask
 from tests.training.world import VOCABULARY, digest_of, pairs_of, tiny_policy

@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from mcts_dpo.common.errors import InputError
-from mcts_dpo.training.attention import tree as attention
+from mcts_dpo.models import packed_forward
 from mcts_dpo.training.data.batches import Batch
 from mcts_dpo.training.data.packing import Packed
 
@@ -43,8 +43,7 @@ def score(model: Any, batch: Batch | Packed, *, means: bool = False, logits_at_o
     """Log-probabilities of the batch's scored tokens under `model`.
 
     model: a transformers causal language model (`check_readable`; for a pack also `check_packable`), whose dropout
-           must be off (evaluation mode). Scoring a pack sets its attention to `attention.NAME`, for good: the layers
-           that gradient checkpointing computes again need it too.
+           must be off (evaluation mode). Scoring a pack sets its attention for good (`packed_forward`).
     means: whether the steps' mean states are wanted too.
     logits_at_once: bound on logits held at one time, in elements; it changes memory and time, not the result.
     """
@@ -67,7 +66,7 @@ def states_of(model: Any, batch: Batch | Packed) -> Tensor:
 def _last_states(model: Any, batch: Batch | Packed) -> Tensor:
     """[places, width]: the model's last states, all sequences one after the other; of a pack, each token once."""
     if isinstance(batch, Packed):
-        states = _packed_states(model, batch)
+        states = packed_forward.packed_states(model, batch)
     else:
         states = model.base_model(input_ids=batch.input_ids, use_cache=False).last_hidden_state
     return states.reshape(-1, states.shape[-1])
@@ -83,21 +82,6 @@ def _step_means(states: Tensor, batch: Batch | Packed) -> Tensor:
     sums = wide.new_zeros(steps, states.shape[-1]).index_add(0, owner, wide)
     means = sums / wide.new_zeros(steps).index_add(0, owner, torch.ones_like(wide[:, 0]))[:, None]
     return means[batch.step_of] if isinstance(batch, Packed) else means
-
-
-def _packed_states(model: Any, packed: Packed) -> Tensor:
-    """[1, L, width]: the model's last states of a pack."""
-    if model.config._attn_implementation != attention.NAME:
-        model.set_attn_implementation(attention.NAME)
-    states: Tensor = model.base_model(
-        input_ids=packed.input_ids,
-        position_ids=packed.position_ids,
-        # A mask of four dimensions is handed through untouched: transformers builds none of its own.
-        attention_mask=packed.end[None, None, None],
-        tree=attention.Tree(packed.end, packed.position_ids[0]),
-        use_cache=False,
-    ).last_hidden_state
-    return states
 
 
 def check_readable(model: Any, tokens: Tensor) -> None:
@@ -119,54 +103,14 @@ def check_readable(model: Any, tokens: Tensor) -> None:
         )
 
 
-ATTENTIVE = {"full_attention", "sliding_attention"}
-"""Kinds of layers (`layer_types` of a configuration) in which a token meets others by attention alone."""
-
-
 def check_packable(model: Any, tokens: Tensor) -> None:
     """Raise InputError unless a token of a pack sees what it would see in its sequence alone.
 
-    tokens: [1, ≥ 1] int64 ids to try it on. Refuses models that carry a state from token to token (linear attention,
-    state spaces, convolutions), that attend in chunks, or whose attention transformers cannot replace; and
-    any other model that gives other states for two branches in a pack than for each alone.
+    tokens: [1, ≥ 1] int64 ids to try it on. See `packed_forward.why_not_packable`.
     """
-    name = type(model).__name__
-    config = model.config.get_text_config()
-    strange = sorted(set(getattr(config, "layer_types", None) or ()) - ATTENTIVE)
-    if strange or getattr(model, "_is_stateful", False):
-        kind = f"{strange[0]} layers" if strange else "a state that runs from token to token"
-        raise InputError(
-            f"training.data.packing: {name} has {kind}, which would mix the branches of a tree (accepted: false)"
-        )
-    if not getattr(model, "_supports_attention_backend", False):
-        raise InputError(f"training.data.packing: {name} does not allow its attention to be replaced (accepted: false)")
-    ids = tokens[0].repeat(3)
-    stem, size = len(tokens[0]), len(ids)
-    one, other = ids[: 2 * stem], torch.cat([ids[:stem], ids[2 * stem :].flip(0)])
-    end = torch.full((size,), size, device=ids.device)
-    end[stem : 2 * stem] = 2 * stem
-    indices = torch.arange(size, device=ids.device)
-    packed = Packed(
-        input_ids=torch.cat([one, other[stem:]])[None],
-        position_ids=torch.where(indices < 2 * stem, indices, indices - stem)[None],
-        end=end,
-        positions=indices,
-        scored_positions=indices,
-        targets=ids,
-        imitation=torch.zeros(size, device=ids.device),
-        step_tokens=indices,
-        step_owner=torch.zeros_like(indices),
-        step_of=indices[:1] * 0,
-        steps=1,
-    )
-    with torch.no_grad():
-        together = _packed_states(model, packed)[0]
-        alone = [model.base_model(input_ids=each[None], use_cache=False).last_hidden_state[0] for each in (one, other)]
-    expected = torch.cat([alone[0], alone[1][stem:]])
-    # Half precision rounds more coarsely, and differently in packs of different sizes.
-    tolerance = 1e-3 if expected.dtype in {torch.float32, torch.float64} else 0.1
-    if (together - expected).abs().max() > tolerance * expected.abs().max():
-        raise InputError(f"training.data.packing: {name} gives other states in a pack than alone (accepted: false)")
+    reason = packed_forward.why_not_packable(model, tokens)
+    if reason is not None:
+        raise InputError(f"training.data.packing: {reason} (accepted: false)")
 
 
 def _readout(states: Tensor, head: Any, targets: Tensor, logits_at_once: int) -> Tensor:

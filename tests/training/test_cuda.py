@@ -13,14 +13,14 @@ import pytest
 import torch
 from transformers import MistralConfig, MistralForCausalLM
 
+from mcts_dpo.models.attention import flex
+from mcts_dpo.models.attention import tree as attention
+from mcts_dpo.models.attention.tree import dense_attention, flex_attention
 from mcts_dpo.training import TrainingSettings
-from mcts_dpo.training.attention import flex
-from mcts_dpo.training.attention import tree as attention
-from mcts_dpo.training.attention.tree import dense_attention, flex_attention
 from mcts_dpo.training.checkpoints import make_train_state
 from mcts_dpo.training.logprobs import check_packable
 from mcts_dpo.training.tasks import PolicyTrainingTask
-from tests.training.attention.test_flex import tree_of
+from tests.models.attention.test_flex import tree_of
 from tests.training.test_exactness import SHAPE, flat_gradient, naive_loss, tree_pairs
 from tests.training.world import tiny_model
 

@@ -15,8 +15,9 @@ from transformers.models.mistral.modeling_mistral import MistralRMSNorm
 from transformers.models.qwen3.modeling_qwen3 import Qwen3RMSNorm
 
 from mcts_dpo.common.errors import InputError
-from mcts_dpo.training import TrainingSettings, logprobs
-from mcts_dpo.training.attention import tree as attention
+from mcts_dpo.models import packed_forward
+from mcts_dpo.models.attention import tree as attention
+from mcts_dpo.training import TrainingSettings
 from mcts_dpo.training.data.batches import Sequences, sequences
 from mcts_dpo.training.data.collate import TrainingData
 from mcts_dpo.training.data.packing import Packed, pack
@@ -231,7 +232,7 @@ def test_silent_mistakes_would_be_seen(mistake: Any, wide_norms: None, monkeypat
     with torch.no_grad():
         _, expected = alone(model, data)
         assert (score(model, packed).steps - expected).abs().max() < 1e-12
-        monkeypatch.setattr(logprobs, "_packed_states", mistake)
+        monkeypatch.setattr(packed_forward, "packed_states", mistake)
         assert (score(model, packed).steps - expected).abs().max() > 1
         with pytest.raises(InputError, match="gives other states in a pack than alone"):
             check_packable(model, torch.tensor([[3, 4, 5, 9, 2, 7]]))

@@ -16,6 +16,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from mcts_dpo.models.trie import ranges
+
 
 @dataclass(frozen=True, slots=True)
 class Sequences:
@@ -81,14 +83,6 @@ class Sequences:
         scored = np.concatenate([[0], np.cumsum(~self.unscored)])
         counts: NDArray[np.int64] = scored[last] - scored[first]
         return counts
-
-
-def ranges(starts: NDArray[np.int64], ends: NDArray[np.int64]) -> NDArray[np.int64]:
-    """[Σ (ends − starts)] int64: starts[0], …, ends[0] − 1, starts[1], … for 0 ≤ starts ≤ ends."""
-    lengths = ends - starts
-    before = np.cumsum(lengths) - lengths
-    indices: NDArray[np.int64] = np.arange(int(lengths.sum())) + np.repeat(starts - before, lengths)
-    return indices
 
 
 def sequences(

@@ -2,89 +2,28 @@
 
 In: `Sequences`, and which of them. Out: `Packed`, one sequence of their unique tokens, in which a token may look only
 at its own ancestors; and how the rows of an update are divided among such packs. Shared prefixes are found by comparing
-ids, so trees, flat pairs and prompts with the same few-shot examples all pack. Nothing is tokenised again. Pure NumPy.
-
-The trie of the ids is in depth-first order, so that a token's descendants are one contiguous range after it, and one
-integer per token describes the mask: *q sees k ⇔ k ≤ q < end[k]*.
+ids (`models.trie`), so trees, flat pairs and prompts with the same few-shot examples all pack. Nothing is tokenised
+again.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from itertools import pairwise
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from mcts_dpo.training.data.batches import Sequences, ranges
+from mcts_dpo.models.packed_forward import Pack
+from mcts_dpo.models.trie import make_trie
+from mcts_dpo.training.data.batches import Sequences
 
 
 @dataclass(frozen=True, slots=True)
-class Trie:
-    """The prefix trie of B sequences; a node is a token after a prefix, and its number the place in the pack.
-
-    tokens: [L] int32, the nodes' tokens, depth first.
-    depths: [L] int64, tokens above each.
-    end:    [L] int64; the nodes k … end[k] − 1 are k and its descendants.
-    paths:  of each sequence, [length] int64: its nodes from the root.
-    """
-
-    tokens: NDArray[np.int32]
-    depths: NDArray[np.int64]
-    end: NDArray[np.int64]
-    paths: list[NDArray[np.int64]]
-
-    def __len__(self) -> int:
-        return len(self.tokens)
-
-
-def make_trie(sequences: list[NDArray[np.int32]]) -> Trie:
-    """The trie of non-empty sequences of ids ≥ 0. Nodes merge only where the whole prefix is equal.
-
-    Siblings stand in the order of their ids, so that the trie does not depend on the order of the sequences.
-    """
-    # Big-endian bytes sort as the ids do, a prefix before what continues it: depth-first order.
-    keys = [one.astype(">i4").tobytes() for one in sequences]
-    order = sorted(range(len(sequences)), key=keys.__getitem__)
-    ordered = [sequences[i] for i in order]
-    # Of all earlier sequences, the one just before shares the longest prefix; what follows it is new.
-    shared = [0, *(_common(*two) for two in pairwise(ordered))]
-    added = np.array([len(one) - common for one, common in zip(ordered, shared, strict=True)], dtype=np.int64)
-    starts = np.cumsum(added) - added
-    path = np.zeros(max(map(len, sequences)), dtype=np.int64)
-    paths: list[NDArray[np.int64]] = [path] * len(sequences)
-    for index, i in enumerate(order):
-        path[shared[index] : len(sequences[i])] = starts[index] + np.arange(added[index])
-        paths[i] = path[: len(sequences[i])].copy()
-    total = int(added.sum())
-    end = np.empty(total, dtype=np.int64)
-    # By depth: where the branch being followed, coming from the right, was left at or above that depth.
-    left = np.full(len(path), total, dtype=np.int64)
-    for index in reversed(range(len(ordered))):
-        depths = slice(shared[index], shared[index] + int(added[index]))
-        end[starts[index] : starts[index] + added[index]] = left[depths]
-        left[shared[index] :] = starts[index]
-    first = np.array(shared, dtype=np.int64)
-    tokens = np.concatenate([one[common:] for one, common in zip(ordered, shared, strict=True)])
-    return Trie(tokens, ranges(first, first + added), end, paths)
-
-
-def _common(a: NDArray[np.int32], b: NDArray[np.int32]) -> int:
-    """Length of the longest common prefix."""
-    size = min(len(a), len(b))
-    different = a[:size] != b[:size]
-    return int(different.argmax()) if different.any() else size
-
-
-@dataclass(frozen=True, slots=True)
-class Packed:
+class Packed(Pack):
     """One forward pass over the L unique tokens of B sequences, U of which are scored; S unique steps.
 
-    input_ids:    [1, L] int64, depth first.
-    position_ids: [1, L] int64, depth in tokens: what the position would be in the sequence alone.
-    end:          [L] int64 in (k, L]: q sees k ⇔ k ≤ q < end[k].
     positions:    [U] int64 in [0, L): the parent of each scored token, whose state predicts it.
     scored_positions: [U] int64 in [0, L): index of each scored token in the pack.
     targets:      [U] int64, the scored tokens' ids.
@@ -95,9 +34,6 @@ class Packed:
     steps:        S.
     """
 
-    input_ids: Tensor
-    position_ids: Tensor
-    end: Tensor
     positions: Tensor
     scored_positions: Tensor
     targets: Tensor

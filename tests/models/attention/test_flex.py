@@ -12,9 +12,9 @@ from torch import Tensor
 from torch._dynamo.utils import counters
 from torch.nn.attention import flex_attention as torch_flex
 
-from mcts_dpo.training.attention import flex
-from mcts_dpo.training.attention.tree import Tree, dense_attention, flex_attention
-from mcts_dpo.training.data.packing import make_trie
+from mcts_dpo.models.attention import flex
+from mcts_dpo.models.attention.tree import Tree, dense_attention, flex_attention
+from mcts_dpo.models.trie import make_trie
 
 
 def tree_of(length: int, stem: int, seed: int) -> Tree:

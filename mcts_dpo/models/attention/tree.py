@@ -23,7 +23,7 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
 from mcts_dpo.common.errors import InputError
-from mcts_dpo.training.attention import flex
+from mcts_dpo.models.attention import flex
 
 NAME = "mcts_dpo_tree"
 
@@ -121,7 +121,7 @@ def tree_attention(
         return plain
     unknown = [name for name in ("softcap", "s_aux", "position_bias") if others.get(name) is not None]
     if unknown:
-        raise InputError(f"training.data.packing: attention with {unknown[0]} is not supported (accepted: false)")
+        raise InputError(f"attention with {unknown[0]} cannot be packed")
     if dropout:
         raise ValueError("what is scored must be the policy: dropout has to be off")
     scale = scaling if scaling is not None else query.shape[-1] ** -0.5

@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 
 from mcts_dpo.common.errors import InputError
-from mcts_dpo.training.attention import tree as attention
-from mcts_dpo.training.attention.tree import Tree, dense_attention, flex_attention, tiled_attention, tree_attention
-from mcts_dpo.training.data.packing import make_trie
+from mcts_dpo.models.attention import tree as attention
+from mcts_dpo.models.attention.tree import Tree, dense_attention, flex_attention, tiled_attention, tree_attention
+from mcts_dpo.models.trie import make_trie
 
 HEADS, KEY_VALUE_HEADS, WIDTH = 4, 2, 8
 SCALE = 0.4
@@ -139,7 +139,7 @@ def test_half_precision_is_computed_in_float32() -> None:
 def test_attention_that_is_more_than_a_softmax_is_refused(name: str, value: Any) -> None:
     tree, lines = random_tree(1)
     given = operands(len(lines), torch.float32)
-    with pytest.raises(InputError, match=rf"training\.data\.packing: attention with {name}"):
+    with pytest.raises(InputError, match=rf"attention with {name} cannot be packed"):
         tree_attention(torch.nn.Module(), *given, None, tree=tree, **{name: value})
     with pytest.raises(ValueError, match="dropout"):
         tree_attention(torch.nn.Module(), *given, None, tree=tree, dropout=0.1)
