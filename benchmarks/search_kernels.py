@@ -130,7 +130,7 @@ def measure_ours(forest: Forest, trees: int, repeats: int) -> dict[str, float]:
 
 def values_of(forest: Forest) -> dict[str, np.ndarray]:
     """Copies of all that a backup changes."""
-    return {name: getattr(forest, name).copy() for name in ("visits", "below", "q", "v", "returns")}
+    return {name: getattr(forest, name).copy() for name in ("visits", "q", "v", "returns")}
 
 
 def restore(forest: Forest, saved: dict[str, np.ndarray]) -> None:

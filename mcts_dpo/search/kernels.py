@@ -89,22 +89,30 @@ def release(forest: Forest, leaves: Ints, expanded: bool = True) -> None:
 def back_up(forest: Forest, ends: Ints, rule: int, gamma: float) -> None:
     """One visit for each entry of `ends` [E] (a node may occur more than once), all the way to its root.
 
-    PAPER: Q(s,a) = R(s') + γ V(s'), V(s) = Σ N(s,a) Q(s,a) / Σ N(s,a), from the children as they now are; after
-    the call this holds wherever an entry passed. MEAN: Q(s,a) = mean over the visits of the edge of the return
-    G = R(s') + γ G' seen by each, with G' = 0 beyond the last node; V as above, which here is the mean of the returns
-    that came up from the children, and is kept as a running mean. Rewards are read, not made.
+    PAPER: Q(s,a) = r(s,a) + γ V(s'), V(s) = Σ N(s,a) Q(s,a) / Σ N(s,a). MEAN: Q(s,a) = mean over the visits of the
+    edge of the return G = r(s,a) + γ G' seen by each, with G' = 0 beyond the last node; V as above. Both are computed
+    from the children and visits as they now are, and hold after the call wherever an entry passed. So values depend on
+    a tree's rewards and visits only (see `recompute`). Rewards are read, not made.
     """
-    _back_up(
-        np.asarray(ends, np.int64), rule, gamma, forest.parent, forest.first_child, forest.next_sibling,
-        forest.visits, forest.below, forest.q, forest.v, forest.reward, forest.returns,
-    )  # fmt: skip
+    _back_up(np.asarray(ends, np.int64), rule, gamma, *_valued(forest))
 
 
 def refresh(forest: Forest, nodes: Ints, rule: int, gamma: float) -> None:
     """V and Q from `nodes` [N] up to their roots as the children now are, without a visit (rules as in `back_up`)."""
-    _refresh(
-        np.asarray(nodes, np.int64), rule, gamma, forest.parent, forest.first_child, forest.next_sibling,
-        forest.visits, forest.q, forest.v, forest.reward,
+    _refresh(np.asarray(nodes, np.int64), rule, gamma, *_valued(forest))
+
+
+def recompute(forest: Forest, rule: int, gamma: float) -> None:
+    """V and Q (and the returns of MEAN) of all nodes, from rewards and visits. What a search left is reproduced
+    bit by bit, because each value is computed as in `back_up`, in the same order of the children."""
+    _recompute(rule, gamma, *_valued(forest))
+
+
+def _valued(forest: Forest) -> tuple[NDArray[Any], ...]:
+    """The columns that `_set_value` reads and writes, in its order."""
+    return (
+        forest.parent, forest.first_child, forest.next_sibling,
+        forest.visits, forest.q, forest.v, forest.reward, forest.returns,
     )  # fmt: skip
 
 
@@ -239,57 +247,60 @@ def _closure(
 # --- back up ----------------------------------------------------------------------------------------------
 
 
-@njit(cache=True)
-def _value(
-    node: int, first_child: Ints, next_sibling: Ints, visits: Ints, q: Floats
-) -> float:  # pragma: no cover  (compiled)
-    """V(s) = Σ N(s,a) Q(s,a) / Σ N(s,a); 0 without a visit."""
+@njit(cache=True, error_model="numpy")
+def _set_value(
+    node: int, rule: int, gamma: float, parent: Ints, first_child: Ints, next_sibling: Ints,
+    visits: Ints, q: Floats, v: Floats, reward: Floats, returns: Floats,
+) -> None:  # fmt: skip  # pragma: no cover  (compiled)
+    """V(s) = Σ N(s,a) Q(s,a) / Σ N(s,a), 0 without a visit, and Q of the edge to the node (see `back_up`)."""
     total, weighted = 0, 0.0
     child = first_child[node]
     while child != NONE:
         total += visits[child]
-        weighted += visits[child] * q[child]
+        weighted += visits[child] * q[child] if rule == PAPER else returns[child]
         child = next_sibling[child]
-    return weighted / total if total > 0 else 0.0
+    v[node] = weighted / total if total > 0 else 0.0
+    if parent[node] == NONE:
+        return
+    if rule == PAPER or visits[node] == 0:
+        q[node] = reward[node] + gamma * v[node]
+    else:
+        returns[node] = visits[node] * reward[node] + gamma * weighted
+        q[node] = returns[node] / visits[node]
 
 
-@njit(cache=True, error_model="numpy")
+@njit(cache=True)
 def _back_up(
     ends: Ints, rule: int, gamma: float, parent: Ints, first_child: Ints, next_sibling: Ints,
-    visits: Ints, below: Ints, q: Floats, v: Floats, reward: Floats, returns: Floats,
+    visits: Ints, q: Floats, v: Floats, reward: Floats, returns: Floats,
 ) -> None:  # fmt: skip  # pragma: no cover  (compiled)
     for end in ends:
-        seen = 0.0
         node = end
         while node != NONE:
             visits[node] += 1
-            below[node] += node != end
-            if rule == PAPER:
-                v[node] = _value(node, first_child, next_sibling, visits, q)
-            elif node != end:
-                v[node] += (seen - v[node]) / below[node]
-            if parent[node] != NONE:
-                if rule == PAPER:
-                    q[node] = reward[node] + gamma * v[node]
-                else:
-                    seen = reward[node] + gamma * seen
-                    returns[node] += seen
-                    q[node] = returns[node] / visits[node]
+            _set_value(node, rule, gamma, parent, first_child, next_sibling, visits, q, v, reward, returns)
             node = parent[node]
 
 
-@njit(cache=True, error_model="numpy")
+@njit(cache=True)
 def _refresh(
     nodes: Ints, rule: int, gamma: float, parent: Ints, first_child: Ints, next_sibling: Ints,
-    visits: Ints, q: Floats, v: Floats, reward: Floats,
+    visits: Ints, q: Floats, v: Floats, reward: Floats, returns: Floats,
 ) -> None:  # fmt: skip  # pragma: no cover  (compiled)
     for start in nodes:
         node = start
         while node != NONE:
-            v[node] = _value(node, first_child, next_sibling, visits, q)
-            if parent[node] != NONE and (rule == PAPER or visits[node] == 0):
-                q[node] = reward[node] + gamma * v[node]
+            _set_value(node, rule, gamma, parent, first_child, next_sibling, visits, q, v, reward, returns)
             node = parent[node]
+
+
+@njit(cache=True)
+def _recompute(
+    rule: int, gamma: float, parent: Ints, first_child: Ints, next_sibling: Ints,
+    visits: Ints, q: Floats, v: Floats, reward: Floats, returns: Floats,
+) -> None:  # fmt: skip  # pragma: no cover  (compiled)
+    for node in range(len(parent) - 1, -1, -1):  # children come after their parents
+        _set_value(node, rule, gamma, parent, first_child, next_sibling, visits, q, v, reward, returns)
 
 
 # --- priors -----------------------------------------------------------------------------------------------

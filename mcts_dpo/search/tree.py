@@ -67,7 +67,7 @@ NODE_FIELDS = (
     Field("length", "int32", 0, "tokens of the step; 0 for a root (its prompt is in `trees`)"),
     Field("reward", "float64", 0.0, "r of the step to this node (see `mcts_dpo.rewards.combine`)"),
     Field("state_reward", "float64", 0.0, "R of this node's state (see `mcts_dpo.rewards.combine`); 0 for a root"),
-    Field("returns", "float64", 0.0, "sum of the returns seen by the edge; kept by `backup: mean` only"),
+    Field("returns", "float64", 0.0, "sum of the returns seen by the edge; with `backup: mean` only"),
     Field("outcome", "int8", 0, "+1 verified right, -1 wrong, 0 not terminal or not known"),
     Field("terminal", "bool", False, "a solution ends here"),
     Field("finish", "int8", 0, "index into FINISHES: why it ends here"),
@@ -76,10 +76,6 @@ NODE_FIELDS = (
     Field("virtual", "int16", 0, "virtual losses in flight; 0 after a search"),
     Field("offset", "int64", 0, "where the step's tokens begin in the arenas"),
 )
-
-
-BELOW = Field("below", "int32", 0, "visits of the children together, Σ N(s, a)")
-"""A column that is computed from the others and not stored. It is the divisor of the running mean `v`."""
 
 
 @dataclass(slots=True)
@@ -155,7 +151,6 @@ class Forest:
     closed: NDArray[np.int8]  # [N]
     virtual: NDArray[np.int16]  # [N]
     offset: NDArray[np.int64]  # [N]
-    below: NDArray[np.int32]  # [N] Σ N(s, a), the sum of the children's visits; computed from `visits`, never stored
     scores: dict[str, NDArray[np.float64]]  # by kind of reward: [N] raw scores, nan where the reward gave none
     tokens: NDArray[np.int32]  # [A] token ids of all steps
     logprobs: NDArray[np.float32]  # [A] log π(token | everything before), nats, untempered
@@ -237,7 +232,7 @@ class Forest:
         capacity = len(self._rows["tree"])
         if count + rows > capacity:
             columns = _columns(max(256, 2 * capacity, count + rows))
-            for name, _, empty, _ in (*NODE_FIELDS, BELOW):
+            for name, _, empty, _ in NODE_FIELDS:
                 columns[name][count:] = empty
                 columns[name][:count] = self._rows[name][:count]
             self._rows = columns
@@ -277,11 +272,9 @@ class Forest:
         self._scores = scores
         self._arena, self.texts, self.answers, self.trees = arena, texts, answers, trees
         self._roots = np.empty(0, np.int64)
-        step = rows["parent"] != NONE
-        below = np.bincount(rows["parent"][step], rows["visits"][step], len(texts))
         self._rows = _columns(len(texts))
         for name, column in self._rows.items():
-            column[:] = below if name == "below" else rows[name]
+            column[:] = rows[name]
         self._show(len(texts), len(arena["tokens"]))
         self.height = int(self.depth.max(initial=0))
 
@@ -418,9 +411,9 @@ class Forest:
         return tree_io.load(path)
 
 
-_DTYPES = {name: dtype for name, dtype, _, _ in (*NODE_FIELDS, BELOW)}
+_DTYPES = {name: dtype for name, dtype, _, _ in NODE_FIELDS}
 _SELECTED = ("visits", "first_child", "next_sibling", "virtual", "closed", "expanded", "q", "prior")
-_BACKED_UP = ("parent", "below", "v", "reward", "returns", "expansions", "terminal")
+_BACKED_UP = ("parent", "v", "reward", "returns", "expansions", "terminal")
 _RECORDS = tuple(np.dtype([(name, _DTYPES[name]) for name in names], align=True) for names in (_SELECTED, _BACKED_UP))
 """The fields that selection reads of a node are adjacent in memory, and so are the further ones that backup reads.
 
