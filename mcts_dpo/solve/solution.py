@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from mcts_dpo.search.tree import Forest
+    from mcts_dpo.solve.vote import Sampled
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +26,7 @@ class Solution:
     weight:        the weight of the answer in the vote of a tree.
     error:         the reason, in one line, why the engine could not serve the problem. None if it could.
     forest:        the single tree of a tree search. None for other strategies.
+    finished:      the sampled solutions, in order, with their scores. () for a tree search: its forest holds them.
     """
 
     answer: str | None = None
@@ -39,6 +41,7 @@ class Solution:
     weight: float = 0.0
     error: str | None = None
     forest: Forest | None = field(default=None, compare=False)
+    finished: tuple[Sampled, ...] = field(default=(), compare=False, repr=False)
 
     def figures(self) -> dict[str, Any]:
         """The numbers of the search, for logs: answer, tokens and solutions.

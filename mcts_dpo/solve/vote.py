@@ -44,7 +44,7 @@ def winner(solutions: Sequence[Sampled], rule: Rule, spent: int) -> Solution:
     if not answered:
         # The first whole solution, because the text of a cut one depends on the budget.
         whole = next((one for one in solutions if not one.cut and one.tokens > 1), None)
-        return Solution(text=whole.text if whole else "", tokens=spent)
+        return Solution(text=whole.text if whole else "", tokens=spent, finished=tuple(solutions))
     weights = [1.0 if rule == "majority" else _score(solution) for solution in answered]
     undecided = 0
     if rule == "best-of-n":
@@ -54,7 +54,12 @@ def winner(solutions: Sequence[Sampled], rule: Rule, spent: int) -> Solution:
         best = max(vote.classes, key=lambda members: sum(weights[index] for index in members))[0]
         undecided = vote.undecided
     return Solution(
-        answered[best].answer, answered[best].text, tokens=spent, solutions=len(answered), undecided=undecided
+        answered[best].answer,
+        answered[best].text,
+        tokens=spent,
+        solutions=len(answered),
+        undecided=undecided,
+        finished=tuple(solutions),
     )
 
 
