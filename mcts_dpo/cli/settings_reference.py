@@ -116,8 +116,9 @@ def _kinds_section(kinds: Kinds, place: str, shown: dict[type[Settings], str], s
     several: the group is a list, whose entries dotted names reach by their kind.
     """
     classes = {name: kinds.class_of(name) for name in kinds.names()}
-    # Kinds that other modules registered are not ours to describe.
-    classes = {name: one for name, one in classes.items() if one.__module__.startswith("mcts_dpo.")}
+    # Only the kinds that need no `--with`, whatever has been imported.
+    ours = {name: one for name, one in classes.items() if one.__module__.startswith("mcts_dpo.")}
+    classes = {name: one for name, one in ours.items() if not one.__module__.startswith("mcts_dpo.toy.")}
     first = next(iter(classes.values()))
     if first in shown:
         return [f"## `{place}`", "", f"The settings of `{shown[first]}`.", ""]

@@ -116,7 +116,7 @@ def prompt_tokens(problem: Problem, tokenizer: PreTrainedTokenizerBase, settings
 
     Raises InputError if the tokenizer has no chat template, or if the template refuses the messages.
     """
-    question = _question(problem)
+    question = question_text(problem)
     guard = _guard(tokenizer, settings, question)
     if settings.style == "chat":
         text = _render(tokenizer, settings, _messages(question, settings, guard)) + settings.prefill
@@ -238,7 +238,41 @@ def self_evaluation(
     return suffix, (yes, no)
 
 
-def _question(problem: Problem) -> str:
+def continuations(
+    tokenizer: PreTrainedTokenizerBase, settings: PromptSettings, text: str, words: Sequence[str] = ()
+) -> tuple[tuple[int, ...], tuple[tuple[int, ...], ...]]:
+    """Token ids of a text that follows a solution, and of each of some words after the text.
+
+    A tokenizer may join the end of the text with the start of a word ("is " and "7" are " is" and " 7" in many
+    vocabularies). Such tokens belong to the words. Without words, white space at the end of the text is left out, so
+    that a sample can begin with it.
+
+    Args:
+        text: of settings; control tokens in it act.
+        words: each not empty; control tokens in them are encoded as `PromptSettings.special_tokens` says.
+
+    Returns:
+        (ids of the text, ids of each word).
+    """
+    guard = _guard(tokenizer, settings, "\n".join(words))
+    if not words:
+        return guard.ids(text.rstrip(" ")), ()
+    together = [guard.ids(text + guard.text(word)) for word in words]
+    before = guard.ids(text)
+    columns = enumerate(zip(before, *together, strict=False))
+    shared = next((at for at, column in columns if len(set(column)) > 1), min(map(len, (before, *together))))
+    return before[:shared], tuple(ids[shared:] for ids in together)
+
+
+def answer_statement(style: str) -> str:
+    """How a solution states its answer in a style of `verifiers.extract_answer`; "{answer}" is the answer's place."""
+    return {"gsm8k": "\n#### {answer}", "boxed": "\nThe answer is \\boxed{{answer}}."}.get(
+        style, "\nThe answer is {answer}."
+    )
+
+
+def question_text(problem: Problem) -> str:
+    """The question with its choices, as the policy reads it."""
     letters = [f"{letter}. {choice}" for letter, choice in zip(ascii_uppercase, problem.choices, strict=False)]
     return "\n".join([problem.question, *letters])
 

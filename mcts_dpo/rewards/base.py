@@ -39,6 +39,8 @@ class RewardSettings(Settings):
     """The least and the greatest score."""
     judges: ClassVar[bool] = True
     """Whether it can tell good solutions from bad ones without the reference answer, as a solving search must."""
+    needs_reference: ClassVar[bool] = False
+    """Whether it has scores only where the reference answer is known."""
 
     def files(self) -> list[Path]:
         """Models that the scores depend on: a search does not continue after one of them has changed."""
@@ -49,12 +51,13 @@ class RewardSettings(Settings):
 class RewardContext:
     """What a reward may know when it is made, once per problem.
 
-    problem: without its reference answer in a solving search. tokenizer: the policy's.
+    problem: without its reference answer in a solving search. tokenizer: the policy's. seed: `search.seed`.
     """
 
     problem: Problem
     tokenizer: PreTrainedTokenizerBase
     prompt: PromptSettings
+    seed: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +82,11 @@ class SolutionPath:
     closed: bool = False
     outcome: int = 0
     answer: str | None = None
+
+    @property
+    def written(self) -> Sequence[int]:
+        """The tokens without the end-of-sequence token of a closed solution, so that text can follow."""
+        return self.tokens[:-1] if self.closed else self.tokens
 
 
 Scores = Callable[[Sequence[SolutionPath]], Coroutine[list[float]]]

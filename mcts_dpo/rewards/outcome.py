@@ -35,6 +35,7 @@ class OutcomeSettings(RewardSettings):
 
     bounds: ClassVar[tuple[float, float]] = (-1.0, 1.0)
     judges: ClassVar[bool] = False
+    needs_reference: ClassVar[bool] = True
 
 
 def with_noise(

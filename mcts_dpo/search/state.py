@@ -134,8 +134,9 @@ def begin(
 
 
 def _prepare(problem: Problem, search: SearchState) -> Prepared:
-    tokens = tuple(prompt_tokens(problem, search.engine.tokenizer, search.prompt))
-    return tokens, make_rewards(search.settings.rewards, RewardContext(problem, search.engine.tokenizer, search.prompt))
+    tokenizer, settings = search.engine.tokenizer, search.settings
+    context = RewardContext(problem, tokenizer, search.prompt, settings.seed)
+    return tuple(prompt_tokens(problem, tokenizer, search.prompt)), make_rewards(settings.rewards, context)
 
 
 def _plant(search: SearchState, problem: Problem, mode: Mode, prepared: Prepared) -> None:

@@ -86,10 +86,12 @@ _OWN = {"simulations", "children", "max_depth", "rewards"}
 
 
 def judging(rewards: Sequence[RewardSettings]) -> tuple[RewardSettings, ...]:
-    """The rewards with a weight that can judge solutions without the reference answer.
+    """The rewards with a weight that have scores without the reference answer.
 
-    If there is none, the policy judges: self-evaluation with weight 1.
+    If none of them can judge solutions (a length cannot), the policy judges, too: self-evaluation with weight 1.
     """
-    found = tuple(entry for entry in active(rewards) if entry.judges)
+    found = tuple(entry for entry in active(rewards) if not entry.needs_reference)
+    if any(entry.judges for entry in found):
+        return found
     asked = next((entry for entry in rewards if entry.kind == "self_evaluation"), SelfEvaluationSettings())
-    return found or (asked.model_copy(update={"weight": 1.0}),)
+    return (*found, asked.model_copy(update={"weight": 1.0}))

@@ -137,7 +137,7 @@ def make_question(
     Raises InputError as `tokenised` does, and if a reward cannot be made.
     """
     prefix, asked = texts or tokenised(problem, prompt, engine.tokenizer, engine.context)
-    context = RewardContext(problem.without_answer(), engine.tokenizer, prompt)
+    context = RewardContext(problem.without_answer(), engine.tokenizer, prompt, settings.seed)
     judges = _rewards(judging(settings.rewards), asked, context)
     limit = min(settings.max_tokens, engine.context - len(prefix) - max(asked.room, *(one.room for one in judges)))
     return Question(context.problem, engine, prompt, settings, prefix, limit, asked, judges)
@@ -158,7 +158,7 @@ def _rewards(
 def tree_rewards(question: Question, settings: SearchSettings) -> tuple[Reward, ...]:
     """The rewards of a tree search over the question. They reuse the question's judges."""
     judges = {judge.settings.kind: judge for judge in question.judges}
-    context = RewardContext(question.problem, question.tokenizer, question.prompt)
+    context = RewardContext(question.problem, question.tokenizer, question.prompt, settings.seed)
     return tuple(judges.get(entry.kind) or make_rewards([entry], context)[0] for entry in active(settings.rewards))
 
 

@@ -12,6 +12,7 @@ In: a count and a seed. Out: `Problem`s with exact answers and worked solutions;
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
 from operator import add, floordiv, mul, sub
@@ -164,6 +165,34 @@ def make_rehearsals(
 ) -> list[Problem]:
     """Problems like those of `make_problems`, from the questions reserved for teaching: its development set."""
     return _distinct(count, ("toy rehearsals", seed), events, exclude, teaching=True)
+
+
+def true_solution(question: str) -> str | None:
+    """The true solution of a question of this world, worked out from its text; None for any other text."""
+    found = _QUESTION.fullmatch(question)
+    events = [_told(told) for told in found["events"].split(". ")] if found else []
+    if found is None or None in events:
+        return None
+    known = tuple(event for event in events if event is not None)
+    story = _Story(found["name"], found["pronoun"], found["thing"], int(found["start"]), known)
+    lines = _work(story, NO_HABITS, Random(0))
+    return "\n".join(lines) if lines is not None and story.question() == question else None
+
+
+_QUESTION = re.compile(
+    r"(?P<name>\w+) has (?P<start>\d+) (?P<thing>\w+)\. (?P<events>(?P<pronoun>She|He) .+)\. How many .+\?"
+)
+
+
+def _told(sentence: str) -> _Event | None:
+    """The event that a sentence tells, from its pronoun on; None for any other sentence."""
+    for kind, wordings in WORDINGS.items():
+        for wording in wordings:
+            pattern = re.escape(wording).replace(r"\{n\}", r"(?P<n>\d+)").replace(r"\{m\}", r"(?P<m>\d+)")
+            found = re.fullmatch(rf"(?:She|He) {pattern}", sentence)
+            if found:
+                return _Event(kind, wording, **{name: int(number) for name, number in found.groupdict().items()})
+    return None
 
 
 def _distinct(

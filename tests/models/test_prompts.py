@@ -13,7 +13,17 @@ from transformers import AutoTokenizer, PreTrainedTokenizerBase, PreTrainedToken
 from mcts_dpo.common.errors import InputError
 from mcts_dpo.common.settings import load_settings
 from mcts_dpo.data import Problem
-from mcts_dpo.models.prompts import Example, PromptSettings, prompt_tokens, self_evaluation, split_steps
+from mcts_dpo.models.prompts import (
+    Example,
+    PromptSettings,
+    answer_statement,
+    continuations,
+    prompt_tokens,
+    self_evaluation,
+    split_steps,
+)
+from mcts_dpo.toy.tokenizer import toy_tokenizer
+from verifiers import STYLES, extract_answer
 
 CHATML = (
     "{% if messages[0]['role'] != 'system' %}<|im_start|>system\nBe kind.<|im_end|>\n{% endif %}"
@@ -340,3 +350,22 @@ def test_a_real_tokenizer(smollm2: Path) -> None:
         "So \\boxed{5}.\n",
         "The answer is 5.<|im_end|>",
     ]
+
+
+@pytest.mark.parametrize("style", STYLES)
+def test_an_answer_is_stated_as_its_style_reads_it(style: str) -> None:
+    stated = answer_statement(style)
+    assert stated.startswith("\n")
+    for answer in ("B",) if style == "choice" else ("42", "\\frac{1}{2}", "-3.5"):
+        assert extract_answer("First, this." + stated.replace("{answer}", answer), style) == answer
+
+
+def test_the_end_of_a_text_belongs_to_the_words_after_it() -> None:
+    tokenizer = toy_tokenizer("Yes No")
+    settings = PromptSettings(style="plain")
+    said, words = continuations(tokenizer, settings, "The answer is ", ["7", "12"])
+    assert [tokenizer.decode(list(ids)) for ids in (said, *words)] == ["The answer is", " 7", " 12"]
+    said, words = continuations(tokenizer, settings, "x: ", ["Yes", "<eos>"])
+    assert [tokenizer.decode(list(ids)) for ids in (said, *words)] == ["x:", " Yes", " <eos>"]
+    assert tokenizer.eos_token_id not in words[1]
+    assert continuations(tokenizer, settings, "The answer is ") == (tuple(tokenizer("The answer is")["input_ids"]), ())
