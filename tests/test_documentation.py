@@ -79,6 +79,33 @@ def test_a_setting_without_a_meaning_is_an_error(monkeypatch: pytest.MonkeyPatch
         reference._section(Silent, "silent.", {})
 
 
+def test_a_meaning_that_mentions_another_setting_is_not_cut() -> None:
+    class Chatty(Settings):
+        """Its meanings mention other settings.
+
+        depth: the number of levels. With width: 2 the tree is narrow; see
+               also width: it limits the levels too.
+        width, height: the size. Note that depth: 0 is refused.
+        """
+
+        depth: int = 1
+        width: int = 2
+        height: int = 3
+
+    assert meanings(Chatty) == {
+        "depth": "the number of levels. With width: 2 the tree is narrow; see also width: it limits the levels too.",
+        "width": "the size. Note that depth: 0 is refused.",
+        "height": "the size. Note that depth: 0 is refused.",
+    }
+
+
+def test_every_meaning_is_a_whole_sentence() -> None:
+    rows = [line for line in configuration().splitlines() if line.startswith("| `")]
+    cut = [row for row in rows if not row.removesuffix(" |").endswith((".", ".)", "]"))]
+    assert len(rows) > 100
+    assert cut == []
+
+
 def test_extending_runs_as_it_stands(
     chat_policy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -1,8 +1,8 @@
 """Makes the reference of all settings from the classes that declare them: `mcts-dpo settings > docs/configuration.md`.
 
 In: the settings classes, their fields and docstrings. Out: Markdown. The meaning of a field comes from the docstring of
-its class: "name: meaning". Several names may share a colon, and a line may hold several entries. A field without a
-meaning is an error, so that every setting is documented.
+its class: a line that begins with "name: meaning", and the indented lines after it. Several names may share a colon. A
+field without a meaning is an error, so that every setting is documented.
 """
 
 from __future__ import annotations
@@ -15,9 +15,12 @@ from collections.abc import Collection
 from pathlib import Path
 from typing import Any, Union, get_args, get_origin
 
+from pydantic import BaseModel
 from pydantic_core import PydanticUndefined
 
-from mcts_dpo.common.settings import Kinds, Settings, accepted_by
+from mcts_dpo.common.accepted import accepted_by
+from mcts_dpo.common.kinds import Kinds
+from mcts_dpo.common.settings import Settings
 from mcts_dpo.pipeline.config import RunConfig, StageConfig
 
 _HEAD = """# Configuration
@@ -30,7 +33,7 @@ names (`search.children=4`, later ones win), Python as arguments of the class. W
 
 def configuration() -> str:
     """The whole page."""
-    shown: dict[type[Settings], str] = {}
+    shown: dict[type[BaseModel], str] = {}
     own = {name: _group(field.annotation) for name, field in StageConfig.model_fields.items()}
     parts: list[str] = []
     for name, group in own.items():
@@ -39,7 +42,7 @@ def configuration() -> str:
     return "\n".join(parts) + "\n"
 
 
-def meanings(cls: type[Settings]) -> dict[str, str]:
+def meanings(cls: type[BaseModel]) -> dict[str, str]:
     """What the docstrings of a settings class and of those it extends say of each field, on one line.
 
     A class's own docstring wins. Fields that none of them names are absent.
@@ -51,34 +54,33 @@ def meanings(cls: type[Settings]) -> dict[str, str]:
     return found
 
 
-def _meanings(cls: type[Settings]) -> dict[str, str]:
-    text = inspect.cleandoc(cls.__doc__ or "")
-    name = "|".join(map(re.escape, sorted(cls.model_fields, key=len, reverse=True)))
-    entry = re.compile(rf"(?:(?<=\s)|^)((?:{name})(?:, (?:{name}))*):(?=\s)", re.MULTILINE)
+_ENTRY = re.compile(r"^([a-z]\w*(?:, [a-z]\w*)*):\s", re.MULTILINE)
+
+
+def _meanings(cls: type[BaseModel]) -> dict[str, str]:
     found: dict[str, str] = {}
-    hits = list(entry.finditer(text))
-    for place, hit in enumerate(hits):
-        end = hits[place + 1].start() if place + 1 < len(hits) else len(text)
-        meaning = " ".join(text[hit.end() : end].split("\n\n")[0].split())
-        for one in hit.group(1).split(", "):
-            found.setdefault(one, meaning.rstrip(";"))
-    return found
+    for paragraph in inspect.cleandoc(cls.__doc__ or "").split("\n\n"):
+        _, *entries = _ENTRY.split(paragraph)
+        for names, meaning in zip(entries[::2], entries[1::2], strict=True):
+            for name in names.split(", "):
+                found.setdefault(name, " ".join(meaning.split()))
+    return {name: meaning for name, meaning in found.items() if name in cls.model_fields}
 
 
-def summary(cls: type[Settings]) -> str:
+def summary(cls: type[BaseModel]) -> str:
     """The first paragraph of the docstring, on one line."""
     return " ".join(inspect.cleandoc(cls.__doc__ or "").split("\n\n")[0].split())
 
 
 def _section(
-    cls: type[Settings], prefix: str, shown: dict[type[Settings], str], skip: Collection[str] = ()
+    cls: type[BaseModel], prefix: str, shown: dict[type[BaseModel], str], skip: Collection[str] = ()
 ) -> list[str]:
     """The table of a class and those of its groups. shown: the section of each class so far; each is described once."""
     said = meanings(cls)
     shown[cls] = prefix.rstrip(".")
     title = f"`{prefix.rstrip('.')}`" if prefix else "The run"
     lines = [f"## {title}", "", summary(cls), "", "| setting | default | accepted | meaning |", "|---|---|---|---|"]
-    groups: list[tuple[str, type[Settings]]] = []
+    groups: list[tuple[str, type[BaseModel]]] = []
     inner: list[tuple[str, Kinds, bool]] = []
     for name, field in cls.model_fields.items():
         if name in skip:
@@ -110,7 +112,7 @@ def _section(
     return lines
 
 
-def _kinds_section(kinds: Kinds, place: str, shown: dict[type[Settings], str], several: bool) -> list[str]:
+def _kinds_section(kinds: Kinds, place: str, shown: dict[type[BaseModel], str], several: bool) -> list[str]:
     """One table for all kinds of a group: a setting has a row for each default or meaning that it has.
 
     several: the group is a list, whose entries dotted names reach by their kind.

@@ -10,17 +10,15 @@ from __future__ import annotations
 
 import copy
 import difflib
-import json
-import types
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal, TypeVar, Union, get_args, get_origin
+from typing import Any, ClassVar, TypeVar
 
 import yaml
-from pydantic import BaseModel, ConfigDict, GetCoreSchemaHandler, ValidationError, model_validator
-from pydantic_core import CoreSchema, ErrorDetails, InitErrorDetails, PydanticCustomError, core_schema
+from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
+from pydantic_core import ErrorDetails, PydanticCustomError
 
+from mcts_dpo.common.accepted import Place, alternatives, either, inside_of, is_settings, locate, shown
 from mcts_dpo.common.errors import InputError
 from mcts_dpo.common.files import require_encodable
 from mcts_dpo.common.yaml_dialect import Dumper, Loader
@@ -51,7 +49,7 @@ class Settings(BaseModel):
         converted = {}
         for name, value in data.items():
             field = cls.model_fields.get(name) if isinstance(name, str) else None
-            kinds = _alternatives(field.annotation) if field else []
+            kinds = alternatives(field.annotation) if field else []
             if isinstance(value, str) and Path in kinds and str not in kinds:
                 value = Path(value)
             converted[name] = _tuples(value)
@@ -59,46 +57,6 @@ class Settings(BaseModel):
 
 
 SettingsT = TypeVar("SettingsT", bound=Settings)
-
-
-@dataclass(frozen=True, slots=True)
-class Kinds:
-    """Marks a field whose settings class depends on its `kind`: `{kind: NAME, …}`, or NAME alone.
-
-    Use it as `Annotated[SerializeAsAny[Base], Kinds(...)]`, where every kind's class is a subclass of `Base` and has a
-    field `kind` whose default is the kind's name.
-
-    names:    returns the names of all kinds.
-    class_of: returns the settings class of a kind that is among the names.
-    default:  the kind of a mapping that names none; "": each must name one.
-    """
-
-    names: Callable[[], Sequence[str]]
-    class_of: Callable[[str], type[Settings]]
-    default: str = ""
-
-    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
-        """Pydantic's hook: the kind's own class reads the value before the field's annotation sees it."""
-        return core_schema.no_info_before_validator_function(self._read, handler(source))
-
-    def of(self, value: Any) -> type[Settings] | None:
-        """The settings class that reads `value`; None if its kind is unknown."""
-        if isinstance(value, Settings):
-            return type(value)
-        kind = value.get("kind", self.default) if isinstance(value, Mapping) else value
-        return self.class_of(kind) if isinstance(kind, str) and kind in self.names() else None
-
-    def _read(self, value: Any) -> Any:
-        if not isinstance(value, str | Mapping):
-            return value
-        found = self.of(value)
-        if found is None:
-            kind, location = (value, ()) if isinstance(value, str) else (value.get("kind"), ("kind",))
-            unknown = PydanticCustomError("unknown_kind", "no such kind", {"kinds": list(self.names())})
-            raise ValidationError.from_exception_data(
-                "kind", [InitErrorDetails(type=unknown, loc=location, input=kind)]
-            )
-        return found.model_validate({"kind": value} if isinstance(value, str) else value)
 
 
 def changed(settings: SettingsT, changes: Mapping[str, Any]) -> SettingsT:
@@ -159,8 +117,8 @@ def difference(a: Settings, b: Settings) -> list[str]:
     for path in [*left, *(path for path in right if path not in left)]:
         if path in opened:
             continue  # null or empty on one side and a group on the other: the members of the group are listed
-        old = _show(left[path]) if path in left else "absent"
-        new = _show(right[path]) if path in right else "absent"
+        old = shown(left[path]) if path in left else "absent"
+        new = shown(right[path]) if path in right else "absent"
         if old != new:
             lines.append(f"{'.'.join(path)}: {old} -> {new}")
     return lines
@@ -224,7 +182,7 @@ def read_yaml(path: Path) -> dict[Any, Any]:
     if data is None:
         return {}
     if not isinstance(data, dict):
-        raise InputError(f"{path}: {_show(data)} is not a group of settings (accepted: lines of 'name: value')")
+        raise InputError(f"{path}: {shown(data)} is not a group of settings (accepted: lines of 'name: value')")
     return data
 
 
@@ -245,7 +203,7 @@ def _override(cls: type[Settings], data: dict[Any, Any], override: str) -> tuple
             key = _entry(group, part)
             added = depth if len(group) > entries else None
         keys.append(key)
-        place = _locate(cls, tuple(keys), data)
+        place = locate(cls, tuple(keys), data)
         if isinstance(group, dict) and group.get(key) is None:
             group[key] = list(place.default or ()) if place.lists_kinds() else {}
         if place.lists_kinds() and isinstance(group[key], list | tuple):
@@ -256,7 +214,7 @@ def _override(cls: type[Settings], data: dict[Any, Any], override: str) -> tuple
             group[key] = {"kind": group[key]}
         if not isinstance(group[key], dict | list) or (isinstance(group[key], list) and not place.lists_kinds()):
             raise InputError(
-                f"override {override!r}: '{'.'.join(path[:depth])}' is {_show(group[key])}, not a group of settings"
+                f"override {override!r}: '{'.'.join(path[:depth])}' is {shown(group[key])}, not a group of settings"
             )
         group = group[key]
     last: str | int = path[-1]
@@ -270,7 +228,7 @@ def _override(cls: type[Settings], data: dict[Any, Any], override: str) -> tuple
 def _entry(entries: list[Any], kind: str) -> int:
     """The index of the entry of this kind; it is added if there is none."""
     kinds = [
-        entry if isinstance(entry, str) else _inside(entry, "kind") if isinstance(entry, Mapping | Settings) else None
+        entry if isinstance(entry, str) else inside_of(entry, "kind") if isinstance(entry, Mapping | Settings) else None
         for entry in entries
     ]
     if kind not in kinds:
@@ -302,9 +260,9 @@ def _one_line(
 ) -> str:
     # Unknown names come first: a misspelt name of a required setting is both unknown and missing.
     found = sorted(error.errors(include_url=False), key=lambda one: one["type"] != "extra_forbidden")
-    by_path: dict[tuple[str, ...], list[tuple[ErrorDetails, _Place]]] = {}
+    by_path: dict[tuple[str, ...], list[tuple[ErrorDetails, Place]]] = {}
     for one in found:
-        place = _locate(cls, one["loc"], data)
+        place = locate(cls, one["loc"], data)
         by_path.setdefault(place.path, []).append((one, place))
     path, same = next(iter(by_path.items()))
     for given, origin in origins.items():
@@ -315,7 +273,7 @@ def _one_line(
     return f"{where}: {name}{_complaint(cls, path, same)}{more}"
 
 
-def _complaint(cls: type[Settings], path: tuple[str, ...], same: list[tuple[ErrorDetails, _Place]]) -> str:
+def _complaint(cls: type[Settings], path: tuple[str, ...], same: list[tuple[ErrorDetails, Place]]) -> str:
     first, place = same[0]
     kind = first["type"]
     accepted = place.accepted()
@@ -333,12 +291,12 @@ def _complaint(cls: type[Settings], path: tuple[str, ...], same: list[tuple[Erro
         return f"unknown setting (accepted: {', '.join(names) or 'none'})"
     if kind == "missing":
         return f"missing (accepted: {accepted})"
-    given = _show(first["input"])
+    given = shown(first["input"])
     if kind == "unknown_kind":
         kinds = first["ctx"]["kinds"]
         close = nearest(first["input"], kinds) if isinstance(first["input"], str) else None
         hint = f"; did you mean {close!r}?" if close else ""
-        return f"{given} is not one of the choices{hint} (accepted: {_or([_show(one) for one in kinds])})"
+        return f"{given} is not one of the choices{hint} (accepted: {either([shown(one) for one in kinds])})"
     if kind in {"value_error", "assertion_error"}:
         # The message of a validator in the settings class.
         message = str(first.get("ctx", {}).get("error", first["msg"]))
@@ -362,142 +320,6 @@ def _complaint(cls: type[Settings], path: tuple[str, ...], same: list[tuple[Erro
 def _all_names(cls: type[Settings], prefix: str = "") -> Iterator[str]:
     for name, field in cls.model_fields.items():
         yield prefix + name
-        for kind in _alternatives(field.annotation):
-            if _is_settings(kind):
+        for kind in alternatives(field.annotation):
+            if is_settings(kind):
                 yield from _all_names(kind, f"{prefix}{name}.")
-
-
-def _is_settings(kind: Any) -> bool:
-    return isinstance(kind, type) and issubclass(kind, Settings)
-
-
-def _alternatives(annotation: Any) -> list[Any]:
-    """The members of a union (`Annotated` kept around each), or the annotation alone."""
-    if get_origin(annotation) in {Union, types.UnionType}:
-        return [kind for member in get_args(annotation) for kind in _alternatives(member)]
-    return [annotation]
-
-
-class _Place:
-    """Where an error is: its dotted path, the annotation there, and the groups that hold it."""
-
-    def __init__(self, cls: type[Settings]) -> None:
-        self.path: tuple[str, ...] = ()
-        self.annotation: Any = cls
-        self.metadata: Sequence[Any] = ()
-        self.groups: list[type[Settings]] = []
-        self.default: Any = None
-
-    def accepted(self) -> str:
-        return accepted_by(self.annotation, self.metadata)
-
-    def kinds(self) -> Kinds | None:
-        """What chooses the settings class here, if anything does."""
-        inner = [one for kind in _alternatives(self.annotation) for one in get_args(kind)[1:]]
-        return next((one for one in (*self.metadata, *inner) if isinstance(one, Kinds)), None)
-
-    def lists_kinds(self) -> bool:
-        """Whether it is a list of things with a kind."""
-        items = [get_args(kind)[0] for kind in _alternatives(self.annotation) if get_origin(kind) is tuple]
-        return any(isinstance(one, Kinds) for item in items for one in get_args(item)[1:])
-
-    def choices(self) -> list[str]:
-        literals = [kind for kind in _alternatives(self.annotation) if get_origin(kind) is Literal]
-        return [choice for kind in literals for choice in get_args(kind) if isinstance(choice, str)]
-
-
-def _locate(cls: type[Settings], location: tuple[int | str, ...], data: Any) -> _Place:
-    """Follow pydantic's location through the annotations, without the names that it gives to members of unions.
-
-    data: the given values, which tell the kind of a group that has several kinds.
-    """
-    place = _Place(cls)
-    for depth, part in enumerate(location):
-        kinds = [
-            get_args(kind)[0] if get_origin(kind) is Annotated else kind for kind in _alternatives(place.annotation)
-        ]
-        groups = [kind for kind in kinds if _is_settings(kind)]
-        chosen = place.kinds()
-        own = chosen.of(data) if chosen is not None else None
-        groups = groups if own is None else [own]
-        known = next((kind.model_fields[part] for kind in groups if part in kind.model_fields), None)
-        if known is not None:
-            place.annotation, place.metadata, place.default = known.annotation, known.metadata, known.default
-        elif isinstance(part, int) and any(get_origin(kind) is tuple for kind in kinds):
-            members = next(get_args(kind) for kind in kinds if get_origin(kind) is tuple)
-            place.annotation = members[0] if members[-1] is ... else members[min(part, len(members) - 1)]
-            place.metadata = ()
-        elif any(get_origin(kind) is dict for kind in kinds):
-            wrong_key = location[depth + 1 :][:1] == ("[key]",)
-            place.annotation = next(get_args(kind)[0 if wrong_key else 1] for kind in kinds if get_origin(kind) is dict)
-            place.metadata = ()
-        elif depth < len(location) - 1 or not groups:
-            continue
-        place.groups = groups
-        place.path = (*place.path, str(part))
-        data = _inside(data, part)
-    return place
-
-
-def _inside(data: Any, part: int | str) -> Any:
-    if isinstance(data, Settings):
-        return getattr(data, str(part), None)
-    if isinstance(data, Mapping):
-        return data.get(part)
-    inside = isinstance(data, Sequence) and not isinstance(data, str) and isinstance(part, int) and part < len(data)
-    return data[part] if inside and isinstance(part, int) else None
-
-
-def accepted_by(annotation: Any, metadata: Sequence[Any] = ()) -> str:
-    """What an annotation accepts, in words: "an integer ≥ 1", "'a', 'b' or null"."""
-    kinds = next((one for one in metadata if isinstance(one, Kinds)), None)
-    if kinds is not None:
-        return f"{_or([_show(name) for name in kinds.names()])}, or a mapping with this `kind` and its settings"
-    if get_origin(annotation) is Annotated:
-        own = [bound for one in get_args(annotation)[1:] for bound in getattr(one, "metadata", [one])]
-        return accepted_by(get_args(annotation)[0], [*own, *metadata])
-    said = next((one for one in metadata if isinstance(one, str)), None)
-    if said is not None:
-        return said
-    members = _alternatives(annotation)
-    if len(members) > 1:
-        # The bounds of a union hold for its numbers and texts, not for null.
-        words = [accepted_by(member, metadata) for member in members if member is not type(None)]
-        return _or([*words, *(["null"] if type(None) in members else [])])
-    if get_origin(annotation) is Literal:
-        return _or([_show(choice) for choice in get_args(annotation)])
-    if annotation in {int, float}:
-        return ("an integer" if annotation is int else "a number") + _bounds(metadata)
-    simple = {bool: "true or false", str: "text", Path: "a path", type(None): "null", Any: "anything"}
-    if isinstance(annotation, type) and annotation is str and any(getattr(m, "min_length", None) for m in metadata):
-        return "text, not empty"
-    if annotation in simple:
-        return simple[annotation]
-    if get_origin(annotation) is tuple:
-        arguments = get_args(annotation)
-        if arguments[-1] is ...:
-            return f"a list, each item {accepted_by(arguments[0])}"
-        return f"a list of {len(arguments)}: {', '.join(accepted_by(argument) for argument in arguments)}"
-    if get_origin(annotation) is dict:
-        key, value = get_args(annotation)
-        return f"a mapping of {accepted_by(key)} to {accepted_by(value)}"
-    if _is_settings(annotation):
-        return f"the settings {', '.join(annotation.model_fields)}"
-    return getattr(annotation, "__name__", str(annotation))
-
-
-def _bounds(metadata: Sequence[Any]) -> str:
-    bounds = []
-    for attribute, sign in (("ge", "≥"), ("gt", ">"), ("le", "≤"), ("lt", "<"), ("multiple_of", "a multiple of")):
-        limits = [getattr(one, attribute) for one in metadata if getattr(one, attribute, None) is not None]
-        bounds += [f"{sign} {limit}" for limit in limits]
-    return " " + " and ".join(bounds) if bounds else ""
-
-
-def _or(words: Sequence[str]) -> str:
-    return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} or {words[-1]}"
-
-
-def _show(value: Any) -> str:
-    text = repr(value) if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
-    return text if len(text) <= 80 else text[:77] + "..."

@@ -30,7 +30,8 @@ class StageConfig(Settings):
 class ValueStageSettings(Settings):
     """A value model that each round trains on its own trees. It judges in the next round's search.
 
-    weight, at: as in `search.rewards.value_model`. training: of the value model; its `seed` is the run's.
+    weight, at: as in `search.rewards.value_model`.
+    training:   of the value model; its `seed` is the run's.
     """
 
     weight: float = Field(1.0, ge=0, allow_inf_nan=False)

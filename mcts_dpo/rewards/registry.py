@@ -15,7 +15,7 @@ from typing import Annotated
 
 from pydantic import SerializeAsAny
 
-from mcts_dpo.common.settings import Kinds
+from mcts_dpo.common.kinds import Kinds
 from mcts_dpo.rewards.base import Maker, Reward, RewardContext, RewardSettings
 
 _PACKAGE = __name__.rpartition(".")[0]

@@ -6,7 +6,8 @@ from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import Field, SerializeAsAny, model_validator
 
-from mcts_dpo.common.settings import Kinds, Settings
+from mcts_dpo.common.kinds import Kinds
+from mcts_dpo.common.settings import Settings
 from mcts_dpo.data.rows import MAX_MIB
 from mcts_dpo.models.encoding import SpecialTokens
 from mcts_dpo.training.objectives.base import ObjectiveSettings

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from pydantic import Field, SerializeAsAny, ValidationError, field_validator, model_validator
 
 from mcts_dpo.common.errors import InputError
+from mcts_dpo.common.kinds import Kinds
 from mcts_dpo.common.settings import (
-    Kinds,
     Settings,
     changed,
     difference,

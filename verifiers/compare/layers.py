@@ -7,7 +7,8 @@ and only a proof can decide.
 from __future__ import annotations
 
 from verifiers.compare.identity import identity_key
-from verifiers.compare.trees import Comparison, NeedsProof, Prover
+from verifiers.compare.scalars import NeedsProof, Prover
+from verifiers.compare.trees import Comparison
 from verifiers.compare.units import Decision
 from verifiers.limits import MAX_ANSWER, TooLarge, Unparsed
 from verifiers.parse.parser import parse

@@ -6,12 +6,10 @@ that is numerically refuted never becomes equal.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from fractions import Fraction
 
-from verifiers.allowance import spend
 from verifiers.compare import matrices, vectors
-from verifiers.compare.canonical import canonical_or_none, same
 from verifiers.compare.cases import Case, pieces_of
 from verifiers.compare.chains import is_chain, is_stated_quantity, stated
 from verifiers.compare.equations import multiples
@@ -23,14 +21,10 @@ from verifiers.compare.kinds import (
     flattened,
     has_relations,
     has_signs,
-    infinity_of,
     is_approximate,
-    is_heavy,
     is_inequality,
-    is_known,
     is_nothing,
     is_set_like,
-    is_value,
     letter_of,
     named_set,
     quantity_of,
@@ -41,9 +35,10 @@ from verifiers.compare.kinds import (
     with_shared_precision,
 )
 from verifiers.compare.names import assignments_of, is_assignment, names_the_same, oriented, with_names_of
-from verifiers.compare.numeric import investigate, real_value
+from verifiers.compare.numeric import real_value
 from verifiers.compare.qualifiers import Qualified, qualified
 from verifiers.compare.regions import Piece, Region, region
+from verifiers.compare.scalars import ScalarComparison
 from verifiers.compare.spelling import same_letters
 from verifiers.compare.units import Decision, measured
 from verifiers.limits import TooLarge
@@ -63,25 +58,14 @@ from verifiers.parse.tree import (
     show,
     symbols,
 )
-from verifiers.policy import Policy
-from verifiers.quantities.exact import compare_quantities, same_number
+from verifiers.quantities.exact import compare_quantities
 from verifiers.verdict import Layer
 
-
-class NeedsProof(Exception):
-    """Numeric evidence does not refute equality, and no prover was given."""
-
-
-Prover = Callable[[Node, Node], bool | None]
 MAX_ITEMS = 60
 
 
-class Comparison:
-    """One comparison: the policy and the prover that its parts share."""
-
-    def __init__(self, policy: Policy, prover: Prover | None) -> None:
-        self.policy = policy
-        self.prover = prover
+class Comparison(ScalarComparison):
+    """Compares two trees of any kind, part by part."""
 
     # ------------------------------------------------------------------ dispatch
 
@@ -179,63 +163,6 @@ class Comparison:
         if value is None or abs(value - right.value) * 2 > Fraction(1, 10**right.decimals):
             return result
         return self.decide(right, other) if first else self.decide(other, right)
-
-    # ------------------------------------------------------------------ scalars
-
-    def scalar(self, a: Node, b: Node) -> Decision:
-        """Compares two expressions: written numbers, canonical forms, numbers, proof."""
-        for side in (a, b):
-            if not is_value(side):
-                return Decision(
-                    False if is_known(a) and is_known(b) else None, "exact", f"{show(side)[:40]} is no single value"
-                )
-        infinite = [infinity_of(side) for side in (a, b)]
-        if any(infinite):
-            equal = infinite[0] == infinite[1]
-            return Decision(equal, "exact", "both infinite" if equal else "one is infinite")
-        if isinstance(a, Num) and isinstance(b, Num):
-            equal = same_number(a.value, a.decimals, a.digits, b.value, b.decimals, b.digits, self.policy)
-            return Decision(equal, "exact", "the same number" if equal else "different numbers")
-        spend(5)
-        if self.prover is None and is_heavy(a, b):
-            raise NeedsProof("a long expression")
-        verdict = same(a, b)
-        layer: Layer = "symbolic" if symbols(a) or symbols(b) else "exact"
-        if verdict is True:
-            return Decision(True, layer, "the same canonical form")
-        rounding = self.rounded(a, b)
-        if rounding is not None:
-            return rounding
-        if verdict is False:
-            return Decision(False, layer, "different canonical forms")
-        finding, reason = investigate(a, b)
-        if finding == "different":
-            return Decision(False, "numeric", reason)
-        if finding == "proven":
-            return Decision(True, "numeric", reason)
-        if finding == "unknown" and "too large" in reason:
-            raise TooLarge(reason)
-        if self.prover is None:
-            raise NeedsProof(reason)
-        proof = self.prover(a, b)
-        if proof is not None:
-            return Decision(proof, "symbolic", "proved" if proof else "disproved")
-        if finding == "agree" and self.policy.unproven == "equal":
-            return Decision(True, "numeric", f"{reason}; not proved")
-        return Decision(None, "symbolic", f"{reason}; not proved")
-
-    def rounded(self, a: Node, b: Node) -> Decision | None:
-        """Compares a decimal with a closed form; returns None if neither side is a decimal."""
-        number, other = (a, b) if isinstance(a, Num) else (b, a)
-        if not isinstance(number, Num) or number.decimals is None:
-            return None
-        form = canonical_or_none(other)
-        exact = form.rational() if form is not None else None
-        value = exact if exact is not None else real_value(other)
-        if value is None:
-            return Decision(False, "numeric", "a decimal against something that is no real number")
-        equal = same_number(number.value, number.decimals, number.digits, value, None, 0, self.policy)
-        return Decision(equal, "numeric", "correctly rounded" if equal else "not the value at the digits given")
 
     # ------------------------------------------------------------------ words and special numerals
 

@@ -89,7 +89,7 @@ def test_unknown_and_taken_names(dialog: Path) -> None:
 
 
 NAMED = """
-from mcts_dpo.common.settings import accepted_by
+from mcts_dpo.common.accepted import accepted_by
 from mcts_dpo.data import ProblemSettings
 from mcts_dpo.data.formats import format_names
 field = ProblemSettings.model_fields["format"]
