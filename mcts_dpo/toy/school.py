@@ -41,10 +41,10 @@ class JudgeSchoolSettings(Settings):
     lr, warmup:     AdamW's peak learning rate, and the updates until it is reached.
     """
 
-    steps: int = Field(500, ge=1)
+    steps: int = Field(800, ge=1)
     demonstrations: int = Field(10, ge=1)
-    judgements: int = Field(36, ge=1)
-    lr: float = Field(2e-3, gt=0)
+    judgements: int = Field(48, ge=1)
+    lr: float = Field(3e-3, gt=0)
     warmup: int = Field(20, ge=1)
 
 
