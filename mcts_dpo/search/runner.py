@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import closing, suppress
@@ -32,6 +32,8 @@ Schedule = Literal["synchronous", "asynchronous"]
 _log = logging.getLogger(__name__)
 
 CALL_THREADS = 4
+"""Threads that one function of a `Call` has at most. While all are busy, its further calls gather for the next one."""
+ALL_CALL_THREADS = 32
 CALL_PATIENCE = 0.02
 """Seconds that one poll of the engine may wait while a `Call` runs in a thread."""
 
@@ -134,6 +136,7 @@ class Runner(Generic[ResultT]):
         self._next = 0
         self._unsent: list[tuple[_Owner, Work]] = []
         self._calls: dict[Future[list[list[Any] | _Raised]], list[tuple[_Owner, Call]]] = {}
+        self._waiting_calls: dict[Callable[..., Any], list[tuple[_Owner, Call]]] = {}  # by function
         self._threads: ThreadPoolExecutor | None = None
         self._ended: list[Ended[ResultT]] = []
         self._clock = clock if clock is not None else RunnerClock()
@@ -344,16 +347,14 @@ class Runner(Generic[ResultT]):
 
     def _send(self) -> None:
         unsent, self._unsent = self._unsent, []
-        calls: dict[Any, list[tuple[_Owner, Call]]] = {}
         for owner, work in unsent:
             if owner[1] not in owner[0].outstanding:  # its result came from the log
                 continue
             if isinstance(work, Request):
                 self._submit(owner, work)
             else:
-                calls.setdefault(work.function, []).append((owner, work))
-        for together in calls.values():
-            self._call(together)
+                self._waiting_calls.setdefault(work.function, []).append((owner, work))
+        self._start_calls()
 
     def _submit(self, owner: _Owner, request: Request) -> None:
         self._requests[self._next] = owner
@@ -369,6 +370,14 @@ class Runner(Generic[ResultT]):
         self._engine.submit(request)
         self._lap(engine=True)
 
+    def _start_calls(self) -> None:
+        """Call each function that has a free thread. A slow function never takes the threads of the others."""
+        running = Counter(together[0][1].function for together in self._calls.values())
+        for function in [one for one in self._waiting_calls if running[one] < CALL_THREADS]:
+            waiting = self._waiting_calls.pop(function)
+            if wanted := [(owner, one) for owner, one in waiting if owner[1] in owner[0].outstanding]:
+                self._call(wanted)
+
     def _call(self, together: list[tuple[_Owner, Call]]) -> None:
         """Call a function once for all its pending items: directly if synchronous, else in a thread."""
         calls = [call for _, call in together]
@@ -377,7 +386,7 @@ class Runner(Generic[ResultT]):
             future.set_result(_results_of(calls))
         else:
             if self._threads is None:
-                self._threads = ThreadPoolExecutor(CALL_THREADS, "mcts-dpo-call")
+                self._threads = ThreadPoolExecutor(ALL_CALL_THREADS, "mcts-dpo-call")
             future = self._threads.submit(_results_of, calls)
         self._calls[future] = together
 
@@ -398,6 +407,7 @@ class Runner(Generic[ResultT]):
             for (owner, _), result in zip(together, future.result(), strict=True):
                 if owner[1] in owner[0].outstanding:  # else it was cancelled in the meantime
                     yield owner, result
+        self._start_calls()
 
     def _poll(self, patience: float | None, *, may_be_empty: bool = False) -> list[tuple[_Owner, Any]]:
         if not self._requests:

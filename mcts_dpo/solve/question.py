@@ -163,9 +163,14 @@ def tree_rewards(question: Question, settings: SearchSettings) -> tuple[Reward, 
 
 
 def judgements(question: Question, paths: Sequence[SolutionPath]) -> Coroutine[list[float]]:
-    """Score each solution so far: the weighted mean of the scores of all judges. Returns one number per path."""
+    """Score each solution so far: the weighted mean of its known scores. Returns one number per path.
+
+    A judge that fails gives nan, which does not count. nan if no judge has a score.
+    """
     scores = yield from side_by_side([judge.scores(paths) for judge in question.judges])
     entries = [judge.settings for judge in question.judges]
     by_kind = {entry.kind: np.array(found, np.float64) for entry, found in zip(entries, scores, strict=True)}
-    mean: list[float] = (combine(entries, by_kind) / sum(entry.weight for entry in entries)).tolist()
+    known = {kind: (~np.isnan(found)).astype(np.float64) for kind, found in by_kind.items()}
+    with np.errstate(invalid="ignore"):  # 0 / 0 where no score is known
+        mean: list[float] = (combine(entries, by_kind) / combine(entries, known)).tolist()
     return mean

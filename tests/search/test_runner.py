@@ -24,11 +24,12 @@ from mcts_dpo.engines.settings import EngineSettings
 from mcts_dpo.engines.transformers.engine import TransformersEngine
 from mcts_dpo.models.loading import load_model, load_tokenizer
 from mcts_dpo.models.prompts import prompt_tokens
-from mcts_dpo.rewards import OutcomeSettings, SelfEvaluationSettings
+from mcts_dpo.rewards import OutcomeSettings, RewardSettings, SelfEvaluationSettings
+from mcts_dpo.rewards.likelihood import LikelihoodSettings
 from mcts_dpo.search import Forest, RunnerClock, SearchSettings, search_problems
 from mcts_dpo.search.journal import Journal, identity
 from mcts_dpo.search.mcts import admit
-from mcts_dpo.search.runner import Runner, Schedule, alive_by_default
+from mcts_dpo.search.runner import CALL_THREADS, Runner, Schedule, alive_by_default
 from mcts_dpo.search.state import SearchState, begin
 from tests.conftest import ToyWorld
 from tests.reference.engine import PIECES, AutomatonEngine
@@ -416,8 +417,9 @@ def test_groups_beyond_what_may_be_alive_wait_and_can_be_cancelled_there() -> No
     assert {tree.started for tree in states[1].trees} == {0}
 
 
-def test_a_cancelled_group_goes_on_from_its_journal(tmp_path: Path) -> None:
-    settings = asynchronous(JUDGED, alive=9)
+@pytest.mark.parametrize("judge", [SelfEvaluationSettings(weight=0.5, at="all"), LikelihoodSettings()])
+def test_a_cancelled_group_goes_on_from_its_journal(tmp_path: Path, judge: RewardSettings) -> None:
+    settings = asynchronous(WIDE, alive=9, rewards=(OutcomeSettings(), judge))
     engine = ShuffledEngine(5)
 
     def opened() -> Journal:
@@ -532,6 +534,33 @@ def test_a_call_that_raises_after_its_coroutine_was_cancelled_is_nobodys() -> No
     go.set()
     runner.admit("stays", [calling(4)])
     assert results_of(runner) == {"stays": 2}
+    runner.close()
+
+
+def test_a_slow_function_takes_no_threads_of_the_others_and_gathers_what_comes_meanwhile() -> None:
+    go, sizes = threading.Event(), []
+
+    def slow(items: Sequence[int]) -> Sequence[int]:
+        sizes.append(len(items))
+        assert go.wait(600.0)
+        return items
+
+    def asks(item: int) -> Coroutine[int]:
+        found: list[int] = yield from call(slow, [item])
+        return found[0]
+
+    runner: Runner[int] = Runner(AutomatonEngine(6), alive=100)
+    for item in range(10):
+        runner.admit(item, [asks(item)])
+        runner.step(0.0)
+    runner.admit("quick", [calling(4)])
+    ended: list[object] = []
+    while not ended:
+        ended += [one.key for one in runner.step(60.0)]
+    assert ended == ["quick"]
+    go.set()
+    assert results_of(runner) == {item: item for item in range(10)}
+    assert sizes == [1] * CALL_THREADS + [10 - CALL_THREADS]
     runner.close()
 
 

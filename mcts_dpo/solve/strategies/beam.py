@@ -13,6 +13,7 @@ search, another search with other draws uses them.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import count
@@ -168,8 +169,8 @@ def _solution(question: Question, candidate: Candidate, score: float) -> Sampled
 
 
 def _keep(scored: Sequence[tuple[float, Candidate]], kept: int, diverse: bool) -> list[Prefix]:
-    """The prefixes of the next level, best first. Ties go to the first sampled."""
-    ranked = sorted(scored, key=lambda pair: -pair[0])
+    """The prefixes of the next level, best first. Ties go to the first sampled. An unknown score (nan) comes last."""
+    ranked = sorted(scored, key=lambda pair: math.inf if math.isnan(pair[0]) else -pair[0])
     if not diverse:
         going_on = [candidate.prefix for _, candidate in ranked if not candidate.ends][:kept]
         # Draws are seeded by group and text: two kept prefixes may share a group, but never a text.
