@@ -10,6 +10,7 @@ from rich.text import Text
 
 from mcts_dpo.cli.common import (
     ConfigOption,
+    JsonFlag,
     ModelOption,
     Overrides,
     ProblemsOption,
@@ -20,8 +21,6 @@ from mcts_dpo.cli.common import (
 from mcts_dpo.common.console import err_console, live_progress, out_console, say, say_json, say_json_list
 
 app = typer.Typer()
-
-JsonFlag = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
 
 
 @app.command()

@@ -5,6 +5,7 @@ In: a `RunConfig` and a directory. Out: that directory, filled:
     config.yaml  environment.json  metrics.jsonl  timings.jsonl  (changes.jsonl)
     baseline/    evaluation.parquet  metrics.json
     round-000/   trees/shard-0000.parquet …  pairs.parquet  siblings.parquet  solutions.parquet
+                 steps.parquet
                  training/log.jsonl  policy/  evaluation.parquet  metrics.json
 
 A stage is finished when its manifest under `stages/` says so, and a search shard when its file exists. A training keeps
@@ -41,7 +42,7 @@ from mcts_dpo.pipeline.run_directory import (
     set_aside,
 )
 from mcts_dpo.pipeline.stages import LOCAL, Executors, StageRunner
-from mcts_dpo.preferences import Pairs, Siblings, Solutions, save_tables, tables_of
+from mcts_dpo.preferences import Pairs, Siblings, Solutions, Steps, save_tables, tables_of
 from mcts_dpo.rewards.base import RewardSettings
 from mcts_dpo.rewards.registry import with_entry
 from mcts_dpo.rewards.value_model import ValueModelSettings
@@ -207,7 +208,7 @@ def _round(stages: StageRunner, problems: _Problems, index: int, policy: str) ->
     stages.stage(
         place,
         "pairs",
-        lambda: [place / f"{table.what}.parquet" for table in (Pairs, Siblings, Solutions)],
+        lambda: [place / f"{table.what}.parquet" for table in (Pairs, Siblings, Solutions, Steps)],
         lambda: _extract(stages, place, shards),
     )
     stages.stage(place, "train", lambda: _trained_files(place), lambda: _train(stages, place, index, policy))

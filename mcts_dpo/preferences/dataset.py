@@ -1,4 +1,4 @@
-"""The tables that the search gives to the trainer: step-level preference pairs, lists of siblings, whole solutions.
+"""The tables that the search gives to the trainer: preference pairs, lists of siblings, solutions, labelled steps.
 
 A table holds columns of numbers, text and token ids in one Arrow table, and is written as one Parquet file. TRL reads
 the columns `prompt`, `chosen`, `rejected` and `prompt`, `completion`. `datasets.load_dataset("parquet", ...)` reads all
@@ -11,12 +11,13 @@ from typing import Any, ClassVar
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from mcts_dpo.common.errors import InputError
 from mcts_dpo.preferences.typed_table import TOKENS, JaggedArray, TypedTable, schema_of
 
-__all__ = ["JaggedArray", "Pairs", "Siblings", "Solutions"]
+__all__ = ["JaggedArray", "Pairs", "Siblings", "Solutions", "Steps"]
 
 
 class Pairs(TypedTable):
@@ -216,3 +217,64 @@ class Siblings(TypedTable):
                 if other != row:
                     step = self.table.column("completion")[row].as_py()
                     raise InputError(f"{where}: row {row}: the same step as row {other} ({step!r}), in one list")
+
+
+class Steps(TypedTable):
+    """Paths whose steps have Monte Carlo labels, for reward models that judge steps. One row per path.
+
+    A path leads from the prompt to the last step below which an outcome is known: to the end of a solution, in a search
+    that samples whole solutions. Paths of one tree share their first steps, with the same `nodes` and labels.
+
+    problem_id:    str; tree, leaf: int32, which tree of its shard, and the node where the path ends.
+    prompt:        str, the question prompt; completions: list of str, the steps; labels: list of bool, the hard labels:
+                   whether a right solution was sampled below the step. These three are TRL's stepwise supervision.
+    prompt_tokens: [≥ 1] int32; completion_tokens: [≥ 1] int32, all steps, the end of sequence included.
+    completion_environment: [≥ 0] int32, see `typed_table.ENVIRONMENT`.
+    step_ends:     [steps ≥ 1] int32, rising: for each step, the index in `completion_tokens` after its last token.
+    nodes:         [steps] int32, the node that each step leads to.
+    values:        [steps] float64 in [0, 1], the soft labels: the share of right solutions among the samples below.
+    counts:        [steps] int32 ≥ 1, n: how many samples below have a known outcome, on which the label rests.
+
+    Source of both labels: Wang et al. 2023 ("Math-Shepherd"), arXiv 2312.08935, section 3.3: hard and soft estimation.
+    """
+
+    __slots__ = ()
+    what: ClassVar[str] = "steps"
+    schema: ClassVar[Any] = schema_of(
+        problem_id=pa.string(),
+        tree=pa.int32(),
+        leaf=pa.int32(),
+        prompt=pa.string(),
+        completions=pa.list_(pa.string()),
+        labels=pa.list_(pa.bool_()),
+        prompt_tokens=TOKENS,
+        completion_tokens=TOKENS,
+        completion_environment=TOKENS,
+        step_ends=TOKENS,
+        nodes=TOKENS,
+        values=pa.list_(pa.float64()),
+        counts=TOKENS,
+    )
+
+    def _check(self, where: str) -> None:
+        self._check_tokens(where, "prompt_tokens", "completion_tokens", "step_ends", "nodes")
+        self._check_environment(where, "completion")
+        ends = self.tokens("step_ends")
+        for column in ("completions", "labels", "nodes", "values", "counts"):
+            lengths = pc.list_value_length(self.table.column(column)).to_numpy()
+            self._refuse(where, column, lengths != ends.lengths, "one entry per step, as step_ends has")
+        owner = np.repeat(np.arange(len(ends)), ends.lengths)
+        before = np.where(np.diff(owner, prepend=-1) == 0, np.roll(ends.values, 1), 0)
+        self._refuse_lists(where, "step_ends", ends.values <= before, owner, "rising indices above 0")
+        last = ends.values[ends.offsets[1:] - 1] if len(ends) else ends.values
+        wrong = last != self.tokens("completion_tokens").lengths
+        self._refuse(where, "step_ends", wrong, "ending with the number of completion_tokens")
+        values = self.tokens("values").values
+        self._refuse_lists(where, "values", ~((values >= 0) & (values <= 1)), owner, "shares from 0 to 1")
+        self._refuse_lists(where, "counts", self.tokens("counts").values < 1, owner, "1 or more")
+
+    def _refuse_lists(
+        self, where: str, column: str, wrong: NDArray[np.bool_], owner: NDArray[np.int64], accepted: str
+    ) -> None:
+        """`_refuse` the rows that own a wrong entry of a column of lists."""
+        self._refuse(where, column, np.isin(np.arange(len(self)), owner[wrong]), accepted)

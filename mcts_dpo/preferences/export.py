@@ -1,8 +1,8 @@
 """Exports tables as a data set for other tools: columns for TRL, a data card, an upload to the hub.
 
-In: a folder of tables (Parquet), and how they were made. Out: `dpo/`, `kto/` and `sft/` tables with only the columns
-that TRL reads, a README.md, and an upload. The YAML header of the README.md lets `datasets.load_dataset(folder, NAME)`
-find each table, locally and on the hub.
+In: a folder of tables (Parquet), and how they were made. Out: `dpo/`, `kto/`, `sft/` and `prm/` tables with only the
+columns that TRL reads, a README.md, and an upload. The YAML header of the README.md lets
+`datasets.load_dataset(folder, NAME)` find each table, locally and on the hub.
 
 Sources: TRL's dataset formats (https://huggingface.co/docs/trl/dataset_formats); the hub's dataset cards
 (https://huggingface.co/docs/hub/datasets-cards).
@@ -15,6 +15,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 import yaml
 
@@ -28,31 +29,43 @@ TRL = {
     "dpo": ("prompt", "chosen", "rejected"),
     "kto": ("prompt", "completion", "label"),
     "sft": ("prompt", "completion"),
+    "prm": ("prompt", "completions", "labels"),
 }
-"""TRL's trainers and the columns that each reads (standard format, explicit prompt)."""
+"""TRL's trainers and the columns that each reads (standard format, explicit prompt). "prm" is what TRL calls stepwise
+supervision; releases of TRL without a trainer for it still document the format."""
 SAYS = {
     "pairs": "one step preferred to a sibling, with values, visits, weights and token ids",
     "siblings": "all children of a parent, best first",
     "solutions": "whole verified solutions",
+    "steps": "paths whose steps have Monte Carlo labels, for reward models that judge steps",
     "trees": "search trees, one row per node",
     "dpo": "`trl dpo`: a step and a worse one after the same prompt",
     "kto": "`trl kto`: single steps, labelled by whether they are better than where they start",
     "sft": "`trl sft`: whole verified solutions",
+    "prm": "stepwise supervision (TRL's PRMTrainer): steps, and whether a right solution was sampled below each",
 }
 
 
 def write_trl(folder: Path, parts: Iterable[Tables]) -> Counts:
-    """Write `dpo/`, `kto/` and `sft/train.parquet` under `folder`. Tables without rows are left out.
+    """Write `dpo/`, `kto/`, `sft/` and `prm/train.parquet` under `folder`. Tables without rows are left out.
 
     parts: the tables of the shards, in order. Raises InputError as `save_tables` does.
 
-    TRL adds the end of sequence to every completion, also to single steps. Our own trainer does not.
+    TRL adds the end of sequence to every completion, also to single steps. Our own trainer does not. TRL also adds a
+    line end (`step_separator`) to each step of `prm`, so steps are written without theirs.
     """
     columns = [list(names) for names in TRL.values()]
     paths = [folder / name / "train.parquet" for name in TRL]
-    return write_parts(
-        parts, paths, lambda table, place: table.select(columns[place]).replace_schema_metadata(None), empty=False
-    )
+
+    def shown(table: Any, place: int) -> Any:
+        found = table.select(columns[place]).replace_schema_metadata(None)
+        if "completions" not in columns[place]:
+            return found
+        steps = [[step.rstrip() for step in path] for path in found["completions"].to_pylist()]
+        field = found.schema.field("completions")
+        return found.set_column(found.schema.get_field_index(field.name), field, pa.array(steps, field.type))
+
+    return write_parts(parts, paths, shown, empty=False)
 
 
 def write_card(
@@ -149,7 +162,7 @@ def upload_names(folder: Path) -> list[str]:
 def tables_in(folder: Path) -> dict[str, list[Path]]:
     """Find the tables under a folder. Returns the files of each table by its name, in the order of `SAYS`.
 
-    Names: `dpo`, `kto`, `sft` (folders), `pairs`, `siblings`, `solutions` (files), `trees` (shards).
+    Names: `dpo`, `kto`, `sft`, `prm` (folders), `pairs`, `siblings`, `solutions`, `steps` (files), `trees` (shards).
     """
     found: dict[str, list[Path]] = {}
     for name in SAYS:

@@ -13,6 +13,7 @@ from typing import Any, ClassVar, Self
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from mcts_dpo.common.errors import InputError
@@ -38,27 +39,27 @@ _FORMERLY = "_observed"
 
 @dataclass(frozen=True, slots=True)
 class JaggedArray:
-    """Token sequences of different lengths in one array.
+    """Sequences of different lengths in one array: token ids, or one number per step.
 
-    values:  [T] int32, the token ids of all sequences, one sequence after the other.
+    values:  [T] int32 token ids (or float64, or bool) of all sequences, one sequence after the other.
     offsets: [n + 1] int64. Sequence i is values[offsets[i]:offsets[i + 1]].
     """
 
-    values: NDArray[np.int32]
+    values: NDArray[Any]
     offsets: NDArray[np.int64]
 
     def __len__(self) -> int:
         return len(self.offsets) - 1
 
-    def __getitem__(self, index: int) -> NDArray[np.int32]:
-        """The int32 token ids of sequence `index` (0 ≤ index < n), as a view."""
+    def __getitem__(self, index: int) -> NDArray[Any]:
+        """The values of sequence `index` (0 ≤ index < n), as a view."""
         if not 0 <= index < len(self):
             raise IndexError(index)
         return self.values[self.offsets[index] : self.offsets[index + 1]]
 
     @property
     def lengths(self) -> NDArray[np.int64]:
-        """The number of tokens in each sequence: [n] int64."""
+        """The number of values in each sequence: [n] int64."""
         return np.diff(self.offsets)
 
 
@@ -155,12 +156,13 @@ class TypedTable:
         return [str(text) for text in self.table.column(column).to_pylist()]
 
     def tokens(self, column: str) -> JaggedArray:
-        """A token column as a `JaggedArray`."""
+        """A column of token ids, or of one number per step, as a `JaggedArray`."""
         lists = self.table.column(column).combine_chunks()
         if isinstance(lists, pa.ChunkedArray):  # pyarrow returns either, by version and chunk count
-            lists = pa.concat_arrays(lists.chunks) if lists.num_chunks else pa.array([], type=TOKENS)
+            kind = self.schema.field(column).type
+            lists = pa.concat_arrays(lists.chunks) if lists.num_chunks else pa.array([], type=kind)
         offsets = lists.offsets.to_numpy().astype(np.int64)
-        values = lists.values.to_numpy()[offsets[0] : offsets[-1]]
+        values = lists.values.to_numpy(zero_copy_only=False)[offsets[0] : offsets[-1]]
         return JaggedArray(values, offsets - offsets[0])
 
     def _check(self, where: str) -> None:
@@ -238,7 +240,7 @@ def _same_kind(given: Any, wanted: Any) -> bool:
     """Whether a lossless cast may be tried. Widths and encodings may differ. Kinds may not."""
     types = pa.types
     if types.is_list(wanted):
-        return bool((types.is_list(given) or types.is_large_list(given)) and types.is_integer(given.value_type))
+        return (types.is_list(given) or types.is_large_list(given)) and _same_kind(given.value_type, wanted.value_type)
     if types.is_boolean(wanted):
         return bool(types.is_boolean(given))
     if types.is_integer(wanted):
@@ -268,6 +270,9 @@ def _conform(table: Any, schema: Any, where: str) -> Any:
         if column.null_count:
             row = int(np.flatnonzero(column.is_null().to_numpy())[0])
             raise InputError(f"{where}: row {row}: {field.name} is null (accepted: {field.type})")
+        if pa.types.is_list(column.type) and pc.list_flatten(column).null_count:
+            row = next(row for row, cell in enumerate(column.to_pylist()) if None in cell)
+            raise InputError(f"{where}: row {row}: {field.name} holds a null (accepted: {field.type})")
         # An empty table that was read from a text format has columns of type null. They are accepted.
         if len(column) and not _same_kind(column.type, field.type):
             raise InputError(f"{where}: column {field.name!r} is {column.type} (accepted: {field.type})")

@@ -20,6 +20,7 @@ from mcts_dpo.training.settings import (
     LaunchSettings,
     LoraSettings,
     OptimiserSettings,
+    ProcessRewardSettings,
     TrainingSettings,
     ValueLossSettings,
 )
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from mcts_dpo.training.data.collate import table_of
     from mcts_dpo.training.launching import check_launch, train_launched
     from mcts_dpo.training.loop import TrainingSummary, train
+    from mcts_dpo.training.process_reward import train_process_reward
     from mcts_dpo.training.value_model import train_value
 
 __all__ = [
@@ -40,6 +42,7 @@ __all__ = [
     "Objective",
     "ObjectiveSettings",
     "OptimiserSettings",
+    "ProcessRewardSettings",
     "ReferenceSettings",
     "Steps",
     "TrainingSettings",
@@ -51,6 +54,7 @@ __all__ = [
     "table_of",
     "train",
     "train_launched",
+    "train_process_reward",
     "train_value",
 ]
 
@@ -60,6 +64,7 @@ _HOMES = {
     "table_of": "data.collate",
     "train": "loop",
     "train_launched": "launching",
+    "train_process_reward": "process_reward",
     "train_value": "value_model",
 }
 

@@ -90,6 +90,12 @@ class TrainState:
                 if master is not weight:
                     local(weight).copy_(master)
 
+    def adopt_master_weights(self) -> None:
+        """Replace the weights by the master weights, in their dtype, to write them. They cannot be trained any more."""
+        with torch.no_grad():
+            for weight, master in zip(self.weights, self.master_weights, strict=True):
+                weight.data = master.data.detach()
+
     def gathered(self, index: int, part: Tensor) -> Tensor:
         """Collect a whole tensor on the CPU from the parts of all processes.
 
@@ -224,13 +230,11 @@ def save_policy(trained: TrainState, tokenizer: Any, folder: Path) -> None:
     weights are cast to the stored dtype. Sums in bf16 would round away a third of the adapters' effect. Do not use
     `trained` afterwards.
     """
-    with torch.no_grad():
-        for weight, master in zip(trained.weights, trained.master_weights, strict=True):
-            weight.data = master.data.detach()
+    trained.adopt_master_weights()
     model = trained.model
     if trained.adapters is not None:
         save_adapters(trained.adapters, folder / "adapter")
-        model = _merge(trained.adapters, trained.stored)
+        model = merge_adapters(trained.adapters, trained.stored)
     for parameter in model.parameters():
         parameter.data = parameter.data.to(trained.stored)
     with quiet_transformers():
@@ -297,7 +301,7 @@ def save_adapters(adapters: Any, folder: Path) -> None:
     config.save_pretrained(folder)
 
 
-def _merge(adapters: Any, dtype: torch.dtype) -> Any:
+def merge_adapters(adapters: Any, dtype: torch.dtype) -> Any:
     """Merge the adapters into the plain model: add each product to its layer's weight in float32, cast to `dtype`."""
     from peft.tuners.lora import LoraLayer
 

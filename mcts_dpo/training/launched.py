@@ -43,7 +43,7 @@ def main(folder: Path) -> None:
 
 
 def _train(call: dict[str, Any], events: Path | None) -> None:
-    from mcts_dpo.training import TrainingSettings, train, train_value
+    from mcts_dpo.training import TrainingSettings, train, train_process_reward, train_value
 
     logging.getLogger("mcts_dpo").addHandler(_Forward(events))
     restarts = int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0"))
@@ -60,7 +60,7 @@ def _train(call: dict[str, Any], events: Path | None) -> None:
     def show(stage: str, done: int, total: int, **figures: float) -> None:
         _write(events, {"stage": stage, "done": done, "total": total, "figures": figures})
 
-    function = {"policy": train, "value": train_value}[call["what"]]
+    function = {"policy": train, "value": train_value, "process_reward": train_process_reward}[call["what"]]
     function(given["policy"], Path(given["data"]), Path(given["out"]), settings, **paths, progress=show)
 
 

@@ -32,7 +32,12 @@ from mcts_dpo.training.loop import TrainingSummary
 from mcts_dpo.training.objectives.registry import module_of
 from mcts_dpo.training.settings import LaunchSettings, TrainingSettings
 
-RECORDS = {"policy": "training.json", "value": "value.json"}
+What = Literal["policy", "value", "process_reward"]
+RECORDS: dict[What, str] = {
+    "policy": "training.json",
+    "value": "value.json",
+    "process_reward": "process_reward.json",
+}
 """The file of a finished training that holds its settings and its summary."""
 PATIENCE = 30.0
 """Seconds that processes get to end. Also how long a new run waits for the processes of a run that was killed."""
@@ -53,7 +58,7 @@ class LaunchedError(RuntimeError):
 
 
 def train_launched(
-    what: Literal["policy", "value"],
+    what: What,
     policy: str,
     data: Path,
     out: Path,
@@ -65,7 +70,7 @@ def train_launched(
     board: Path,
     progress: Progress = silent,
 ) -> TrainingSummary:
-    """Run `loop.train` ("policy") or `value_model.train_value` ("value") in the processes that `launch` describes.
+    """Run `loop.train` ("policy"), `train_value` or `train_process_reward` in the processes that `launch` describes.
 
     torchrun starts the processes again after a failure, and they continue from the last checkpoint. Their output is in
     `torchrun.log` next to `log`; the file is deleted when the training succeeds.

@@ -59,8 +59,8 @@ def score(model: Any, batch: Batch | Packed, *, means: bool = False, logits_at_o
 
 
 def states_of(model: Any, batch: Batch | Packed) -> Tensor:
-    """[T, width]: the last states from which the batch's scored tokens are predicted, in the batch's order."""
-    return _last_states(model, batch).index_select(0, batch.positions)
+    """[T, width]: the last states of the batch's scored tokens, in the batch's order. Their own tokens are read."""
+    return _last_states(model, batch).index_select(0, batch.scored_positions)
 
 
 def _last_states(model: Any, batch: Batch | Packed) -> Tensor:

@@ -126,12 +126,30 @@ class ValueLossSettings(Settings):
         return self
 
 
+class ProcessRewardSettings(Settings):
+    """What a process reward model learns (`train --process-reward`), from the labels of steps.
+
+    kind:           "classification": the probability that a step is right, from two logits; "regression": one number.
+    target:         "soft": the share of right solutions among the samples below the step; "hard": whether there is one.
+    prior_samples:  s ≥ 0. A label that rests on n samples has weight n / (n + s). 0: all labels weigh the same.
+    ranking_weight: of the loss that orders siblings as their labels are ordered; 0: none.
+    trunk:          without `lora`: "trained" trains all weights, "frozen" the head alone.
+    """
+
+    kind: Literal["classification", "regression"] = "classification"
+    target: Literal["soft", "hard"] = "soft"
+    prior_samples: float = Field(1.0, ge=0, allow_inf_nan=False)
+    ranking_weight: float = Field(0.0, ge=0, allow_inf_nan=False)
+    trunk: Literal["trained", "frozen"] = "trained"
+
+
 class TrainingSettings(Settings):
     """How a policy is trained from pairs, solutions or lists of siblings.
 
     objective:              what is learned, and from which table: an objective's name, or `{kind: NAME, …}` with its
                             own settings. Each is described in its file in `mcts_dpo/training/objectives/`.
     value:                  the losses of a value model, which has no objective.
+    process_reward:         what a process reward model learns; it has no objective either.
     dtype:                  of the weights that are computed with; updates always go to float32 master weights. "auto":
                             the dtype that the policy is stored in for LoRA (float32 on a CPU without bfloat16
                             instructions), float32 for full training.
@@ -154,6 +172,7 @@ class TrainingSettings(Settings):
     data: DataSettings = DataSettings()
     checkpoint: CheckpointSettings = CheckpointSettings()
     value: ValueLossSettings = ValueLossSettings()
+    process_reward: ProcessRewardSettings = ProcessRewardSettings()
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
     lora: LoraSettings | None = None
     gradient_checkpointing: bool = False

@@ -104,7 +104,7 @@ def test_trl_takes_one_step_on_what_is_written_for_it(forest: Forest, toy_world:
     data = tmp_path / "data"
     counts = write_trl(data, [tables])
     assert (counts.pairs, counts.solutions) == (len(tables.pairs), len(tables.solutions))
-    assert sorted(path.parent.name for path in data.rglob("*.parquet")) == ["dpo", "kto", "sft"]
+    assert sorted(path.parent.name for path in data.rglob("*.parquet")) == ["dpo", "kto", "prm", "sft"]
     write_card(data)
     rows = load_dataset(str(data), "dpo", split="train")
     assert rows.column_names == ["prompt", "chosen", "rejected"]

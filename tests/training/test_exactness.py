@@ -10,9 +10,6 @@ import pytest
 import torch
 from torch import Tensor
 from transformers import MistralConfig, MistralForCausalLM, Qwen3Config, Qwen3ForCausalLM
-from transformers.models.llama.modeling_llama import LlamaRMSNorm
-from transformers.models.mistral.modeling_mistral import MistralRMSNorm
-from transformers.models.qwen3.modeling_qwen3 import Qwen3RMSNorm
 
 from mcts_dpo.common.errors import InputError
 from mcts_dpo.models import packed_forward
@@ -52,17 +49,6 @@ MODELS: dict[str, Callable[[], Any]] = {
     "qwen3": qwen3,
     "mistral, window of 7": lambda: mistral(sliding_window=7),
 }
-
-
-@pytest.fixture
-def wide_norms(monkeypatch: pytest.MonkeyPatch) -> None:
-    """RMSNorm in the model's own dtype: transformers' computes in float32 whatever the model, also in float64."""
-
-    def forward(self: Any, states: Tensor) -> Tensor:
-        return self.weight * states * torch.rsqrt(states.square().mean(-1, keepdim=True) + self.variance_epsilon)
-
-    for norm in (LlamaRMSNorm, Qwen3RMSNorm, MistralRMSNorm):
-        monkeypatch.setattr(norm, "forward", forward)
 
 
 @pytest.fixture

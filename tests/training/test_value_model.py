@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,8 @@ from mcts_dpo.search import SearchSettings, search_problems
 from mcts_dpo.solve import solve_question
 from mcts_dpo.toy.world import make_problems
 from mcts_dpo.training import LoraSettings, TrainingSettings, train_value
-from mcts_dpo.training.value_model import ValueTrainingTask, collate_values
+from mcts_dpo.training.heads import HeadModel, HeadTask
+from mcts_dpo.training.value_model import NAMES, collate_values, value_loss
 from tests.conftest import ToyWorld
 from tests.training.world import digest_of, pairs_of, random_rows, solutions_of, tiny_model, tiny_policy
 
@@ -67,18 +69,19 @@ def test_a_pack_gives_the_loss_that_its_definition_gives(policy: Path, ranking: 
         rows, digest_of(policy), weight=[1.0, 2.0, 0.5, 1.0, 3.0, 1.0], chosen_q=rng.normal(size=6).tolist(),
         rejected_q=rng.normal(size=6).tolist(),
     )  # fmt: skip
-    known, values = collate_values(table, "test")
+    known = collate_values(table, "test")
+    values = known.step_columns["q"]
     trunk = tiny_model()
     head = torch.nn.Linear(16, 1)
-    model = torch.nn.Module()
-    model.trunk, model.head = trunk, head
+    model = HeadModel(trunk, head)
     losses = []
     for packing in (True, False):
         weights = {"regression_weight": 0.7, "ranking_weight": 1.3}
         settings = TrainingSettings(
             data={"packing": packing}, value={"ranking": ranking, "ranking_margin": 0.3, **weights}
         )
-        task = ValueTrainingTask(known.sequences, values, known.weight, settings, torch.device("cpu"))
+        loss = partial(value_loss, known, settings.value)
+        task = HeadTask(known.sequences, loss, NAMES, settings, torch.device("cpu"))
         for passes in ([np.arange(6)], [np.arange(2), np.arange(2, 6)]):
             parts = [
                 task.micro_batch_loss(model, rows=rows_of, update=np.arange(6), reference=None) for rows_of in passes
