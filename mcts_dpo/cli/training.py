@@ -83,7 +83,9 @@ def train(
     data: Annotated[
         str,
         typer.Option(
-            "--data", "-d", help="Our pairs, siblings or solutions (Parquet), or TRL-style data: a file or a hub name."
+            "--data",
+            "-d",
+            help="Our pairs, siblings, solutions or steps (Parquet), or TRL-style data: a file or a hub name.",
         ),
     ],
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder for the new policy (Hugging Face format).")],
@@ -97,7 +99,7 @@ def train(
     ] = False,
     as_json: JsonFlag = False,
 ) -> None:
-    """Train a policy (settings: training.objective=step_dpo|rft|…; docs/training.md says which table each learns from).
+    """Train a policy, or a judge of steps (settings: training.objective=step_dpo|rft|…; see docs/training.md).
 
     During training, OUT.unfinished/ holds the live log and the checkpoint from which the same command continues after a
     kill. At the end OUT and OUT.training.jsonl appear. Under torchrun all processes train one policy together.
