@@ -140,7 +140,8 @@ def test_what_is_pushed_arrives_byte_by_byte(forest: Forest, tmp_path: Path) -> 
         assert (done.returncode, done.stderr) == (0, "")
         data = tmp_path / "data"
         assert json.loads(done.stdout)["pushed"] == f"{there.url}/datasets/org/steps/commit/{1:040d}"
-        assert set(there.files["org/steps"]) == {"README.md", "pairs.parquet", "siblings.parquet", "solutions.parquet"}
+        tables = {f"{name}.parquet" for name in ("pairs", "siblings", "solutions", "steps")}
+        assert set(there.files["org/steps"]) == {"README.md", *tables}
         for name, content in there.files["org/steps"].items():
             assert content == (data / name).read_bytes(), name
         assert there.commits == ["Step-level preferences by mcts-dpo"], "the card and its tables come together"
