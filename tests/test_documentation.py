@@ -130,12 +130,16 @@ def test_extending_runs_as_it_stands(
         "ranked.py",
         "brevity.py",
         "until_agreed.py",
+        "plain.py",
     ]
     printed = capsys.readouterr().out
     assert "12 problems" in printed
     assert "2 problems" in printed
     assert pq.read_metadata(tmp_path / "data" / "pairs.parquet").num_rows > 0
     assert (tmp_path / "policy" / "model.safetensors").exists()
+    forest = Forest.load(next((tmp_path / "plain-trees").glob("*.parquet")))
+    assert {tree.status for tree in forest.trees} <= {"simulations", "exhausted"}
+    assert len(forest.parent) > len(forest.trees)
     assert "until-agreed" in printed
     assert "minus_majority" not in printed
     assert yaml.safe_load((tmp_path / "measured.yaml").read_text())["train"]["verifier"] == "within_one_percent"
