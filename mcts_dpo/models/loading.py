@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import torch
 from huggingface_hub import model_info, try_to_load_from_cache
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, GenerationConfig, GgufConfig
+from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, AutoTokenizer, GenerationConfig, GgufConfig
 from transformers.utils import logging as transformers_logging
 
 from mcts_dpo.common.errors import InputError
@@ -79,13 +79,14 @@ def _locate(model: str | Path) -> _Source:
         return _Source("gguf", str(path.parent), {**_NO_CODE, "gguf_file": path.name})
     if isinstance(model, Path) or not _HUB_NAME.fullmatch(text) or path.suffix.lower() == ".gguf":
         raise InputError(f"{text}: no such model file or directory")
-    return _Source("hub", text, _hub_options(text))
+    return _Source("hub", text, hub_options(text))
 
 
-def _hub_options(name: str) -> dict[str, Any]:
+def hub_options(name: str) -> dict[str, Any]:
     """The options to load `name` from the hub, or from this machine's cache if the hub cannot be reached.
 
-    One request decides this first, because `from_pretrained` retries an unreachable hub for most of a minute.
+    Raises InputError if it is in neither. One request decides this first, because `from_pretrained` retries an
+    unreachable hub for most of a minute.
     """
     try:
         model_info(name, timeout=30)
@@ -162,9 +163,15 @@ def load_tokenizer(model: str | Path) -> PreTrainedTokenizerBase:
 
 
 def load_model(
-    model: str | Path, dtype: Dtype | torch.dtype = "auto", device: str | torch.device = "cpu"
+    model: str | Path,
+    dtype: Dtype | torch.dtype = "auto",
+    device: str | torch.device = "cpu",
+    *,
+    headless: bool = False,
 ) -> PreTrainedModel:
     """Load a causal language model, in evaluation mode, with every weight an ordinary trainable parameter.
+
+    headless: load only its decoder. The head that its files hold, whatever it is, is left.
 
     dtype: of the weights. "auto" is float32 on a CPU without bfloat16 instructions and for models below 50 million
     parameters on a CPU; otherwise bfloat16. An adapter is merged in float32 before the weights are converted.
@@ -178,7 +185,8 @@ def load_model(
     else:
         # "auto" reads a directory in the type in which it is stored. A GGUF file has no such type.
         first = torch.float32 if source.kind == "gguf" else wanted
-        loaded = _attempt("causal language model", model, lambda: _from_pretrained(source, model, first))
+        what = "decoder" if headless else "causal language model"
+        loaded = _attempt(what, model, lambda: _from_pretrained(source, model, first, headless))
     if wanted == "auto":
         wanted = default_dtype(sum(parameter.numel() for parameter in loaded.parameters()), device)
     loaded.to(device=device)
@@ -330,17 +338,18 @@ def _config(source: _Source, model: str | Path) -> Any:
     return config
 
 
-def _from_pretrained(source: _Source, model: str | Path, dtype: torch.dtype | str) -> PreTrainedModel:
+def _from_pretrained(
+    source: _Source, model: str | Path, dtype: torch.dtype | str, headless: bool = False
+) -> PreTrainedModel:
     _config(source, model)
     options: dict[str, Any] = dict(source.options)
     if source.kind == "gguf":
         options["quantization_config"] = GgufConfig(dequantize=True)
     with quiet_transformers():
-        loaded, report = AutoModelForCausalLM.from_pretrained(
-            source.name, dtype=dtype, output_loading_info=True, **options
-        )
+        kind: Any = AutoModel if headless else AutoModelForCausalLM
+        loaded, report = kind.from_pretrained(source.name, dtype=dtype, output_loading_info=True, **options)
     require_complete(report["missing_keys"], str(model))
-    if report["unexpected_keys"]:
+    if report["unexpected_keys"] and not headless:
         logger.warning(
             "%s: the model has no place for %s, which its files hold", model, named(report["unexpected_keys"])
         )

@@ -1,7 +1,8 @@
 """One forward pass over a packed tree of sequences: each unique token is computed once.
 
 In: a transformers decoder, and a pack (the nodes of a trie, `models.trie`). Out: the last state of each node, equal to
-the one that its sequence gives alone. `why_not_packable` finds the models for which it is not equal.
+the one that its sequence gives alone. `why_not_packable` finds the models for which it is not equal, `why_not_readable`
+those whose logits are more than a linear head on these states.
 """
 
 from __future__ import annotations
@@ -95,4 +96,22 @@ def why_not_packable(model: Any, tokens: Tensor) -> str | None:
     tolerance = 1e-3 if expected.dtype in {torch.float32, torch.float64} else 0.1
     if (together - expected).abs().max() > tolerance * expected.abs().max():
         return f"{name} gives other states in a pack than alone"
+    return None
+
+
+def why_not_readable(model: Any, tokens: Tensor) -> str | None:
+    """Why a model's logits are not its head applied to its last states; None if they are.
+
+    Names models that scale or cap their logits, and encoder–decoders. tokens: [1, ≥ 1] int64 ids to try it on.
+    """
+    name = type(model).__name__
+    with torch.no_grad():
+        try:
+            states = model.base_model(input_ids=tokens, use_cache=False).last_hidden_state
+            ours = model.get_output_embeddings()(states)
+            theirs = model(input_ids=tokens, use_cache=False).logits
+        except (AttributeError, TypeError, ValueError) as error:
+            return f"{name}: not a causal language model that can be read ({error})"
+    if ours.shape != theirs.shape or not torch.allclose(ours.float(), theirs.float(), rtol=1e-3, atol=1e-3):
+        return f"{name}: its logits are not a linear readout of its last states"
     return None

@@ -42,7 +42,7 @@ def make_trie(sequences: list[NDArray[np.int32]]) -> Trie:
     order = sorted(range(len(sequences)), key=keys.__getitem__)
     ordered = [sequences[i] for i in order]
     # Of all earlier sequences, the one just before shares the longest prefix; what follows it is new.
-    shared = [0, *(_common(*two) for two in pairwise(ordered))]
+    shared = [0, *(common_prefix(*two) for two in pairwise(ordered))]
     added = np.array([len(one) - common for one, common in zip(ordered, shared, strict=True)], dtype=np.int64)
     starts = np.cumsum(added) - added
     path = np.zeros(max(map(len, sequences)), dtype=np.int64)
@@ -63,7 +63,7 @@ def make_trie(sequences: list[NDArray[np.int32]]) -> Trie:
     return Trie(tokens, ranges(first, first + added), end, paths)
 
 
-def _common(a: NDArray[np.int32], b: NDArray[np.int32]) -> int:
+def common_prefix(a: NDArray[np.int32], b: NDArray[np.int32]) -> int:
     """Length of the longest common prefix."""
     size = min(len(a), len(b))
     different = a[:size] != b[:size]

@@ -87,20 +87,11 @@ def _step_means(states: Tensor, batch: Batch | Packed) -> Tensor:
 def check_readable(model: Any, tokens: Tensor) -> None:
     """Raise InputError unless the model's logits are its head applied to its last states, as `score` takes them.
 
-    tokens: [1, ≥ 1] int64 ids to try it on. Refuses models that scale or cap their logits, and encoder–decoders.
+    tokens: [1, ≥ 1] int64 ids to try it on. See `packed_forward.why_not_readable`.
     """
-    name = type(model).__name__
-    with torch.no_grad():
-        try:
-            states = model.base_model(input_ids=tokens, use_cache=False).last_hidden_state
-            ours = model.get_output_embeddings()(states)
-            theirs = model(input_ids=tokens, use_cache=False).logits
-        except (AttributeError, TypeError, ValueError) as error:
-            raise InputError(f"{name}: not a causal language model that can be trained ({error})") from None
-    if ours.shape != theirs.shape or not torch.allclose(ours.float(), theirs.float(), rtol=1e-3, atol=1e-3):
-        raise InputError(
-            f"{name}: its logits are not a linear readout of its last states; training does not support it"
-        )
+    reason = packed_forward.why_not_readable(model, tokens)
+    if reason is not None:
+        raise InputError(f"{reason}; training does not support it")
 
 
 def check_packable(model: Any, tokens: Tensor) -> None:
