@@ -122,7 +122,7 @@ class EngineThread:
     def __init__(
         self,
         engine: Engine,
-        solver: OnlineSolver | None = None,
+        solver: OnlineSolver[Key] | None = None,
         *,
         concurrency: int = UNLIMITED,
         queue_length: int = 0,
@@ -134,7 +134,7 @@ class EngineThread:
         self.broken: str | None = None
         self.on_broken: Callable[[], None] = lambda: None
         self.most_active = 0
-        self._solver = solver or OnlineSolver(engine)
+        self._solver: OnlineSolver[Key] = solver or OnlineSolver(engine)
         self._inbox: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
         self._queue: FairQueue[Job] = FairQueue(concurrency, unit)
         self._deciding: set[Key] = set()
@@ -275,7 +275,7 @@ class EngineThread:
                 self._admit()
                 if self._solver.busy:
                     for key, solution in self._solver.step(PATIENCE):
-                        self._finish(key, solution)  # type: ignore[arg-type]
+                        self._finish(key, solution)
                     self._send_decided()
                 if self._deadline is not None and time.monotonic() >= self._deadline:
                     self._refuse_all(503, f"{STOPPING} and could not finish in time")
@@ -396,7 +396,7 @@ class EngineThread:
 def solve_alone(asked: Asked, engine: Engine) -> Solution:
     """Solve one question in this thread, on an engine that has nothing else to do. Raises InputError as
     `OnlineSolver.admit`."""
-    solver = OnlineSolver(engine)
+    solver = OnlineSolver[int](engine)
     solver.admit(0, asked)
     while solver.busy:
         for _, solution in solver.step():

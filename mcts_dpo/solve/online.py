@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Generic, TypeVar
 
 from mcts_dpo.data import Problem
 from mcts_dpo.engines.base import Engine
@@ -26,6 +26,8 @@ from mcts_dpo.solve.strategies.mcts import mcts, steps_of
 
 if TYPE_CHECKING:
     from mcts_dpo.search.state import SearchState
+
+KeyT = TypeVar("KeyT", bound=Hashable)
 
 DIED = "the engine died"
 """The start of the error of a question whose engine died."""
@@ -52,7 +54,7 @@ class Asked:
     texts: PromptTexts | None = None
 
 
-class OnlineSolver:
+class OnlineSolver(Generic[KeyT]):
     """Answers questions over one engine. The caller gives each question a key of its own.
 
     alive: how many questions run at a time. Further ones wait, first come, first served. None: twice as many as the
@@ -65,7 +67,7 @@ class OnlineSolver:
         self._begin: Callable[[], Runner[Solution]] = lambda: Runner(engine, alive=alive, room=room, contain=True)
         self._engine = engine
         self._runner = self._begin()
-        self._keys: dict[Hashable, None] = {}  # in the order of admission
+        self._keys: dict[Hashable, KeyT] = {}  # in the order of admission
         self._trees: dict[Hashable, SearchState] = {}
 
     @property
@@ -73,7 +75,7 @@ class OnlineSolver:
         """Whether a question is still open: neither answered nor cancelled."""
         return bool(self._keys)
 
-    def admit(self, key: Hashable, asked: Asked, share: Hashable = None) -> None:
+    def admit(self, key: KeyT, asked: Asked, share: Hashable = None) -> None:
         """Add a question. share: who asks (see `Shares`).
 
         Raises InputError as `make_question` does, and for a strategy that is not registered.
@@ -84,10 +86,10 @@ class OnlineSolver:
             coroutine = mcts(question, settings, lambda state: self._trees.__setitem__(key, state))
         else:
             coroutine = strategy_function(asked.strategy)(question, settings)
-        self._keys[key] = None
+        self._keys[key] = key
         self._runner.admit(key, [metered(question, coroutine)], share=share)
 
-    def step(self, patience: float | None = None) -> list[tuple[Hashable, Solution]]:
+    def step(self, patience: float | None = None) -> list[tuple[KeyT, Solution]]:
         """Advance all questions and wait for the engine once, at most `patience` seconds (None: without limit).
 
         Returns the new answers, with their keys. If the engine died, every open question gets a solution whose error
@@ -101,16 +103,17 @@ class OnlineSolver:
         for one in ended:
             result = one.results[0]
             solution = Solution(error=str(result)) if isinstance(result, RequestError) else result
-            self._forget(one.key)
-            found.append((one.key, solution))
+            self._trees.pop(one.key, None)
+            found.append((self._keys.pop(one.key), solution))
         return found
 
-    def cancel(self, key: Hashable) -> None:
+    def cancel(self, key: KeyT) -> None:
         """Cancel a question and free what it holds. An unknown key is ignored."""
         self._runner.cancel(key)
-        self._forget(key)
+        self._keys.pop(key, None)
+        self._trees.pop(key, None)
 
-    def decided(self, key: Hashable) -> Sequence[str]:
+    def decided(self, key: KeyT) -> Sequence[str]:
         """The first steps of a question's solution that cannot change any more: a tree's moves (`advance: step`).
 
         Empty for an unknown key and for every strategy other than "mcts".
@@ -122,12 +125,8 @@ class OnlineSolver:
         """End the runner's threads."""
         self._runner.close()
 
-    def _forget(self, key: Hashable) -> None:
-        self._keys.pop(key, None)
-        self._trees.pop(key, None)
-
-    def _died(self, reason: str) -> list[tuple[Hashable, Solution]]:
-        lost = [(key, Solution(error=f"{DIED}: {reason}")) for key in self._keys]
+    def _died(self, reason: str) -> list[tuple[KeyT, Solution]]:
+        lost = [(key, Solution(error=f"{DIED}: {reason}")) for key in self._keys.values()]
         for key, _ in lost:
             self._runner.cancel(key)
         self._keys.clear()

@@ -23,7 +23,7 @@ from mcts_dpo.common.errors import InputError
 from mcts_dpo.common.files import digest
 from mcts_dpo.common.interrupts import end_at_once, left_to_others
 from mcts_dpo.engines import Engine, load_engine
-from mcts_dpo.integrations.engine_thread import EngineThread
+from mcts_dpo.integrations.engine_thread import EngineThread, Key
 from mcts_dpo.integrations.fair_queue import extra_places
 from mcts_dpo.integrations.server.app import Service, create_app
 from mcts_dpo.integrations.server.protocol import CHOICES, CompletionRequest, Serving, completion_questions
@@ -75,7 +75,7 @@ def make_service(model: str, engine: Engine, settings: ServerSettings, stage: St
     """
     strategy, strategy_settings = settings.strategy, stage.evaluation.strategies
     alive = settings.concurrency or 2 * stage.engine.slots
-    solver = OnlineSolver(engine, alive + extra_places(alive), room=_room(engine))
+    solver = OnlineSolver[Key](engine, alive + extra_places(alive), room=_room(engine))
     budget = settings.budget or stage.search.max_tokens
     thread = EngineThread(engine, solver, concurrency=alive, queue_length=settings.queue, unit=budget)
     name = settings.name or Path(model).name or model
@@ -84,8 +84,7 @@ def make_service(model: str, engine: Engine, settings: ServerSettings, stage: St
     serving = Serving(name, stage.search, stage.prompt, budget, most, work, engine.context, strategy, strategy_settings)
     # A trial question: settings that suit no question fail now, and not for every client.
     (trial,) = completion_questions(CompletionRequest(model=name, prompt="1"), serving)
-    solver.admit("trial", trial)
-    solver.cancel("trial")
+    OnlineSolver[str](engine).admit("trial", trial)
     about = [stage.model_dump(mode="json", include={"search", "prompt", "engine", "evaluation"}), strategy, budget]
     return Service(thread, serving, f"mcts-dpo-{digest(model, *about)[:12]}", settings)
 
