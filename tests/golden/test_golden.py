@@ -125,8 +125,14 @@ def test_strategies(strategy: str) -> None:
 
 @pytest.mark.parametrize("name", make.OBJECTIVES)
 def test_trainings(name: str, tmp_path: Path) -> None:
+    """Training logs are equal in all ten digits on the kind of processor that made the files (AMD, AVX-512).
+
+    Elsewhere they differ by up to 6.5e-6, which grows over the six updates: trainings run in float32, and torch adds
+    numbers in another order with other vector widths. Measured by running this test under
+    `ATEN_CPU_CAPABILITY=default` and `=avx2`. So the tolerance is 1e-5, and not 1e-6.
+    """
     case = golden("trainings")[name]
     policy = make.deterministic(world.tiny_policy(tmp_path / "policy"))
     data = make.table_for(world, case["settings"]["objective"], world.digest_of(policy))
     train(policy, data, tmp_path / "out", training_settings(case["settings"]), log=tmp_path / "log.jsonl")
-    assert_same(make.log_figures(tmp_path / "log.jsonl"), case["log"], name, 2e-5)
+    assert_same(make.log_figures(tmp_path / "log.jsonl"), case["log"], name, 1e-5)
