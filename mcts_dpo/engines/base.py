@@ -38,6 +38,7 @@ class Request:
                  leading blank lines belong to the line that follows them.
     given:       token ids (≥ 1); the completion holds the log-probability of each of them after the prefix and the
                  given tokens before it.
+    judging:     the samples serve a reward and are no part of a solution. Engines ignore it.
     """
 
     id: int
@@ -51,6 +52,7 @@ class Request:
     choices: tuple[tuple[int, ...], ...] | None = None
     visible: bool = False
     given: tuple[int, ...] | None = None
+    judging: bool = False
 
     @property
     def scores(self) -> bool:

@@ -102,12 +102,14 @@ class Reward:
 
     cost: what one score counts for in a budget of generated tokens, ≥ 0.
     room: tokens of the engine's context that must be left after a solution, ≥ 0.
+    anew: makes the reward again, for another search of the same problem. None: the reward remembers no paths.
     """
 
     settings: RewardSettings
     scores: Scores
     cost: int = 0
     room: int = 0
+    anew: Callable[[], Reward] | None = None
 
 
 Maker = Callable[[Any, RewardContext], Reward]

@@ -9,10 +9,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
+import numpy as np
+from pydantic import Field, model_validator
+
+from mcts_dpo.common.files import seed_from
 from mcts_dpo.data import Problem
-from mcts_dpo.engines.base import Request
+from mcts_dpo.engines.base import Request, Sample
 from mcts_dpo.engines.coroutine import Coroutine, completions
-from mcts_dpo.models.prompts import PromptSettings, self_evaluation
+from mcts_dpo.models.prompts import PromptSettings, continuations, self_evaluation
 from mcts_dpo.rewards.base import Reward, RewardContext, RewardSettings, SolutionPath
 from mcts_dpo.rewards.registry import register_reward
 
@@ -25,10 +29,29 @@ class SelfEvaluationSettings(RewardSettings):
 
     hint: the question shows the reference solution (or answer), as the reference implementation does. Only in mode
           "train"; a solving search has none to show.
+    think: tokens that the policy may write after the question, before it says yes or no; 0: none. Set
+          `prompt.self_evaluation_question` to ask for the thought. A score then costs samples · (think + 1) tokens in
+          every budget, however short the thoughts are.
+    samples: thoughts of one path; the score is the mean over them.
+    verdict: the text between a thought and its yes or no.
+    temperature: of the thoughts.
     """
 
     kind: Literal["self_evaluation"] = "self_evaluation"
     hint: bool = False
+    think: int = Field(default=0, ge=0)
+    samples: int = Field(default=1, ge=1)
+    verdict: str = "\nVerdict: "
+    temperature: float = Field(default=0.7, ge=0.0, allow_inf_nan=False)
+
+    @model_validator(mode="after")
+    def _differ(self) -> SelfEvaluationSettings:
+        if self.samples > 1 and not (self.think and self.temperature):
+            raise ValueError(
+                f"samples: {self.samples} of them are the same without thoughts that differ; "
+                "accepted: samples 1, or think ≥ 1 with a temperature above 0"
+            )
+        return self
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,8 +77,7 @@ class SelfEvaluationPrompt:
     def request(self, path: SolutionPath) -> Request:
         """The question about one path."""
         # The question closes the turn itself.
-        shown = path.tokens[:-1] if path.closed else path.tokens
-        return Request(id=-1, prefix=(*path.prompt, *shown, *self.suffix), choices=self.choices)
+        return Request(id=-1, prefix=(*path.prompt, *path.written, *self.suffix), choices=self.choices)
 
 
 def self_evaluation_prompt(
@@ -82,9 +104,44 @@ def probability_of_yes(probabilities: Sequence[float]) -> float:
     return float(probabilities[0])
 
 
+def _thinking(settings: SelfEvaluationSettings, asked: SelfEvaluationPrompt, context: RewardContext) -> Reward:
+    """The reward that lets the policy think before each yes or no."""
+    words = (context.prompt.yes, context.prompt.no)
+    said, (yes, no) = continuations(context.tokenizer, context.prompt, settings.verdict, words)
+
+    def thoughts(path: SolutionPath) -> Request:
+        return Request(
+            id=-1,
+            prefix=asked.request(path).prefix,
+            n=settings.samples,
+            max_tokens=settings.think,
+            temperature=settings.temperature,
+            seed=seed_from(context.seed, "self_evaluation", context.problem.id, path.text),
+            judging=True,
+        )
+
+    def question(before: Sequence[int], thought: Sample) -> Request:
+        written = thought.tokens[:-1] if thought.finish == "end" else thought.tokens
+        return Request(id=-1, prefix=(*before, *written, *said), choices=(yes, no))
+
+    def scores(paths: Sequence[SolutionPath]) -> Coroutine[list[float]]:
+        asking = [thoughts(path) for path in paths]
+        thought = yield from completions(asking)
+        pairs = zip(asking, thought, strict=True)
+        questions = [question(one.prefix, sample) for one, given in pairs for sample in given.samples]
+        answers = yield from completions(questions)
+        found = np.array([probability_of_yes(answer.probabilities) for answer in answers])
+        mean: list[float] = found.reshape(len(paths), settings.samples).mean(axis=1).tolist()
+        return mean
+
+    answer = max(len(yes), len(no))
+    room = len(asked.suffix) + settings.think + len(said) + answer
+    return Reward(settings, scores, settings.samples * (settings.think + answer), room)
+
+
 def _make(settings: SelfEvaluationSettings, context: RewardContext) -> Reward:
     asked = self_evaluation_prompt(context.problem, context.tokenizer, context.prompt, settings.hint)
-    return self_evaluation_reward(settings, asked)
+    return _thinking(settings, asked, context) if settings.think else self_evaluation_reward(settings, asked)
 
 
 register_reward(SelfEvaluationSettings, _make)

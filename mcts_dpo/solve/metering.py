@@ -71,6 +71,9 @@ def _note(question: Question, returned: Returned, meter: Meter) -> None:
     if request.choices is not None:
         meter.tokens += max(map(len, request.choices))
         return
+    if request.judging:
+        meter.tokens += sum(len(sample.tokens) for sample in completion.samples)
+        return
     meter.expansions += 1
     before = tuple(request.prefix[len(question.prefix) :])
     last = request.stop == question.prompt.stop

@@ -7,7 +7,7 @@ counts in the same way (`SearchSettings.budget`).
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -71,6 +71,10 @@ class Question:
         """How many tokens of a budget one judgement of a solution costs."""
         return sum(judge.cost for judge in self.judges)
 
+    def anew(self) -> Question:
+        """The question for another search: its rewards remember no paths of this one."""
+        return replace(self, judges=tuple(judge.anew() if judge.anew else judge for judge in self.judges))
+
     def sample(
         self,
         before: Sequence[int],
@@ -97,11 +101,13 @@ class Question:
             seed=seed_from(self.settings.seed, self.problem.id, *seed),
         )
 
-    def path(self, tokens: Sequence[int], text: str, *, terminal: bool, closed: bool) -> SolutionPath:
+    def path(
+        self, tokens: Sequence[int], text: str, *, terminal: bool, closed: bool, answer: str | None = None
+    ) -> SolutionPath:
         """A solution so far, in the form that rewards score (see `SolutionPath`)."""
         ends = split_steps(tokens, self.tokenizer, self.prompt)
         steps = step_texts((), tokens, ends, self.tokenizer)
-        return SolutionPath(self.prefix, tokens, text, tuple(steps), tuple(ends), terminal, closed)
+        return SolutionPath(self.prefix, tokens, text, tuple(steps), tuple(ends), terminal, closed, answer=answer)
 
 
 class PromptTexts(NamedTuple):
@@ -149,7 +155,7 @@ def _rewards(
     """Make the rewards like `make_rewards`, but with a self-evaluation that is already tokenised."""
     return tuple(
         self_evaluation_reward(entry, asked)
-        if isinstance(entry, SelfEvaluationSettings)
+        if isinstance(entry, SelfEvaluationSettings) and not entry.think
         else make_rewards([entry], context)[0]
         for entry in active(entries)
     )

@@ -122,6 +122,7 @@ def _question(problem: Problem, engine: Engine, prompt: PromptSettings, search: 
 
 def solving(question: Question, strategy: Strategy, budgeted: BudgetedSettings) -> Coroutine[Solution]:
     """The coroutine of a strategy over one question. It also counts the costs (see `metered`)."""
+    question = question.anew()
     return metered(question, strategy_function(strategy)(question, budgeted))
 
 
@@ -169,7 +170,7 @@ def _from_one_stream(
     names = ", ".join(dict.fromkeys(rule for rule, _ in wanted))
     told = part_of(progress, prefix=f"{names} {max(plain, judged)}: ")
     streams = _side_by_side(
-        questions, engine, lambda one: draw(one, plain, judged), _reporter(told, len(questions), engine)
+        questions, engine, lambda one: draw(one.anew(), plain, judged), _reporter(told, len(questions), engine)
     )
     return {
         (rule, budget): [

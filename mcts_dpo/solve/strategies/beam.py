@@ -157,15 +157,19 @@ def _merged(candidates: Sequence[Candidate], apart: bool) -> list[Candidate]:
 
 
 def _path(question: Question, candidate: Candidate) -> SolutionPath:
-    text = question.prompt.prefill + candidate.prefix.text
-    return question.path(candidate.prefix.tokens, text, terminal=candidate.ends, closed=candidate.closed)
+    text, ends = question.prompt.prefill + candidate.prefix.text, candidate.ends
+    answer = _answer(question, candidate) if ends else None
+    return question.path(candidate.prefix.tokens, text, terminal=ends, closed=candidate.closed, answer=answer)
+
+
+def _answer(question: Question, candidate: Candidate) -> str | None:
+    text = question.opened + question.prompt.prefill + candidate.prefix.text
+    return verify_solution(text, candidate.cut, question.problem, question.prompt.answer_style).answer
 
 
 def _solution(question: Question, candidate: Candidate, score: float) -> Sampled:
     text = question.prompt.prefill + candidate.prefix.text
-    style = question.prompt.answer_style
-    answer = verify_solution(question.opened + text, candidate.cut, question.problem, style).answer
-    return Sampled(text, answer, len(candidate.prefix.tokens), score)
+    return Sampled(text, _answer(question, candidate), len(candidate.prefix.tokens), score)
 
 
 def _keep(scored: Sequence[tuple[float, Candidate]], kept: int, diverse: bool) -> list[Prefix]:

@@ -72,7 +72,8 @@ def read(question: Question, sample: Sample) -> Sampled:
 
 
 def _path(question: Question, sample: Sample, solution: Sampled) -> SolutionPath:
-    return question.path(sample.tokens, solution.text, terminal=True, closed=sample.finish == "end")
+    closed = sample.finish == "end"
+    return question.path(sample.tokens, solution.text, terminal=True, closed=closed, answer=solution.answer)
 
 
 def answer_from(solutions: Sequence[Sampled], rule: Rule, budget: int, question_cost: int) -> Solution:
