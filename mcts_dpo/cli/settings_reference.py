@@ -131,7 +131,9 @@ def _kinds_section(kinds: Kinds, place: str, shown: dict[type[BaseModel], str], 
         for name, field in cls.model_fields.items():
             if name == "kind":
                 continue
-            cells = (_default(field, False), _cell(accepted_by(field.annotation, field.metadata)), _cell(said[name]))
+            whole = field.annotation is _group(field.annotation)
+            accepted = f"the settings of `{name}`" if whole else _cell(accepted_by(field.annotation, field.metadata))
+            cells = (_default(field, whole), accepted, _cell(said[name]))
             rows.setdefault(name, {}).setdefault(cells, []).append(kind)
     lines = [
         f"## `{place}`",

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Literal, Self
+from typing import ClassVar, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from mcts_dpo.common.settings import Settings
 from mcts_dpo.data import ProblemSettings
 from mcts_dpo.engines import EngineSettings
 from mcts_dpo.evaluation import EvaluationSettings
 from mcts_dpo.models.prompts import PromptSettings
+from mcts_dpo.pipeline.judges import JudgeEntry
 from mcts_dpo.preferences import PreferenceSettings
 from mcts_dpo.search import SearchSettings
-from mcts_dpo.training import LaunchSettings, OptimiserSettings, TrainingSettings
+from mcts_dpo.training import LaunchSettings, TrainingSettings
 
 
 class StageConfig(Settings):
@@ -27,18 +28,6 @@ class StageConfig(Settings):
     evaluation: EvaluationSettings = EvaluationSettings()
 
 
-class ValueStageSettings(Settings):
-    """A value model that each round trains on its own trees. It judges in the next round's search.
-
-    weight, at: as in `search.rewards.value_model`.
-    training:   of the value model; its `seed` is the run's.
-    """
-
-    weight: float = Field(1.0, ge=0, allow_inf_nan=False)
-    at: Literal["terminal", "all"] = "terminal"
-    training: TrainingSettings = TrainingSettings(optimiser=OptimiserSettings(lr=1e-2))
-
-
 class RunConfig(StageConfig):
     """Settings of a self-training run.
 
@@ -50,8 +39,8 @@ class RunConfig(StageConfig):
     development:         problems held back from the end of the training set; greedy accuracy on them is
                          measured before and after each round, and a round that lowers it beyond noise
                          (exact McNemar p < 0.05) is rolled back. 0: no guard.
-    replay:              number of earlier rounds whose data each training also reads; 0: only the round's own.
-    value:               train a value model in every round, which judges in the next; null: none.
+    replay:              number of earlier rounds whose data the policy's training also reads; 0: only the round's own.
+    judges:              which judges every round trains on its own trees; they judge in the next round's search.
     launch:              which processes do the trainings: the run's own, or several under torchrun. It may change when
                          a run is continued; the policy is then the same up to rounding.
     baseline:            also evaluate the starting policy. Every claim of a gain needs it.
@@ -66,16 +55,28 @@ class RunConfig(StageConfig):
     shard_size: int = Field(32, ge=1)
     development: int = Field(0, ge=0)
     replay: int = Field(0, ge=0)
-    value: ValueStageSettings | None = None
+    judges: tuple[JudgeEntry, ...] = ()
     launch: LaunchSettings = LaunchSettings()
     baseline: bool = True
     seed: int = Field(0, ge=0)
+
+    moved: ClassVar[dict[str, str]] = {"value": "judges (a list, with an entry {kind: value, …})"}
+
+    @field_validator("judges")
+    @classmethod
+    def _one_of_a_kind(cls, judges: tuple[JudgeEntry, ...]) -> tuple[JudgeEntry, ...]:
+        kinds = [judge.kind for judge in judges]
+        twice = next((kind for kind in kinds if kinds.count(kind) > 1), None)
+        if twice is not None:
+            raise ValueError(f"{twice!r} is given twice; accepted: each kind once")
+        return judges
 
     @model_validator(mode="after")
     def _sections_agree(self) -> Self:
         # Each stage derives its seed from the run's seed, so a seed of its own would silently do nothing.
         seeds = {section: getattr(self, section).seed for section in ("search", "training", "evaluation")}
-        seeds["value.training"] = self.value.training.seed if self.value else 0
+        trainings = {judge.kind: getattr(judge, "training", None) for judge in self.judges}
+        seeds |= {f"judges.{kind}.training": training.seed for kind, training in trainings.items() if training}
         for section, seed in seeds.items():
             if seed != 0:
                 raise ValueError(

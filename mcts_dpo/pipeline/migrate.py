@@ -27,9 +27,11 @@ def migrated(config: Mapping[str, Any], where: str) -> dict[str, Any]:
         found["search"] = _search(found["search"], where)
     if isinstance(found.get("training"), dict):
         found["training"] = _training(found["training"])
-    value = found.get("value")
-    if isinstance(value, dict) and isinstance(value.get("training"), dict):
-        value["training"] = _training(value["training"])
+    value = found.pop("value", None)
+    if isinstance(value, dict):
+        if isinstance(value.get("training"), dict):
+            value["training"] = _training(value["training"])
+        found["judges"] = [{"kind": "value"} | value]
     return found
 
 

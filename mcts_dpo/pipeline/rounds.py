@@ -24,9 +24,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal, TypeVar
-
-import pyarrow.parquet as pq
+from typing import Any, TypeVar
 
 from mcts_dpo.common.errors import InputError
 from mcts_dpo.common.files import explained, read_json, seed_from, sweep, whole, write_json
@@ -35,6 +33,7 @@ from mcts_dpo.data import Problem, load_problems, overlap, require_answers, with
 from mcts_dpo.evaluation import Evaluation, compare, evaluate
 from mcts_dpo.models.loading import load_tokenizer
 from mcts_dpo.pipeline.config import RunConfig
+from mcts_dpo.pipeline.judges import search_rewards
 from mcts_dpo.pipeline.run_directory import (
     claim,
     is_sound,
@@ -42,24 +41,18 @@ from mcts_dpo.pipeline.run_directory import (
     set_aside,
 )
 from mcts_dpo.pipeline.stages import LOCAL, Executors, StageRunner
+from mcts_dpo.pipeline.trainings import TRAINED, judge_figures, judges_for, read_rows, train_judge, train_policy
 from mcts_dpo.preferences import Pairs, Siblings, Solutions, Steps, save_tables, tables_of
-from mcts_dpo.rewards.base import RewardSettings
-from mcts_dpo.rewards.registry import with_entry
-from mcts_dpo.rewards.value_model import ValueModelSettings
 from mcts_dpo.search import counts_of_shard, policy_fingerprint, search_statistics
 from mcts_dpo.search.tree_io import made_with
 from mcts_dpo.training import (
-    TrainingSettings,
-    TrainingSummary,
     check_launch,
-    table_of,
-    train,
-    train_launched,
-    train_value,
 )
 from mcts_dpo.training.memory import out_of_memory
 
 Result = TypeVar("Result")
+TABLES = (Pairs, Siblings, Solutions, Steps)
+"""What a round extracts from its trees."""
 logger = logging.getLogger(__name__)
 
 
@@ -199,8 +192,9 @@ def _round(stages: StageRunner, problems: _Problems, index: int, policy: str) ->
     """
     place = stages.directory / f"round-{index:03d}"
     target = place / "metrics.json"
-    lacks_value = stages.config.value is not None and not (place / "stages" / "value.json").exists()
-    if is_sound(place) and not lacks_value:
+    judges = [judge for judge in stages.config.judges if judge.kind in TRAINED]
+    complete = all((place / "stages" / f"{judge.kind}.json").exists() for judge in judges)
+    if is_sound(place) and complete:
         finished: dict[str, Any] = read_json(target)
         return finished
     slice_ = problems.rounds[index]
@@ -208,12 +202,17 @@ def _round(stages: StageRunner, problems: _Problems, index: int, policy: str) ->
     stages.stage(
         place,
         "pairs",
-        lambda: [place / f"{table.what}.parquet" for table in (Pairs, Siblings, Solutions, Steps)],
+        lambda: [place / f"{table.what}.parquet" for table in TABLES],
         lambda: _extract(stages, place, shards),
     )
-    stages.stage(place, "train", lambda: _trained_files(place), lambda: _train(stages, place, index, policy))
-    if stages.config.value:
-        stages.stage(place, "value", lambda: _files_below(place / "value"), lambda: _train_value(stages, place, index))
+    stages.stage(place, "train", lambda: _trained_files(place), lambda: train_policy(stages, place, index, policy))
+    for judge in judges:
+        stages.stage(
+            place,
+            judge.kind,
+            partial(_files_below, place / judge.kind),
+            partial(train_judge, stages, place, index, policy, judge),
+        )
     stages.stage(
         place,
         "evaluate",
@@ -227,7 +226,8 @@ def _round(stages: StageRunner, problems: _Problems, index: int, policy: str) ->
 def _search(stages: StageRunner, place: Path, index: int, problems: Sequence[Problem], policy: str) -> list[Path]:
     """Search the round's trees, shard by shard. A shard whose file exists is not searched again."""
     config = stages.config
-    changes = {"seed": seed_from("search", config.seed, index), "rewards": _rewards(stages, policy)}
+    rewards = search_rewards(config.search.rewards, config.judges, judges_for(stages, index, policy))
+    changes = {"seed": seed_from("search", config.seed, index), "rewards": rewards}
     settings = config.search.model_copy(update=changes)
     folder = place / "trees"
 
@@ -258,74 +258,6 @@ def _extract(stages: StageRunner, place: Path, shards: Sequence[Path]) -> None:
     save_tables(stages.executors.each(of_shard, shards), place)
 
 
-def _train(stages: StageRunner, place: Path, index: int, policy: str) -> None:
-    """Train `policy` on the round's data. Without data, write a note instead of a policy."""
-    config = stages.config
-    data = _training_table(stages, place, index)
-    settings = config.training.model_copy(update={"seed": seed_from("training", config.seed, index) % 2**32})
-    if not read_rows(data):
-        write_json(place / "training" / "skipped.json", {"reason": f"{data.name} has no rows: nothing to learn from"})
-        return
-    folder = place / "training"
-    summary = _trained(stages, "policy", policy, data, place / "policy", settings, folder, f"round {index + 1}: ")
-    write_json(folder / "summary.json", summary.as_dict())
-
-
-def _trained(
-    stages: StageRunner,
-    what: Literal["policy", "value"],
-    policy: str,
-    data: Path,
-    out: Path,
-    settings: TrainingSettings,
-    folder: Path,
-    prefix: str,
-) -> TrainingSummary:
-    """A training, in this process or in those of `config.launch`. It writes to `out` and into `folder`."""
-    launch = stages.config.launch
-    if out.exists() and not (out / {"policy": "training.json", "value": "value.json"}[what]).exists():
-        set_aside(out, out.parent)  # the remains of a damaged one
-    places = {"log": folder / "log.jsonl", "unfinished_at": folder / "unfinished", "board": folder / "tensorboard"}
-    progress = part_of(stages.progress, prefix=prefix)
-    if launch.outside:
-        stages.let_go()
-        return train_launched(what, policy, data, out, settings, launch, **places, progress=progress)
-    function = {"policy": train, "value": train_value}[what]
-    return function(policy, data, out, settings, **places, progress=progress)
-
-
-def _training_table(stages: StageRunner, place: Path, index: int) -> Path:
-    """The table that a round trains on: its own, after those of earlier rounds with `replay`."""
-    table: Any = table_of(stages.config.training.objective.kind)
-    name = f"{table.what}.parquet"
-    rounds = [
-        stages.directory / f"round-{earlier:03d}" for earlier in range(max(0, index - stages.config.replay), index)
-    ]
-    if not rounds:
-        return place / name
-    mixed = place / "training" / name
-    table.concatenate([table.load(folder / name) for folder in (*rounds, place)]).save(mixed)
-    return mixed
-
-
-def _train_value(stages: StageRunner, place: Path, index: int) -> None:
-    """Train a value model on the round's policy, from the round's lists of siblings."""
-    stage, policy, data = stages.config.value, place / "policy", place / "siblings.parquet"
-    if stage is None or not policy.exists() or not read_rows(data):
-        return
-    settings = stage.training.model_copy(update={"seed": seed_from("value", stages.config.seed, index) % 2**32})
-    folder, prefix = place / "training" / "value", f"round {index + 1}, value: "
-    _trained(stages, "value", str(policy), data, place / "value", settings, folder, prefix)
-
-
-def _rewards(stages: StageRunner, policy: str) -> tuple[RewardSettings, ...]:
-    """The rewards of the search: the settings', with the value model that was trained with the policy, if one was."""
-    stage, path = stages.config.value, Path(policy).parent / "value"
-    if stage is None or not path.exists() or stages.directory not in path.parents:
-        return stages.config.search.rewards
-    return with_entry(stages.config.search.rewards, ValueModelSettings(path=path, weight=stage.weight, at=stage.at))
-
-
 def _measure(
     stages: StageRunner, place: Path, index: int, policy: str, shards: Sequence[Path], problems: _Problems
 ) -> dict[str, Any]:
@@ -338,15 +270,15 @@ def _measure(
         "policy": f"{place.name}/policy",
         "accepted": trained,
         "search": search_statistics(stages.executors.each(counts_of_shard, shards)),
-        "pairs": read_rows(place / "pairs.parquet"),
-        "siblings": read_rows(place / "siblings.parquet"),
-        "solutions": read_rows(place / "solutions.parquet"),
+        **{file.stem: read_rows(file) for file in _existing(place, *(f"{table.what}.parquet" for table in TABLES))},
         "test": evaluation.summary(),
         "train_problems_left_out": problems.left_out,
     }
     summary = place / "training" / "summary.json"
     if summary.exists():
         metrics["training"] = read_json(summary)
+    if figures := judge_figures(stages, place):
+        metrics["judges"] = figures
     baseline = stages.directory / "baseline" / "evaluation.parquet"
     if baseline.exists():
         metrics["against_baseline"] = compare(Evaluation.load(baseline), evaluation).as_dict()
@@ -396,11 +328,6 @@ def _memory_explained(config: RunConfig) -> Iterator[None]:
             f"engine.slots: memory does not suffice for an engine of {config.engine.slots} sequences at once "
             "(accepted: fewer, or engine.dtype=bfloat16, with --force to continue so; finished work is kept)"
         ) from error
-
-
-def read_rows(path: Path) -> int:
-    """The number of rows of a Parquet file, from its footer."""
-    return int(pq.read_metadata(path).num_rows)
 
 
 def _existing(place: Path, *names: str) -> list[Path]:

@@ -23,7 +23,7 @@ from mcts_dpo.search import policy_fingerprint
 LIBRARIES = ("torch", "transformers", "peft", "numpy", "numba", "datasets", "mcts-dpo")
 
 
-STAGES = ("search", "pairs", "train", "value", "evaluate")
+STAGES = ("search", "pairs", "train", "value", "process", "evaluate")
 """The stages of a round in order. Each reads the files of those before it."""
 
 

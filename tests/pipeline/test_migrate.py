@@ -50,7 +50,7 @@ def test_training_is_in_parts_and_keeps_what_its_objective_has() -> None:
         "objective": "kto", "beta": None, "desirable_weight": 2.0, "flip_rate": 0.1, "preference_weight": 0.3,
         "lr": 1e-4, "batch_size": 7, "checkpoint_updates": 3, "regression_weight": 0.5, "dtype": "float32",
     }  # fmt: skip
-    for config in (loaded({"training": flat}).training, loaded({"value": {"training": flat}}).value.training):
+    for config in (loaded({"training": flat}).training, loaded({"value": {"training": flat}}).judges[0].training):
         own = config.objective.model_dump()
         assert (own["kind"], own["desirable_weight"], own["preference_weight"]) == ("kto", 2.0, 0.3)
         assert (config.optimiser.lr, config.data.batch_size, config.checkpoint.updates) == (1e-4, 7, 3)

@@ -113,7 +113,7 @@ def test_a_run_goes_on_when_its_settings_have_todays_names(old_run: Path) -> Non
     with pytest.raises(InputError) as refused:
         claim(config, old_run, False)
     assert "\n" not in str(refused.value)
-    assert str(refused.value).startswith("run/config.yaml: search")
+    assert str(refused.value).startswith("run/config.yaml: ")
     assert " now" in str(refused.value)
     assert str(refused.value).endswith("it with today's names), or give another directory")
     assert files_in(old_run) == before

@@ -75,7 +75,7 @@ def test_it_runs(name: str, toy_world: ToyWorld, tmp_path: Path) -> None:
     small |= {"rounds": 2, "problems_per_round": 20}
     own = ["search.max_tokens=64", "search.max_step_tokens=24", "training.threads=1", "training.dtype=float32"]
     if name == "svpo":
-        own += ["value.training.threads=1", "value.training.dtype=float32"]
+        own += ["judges.value.training.threads=1", "judges.value.training.dtype=float32"]
     config = recipe_config(load_recipe(name), small, own)
     result = run(config, tmp_path)
     assert len(result.rounds) == 2
