@@ -5,11 +5,11 @@ In: a run's `judges`. Out: for each, what is trained and where, and the reward o
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, SerializeAsAny
+from pydantic import BeforeValidator, Field, SerializeAsAny
 
 from mcts_dpo.common.kinds import Kinds
 from mcts_dpo.common.settings import Settings
@@ -31,6 +31,16 @@ class JudgeSettings(Settings):
     at: Literal["terminal", "all"] = "all"
 
 
+def _own_lr(lr: float) -> Any:
+    """A validator of `training`: a mapping that sets no `optimiser.lr` gets this one."""
+
+    def filled(value: Any) -> Any:
+        given = value.get("optimiser", {}) if isinstance(value, Mapping) else None
+        return {**value, "optimiser": {"lr": lr, **given}} if isinstance(given, Mapping) else value
+
+    return BeforeValidator(filled)
+
+
 class ValueJudge(JudgeSettings):
     """A value model on the round's policy, from the round's lists of siblings: the reward `value_model`.
 
@@ -39,7 +49,7 @@ class ValueJudge(JudgeSettings):
 
     kind: Literal["value"] = "value"
     at: Literal["terminal", "all"] = "terminal"
-    training: TrainingSettings = TrainingSettings(optimiser=OptimiserSettings(lr=1e-2))
+    training: Annotated[TrainingSettings, _own_lr(1e-2)] = TrainingSettings(optimiser=OptimiserSettings(lr=1e-2))
 
 
 class ProcessJudge(JudgeSettings):
@@ -49,7 +59,7 @@ class ProcessJudge(JudgeSettings):
     """
 
     kind: Literal["process"] = "process"
-    training: TrainingSettings = TrainingSettings(optimiser=OptimiserSettings(lr=1e-5))
+    training: Annotated[TrainingSettings, _own_lr(1e-5)] = TrainingSettings(optimiser=OptimiserSettings(lr=1e-5))
 
 
 _CLASSES: dict[str, type[JudgeSettings]] = {
