@@ -124,7 +124,7 @@ def is_set_like(node: Node) -> bool:
 
 
 def unit_of(node: Node) -> tuple[Node, Unit]:
-    """The value and the unit."""
+    """Splits a node into its value and its unit."""
     return (node.value, node.unit) if isinstance(node, Measured) else (node, NO_UNIT)
 
 
@@ -140,7 +140,7 @@ def rescaled(node: Node, factor: Fraction) -> Node:
 
 
 def letter_of(node: Node) -> str | None:
-    """The option letter that the node is."""
+    """Returns the letter of an option, if the node is one."""
     if isinstance(node, Sym) and re.fullmatch("[A-Z]", node.name):
         return node.name
     if isinstance(node, Text):
@@ -163,7 +163,7 @@ _NOTHING = re.compile(r"(?:there (?:is|are) )?no (?:real )?solutions?(?: exists?
 
 
 def named_set(node: Text) -> Const | None:
-    """The set of numbers that words name: "all real numbers"; None for other words."""
+    """Returns the set of numbers that words name: "all real numbers"; None for other words."""
     match = _NUMBERS.fullmatch(spoken(node))
     if match is None or not re.search(r"\s|s$", match.group()):
         return None
@@ -176,7 +176,7 @@ def is_nothing(node: Text) -> bool:
 
 
 def quantity_of(node: Node) -> Quantity | None:
-    """The node as a written quantity."""
+    """Returns the node as a written quantity, if it is one."""
     if isinstance(node, Special):
         return node.quantity
     value, unit = unit_of(node)
@@ -230,7 +230,7 @@ def with_shared_precision(items: Sequence[Node]) -> tuple[Node, ...]:
 
 
 def rows_of(node: Node) -> tuple[tuple[Node, ...], ...] | None:
-    """The rows of a matrix, of a list of tuples, or of a single row."""
+    """Returns the rows of a matrix, of a list of tuples, or of a single row."""
     if isinstance(node, Matrix):
         return node.rows
     if isinstance(node, Seq) and node.kind in ("tuple", "bracket", "list") and node.items:

@@ -195,7 +195,7 @@ def form(numerator: Poly, denominator: Poly) -> Form:
 
 
 def add(a: Form, b: Form) -> Form:
-    """The sum."""
+    """Returns the sum of two forms."""
     if a.denominator == b.denominator:
         return form(poly_add(a.numerator, b.numerator), a.denominator)
     top = poly_add(poly_mul(a.numerator, b.denominator), poly_mul(b.numerator, a.denominator))
@@ -203,7 +203,7 @@ def add(a: Form, b: Form) -> Form:
 
 
 def mul(a: Form, b: Form) -> Form:
-    """The product."""
+    """Returns the product of two forms."""
     if a.denominator == b.numerator:
         return form(a.numerator, b.denominator)
     if b.denominator == a.numerator:

@@ -11,7 +11,7 @@ _NUMBER_SETS = frozenset("RZNQC")
 
 
 class Qualified(NamedTuple):
-    """A tree in two parts.
+    """A tree in two parts: its body, and the ranges of its letters.
 
     ``body``: the tree without its qualifiers. ``domains``: maps the name of a letter to the name of its range.
     """

@@ -395,7 +395,7 @@ class Comparison(ScalarComparison):
         return self.matched(x, y, ordered=True)
 
     def distinct(self, items: Sequence[Node]) -> tuple[Node, ...]:
-        """The items without repetitions."""
+        """Returns the items without repetitions."""
         kept: list[Node] = []
         for item in items[:MAX_ITEMS]:
             if not any(self.decide(other, item).equal for other in kept):
@@ -427,7 +427,7 @@ class Comparison(ScalarComparison):
         return self.all_of(decisions)
 
     def all_of(self, decisions: Sequence[Decision]) -> Decision:
-        """The conjunction of decisions."""
+        """Combines decisions: equal if all are, not equal if one is not, else open."""
         order: list[Layer] = ["identity", "exact", "numeric", "symbolic", "fallback"]
         for decision in decisions:
             if decision.equal is False:

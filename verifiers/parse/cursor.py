@@ -24,7 +24,7 @@ class Cursor(ABC):
 
     @property
     def token(self) -> Token:
-        """The current token."""
+        """Returns the current token."""
         return self.tokens[self.at]
 
     def peek(self, ahead: int = 1) -> Token:
@@ -67,15 +67,15 @@ class Cursor(ABC):
 
     @abstractmethod
     def listed(self) -> Node:
-        """Clauses between separators."""
+        """Reads clauses between separators."""
 
     @abstractmethod
     def sum(self) -> Node:
-        """A sum of products."""
+        """Reads a sum of products."""
 
     @abstractmethod
     def product(self) -> Node:
-        """A product of powers."""
+        """Reads a product of powers."""
 
     @abstractmethod
     def power(self) -> Node:

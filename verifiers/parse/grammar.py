@@ -54,7 +54,7 @@ class Grammar(Primaries):
         return node
 
     def listed(self) -> Node:
-        """Clauses between separators: one, or a list."""
+        """Reads clauses between separators. Several clauses become a list."""
         while self.token.kind == "sep":
             self.take()
         items, joint = [self.clause()], ","
@@ -69,7 +69,7 @@ class Grammar(Primaries):
         return items[0] if len(items) == 1 else Seq("list", tuple(items), joint)
 
     def clause(self) -> Node:
-        """A relation chain, a set, an expression or words."""
+        """Reads one clause: a chain of relations, a set, an expression or words."""
         start, first = self.at, None
         if self.token.kind == "text":
             first = self.words()
@@ -87,12 +87,12 @@ class Grammar(Primaries):
         return Relation(tuple(ops), tuple(args if isinstance(first, Text) else map(_multiplied, args)))
 
     def relational(self) -> bool:
-        """Whether a relation sign is next."""
+        """Whether a relation sign comes next."""
         token = self.token
         return token.kind in ("op", "cmd") and token.value in RELATIONS
 
     def words(self) -> Node | None:
-        """Words up to a separator or the end; None if something else follows them."""
+        """Reads words up to a separator or the end. Returns None if something else follows them."""
         start = self.token.start
         end = start
         kind = "text"
@@ -106,7 +106,7 @@ class Grammar(Primaries):
         return Text(" ".join(raw.split()))
 
     def sets(self) -> Node:
-        """Expressions joined by set operations."""
+        """Reads expressions that are joined by set operations."""
         node = self.sum()
         while (self.token.kind == "cmd" and self.token.value in SETOPS) or self.union_letter():
             token = self.take()
@@ -129,7 +129,7 @@ class Grammar(Primaries):
     # ------------------------------------------------------------------ expressions
 
     def sum(self) -> Node:
-        """A sum of products, with its signs."""
+        """Reads a sum of products, with its signs."""
         self.deeper()
         terms: list[Node] = []
         sign: Node | None = None
@@ -156,7 +156,7 @@ class Grammar(Primaries):
         return Add(tuple(terms))
 
     def product(self) -> Node:
-        """A product of powers, with its unit."""
+        """Reads a product of powers, with its unit."""
         if self.token.kind == "op" and self.token.value in "+-":
             sign = self.take().value
             self.deeper()
@@ -231,7 +231,7 @@ class Grammar(Primaries):
         )
 
     def signed_power(self) -> Node:
-        """A power that may have a sign of its own."""
+        """Reads a power that may have a sign of its own."""
         if self.token.kind == "op" and self.token.value in "+-":
             sign = self.take().value
             self.deeper()
@@ -259,7 +259,7 @@ class Grammar(Primaries):
         return False
 
     def unit_ahead(self) -> bool:
-        """Whether a unit follows."""
+        """Whether a unit comes next."""
         token = self.token
         if token.kind == "text":
             return token.value.lower() not in IF_WORDS
@@ -271,7 +271,7 @@ class Grammar(Primaries):
         return word in _SHORT_UNITS and is_known_unit(word)
 
     def letters_ahead(self) -> str:
-        """The run of letters at the cursor."""
+        """Returns the run of letters at the cursor."""
         match = re.compile("[A-Za-z]+").match(self.text, self.token.start)
         return match.group() if match else ""
 
@@ -311,7 +311,7 @@ class Grammar(Primaries):
         return base
 
     def degrees(self, base: Node) -> Node:
-        """Degrees of an angle or of temperature."""
+        """Reads degrees of an angle or of temperature, after their sign."""
         if self.token.kind == "name" and self.token.value in "CF" and self.peek().kind in ("end", "sep"):
             unit = parse_unit("^\\circ " + self.take().value)
             assert unit is not None
@@ -334,7 +334,7 @@ class Grammar(Primaries):
         return negated(node) if negative else node
 
     def postfix(self, node: Node) -> Node:
-        """Factorials, percent and degree signs."""
+        """Reads the signs after a value: factorials, percent and degrees."""
         while self.token.kind == "op" and self.token.value in ("!", "%"):
             if self.take().value == "%":
                 node = Measured(node, PERCENT)

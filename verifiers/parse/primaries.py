@@ -80,7 +80,7 @@ class Primaries(Rows):
         return node
 
     def primary_at(self) -> Node:
-        """A number, a name, a function, a bracket or a command."""
+        """Reads a number, a name, a function, a bracket or a command."""
         token = self.token
         if token.kind == "num":
             return self.number()
@@ -103,7 +103,7 @@ class Primaries(Rows):
         raise self.stop()
 
     def number(self) -> Node:
-        """A number, a mixed number, a repeating decimal or a numeral with its base."""
+        """Reads a number, a mixed number, a repeating decimal or a numeral with its base."""
         token = self.take()
         if (
             self.token.value in ("\\overline", "\\bar", "\\dot")
@@ -138,7 +138,7 @@ class Primaries(Rows):
         return number_node(token.value)
 
     def argument_text(self) -> str:
-        """The raw text of the next braced group or single token."""
+        """Takes the next group in braces, or one token, as raw text."""
         if self.token.value == "{":
             self.take()
             start = self.token.start
@@ -159,7 +159,7 @@ class Primaries(Rows):
         return token.value
 
     def argument(self) -> Node:
-        """The next braced group, or one digit, letter or command, as LaTeX takes its arguments."""
+        """Reads the argument of a LaTeX command: the next group in braces, or one digit, letter or command."""
         token = self.token
         if token.kind == "op" and token.value == "{":
             return self.group()
@@ -215,7 +215,7 @@ class Primaries(Rows):
         return self.peek(ahead).kind in ("name", "num") and self.peek(ahead + 1).value == ")"
 
     def group(self) -> Node:
-        """A braced group; with commas in it, a set."""
+        """Reads a group in braces. With commas in it, the group is a set."""
         self.expect("{")
         if self.accept("}"):
             return Const("empty")
@@ -226,7 +226,7 @@ class Primaries(Rows):
         return inner
 
     def bracketed(self) -> Node:
-        """A bracket: grouping, tuple, list or interval."""
+        """Reads a bracket: a group, a tuple, a list or an interval."""
         opening = self.take().value
         if self.token.kind == "op" and self.token.value in ")]":
             self.take()
@@ -250,13 +250,13 @@ class Primaries(Rows):
         return Seq("tuple" if opening == "(" else "bracket", items)
 
     def currency(self) -> Node:
-        """An amount of money."""
+        """Reads an amount of money."""
         unit = parse_unit(self.take().value)
         assert unit is not None
         return Measured(self.power(), unit)
 
     def function(self) -> Node:
-        """A known function with its power, base and arguments."""
+        """Reads a known function with its power, base and arguments."""
         name = self.take().value
         if name == "sqrt":
             return self.root()
@@ -276,7 +276,7 @@ class Primaries(Rows):
         return node if power is None else Pow(node, power)
 
     def subscript(self) -> Node:
-        """The base of a logarithm."""
+        """Reads the base of a logarithm."""
         if (
             self.token.kind == "num"
             and self.token.value.isdigit()
@@ -288,7 +288,7 @@ class Primaries(Rows):
         return self.argument()
 
     def arguments(self) -> tuple[Node, ...]:
-        """Arguments in brackets, or the factors that follow."""
+        """Reads the arguments of a function: those in brackets, or the factors that follow."""
         token = self.token
         if token.kind == "op" and token.value in "([{":
             closing = {"(": ")", "[": "]", "{": "}"}[token.value]
@@ -313,7 +313,7 @@ class Primaries(Rows):
         return (factors[0] if len(factors) == 1 else Mul(tuple(factors)),)
 
     def root(self) -> Node:
-        """A root with its index."""
+        """Reads a root with its index."""
         index: Node | None = None
         if self.token.kind == "op" and self.token.value == "[":
             self.take()
@@ -397,7 +397,7 @@ class Primaries(Rows):
         return Sym(f"{name} {corners}")
 
     def absolute(self, opening: str) -> Node:
-        """An absolute value, up to its closing bar."""
+        """Reads an absolute value, up to its closing bar."""
         closing = {"\\lvert": ("\\rvert",), "\\lVert": ("\\rVert",)}.get(opening, (opening,))
         if self.bars > 4:
             raise TooLarge("too many bars")
@@ -408,7 +408,7 @@ class Primaries(Rows):
         return Call("abs", (inner,))
 
     def named_set(self) -> Node:
-        r"""A set of numbers by its letter, with a sign: ``\mathbb{Z}^+``, ``\mathbb{R}_{>0}``."""
+        r"""Reads a set of numbers that is given by its letter, with a sign: ``\mathbb{Z}^+``, ``\mathbb{R}_{>0}``."""
         letter = self.argument_text()
         if letter not in _SETS:
             raise self.stop("unknown set")
@@ -422,7 +422,7 @@ class Primaries(Rows):
         return Const(_SETS[letter] + (part or ""))
 
     def braces(self) -> Node:
-        """A set, listed or by a condition."""
+        """Reads a set that is given by its members or by a condition."""
         if self.accept("\\}"):
             return Const("empty")
         bars, self.bars = self.bars, 1
@@ -437,7 +437,7 @@ class Primaries(Rows):
         return Seq("set", inner.items if isinstance(inner, Seq) and inner.kind == "list" else (inner,))
 
     def big(self, kind: str) -> Node:
-        """A sum or product over an index."""
+        """Reads a sum or product over an index."""
         self.expect("_")
         self.expect("{")
         index = self.take()
@@ -451,7 +451,7 @@ class Primaries(Rows):
 
 
 def number_node(text: str) -> Num:
-    """A digit string, with thousands separators removed, as a number."""
+    """Makes a number from a string of digits, without its thousands separators."""
     if len(text) > MAX_DIGITS:
         raise TooLarge(f"a number of {len(text)} digits")
     read = quantity(text)

@@ -25,14 +25,14 @@ class Rows(Cursor):
 
     @abstractmethod
     def argument_text(self) -> str:
-        """The raw text of the next braced group or single token."""
+        """Takes the next group in braces, or one token, as raw text."""
 
     @abstractmethod
     def clause(self) -> Node:
-        """A relation chain, a set, an expression or words."""
+        """Reads one clause: a chain of relations, a set, an expression or words."""
 
     def environment(self) -> Node:
-        """A matrix, a system of equations or a function by cases."""
+        """Reads a matrix, a system of equations or a function given by cases."""
         kind = self.argument_text()
         if kind in _CASES or kind in _ALIGNED:
             return self.system(kind)
@@ -51,7 +51,7 @@ class Rows(Cursor):
         return Call("det", (matrix,)) if kind == "vmatrix" else matrix
 
     def matrix_rows(self, kind: str) -> list[tuple[Node, ...]]:
-        """The rows up to the end of the environment."""
+        """Reads the rows up to the end of the environment."""
         rows: list[tuple[Node, ...]] = []
         cells: list[Node] = []
         while not self.ended(kind):
@@ -79,7 +79,7 @@ class Rows(Cursor):
     # ------------------------------------------------------------------ systems and cases
 
     def system(self, kind: str) -> Node:
-        """Equations that hold together, or values with their conditions."""
+        """Reads equations that hold together, or values with their conditions."""
         self.deeper()
         self.drop_alignment(kind in _ALIGNED)
         rows: list[Node] = []
@@ -100,7 +100,7 @@ class Rows(Cursor):
         return items[0] if len(items) == 1 else Seq("list", tuple(items), "and")
 
     def system_row(self) -> Node:
-        """An equation, or a value and its condition."""
+        """Reads an equation, or a value and its condition."""
         value = self.listed()
         if self.accept("&") or self.token.kind == "text":
             condition = self.condition()
@@ -132,7 +132,7 @@ class Rows(Cursor):
         return self.token.kind == "row" or self.token.value == "\\end"
 
     def raw_condition(self, start: int) -> Node:
-        """The condition as it is written, without its first ``if``."""
+        """Returns the condition as it is written, without its first ``if``."""
         self.at = start
         while not self.row_ends():
             if self.take().kind == "end":
