@@ -14,7 +14,8 @@ import torch
 from transformers import Qwen2Config, Qwen2Model
 
 from mcts_dpo.rewards import SolutionPath
-from mcts_dpo.rewards.process.judge import Item, ProcessJudge, policy_encoder
+from mcts_dpo.rewards.process.encoding import policy_encoder
+from mcts_dpo.rewards.process.judge import Item, ProcessJudge
 from mcts_dpo.rewards.process.readouts import HeadReader, Layer, probability_of
 from mcts_dpo.rewards.process.scoring import Scorer
 

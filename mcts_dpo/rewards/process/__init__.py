@@ -35,7 +35,7 @@ class ProcessSettings(RewardSettings):
     family: FamilyName | None = None
     aggregate: Aggregate | None = None
     context: int | None = Field(default=None, ge=1)
-    url: str | None = None
+    url: str | None = Field(default=None, pattern="^https?://")
     reference: str | None = None
     separator: str = Field(default="\n", min_length=1)
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"

@@ -9,15 +9,16 @@ import logging
 import math
 import threading
 from collections.abc import Callable, Sequence
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mcts_dpo.common.errors import InputError
 from mcts_dpo.models.loading import load_tokenizer
 from mcts_dpo.rewards.base import SolutionPath
+from mcts_dpo.rewards.process.encoding import Encode, fitted, policy_encoder, text_encoder
 from mcts_dpo.rewards.process.families import FAMILIES, Family, Head, Words
-from mcts_dpo.rewards.process.layouts import Encoded, Layout, token_of, trl
+from mcts_dpo.rewards.process.layouts import Encoded, token_of, trl
 from mcts_dpo.rewards.process.loading import JudgeFiles, OwnHead, head_spec, open_reader, word_pair
 from mcts_dpo.rewards.process.pooling import PoolingReader
 from mcts_dpo.rewards.process.readouts import Reader, aggregated, probability_of
@@ -39,7 +40,7 @@ class ProcessJudge:
     def __init__(
         self,
         name: str,
-        encode: Callable[[str, SolutionPath, int], Encoded | None],
+        encode: Encode,
         reader: Reader,
         aggregate: Callable[[Sequence[float]], float],
         context: int,
@@ -47,38 +48,38 @@ class ProcessJudge:
     ) -> None:
         """Put a judge together.
 
-        name: the model, for warnings. encode: (question, path, k) → the path without its first k steps; None if
-        nothing is left. context: tokens that the reader may get. tokenizer: digest of the tokenizer whose ids it reads;
-        "" if it reads text.
+        name: the model, for warnings. aggregate: the scores of steps → one. context: tokens that the reader may get.
+        tokenizer: digest of the tokenizer whose ids it reads; "" if it reads text.
         """
         self.name, self.tokenizer, self.context = name, tokenizer, context
-        self._encode, self.reader, self._aggregate = encode, reader, aggregate
+        self._encode, self._reader, self._aggregate = encode, reader, aggregate
         self.cut = self.unknown = 0
         self._lock = threading.Lock()
 
     def scores(self, items: Sequence[Item]) -> list[float]:
         """One score per path, in [0, 1]; nan where there is none."""
-        return [math.nan if one is None else self._aggregate(one) for one in self.step_scores(items)]
+        known = [[score for score in steps if not math.isnan(score)] for steps in self.step_scores(items)]
+        return [self._aggregate(steps) if steps else math.nan for steps in known]
 
-    def step_scores(self, items: Sequence[Item]) -> list[list[float] | None]:
-        """The scores of each path's steps (of those that were not cut), in [0, 1]; None where there are none."""
+    def step_scores(self, items: Sequence[Item]) -> list[list[float]]:
+        """For each path, one score per step, in [0, 1]; nan for a step that was cut, is empty, or got no score."""
         encoded = [self._fitted(question, path) for question, path in items]
-        known = [index for index, one in enumerate(encoded) if one is not None]
-        found: list[list[float] | None] = [None] * len(items)
-        read = self.reader.scores([one for one in encoded if one is not None])
-        for index, scores in zip(known, read, strict=True):
-            found[index] = scores
-        self._count("unknown", sum(one is None for one in found), "got no score (nan)")
+        read = iter(self._reader.scores([one for one in encoded if one is not None]))
+        found = [[math.nan] * max(1, len(path.steps), len(path.ends)) for _, path in items]
+        for steps, one in zip(found, encoded, strict=True):
+            scores = None if one is None else next(read)
+            if one is not None and scores is not None:
+                for index, score in zip(
+                    reversed(one.steps), reversed(scores), strict=False
+                ):  # PathFinder: the last only
+                    steps[index] = score
+        self._count("unknown", sum(all(map(math.isnan, steps)) for steps in found), "got no score (nan)")
         return found
 
     def _fitted(self, question: str, path: SolutionPath) -> Encoded | None:
-        """The path without the leading steps that exceed the judge's context."""
-        for first in range(max(1, len(path.steps))):
-            encoded = self._encode(question, path, first)
-            if encoded is None or len(encoded.ids) <= self.context:
-                self._count("cut", int(first > 0 and encoded is not None), "were longer than the judge's context: cut")
-                return encoded
-        return None
+        found, cut = fitted(self._encode, self.context, question, path)
+        self._count("cut", int(cut > 0 and found is not None), "lost leading steps, beyond the judge's context")
+        return found
 
     def _count(self, what: str, more: int, says: str) -> None:
         with self._lock:
@@ -86,37 +87,6 @@ class ProcessJudge:
             setattr(self, what, before + more)
         if more and not before:
             _log.warning("%s: paths %s; later ones are only counted", self.name, says)
-
-
-def text_encoder(layout: Layout, tag: int | None) -> Callable[[str, SolutionPath, int], Encoded | None]:
-    """Encodes the texts of a path's steps. tag: the token at the places; a path in which it is lost has no score."""
-
-    def encode(question: str, path: SolutionPath, first: int) -> Encoded | None:
-        steps = [step for step in _texts(path) if step][first:]
-        if not steps:
-            return None
-        found = layout(question, steps)
-        return found if tag is None or all(found.ids[place] == tag for place in found.places) else None
-
-    return encode
-
-
-def _texts(path: SolutionPath) -> list[str]:
-    """The steps' texts, stripped. What precedes the first step (`PromptSettings.prefill`) belongs to it."""
-    steps = list(path.steps) or [path.text]
-    if path.text.endswith(joined := "".join(steps)):
-        steps[0] = path.text.removesuffix(joined) + steps[0]
-    return [step.strip() for step in steps]
-
-
-def policy_encoder(question: str, path: SolutionPath, first: int) -> Encoded | None:
-    """Encodes a path as the policy's own ids; the place of a step is its last token."""
-    ends = path.ends or (len(path.tokens),)
-    begin = ends[first - 1] if first else 0
-    places = [len(path.prompt) + end - begin - 1 for end in ends[first:] if end > begin]
-    if not places:
-        return None
-    return Encoded((*path.prompt, *path.tokens[begin:]), tuple(places), len(path.prompt))
 
 
 def judge_for(settings: ProcessSettings) -> ProcessJudge:
@@ -140,7 +110,7 @@ def _open_once(settings: ProcessSettings, changed: tuple[int, ...]) -> ProcessJu
 
 def open_judge(settings: ProcessSettings) -> ProcessJudge:
     """Open a judge. Raises InputError as `judge_for`."""
-    files = JudgeFiles.find(settings.model)
+    files = JudgeFiles.find(settings.model, weights=settings.url is None)
     name = files.family(settings.family)
     family = FAMILIES[name]
     where = f"{settings.model}: family {name}"
@@ -149,27 +119,40 @@ def open_judge(settings: ProcessSettings) -> ProcessJudge:
             f"search.rewards.process.aggregate: {settings.aggregate!r}; pathfinder scores a path's last step only "
             "(accepted: 'last')"
         )
-    aggregate = settings.aggregate or family.aggregate
-
-    def combine(scores: Sequence[float]) -> float:
-        return aggregated(aggregate, scores, family.temperature)
-
+    if not isinstance(family.readout, Head):
+        files.require_language_model(name)
+    context = _context(settings, files, family)
     tokenizer = None if family.layout is None else _tokenizer(files, where)
+    encode = policy_encoder if tokenizer is None else _text_encoder(settings, name, tokenizer, where)
+    digest = OwnHead.read(files.folder).tokenizer if tokenizer is None else ""
     if settings.url:
         reader: Reader = _served(settings, files, name, tokenizer)
     else:
         reader = open_reader(files, name, tokenizer, settings.reference, settings.dtype)
-    context = _context(settings, files, family)
-    if family.layout is None:
-        digest = OwnHead.read(files.folder).tokenizer
-        return ProcessJudge(settings.model, policy_encoder, reader, combine, context, digest)
-    assert tokenizer is not None
+    aggregate = partial(aggregated, settings.aggregate or family.aggregate, temperature=family.temperature)
+    return ProcessJudge(settings.model, encode, reader, aggregate, context, digest)
+
+
+def _text_encoder(settings: ProcessSettings, name: str, tokenizer: PreTrainedTokenizerBase, where: str) -> Encode:
+    family = FAMILIES[name]
+    assert family.layout is not None
     layout = trl(tokenizer, settings.separator) if name in ("trl", "pure") else family.layout(tokenizer)
     tag = token_of(tokenizer, family.tag, where) if family.tag else None
-    # PathFinder's places are before its tags.
-    return ProcessJudge(
-        settings.model, text_encoder(layout, None if name == "pathfinder" else tag), reader, combine, context
-    )
+    encode = text_encoder(layout, None if name == "pathfinder" else tag)  # its places are before its tags
+    _try(encode, where)
+    return encode
+
+
+def _try(encode: Encode, where: str) -> None:
+    """Raise InputError unless a small path can be encoded: a chat template may be missing, or refuse the turns."""
+    try:
+        found = encode("1 + 2 = ?", SolutionPath((), (), "3\nSo 3.", ("3\n", "So 3.")), 0)
+    except InputError:
+        raise
+    except Exception as error:  # a template is a program, and can raise anything
+        raise InputError(f"{where}: its chat template cannot render its layout ({error})".splitlines()[0]) from None
+    if found is None:
+        raise InputError(f"{where}: its tokenizer splits or merges the tag of this family")
 
 
 def _tokenizer(files: JudgeFiles, where: str) -> PreTrainedTokenizerBase:

@@ -37,11 +37,13 @@ class Encoded:
     ids:    token ids.
     places: indices in `ids` whose states give the scores: of each step, or what the family's readout expects.
     start:  the index in `ids` of the first token of the steps.
+    steps:  indices of the path's steps that were encoded, ascending; a layout leaves them out.
     """
 
     ids: tuple[int, ...]
     places: tuple[int, ...]
     start: int = 0
+    steps: tuple[int, ...] = ()
 
 
 Layout = Callable[[str, Sequence[str]], Encoded]
@@ -239,6 +241,8 @@ def reasoneval(tokenizer: PreTrainedTokenizerBase) -> Layout:
     authors' code reads one token earlier, and so does this. Source: Xia et al. 2024 (arXiv 2404.05692),
     `codes/examples.py`.
     """
+    if tokenizer.pad_token is None:
+        raise InputError(f"{tokenizer.name_or_path}: its tokenizer has no padding token, which reasoneval needs")
     pad = str(tokenizer.pad_token)
     separator = tokenizer.encode(pad)[-1]
 

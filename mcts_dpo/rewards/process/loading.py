@@ -38,7 +38,7 @@ from mcts_dpo.rewards.process.scoring import Scorer
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-_PATTERNS = ["*.json", "*.safetensors", "*.model", "*.jinja", "*.txt"]
+_PATTERNS = ["*.json", "*.model", "*.jinja", "*.txt"]
 _DECODER = ("model.", "transformer.", "gpt_neox.", "backbone.", "lm_head.")  # how a decoder's tensors start
 
 
@@ -50,8 +50,8 @@ class JudgeFiles:
     folder: Path
 
     @classmethod
-    def find(cls, model: str) -> JudgeFiles:
-        """The files of a directory, or of a model on the hub, which are downloaded."""
+    def find(cls, model: str, *, weights: bool = True) -> JudgeFiles:
+        """The files of a directory, or of a model on the hub, which are downloaded. weights: with the weights."""
         folder = Path(model).expanduser()
         if folder.is_dir():
             return cls(model, folder)
@@ -59,7 +59,8 @@ class JudgeFiles:
             raise InputError(f"{model}: not a process reward model (accepted: a directory or a hub name)")
         offline = hub_options(model).get("local_files_only", False)
         try:
-            folder = Path(snapshot_download(model, allow_patterns=_PATTERNS, local_files_only=offline))
+            wanted = [*_PATTERNS, "*.safetensors"] if weights else _PATTERNS
+            folder = Path(snapshot_download(model, allow_patterns=wanted, local_files_only=offline))
         except Exception as error:  # the hub's client raises many kinds of errors
             raise InputError(
                 f"{model}: cannot be downloaded ({type(error).__name__}: {error})".splitlines()[0]
@@ -136,8 +137,9 @@ class JudgeFiles:
     def require_language_model(self, name: str) -> None:
         """Raise InputError for a classifier: its decoder with a language model's head would be noise."""
         heads = sorted(key for key in self.tensors if key.startswith(("score", "classifier", "v_head")))
-        if heads or not any(one.endswith(("ForCausalLM", "LMHeadModel")) for one in self.architectures):
-            what = f"its files hold the head {heads[0]}" if heads else f"it is {', '.join(self.architectures) or 'no'}"
+        others = [one for one in self.architectures if not one.endswith(("ForCausalLM", "LMHeadModel"))]
+        if heads or others:
+            what = f"its files hold the head {heads[0]}" if heads else f"it is {others[0]}"
             raise InputError(
                 f"{self.model}: a classifier is no language model, and the family {name} needs one ({what}); "
                 f"did you mean family={detect(self.model, (), list(self.tensors), self.architectures) or 'trl'}?"
@@ -204,9 +206,11 @@ def open_reader(
         if len(layers[-1].weight) != outputs:
             raise InputError(f"{where}: its head has {len(layers[-1].weight)} outputs (accepted: {outputs})")
         scorer = _scorer(files.folder, dtype, headless=True)
+        width = scorer.model.config.get_text_config().hidden_size
+        if layers[0].weight.shape[1] != width:
+            raise InputError(f"{where}: its head reads {layers[0].weight.shape[1]} numbers, its decoder gives {width}")
         return HeadReader(scorer, [_moved(layer, scorer.model.device) for layer in layers], to_scores)
     assert tokenizer is not None
-    files.require_language_model(name)
     if isinstance(family.readout, Ratio):
         if reference is None:
             raise InputError(

@@ -15,6 +15,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -57,7 +58,7 @@ class PoolingReader:
             answer = _post(f"{self.url.rstrip('/')}/pooling", body, self.timeout)
             rows = {int(one["index"]): one["data"] for one in answer["data"]}
         except (OSError, ValueError, KeyError, TypeError) as error:
-            _log.warning("%s/pooling: no scores: %s: %s", self.url, type(error).__name__, error)
+            _warn_once(self.url, f"{type(error).__name__}: {error}")
             return [None] * len(paths)
         return [self._read(path, rows.get(index)) for index, path in enumerate(paths)]
 
@@ -83,6 +84,11 @@ class PoolingReader:
         if count == len(tags) and set(path.places) <= set(tags):
             return [tags.index(place) for place in path.places]
         return None
+
+
+@lru_cache(maxsize=256)
+def _warn_once(url: str, reason: str) -> None:
+    _log.warning("%s/pooling: no scores: %s", url, reason)
 
 
 def _are_probabilities(table: Tensor) -> bool:
