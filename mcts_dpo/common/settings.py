@@ -38,7 +38,7 @@ class Settings(BaseModel):
 
     @model_validator(mode="before")
     @classmethod
-    def _say_it_in_yaml(cls, data: Any) -> Any:
+    def _convert(cls, data: Any) -> Any:
         if not isinstance(data, Mapping):
             return data
         old = [name for name in data if isinstance(name, str) and name in cls.moved]

@@ -44,7 +44,7 @@ class RunConfig(StageConfig):
     launch:              which processes do the trainings: the run's own, or several under torchrun. It may change when
                          a run is continued; the policy is then the same up to rounding.
     baseline:            also evaluate the starting policy. Every claim of a gain needs it.
-    seed:                of everything random. The same seed on the same machine gives the same bytes.
+    seed:                the seed of everything random. The same seed on the same machine gives the same bytes.
     """
 
     model: str

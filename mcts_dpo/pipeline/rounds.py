@@ -34,20 +34,13 @@ from mcts_dpo.evaluation import Evaluation, compare, evaluate
 from mcts_dpo.models.loading import load_tokenizer
 from mcts_dpo.pipeline.config import RunConfig
 from mcts_dpo.pipeline.judges import search_rewards
-from mcts_dpo.pipeline.run_directory import (
-    claim,
-    is_sound,
-    locked,
-    set_aside,
-)
+from mcts_dpo.pipeline.run_directory import claim, is_sound, locked, set_aside
 from mcts_dpo.pipeline.stages import LOCAL, Executors, StageRunner
 from mcts_dpo.pipeline.trainings import TRAINED, judge_figures, judges_for, read_rows, train_judge, train_policy
 from mcts_dpo.preferences import Pairs, Siblings, Solutions, Steps, save_tables, tables_of
 from mcts_dpo.search import counts_of_shard, policy_fingerprint, search_statistics
 from mcts_dpo.search.tree_io import made_with
-from mcts_dpo.training import (
-    check_launch,
-)
+from mcts_dpo.training import check_launch
 from mcts_dpo.training.memory import out_of_memory
 
 Result = TypeVar("Result")
@@ -98,9 +91,8 @@ def _run(config: RunConfig, directory: Path, executors: Executors, force: bool, 
     check_launch(config.launch)
     problems = _load(config)
     if not (directory / "config.yaml").exists():
-        load_tokenizer(
-            config.model
-        )  # a missing model must leave no directory, which would refuse the corrected command
+        # If the model is missing, no directory may be left: it would refuse the corrected command.
+        load_tokenizer(config.model)
     directory.mkdir(parents=True, exist_ok=True)
     with locked(directory):
         claim(config, directory, force)  # a refusal touches nothing

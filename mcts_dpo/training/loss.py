@@ -1,6 +1,6 @@
-"""From the scores of a forward pass to the number that is differentiated, and the figures of the log.
+"""Computes the loss of a forward pass from the scores of its steps, and the figures of the log.
 
-In: the scores of one pass, and what its rows teach. Out: that pass's part of the update's loss, and sums for the log.
+In: the scores of one pass, and the targets of its rows. Out: the pass's part of the update's loss, and sums for the log.
 """
 
 from __future__ import annotations

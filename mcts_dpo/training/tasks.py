@@ -1,4 +1,4 @@
-"""What a training run computes: which rows share a forward pass, and each pass's part of the update's loss.
+"""Says what a training run computes: which rows share a forward pass, and each pass's part of the update's loss.
 
 In: training data. Out: what the loop (`loop.py`) needs: passes, losses, figures.
 """
@@ -29,7 +29,7 @@ class MicroBatchLoss(NamedTuple):
     """What one forward pass adds to an update.
 
     loss:      scalar; summed over all passes of an update it is the update's loss.
-    figures:   [names], detached; they add up likewise.
+    figures:   [names], detached; summed over all passes, they are the update's figures.
     tokens:    real tokens that went through the model; a token that sequences share in a pack counts once.
     positions: computed tokens, padding included.
     scored:    tokens whose log-probability was computed for the loss.
@@ -101,17 +101,17 @@ class PolicyTrainingTask:
 
     @property
     def rows(self) -> int:
-        """Pairs, lists or solutions."""
+        """The number of pairs, lists or solutions."""
         return self.training_data.sequences.rows
 
     @property
     def sequences(self) -> int:
-        """Of all rows."""
+        """The number of sequences of all rows."""
         return len(self.training_data.sequences)
 
     @property
     def trees(self) -> NDArray[np.int64] | None:
-        """Rows under one prompt, which a pack computes once."""
+        """The tree of each row, if rows are packed. A pack computes the shared tokens of one tree once."""
         return self.training_data.sequences.tree if self.settings.data.packing else None
 
     @property

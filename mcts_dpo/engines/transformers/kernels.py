@@ -29,8 +29,8 @@ _LEAST = np.float32(-np.inf)
 _CHUNK = 512  # vocabulary entries summed in float32 before float64 takes over; a multiple of WIDTH
 _BINS = 2048  # of the histogram that finds the nucleus
 _REACH = 32.0  # nats below the top that the histogram resolves
-_WINDOW = 32  # tokens whose attention goes through a tile of keys together, at most
-_SCORES = 2**17  # of them that are kept at a time: half a megabyte stays in the cache
+_WINDOW = 32  # most tokens whose attention uses a tile of keys together
+_SCORES = 2**17  # attention scores that are kept at a time: half a megabyte stays in the cache
 
 
 @_compile
@@ -87,8 +87,11 @@ def write(tokens: Any, positions: Any, pool: Any) -> None:
 
 @_compile
 def _reuse(tables: Any, rows: Any, lengths: Any, start: int, count: int, out: Any) -> None:
-    """out[t, i]: of the 16 positions from 16 t on, how many at the beginning token start + i shares with the last token
-    before it (of those from `start` on) that goes so far; 0 for the first of these."""
+    """out[t, i]: how many rows of tile t token start + i can reuse from the token before it.
+
+    Tile t holds the 16 positions from 16 t on. The rows to reuse are those at its beginning that the tile already
+    holds: those of the last earlier token, from `start` on, that reaches this tile. The first such token reuses none.
+    """
     held = np.empty(WIDTH, np.int32)
     for t in range(len(out)):
         have = 0
