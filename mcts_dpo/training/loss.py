@@ -1,6 +1,6 @@
 """Computes the loss of a forward pass from the scores of its steps, and the figures of the log.
 
-In: the scores of one pass, and the targets of its rows. Out: the pass's part of the update's loss, and sums for the log.
+In: the scores of one pass, and its rows' targets. Out: the pass's part of the update's loss, and sums for the log.
 """
 
 from __future__ import annotations
