@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from mcts_dpo.rewards.base import SolutionPath
-from mcts_dpo.rewards.process.layouts import Encoded, Layout
+from mcts_dpo.rewards.process.layouts import MARK, Encoded, Layout
 
 Encode = Callable[[str, SolutionPath, int], Encoded | None]
 """(question, path, k) → the path without its first k steps; None if no step is left."""
@@ -26,7 +26,7 @@ def text_encoder(layout: Layout, tag: int | None) -> Encode:
         steps = [(index, text) for index, text in enumerate(_texts(path)) if text and index >= first]
         if not steps:
             return None
-        found = layout(question, [text for _, text in steps])
+        found = layout(question.replace(MARK, ""), [text for _, text in steps])
         if tag is not None and any(found.ids[place] != tag for place in found.places):
             return None
         return replace(found, steps=tuple(index for index, _ in steps))
@@ -39,7 +39,7 @@ def _texts(path: SolutionPath) -> list[str]:
     steps = list(path.steps) or [path.text]
     if path.text.endswith(joined := "".join(steps)):
         steps[0] = path.text.removesuffix(joined) + steps[0]
-    return [step.strip() for step in steps]
+    return [step.replace(MARK, "").strip() for step in steps]
 
 
 def policy_encoder(question: str, path: SolutionPath, first: int) -> Encoded | None:

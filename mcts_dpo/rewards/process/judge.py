@@ -35,7 +35,11 @@ Item = tuple[str, SolutionPath]
 
 
 class ProcessJudge:
-    """What scores paths. cut, unknown: how many paths lost leading steps, and how many got no score, so far."""
+    """What scores paths. It counts what it has done so far.
+
+    tokens:  token ids of the paths that it read, shared ones counted for each.
+    cut:     paths that lost leading steps. unknown: paths without a score.
+    """
 
     def __init__(
         self,
@@ -53,7 +57,7 @@ class ProcessJudge:
         """
         self.name, self.tokenizer, self.context = name, tokenizer, context
         self._encode, self._reader, self._aggregate = encode, reader, aggregate
-        self.cut = self.unknown = 0
+        self.tokens = self.cut = self.unknown = 0
         self._lock = threading.Lock()
 
     def scores(self, items: Sequence[Item]) -> list[float]:
@@ -78,14 +82,15 @@ class ProcessJudge:
 
     def _fitted(self, question: str, path: SolutionPath) -> Encoded | None:
         found, cut = fitted(self._encode, self.context, question, path)
+        self._count("tokens", 0 if found is None else len(found.ids))
         self._count("cut", int(cut > 0 and found is not None), "lost leading steps, beyond the judge's context")
         return found
 
-    def _count(self, what: str, more: int, says: str) -> None:
+    def _count(self, what: str, more: int, says: str = "") -> None:
         with self._lock:
             before = getattr(self, what)
             setattr(self, what, before + more)
-        if more and not before:
+        if says and more and not before:
             _log.warning("%s: paths %s; later ones are only counted", self.name, says)
 
 

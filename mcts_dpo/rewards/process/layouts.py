@@ -18,7 +18,8 @@ from mcts_dpo.models.templates import render_chat
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-_MARK = "\ue000"  # a private character that marks a position of a text until the text is tokenised
+MARK = "\ue000"
+"""A private character that marks a position of a text until the text is tokenised. Questions and steps hold none."""
 _NUMBERED = re.compile(r"step \d+\s*[:.]", re.IGNORECASE)
 SHEPHERD_TAG, PSA_TAG, QWEN_TAG, PATHFINDER_TAG = " ки", " \n\n\n\n\n", "<extra_0>", "<extra>"
 QWEN_SYSTEM = "Please reason step by step, and put your final answer within \\boxed{}."
@@ -79,7 +80,7 @@ def _located(
 
 def _replaced(text: str, tag: str) -> tuple[str, list[int]]:
     """The text with `tag` at each mark, and the character after each tag."""
-    first, *others = text.split(_MARK)
+    first, *others = text.split(MARK)
     ends = []
     for piece in others:
         first += tag
@@ -103,7 +104,7 @@ def math_shepherd(tokenizer: PreTrainedTokenizerBase) -> Layout:
     """
 
     def encode(question: str, steps: Sequence[str]) -> Encoded:
-        text = question + " " + "\n".join(f"{step}{_MARK}" for step in numbered(steps))
+        text = question + " " + "\n".join(f"{step}{MARK}" for step in numbered(steps))
         ids, places = _located(tokenizer, *_replaced(text, SHEPHERD_TAG), special=True)
         return Encoded(tuple(ids), tuple(places))
 
@@ -117,7 +118,7 @@ def math_psa(tokenizer: PreTrainedTokenizerBase) -> Layout:
     """
 
     def encode(question: str, steps: Sequence[str]) -> Encoded:
-        text = question + " " + "".join(f"{step}{_MARK}" for step in steps)
+        text = question + " " + "".join(f"{step}{MARK}" for step in steps)
         ids, places = _located(tokenizer, *_replaced(text, PSA_TAG), special=True)
         return Encoded(tuple(ids), tuple(places))
 
@@ -132,7 +133,7 @@ def rlhflow(tokenizer: PreTrainedTokenizerBase) -> Layout:
 
     def encode(question: str, steps: Sequence[str]) -> Encoded:
         said = [f"{question} {steps[0]}", *steps[1:]]
-        turns = [turn for step in said for turn in (("user", step), ("assistant", _MARK))]
+        turns = [turn for step in said for turn in (("user", step), ("assistant", MARK))]
         ids, places = _chat(tokenizer, turns, "+")
         return Encoded(tuple(ids), tuple(place - 1 for place in places))
 
@@ -157,7 +158,7 @@ def reasonflux(tokenizer: PreTrainedTokenizerBase) -> Layout:
 
 def _tagged_chat(tokenizer: PreTrainedTokenizerBase, system: Sequence[tuple[str, str]]) -> Layout:
     def encode(question: str, steps: Sequence[str]) -> Encoded:
-        said = "".join(f"{step}{_MARK}" for step in steps)
+        said = "".join(f"{step}{MARK}" for step in steps)
         ids, places = _chat(tokenizer, (*system, ("user", question), ("assistant", said)), QWEN_TAG)
         return Encoded(tuple(ids), tuple(places))
 
@@ -210,7 +211,7 @@ def eurus(tokenizer: PreTrainedTokenizerBase) -> Layout:
     """
 
     def encode(question: str, steps: Sequence[str]) -> Encoded:
-        said = _MARK + "\n\n".join(f"{step}{_MARK}" for step in numbered(steps))
+        said = MARK + "\n\n".join(f"{step}{MARK}" for step in numbered(steps))
         ids, (before, *places) = _chat(tokenizer, (("user", question), ("assistant", said)), "")
         return Encoded(tuple(ids), tuple(places), before + 1)
 
@@ -226,7 +227,7 @@ def pathfinder(tokenizer: PreTrainedTokenizerBase) -> Layout:
 
     def encode(question: str, steps: Sequence[str]) -> Encoded:
         *before, last = steps
-        said = "\n\n".join([*before, f"Current Step: {last}{PATHFINDER_ASKS.replace(PATHFINDER_TAG, _MARK)}"])
+        said = "\n\n".join([*before, f"Current Step: {last}{PATHFINDER_ASKS.replace(PATHFINDER_TAG, MARK)}"])
         turns = (("user", f"{PATHFINDER_PROMPT}\n\n Question: {question}"), ("assistant", said))
         ids, places = _chat(tokenizer, turns, PATHFINDER_TAG)
         return Encoded(tuple(ids), tuple(place - 1 for place in places))

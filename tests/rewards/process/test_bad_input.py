@@ -186,6 +186,11 @@ def test_no_such_model(tmp_path: Path) -> None:
         judge_of(tmp_path / "empty")
 
 
+def test_a_name_that_no_hub_knows() -> None:
+    with pytest.raises(InputError, match=r"nobody/no-judge: no such file or directory, and no such model on the hub"):
+        judge_of(Path("nobody/no-judge"))
+
+
 def test_another_tokenizer_is_refused(tmp_path: Path) -> None:
     tokenizer = byte_tokenizer()
     judge = judge_of(own(tmp_path / "judge", CLASSIFICATION | {"tokenizer": tokenizer_digest(tokenizer)}))

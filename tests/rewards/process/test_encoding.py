@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from mcts_dpo.rewards.process.encoding import fitted, policy_encoder, text_encoder
-from mcts_dpo.rewards.process.layouts import numbered, trl
+from mcts_dpo.rewards.process.layouts import numbered, qwen_prm, trl
 from mcts_dpo.rewards.process.readouts import aggregated
 from tests.rewards.process.world import QUESTION, byte_tokenizer, judge_of, path_of, random_head, save_judge
 
@@ -27,6 +27,11 @@ def test_empty_steps_are_skipped_and_prefill_belongs_to_the_first_step() -> None
     assert encode("q", path_of([" ", "\n"]), 0) is None
     whole = encode("q", replace(path_of(["ab"]), steps=(), ends=()), 0)
     assert whole == encode("q", path_of(["ab"]), 0)
+
+
+def test_marks_in_texts_are_no_places() -> None:
+    encode = text_encoder(qwen_prm(byte_tokenizer(["<extra_0>"])), None)
+    assert encode("q\ue000", path_of(["\ue000a", "b\ue000"]), 0) == encode("q", path_of(["a", "b"]), 0)
 
 
 def test_a_path_with_a_lost_tag_is_not_encoded() -> None:
@@ -68,6 +73,8 @@ def test_a_long_path_keeps_its_score_and_is_counted(tmp_path: Path, caplog: pyte
     assert caplog.text.count("lost leading steps, beyond the judge's context") == 1
     assert [math.isnan(score) for score in short.scores(items)] == [False, False, True]
     assert (short.cut, short.unknown) == (2, 2)
+    read = [len(TOKENIZER.encode("\n".join([QUESTION, *map(str.strip, path.steps), ""]))) for _, path in items]
+    assert full.tokens == sum(read) - len(read)  # no newline after the question
     assert caplog.text.count("lost leading steps") == 1
 
 

@@ -14,14 +14,18 @@ from transformers import AutoModelForTokenClassification, AutoTokenizer
 
 from benchmarks.judges_packing import process_speedup
 from mcts_dpo.common.errors import InputError
+from mcts_dpo.common.settings import changed
 from mcts_dpo.engines import load_engine
 from mcts_dpo.models.loading import tokenizer_digest
-from mcts_dpo.rewards import OutcomeSettings
+from mcts_dpo.rewards import OutcomeSettings, SolutionPath
 from mcts_dpo.rewards.process import ProcessSettings
 from mcts_dpo.rewards.process.judge import judge_for
 from mcts_dpo.search import Forest, SearchSettings, search_problems
+from mcts_dpo.training import train_process_reward
 from tests.conftest import ToyWorld
 from tests.rewards.process.world import byte_tokenizer, judge_of, path_of, random_head, save_judge
+from tests.training.test_process_reward import QUICK, logits_of, random_trees
+from tests.training.world import digest_of, tiny_policy
 
 
 def searched(world: ToyWorld, judge: Path, **settings: Any) -> Forest:
@@ -71,6 +75,23 @@ def test_a_judge_that_reads_the_policys_ids(toy_world: ToyWorld, tmp_path: Path)
     (folder / "process_reward.json").write_text(json.dumps(about | {"tokenizer": "another"}))
     with pytest.raises(InputError, match="was trained with another tokenizer"):
         searched(toy_world, folder)
+
+
+@pytest.mark.parametrize("kind", ["classification", "regression"])
+def test_a_judge_that_we_have_trained(tmp_path: Path, kind: str) -> None:
+    policy = tiny_policy(tmp_path / "policy")
+    table = random_trees(6, digest_of(policy))
+    settings = changed(QUICK, {"process_reward.kind": kind, "data.epochs": 1})
+    train_process_reward(policy, table, tmp_path / "judge", settings)
+    judge, rows = judge_of(tmp_path / "judge"), table.table.to_pylist()
+    paths = [
+        SolutionPath(tuple(row["prompt_tokens"]), row["completion_tokens"], "", ends=tuple(row["step_ends"]))
+        for row in rows
+    ]
+    for path, found in zip(paths, judge.step_scores([("", path) for path in paths]), strict=True):
+        logits = logits_of(tmp_path / "judge", [*path.prompt, *path.tokens])
+        scores = logits.softmax(1)[:, 1] if kind == "classification" else logits[:, 0].clip(0, 1)
+        assert found == pytest.approx([float(scores[len(path.prompt) + end - 1]) for end in path.ends], abs=1e-5)
 
 
 def test_a_judge_that_does_not_answer_costs_no_tree(toy_world: ToyWorld, tmp_path: Path) -> None:
