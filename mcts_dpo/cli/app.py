@@ -14,7 +14,7 @@ from typing import Annotated, Any
 
 import typer
 
-from mcts_dpo.cli import integrations, training
+from mcts_dpo.cli import integrations, judging, training
 from mcts_dpo.cli import show as viewing
 from mcts_dpo.cli.common import (
     ConfigOption,
@@ -360,6 +360,7 @@ def solve(
 
 app.add_typer(training.app)
 app.add_typer(viewing.app)
+app.add_typer(judging.app)
 app.add_typer(integrations.app)
 
 

@@ -9,6 +9,8 @@ import importlib
 import logging
 import os
 import sys
+from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -94,3 +96,14 @@ def engine_of(policy: str, config: StageConfig, progress: Progress) -> Engine:
     from mcts_dpo.engines import load_engine
 
     return load_engine(policy, settings=config.engine)
+
+
+def tree_files(given: Sequence[Path]) -> list[Path]:
+    """The tree files of arguments: files, or folders of them. Raises InputError if there is none, or one twice."""
+    files = [file for path in given for file in (sorted(path.glob("*.parquet")) if path.is_dir() else [path])]
+    if not files:
+        raise InputError(f"{', '.join(map(str, given))}: no tree files (*.parquet) there")
+    twice = next((file for file, times in Counter(files).items() if times > 1), None)
+    if twice is not None:
+        raise InputError(f"{twice}: given twice; accepted: each file of trees once")
+    return files

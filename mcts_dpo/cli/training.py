@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import os
-from collections import Counter
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from mcts_dpo.cli.common import ConfigOption, JsonFlag, ModelOption, Overrides, policy_named, stage_config
+from mcts_dpo.cli.common import ConfigOption, JsonFlag, ModelOption, Overrides, policy_named, stage_config, tree_files
 from mcts_dpo.common.console import err_console, live_progress, out_console, say, say_json
 from mcts_dpo.common.errors import InputError
 from mcts_dpo.common.progress import tracked
@@ -46,12 +45,7 @@ def pairs(
     from mcts_dpo.search.tree_io import settings_of
 
     settings = stage_config(config, setting)
-    files = [file for path in trees for file in (sorted(path.glob("*.parquet")) if path.is_dir() else [path])]
-    if not files:
-        raise InputError(f"{', '.join(map(str, trees))}: no tree files (*.parquet) there")
-    twice = next((file for file, times in Counter(files).items() if times > 1), None)
-    if twice is not None:
-        raise InputError(f"{twice}: given twice; accepted: each file of trees once")
+    files = tree_files(trees)
     with live_progress(err_console) as progress:
         parts = (tables_of(file, settings.preferences) for file in tracked(progress, "pairs", files))
         found = write_trl(out, parts) if format_ is PairsFormat.trl else save_tables(parts, out)

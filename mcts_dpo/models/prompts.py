@@ -145,10 +145,14 @@ def opened_thought(tokenizer: PreTrainedTokenizerBase, settings: PromptSettings)
     arguments = tuple(sorted(settings.template_arguments.items()))
     key = (settings.style, settings.template, getattr(tokenizer, "chat_template", None), arguments)
     if key not in known:
-        tail = _after_question(tokenizer, settings)
-        suffixes = (tail[start:] for start in reversed(range(len(tail))))
-        known[key] = next((suffix for suffix in suffixes if not without_thoughts("x", suffix)), "")
+        known[key] = thought_opened_by(_after_question(tokenizer, settings))
     return known[key]
+
+
+def thought_opened_by(tail: str) -> str:
+    """The mark of a thought that a text leaves open; "" without one. tail: the end of a prompt, after the question."""
+    suffixes = (tail[start:] for start in reversed(range(len(tail))))
+    return next((suffix for suffix in suffixes if not without_thoughts("x", suffix)), "")
 
 
 def _after_question(tokenizer: PreTrainedTokenizerBase, settings: PromptSettings) -> str:

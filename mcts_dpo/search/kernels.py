@@ -105,6 +105,7 @@ def refresh(forest: Forest, nodes: Ints, rule: int, gamma: float) -> None:
 def recompute(forest: Forest, rule: int, gamma: float) -> None:
     """V and Q (and the returns of MEAN) of all nodes, from rewards and visits. What a search left is reproduced
     bit by bit, because each value is computed as in `back_up`, in the same order of the children."""
+    forest.returns[:] = 0.0
     _recompute(rule, gamma, *_valued(forest))
 
 

@@ -28,7 +28,7 @@ from mcts_dpo.common.progress import Progress, silent
 from mcts_dpo.data import Problem
 from mcts_dpo.engines.base import Completion, Engine, Request, Sample
 from mcts_dpo.engines.coroutine import Concurrent, Coroutine, RequestError, Work, call, gather, side_by_side
-from mcts_dpo.models.prompts import PromptSettings, opened_thought, step_stops
+from mcts_dpo.models.prompts import PromptSettings, step_stops
 from mcts_dpo.rewards.base import Reward, SolutionPath
 from mcts_dpo.rewards.combine import combine, last_known
 from mcts_dpo.rewards.outcome import outcome_settings, with_noise
@@ -324,8 +324,7 @@ def _one_step(
     finish: str = sample.finish
     if finish == "stop" and not simulation.last:
         full = len(before) + len(sample.tokens) >= tree.limit
-        opened = opened_thought(state.engine.tokenizer, state.prompt)
-        finish = _step_finish(state.prompt, opened, state.forest.solution_text(simulation.leaf), text, full)
+        finish = _step_finish(state.prompt, state.opened, state.forest.solution_text(simulation.leaf), text, full)
     return Step(sample.tokens, sample.logprobs, text, FINISHES.index(finish))
 
 
@@ -333,7 +332,7 @@ def _step_finish(prompt: PromptSettings, opened: str, before: str, added: str, f
     """Say why the solution ends with a step that reached a stop string: a name in FINISHES, "" if only the step ends.
 
     before: text of the solution before the step. added: text of the step. full: the solution is at its token limit.
-    opened: see `opened_thought`.
+    opened: see `prompts.opened_thought`.
     """
     if meets_stop(prompt, before, added):
         return "stop"
@@ -383,8 +382,7 @@ def verified(items: Sequence[tuple[str, bool, Problem, SearchState]]) -> list[li
 
 
 def _verification(text: str, cut: bool, problem: Problem, state: SearchState) -> Verification:
-    opened = opened_thought(state.engine.tokenizer, state.prompt)
-    found = verify_solution(opened + text, cut, problem, state.prompt.answer_style)
+    found = verify_solution(state.opened + text, cut, problem, state.prompt.answer_style)
     return with_noise(found, text, problem, outcome_settings(state.settings.rewards), state.settings.seed)
 
 

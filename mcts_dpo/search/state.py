@@ -13,7 +13,7 @@ from mcts_dpo.common.errors import InputError
 from mcts_dpo.common.files import seed_from
 from mcts_dpo.data import Problem
 from mcts_dpo.engines.base import Engine
-from mcts_dpo.models.prompts import PromptSettings, prompt_tokens
+from mcts_dpo.models.prompts import PromptSettings, opened_thought, prompt_tokens
 from mcts_dpo.rewards.base import Reward, RewardContext
 from mcts_dpo.rewards.registry import active, make_rewards
 from mcts_dpo.rewards.verification import readable
@@ -24,6 +24,9 @@ from mcts_dpo.search.tree import Forest, TreeInfo
 Mode = Literal["train", "solve"]
 Prepared = tuple[tuple[int, ...], tuple[Reward, ...]]
 """A problem's prompt as token ids, and its rewards: those of `search.rewards` with a weight above 0, in order."""
+
+NOT_KNOWN = "outcomes are not known"
+"""The end of the notes about a missing reference answer."""
 
 NO_ROOM = "leaves no room"
 """Part of the message for a prompt that leaves no tokens of the engine's context for a solution."""
@@ -92,13 +95,14 @@ class Totals:
 
 @dataclass(slots=True)
 class SearchState:
-    """A running search: the forest, the states of its trees, and what they share."""
+    """A running search: the forest, the states of its trees, and what they share. opened: see `opened_thought`."""
 
     forest: Forest
     trees: list[TreeState]
     engine: Engine
     prompt: PromptSettings
     settings: SearchSettings
+    opened: str
     totals: Totals = field(default_factory=Totals)
 
 
@@ -126,7 +130,7 @@ def begin(
     about = {"search": settings.model_dump(mode="json"), "prompt": prompt.model_dump(mode="json")}
     kinds = [entry.kind for entry in active(settings.rewards)]
     forest = Forest(about, tokenizer or tokenizer_digest(engine.tokenizer), kinds)
-    search = SearchState(forest, [], engine, prompt, settings)
+    search = SearchState(forest, [], engine, prompt, settings, opened_thought(engine.tokenizer, prompt))
     for number, problem in enumerate(problems):
         shown = problem.without_answer() if mode == "solve" else problem
         _plant(search, shown, mode, _prepare(shown, search) if prepared is None else prepared[number])
@@ -153,14 +157,20 @@ def _plant(search: SearchState, problem: Problem, mode: Mode, prepared: Prepared
         tree.steps = reference_steps(problem, engine.tokenizer, prompt)
         tree.reference[info.root] = 0
     search.trees.append(tree)
-    if mode == "train" and problem.answer is None:
-        info.notes.append("no reference answer: outcomes are not known")
-    elif problem.answer is not None and not readable(problem):
-        info.notes.append(f"the reference answer {problem.answer!r} cannot be parsed: outcomes are not known")
+    info.notes += reference_notes(problem, mode)
     if room < 1:
         fail(search, tree, f"a prompt of {len(tokens)} tokens {NO_ROOM} in a context of {engine.context}")
     elif settings.budget is not None and settings.budget < tree.least_tokens:
         end(search, tree, "budget")
+
+
+def reference_notes(problem: Problem, mode: str) -> list[str]:
+    """Why outcomes are not known, for `TreeInfo.notes`; [] if they are, or if a solving search withholds the answer."""
+    if mode == "train" and problem.answer is None:
+        return [f"no reference answer: {NOT_KNOWN}"]
+    if problem.answer is not None and not readable(problem):
+        return [f"the reference answer {problem.answer!r} cannot be parsed: {NOT_KNOWN}"]
+    return []
 
 
 def fail(search: SearchState, tree: TreeState, reason: str) -> None:

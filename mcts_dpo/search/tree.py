@@ -278,6 +278,11 @@ class Forest:
         self._show(len(texts), len(arena["tokens"]))
         self.height = int(self.depth.max(initial=0))
 
+    def set_scores(self, scores: dict[str, NDArray[np.float64]]) -> None:
+        """Replace the raw scores: by kind of reward, [N] each, nan where there is none."""
+        self._scores = scores
+        self._show(len(self), len(self.tokens))
+
     # --- reading -------------------------------------------------------------------------------------
 
     def roots(self) -> NDArray[np.int64]:

@@ -1,0 +1,132 @@
+"""The commands about judges of steps: judge stored trees again."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from mcts_dpo.cli.common import ConfigOption, JsonFlag, ProblemsOption, engine_of, stage_config, tree_files
+from mcts_dpo.common.console import err_console, live_progress, say, say_json
+from mcts_dpo.common.errors import InputError
+
+if TYPE_CHECKING:
+    from mcts_dpo.engines.lazy import LazyEngine
+    from mcts_dpo.pipeline.config import StageConfig
+    from mcts_dpo.search.rejudge import Judging
+
+app = typer.Typer()
+
+PolicyOption = Annotated[
+    str | None, typer.Option("--policy", "--model", "-m", help="The policy, for rewards that ask it or its tokenizer.")
+]
+SetOption = Annotated[list[str] | None, typer.Option("--set", help="A setting, as search.rewards=… or engine.name=….")]
+
+
+@app.command()
+def rejudge(
+    trees: Annotated[list[Path], typer.Argument(help="Tree files, or folders of them.")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder for the trees, in files of the same names.")],
+    setting: SetOption = None,
+    problems: ProblemsOption = None,
+    verifier: Annotated[str, typer.Option(help="Verify answers with this verifier; needs --problems.")] = "",
+    policy: PolicyOption = None,
+    config: ConfigOption = None,
+    again: Annotated[bool, typer.Option("--again", help="Score with unchanged rewards anew, too.")] = False,
+    as_json: JsonFlag = False,
+) -> None:
+    """Judge stored trees again: new outcomes, rewards and values, without one generated policy token.
+
+    Rewards with unchanged settings keep their stored scores. `pairs` reads the result as any trees.
+    """
+    from mcts_dpo.data import load_problems
+    from mcts_dpo.search import policy_fingerprint
+    from mcts_dpo.search.rejudge import rejudge as rejudge_files
+    from verifiers import get_verifier
+
+    files = tree_files(trees)
+    settings = judging_settings(config, setting or [])
+    if verifier:
+        try:
+            get_verifier(verifier)
+        except ValueError as error:
+            raise InputError(f"--verifier: {error}") from None
+    with live_progress(err_console) as progress:
+        progress("start", 0, 0)
+        engine = lazy_engine(policy, stage_config(config, [one for one in setting or [] if _section(one) == "engine"]))
+        result = rejudge_files(
+            files,
+            out,
+            settings,
+            problems=load_problems(problems) if problems else None,
+            engine=engine,
+            policy=policy_fingerprint(policy) if policy else "",
+            verifier=verifier,
+            again=again,
+            progress=progress,
+        )
+    if as_json:
+        say_json(
+            {
+                "trees": result.trees,
+                "files": [str(file) for file in result.files],
+                "kept": result.kept,
+                "scored": sorted(result.scored),
+                "changed_outcomes": result.outcomes,
+                "changed_values": result.values,
+                "unscored": result.unscored,
+            }
+        )
+        return
+    say(f"{result.trees} trees judged again; {len(result.files)} files under {out}, {result.kept} there before")
+    say(f"New scores: {', '.join(sorted(result.scored)) or 'none'}.")
+    say(f"Changed: outcomes of {result.outcomes} solutions, values of {result.values} steps.")
+    for kind, count in result.unscored.items():
+        say(f"{kind} gave no score for {count} paths.")
+
+
+def judging_settings(config: Path | None, overrides: Sequence[str]) -> Callable[[Path], Judging]:
+    """The settings that judge a file's trees: those stored in it, then those of `config`, then `overrides`.
+
+    Raises InputError for an override of anything but an engine or what another judgement may change.
+    """
+    from mcts_dpo.common.settings import load_settings, read_yaml
+    from mcts_dpo.pipeline.config import StageConfig
+    from mcts_dpo.pipeline.migrate import migrated
+    from mcts_dpo.search.rejudge import CHANGEABLE, Judging
+    from mcts_dpo.search.tree_io import settings_of
+
+    for one in overrides:
+        name = one.partition("=")[0]
+        if _section(one) != "engine" and tuple(name.split(".")[:2]) not in [("search", each) for each in CHANGEABLE]:
+            accepted = ", ".join(f"search.{each}" for each in CHANGEABLE)
+            raise InputError(f"--set {name}: the trees are grown already; accepted: {accepted}, engine.*")
+    given = (read_yaml(config).get("search") or {}) if config else {}
+    changes = {name: given[name] for name in CHANGEABLE if name in given}
+
+    def judging(file: Path) -> Judging:
+        stored = migrated(settings_of(file), str(file))
+        prompt, search = stored.get("prompt", {}), {"accumulate": "sum"} | stored.get("search", {})
+        before = load_settings(StageConfig, {"prompt": prompt, "search": search}, name=str(file))
+        after = load_settings(StageConfig, {"search": search | changes}, overrides, name=str(file))
+        return Judging(before.search, after.search, before.prompt)
+
+    return judging
+
+
+def lazy_engine(policy: str | None, config: StageConfig) -> LazyEngine:
+    """The engine of `--policy`, which is loaded when it is needed."""
+    from mcts_dpo.common.progress import silent
+    from mcts_dpo.engines.lazy import LazyEngine
+
+    if policy is None:
+        return LazyEngine(None, None, "a reward needs the policy or its tokenizer; accepted: with --policy MODEL")
+    from mcts_dpo.models.loading import load_tokenizer
+
+    return LazyEngine(lambda: engine_of(policy, config, silent), load_tokenizer(policy))
+
+
+def _section(override: str) -> str:
+    return override.partition(".")[0]
