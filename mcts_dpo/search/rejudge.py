@@ -190,7 +190,7 @@ class _Judges:
             return opened, []
         for index, info in enumerate(forest.trees):
             problem = self._problem(info.problem_id, file)
-            context = RewardContext(problem, self.engine.tokenizer, judging.prompt)
+            context = RewardContext(problem, self.engine.tokenizer, judging.prompt, judging.after.seed)
             state.trees.append(TreeState(index, problem, info, 0, make_rewards(new, context)))
             state.opened = state.opened if index else _opened_thought(info.prompt_text, problem, judging.prompt)
         return opened, [self.engine.loading(_judge(state, tree)) for tree in state.trees]

@@ -74,12 +74,8 @@ def test_another_reward_and_its_pairs(cli: Cli, trees: Path, toy_world: ToyWorld
     assert "New scores: self_evaluation." in said
     forest = Forest.load(out / "shard-0000.parquet")
     assert not np.isnan(forest.scores["self_evaluation"][forest.depth > 0]).any()
-    assert forest.settings["search"]["rewards"][1] == {
-        "kind": "self_evaluation",
-        "weight": 0.25,
-        "at": "all",
-        "hint": False,
-    }
+    stored = forest.settings["search"]["rewards"][1]
+    assert (stored["kind"], stored["weight"], stored["at"]) == ("self_evaluation", 0.25, "all")
     code, said, _ = cli(*arguments, "--policy", toy_world.policy)
     assert said.startswith("0 trees judged again; 2 files")
     code, said, _ = cli("rejudge", out, "--set", "search.rewards.self_evaluation.weight=2", "-o", tmp_path / "heavier")
