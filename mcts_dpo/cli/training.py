@@ -74,19 +74,26 @@ def pairs(
 
 @app.command()
 def train(
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder for the new policy (Hugging Face format).")],
+    overrides: Overrides = None,
     data: Annotated[
-        str,
+        str | None,
         typer.Option(
             "--data",
             "-d",
             help="Our pairs, siblings, solutions or steps (Parquet), or TRL-style data: a file or a hub name.",
         ),
-    ],
-    out: Annotated[Path, typer.Option("--out", "-o", help="Folder for the new policy (Hugging Face format).")],
-    overrides: Overrides = None,
+    ] = None,
     model: ModelOption = None,
     config: ConfigOption = None,
     value: Annotated[bool, typer.Option("--value", help="Train a value model on the policy's trunk instead.")] = False,
+    self_evaluation: Annotated[
+        Path | None,
+        typer.Option(
+            help="steps.parquet: the policy also learns to judge its own steps, from questions about these. Without "
+            "--data, from them alone."
+        ),
+    ] = None,
     process_reward: Annotated[
         bool,
         typer.Option("--process-reward", help="Train a process reward model instead, from steps.parquet of `pairs`."),
@@ -98,22 +105,30 @@ def train(
     During training, OUT.unfinished/ holds the live log and the checkpoint from which the same command continues after a
     kill. At the end OUT and OUT.training.jsonl appear. Under torchrun all processes train one policy together.
     """
-    if value and process_reward:
-        raise InputError("--value and --process-reward: two trainings (accepted: one of them at a time)")
+    kinds = {"--value": value, "--process-reward": process_reward, "--self-evaluation": self_evaluation is not None}
+    if sum(kinds.values()) > 1:
+        given_together = " and ".join(name for name, given in kinds.items() if given)
+        raise InputError(f"{given_together}: two trainings (accepted: one of them at a time)")
+    if data is None and self_evaluation is None:
+        raise InputError("no --data (accepted: a table, TRL-style data, or --self-evaluation with labelled steps)")
     settings = stage_config(config, overrides)
     policy = policy_named(settings, model)
     log, board = out.parent / f"{out.name}.training.jsonl", out.parent / f"{out.name}.tensorboard"
     with live_progress(err_console) as progress:
         progress("load policy", 0, 0)
         from mcts_dpo.training import train as train_policy
-        from mcts_dpo.training import train_process_reward, train_value
+        from mcts_dpo.training import train_process_reward, train_self_evaluation, train_value
 
         given: Any = {"log": log, "board": board, "progress": progress}
-        if value or process_reward:
+        if self_evaluation is not None:
+            summary = train_self_evaluation(
+                policy, self_evaluation, out, settings.training, settings.prompt, data=data, **given
+            )
+        elif value or process_reward:
             train_head = train_value if value else train_process_reward
-            summary = train_head(policy, Path(data), out, settings.training, **given)
+            summary = train_head(policy, Path(str(data)), out, settings.training, **given)
         else:
-            summary = train_policy(policy, data, out, settings.training, **given)
+            summary = train_policy(policy, str(data), out, settings.training, **given)
     if not main_process():
         return
     if as_json:

@@ -62,8 +62,17 @@ class ProcessJudge(JudgeSettings):
     training: Annotated[TrainingSettings, _own_lr(1e-5)] = TrainingSettings(optimiser=OptimiserSettings(lr=1e-5))
 
 
+class SelfEvaluationJudge(JudgeSettings):
+    """The policy itself, which each training also teaches to judge its steps: the reward `self_evaluation`.
+
+    The questions are made from the round's labelled steps. `training.self_evaluation` says which, and their share.
+    """
+
+    kind: Literal["self_evaluation"] = "self_evaluation"
+
+
 _CLASSES: dict[str, type[JudgeSettings]] = {
-    str(one.model_fields["kind"].default): one for one in (ValueJudge, ProcessJudge)
+    str(one.model_fields["kind"].default): one for one in (ValueJudge, ProcessJudge, SelfEvaluationJudge)
 }
 JudgeEntry = Annotated[SerializeAsAny[JudgeSettings], Kinds(lambda: tuple(_CLASSES), _CLASSES.__getitem__)]
 """A judge as settings hold it: `{kind: NAME, …}`, or NAME alone."""
@@ -79,7 +88,7 @@ def search_rewards(
 ) -> tuple[RewardSettings, ...]:
     """The rewards of a search with those of the judges that were trained for it. An entry of the same kind is replaced.
 
-    rewards: of the settings. found: the directory of each trained judge, by its kind.
+    rewards: of the settings. found: where each judge is that was trained, by its kind.
     """
     for judge in judges:
         if judge.kind in found:
@@ -99,5 +108,6 @@ def _reward(judge: JudgeSettings, path: Path, rewards: Sequence[RewardSettings])
 _REWARDS: dict[str, tuple[str, Callable[[Path], dict[str, Any]]]] = {
     "value": ("value_model", lambda path: {"path": path}),
     "process": ("process", lambda path: {"model": str(path)}),
+    "self_evaluation": ("self_evaluation", lambda path: {}),
 }
 """For each judge: the kind of its reward, and the reward's settings that name its directory."""

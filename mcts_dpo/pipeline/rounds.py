@@ -327,8 +327,8 @@ def _existing(place: Path, *names: str) -> list[Path]:
 
 
 def _trained_files(place: Path) -> list[Path]:
-    log = _existing(place, "training/log.jsonl", "training/summary.json", "training/skipped.json")
-    return [*_files_below(place / "policy"), *log]
+    names = ("log.jsonl", "summary.json", "skipped.json", "questions.parquet")
+    return [*_files_below(place / "policy"), *_existing(place / "training", *names)]
 
 
 def _files_below(folder: Path) -> list[Path]:

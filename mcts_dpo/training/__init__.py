@@ -21,6 +21,7 @@ from mcts_dpo.training.settings import (
     LoraSettings,
     OptimiserSettings,
     ProcessRewardSettings,
+    SelfEvaluationLossSettings,
     TrainingSettings,
     ValueLossSettings,
 )
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from mcts_dpo.training.launching import check_launch, train_launched
     from mcts_dpo.training.loop import TrainingSummary, train
     from mcts_dpo.training.process_reward import train_process_reward
+    from mcts_dpo.training.self_evaluation import questions_of, train_self_evaluation
     from mcts_dpo.training.value_model import train_value
 
 __all__ = [
@@ -44,27 +46,32 @@ __all__ = [
     "OptimiserSettings",
     "ProcessRewardSettings",
     "ReferenceSettings",
+    "SelfEvaluationLossSettings",
     "Steps",
     "TrainingSettings",
     "TrainingSummary",
     "ValueLossSettings",
     "check_launch",
     "objective_settings",
+    "questions_of",
     "register_objective",
     "table_of",
     "train",
     "train_launched",
     "train_process_reward",
+    "train_self_evaluation",
     "train_value",
 ]
 
 _HOMES = {
     "TrainingSummary": "loop",
     "check_launch": "launching",
+    "questions_of": "self_evaluation",
     "table_of": "data.collate",
     "train": "loop",
     "train_launched": "launching",
     "train_process_reward": "process_reward",
+    "train_self_evaluation": "self_evaluation",
     "train_value": "value_model",
 }
 

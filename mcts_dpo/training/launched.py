@@ -60,8 +60,11 @@ def _train(call: dict[str, Any], events: Path | None) -> None:
     def show(stage: str, done: int, total: int, **figures: float) -> None:
         _write(events, {"stage": stage, "done": done, "total": total, "figures": figures})
 
-    function = {"policy": train, "value": train_value, "process_reward": train_process_reward}[call["what"]]
-    function(given["policy"], Path(given["data"]), Path(given["out"]), settings, **paths, progress=show)
+    options: dict[str, Any] = {"progress": show, **paths}
+    if call["questions"] is not None:
+        options["questions"] = Path(call["questions"])
+    functions: dict[str, Any] = {"policy": train, "value": train_value, "process_reward": train_process_reward}
+    functions[call["what"]](given["policy"], Path(given["data"]), Path(given["out"]), settings, **options)
 
 
 class _Forward(logging.Handler):

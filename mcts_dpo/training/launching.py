@@ -65,6 +65,7 @@ def train_launched(
     settings: TrainingSettings,
     launch: LaunchSettings,
     *,
+    questions: Path | None = None,
     log: Path,
     unfinished_at: Path,
     board: Path,
@@ -84,6 +85,7 @@ def train_launched(
         "what": what,
         "arguments": {"policy": policy, "data": str(data), "out": str(out), "log": str(log), "board": str(board)}
         | {"unfinished_at": str(unfinished_at)},
+        "questions": None if questions is None else str(questions),
         "settings": settings.model_dump(mode="json"),
         "module": module_of(settings.objective.kind),
     }

@@ -12,7 +12,7 @@ import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,7 @@ from mcts_dpo.common.errors import InputError
 from mcts_dpo.common.files import require_replaceable, whole, write_json
 from mcts_dpo.common.progress import Progress, silent
 from mcts_dpo.models.loading import context_length, load_tokenizer, tokenizer_digest, weights_digest
+from mcts_dpo.preferences.dataset import Solutions
 from mcts_dpo.preferences.typed_table import TypedTable
 from mcts_dpo.training.budget import passes_of, reduce_budget, restart_with_less, restore_budget
 from mcts_dpo.training.checkpoints import TrainState, load_train_state, save_policy, shard, unsharded
@@ -35,6 +36,8 @@ from mcts_dpo.training.distributed import SINGLE_PROCESS, DistributedContext, jo
 from mcts_dpo.training.logprobs import check_packable, check_readable
 from mcts_dpo.training.memory import out_of_memory, release
 from mcts_dpo.training.metrics import WINDOW, MetricTracker
+from mcts_dpo.training.mixing import mixed
+from mcts_dpo.training.objectives.registry import objective_settings
 from mcts_dpo.training.optimisation import clip, make_optimizer, schedule
 from mcts_dpo.training.settings import TrainingSettings
 from mcts_dpo.training.state import (
@@ -105,6 +108,7 @@ def train(
     out: Path,
     settings: TrainingSettings,
     *,
+    questions: Path | Solutions | None = None,
     log: Path | None = None,
     unfinished_at: Path | None = None,
     board: Path | None = None,
@@ -119,6 +123,8 @@ def train(
             or the name of a data set (see `datasets`).
     out:    becomes a plain Hugging Face directory in the policy's own dtype, with the tokenizer, `training.json`
             (settings and summary), and under LoRA `adapter/`, the adapters by themselves.
+    questions: about the policy's own steps (`judgements.make_judgements`, or its file): they are learned beside the
+            objective, in the share that `settings.self_evaluation` says.
     log:    appears at the end, one JSON line per update: the figures of the objective, and update, lr,
             gradient_norm, clipped, tokens. During training it grows as `log.jsonl` in `unfinished_at`.
     unfinished_at: folder of the live log and the checkpoint (default: `out` + ".unfinished"). It is removed when the
@@ -151,12 +157,18 @@ def train(
         trained = load_train_state(policy, settings)
         stack.enter_context(threads_of(settings, trained.model))
         check_fit(training_data, trained.model, settings)
-        identity = Identity(weights_digest(trained.model), data_digest(training_data), settings)
+        own = PolicyTrainingTask(training_data, settings, trained.device)
+        task: TrainingTask = own
+        learned: Any = training_data
+        if questions is not None:
+            asked = _questions(questions, training_data.tokenizer)
+            check_fit(asked, trained.model, settings)
+            task, learned = mixed(own, asked), (training_data, asked)
+        identity = Identity(weights_digest(trained.model), data_digest(learned), settings)
         if settings.sharding and context.size > 1:
             trained = shard(trained)
         stack.enter_context(explained_disk(folder))
         checkpoints = stack.enter_context(checkpoints_in(folder, identity, context, out=out, log=log))
-        task = PolicyTrainingTask(training_data, settings, trained.device)
         summary = fit(
             trained,
             task,
@@ -176,6 +188,16 @@ def train(
                 write_json(scratch / "training.json", {**record, "tokenizer": training_data.tokenizer})
         context.wait()
     return summary
+
+
+def _questions(questions: Path | Solutions, tokenizer: str) -> TrainingData:
+    """Questions as the rows that `rft` learns from; those about one problem are one tree."""
+    table = questions if isinstance(questions, Solutions) else Solutions.load(questions)
+    table.require_tokenizer(tokenizer)
+    found = collate(table, objective_settings("rft"), source="questions")
+    numbers: dict[str, int] = {}
+    tree = np.array([numbers.setdefault(name, len(numbers)) for name in table.texts("problem_id")], dtype=np.int64)
+    return replace(found, sequences=replace(found.sequences, tree=tree))
 
 
 def _training_data(

@@ -15,8 +15,6 @@ loss has no certainty; the ranking among siblings is ours.
 
 from __future__ import annotations
 
-import hashlib
-from contextlib import suppress
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
@@ -25,24 +23,21 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
-from numpy.typing import NDArray
 from torch import Tensor
 
-from mcts_dpo.common.errors import InputError
 from mcts_dpo.common.files import write_json
 from mcts_dpo.common.progress import Progress, silent
 from mcts_dpo.models.loading import load_tokenizer
 from mcts_dpo.models.token_classifier import require_classifier, save_classifier
-from mcts_dpo.preferences.dataset import Pairs, Siblings, Solutions, Steps
-from mcts_dpo.preferences.typed_table import TypedTable
+from mcts_dpo.preferences.dataset import Steps
 from mcts_dpo.training.checkpoints import TrainState, merge_adapters
-from mcts_dpo.training.data.batches import sequences
 from mcts_dpo.training.data.collate import TrainingData
+from mcts_dpo.training.data.steps import collate_steps, load_steps
 from mcts_dpo.training.heads import HeadPlan, train_head
 from mcts_dpo.training.loop import TrainingSummary
 from mcts_dpo.training.settings import ProcessRewardSettings, TrainingSettings
 from mcts_dpo.training.tasks import Rows
-from mcts_dpo.training.value_model import last_tokens, row_numbers
+from mcts_dpo.training.value_model import row_numbers
 
 RECORD = "process_reward.json"
 FORMAT, FAMILY = 1, "mcts_dpo"
@@ -79,7 +74,7 @@ def train_process_reward(
     Everything else, and the errors, are as in `loop.train`. Raises InputError, too, for a table of another kind, one
     without labelled steps, and a policy whose architecture transformers cannot load with a token classification head.
     """
-    table, source = (data, data.what) if isinstance(data, Steps) else _load(Path(data))
+    table, source = (data, data.what) if isinstance(data, Steps) else load_steps(Path(data))
     found, own = collate_steps(table, source), settings.process_reward
     plan = HeadPlan(
         objective="process_reward",
@@ -95,57 +90,6 @@ def train_process_reward(
     return train_head(
         policy, plan, Path(out), settings, log=log, unfinished_at=unfinished_at, board=board, progress=progress
     )
-
-
-def collate_steps(table: Steps, source: str) -> TrainingData:
-    """Every labelled step of the table, once, as a prefix whose last state is read. The steps after a prefix are a row.
-
-    Step columns: "soft" in [0, 1], "hard" 0 or 1, and "count" ≥ 1, as `Steps` has them. Rows are in the order in which
-    the table first has them. Raises InputError for a table without rows.
-    """
-    if not len(table):
-        raise InputError(
-            f"{source}: no rows: no step has a solution below it whose outcome is known (accepted: trees of a search "
-            "with verified outcomes)"
-        )
-    prompt, completion, ends = (table.tokens(f"{name}") for name in ("prompt_tokens", "completion_tokens", "step_ends"))
-    columns = [table.tokens(name) for name in ("values", "labels", "counts", "nodes")]
-    trees = list(zip(table.texts("problem_id"), table.numbers("tree").tolist(), strict=True))
-    groups: dict[Any, dict[Any, tuple[Any, float, bool, int]]] = {}
-    for row in range(len(table)):
-        whole, start = np.concatenate([prompt[row], completion[row]]), len(prompt[row])
-        borders = [start, *(start + ends[row]).tolist()]
-        labels = zip(*(column[row].tolist() for column in columns), strict=True)
-        for (before, end), (soft, hard, count, node) in zip(pairwise(borders), labels, strict=True):
-            # Trees of two shards can have one number, and even equal nodes: the tokens tell states apart.
-            group = groups.setdefault((trees[row], start, _digest(whole[:before])), {})
-            key = (node, _digest(whole[before:end]), soft, count)
-            group.setdefault(key, (whole[:end], soft, hard, count))
-    steps = [step for group in groups.values() for step in group.values()]
-    lengths = np.array([len(step[0]) for step in steps], dtype=np.int64)
-    sizes = np.array([len(group) for group in groups.values()], dtype=np.int64)
-    found = sequences([[step[0]] for step in steps], lengths - 1, lengths - 1, np.zeros(len(steps)), per_row=sizes)
-    prompts: dict[bytes, int] = {}
-    starts = np.cumsum(sizes) - sizes
-    tree = [
-        prompts.setdefault(_digest(steps[first][0][:start]), len(prompts))
-        for (_, start, _), first in zip(groups, starts.tolist(), strict=True)
-    ]
-    return TrainingData(
-        last_tokens(found, tree=np.array(tree, dtype=np.int64)),
-        np.ones(len(sizes)),
-        {},
-        {name: np.array([step[place] for step in steps], np.float64) for place, name in enumerate(_COLUMNS, 1)},
-        table.tokenizer,
-        source,
-    )
-
-
-def _digest(tokens: NDArray[Any]) -> bytes:
-    return hashlib.blake2b(tokens.tobytes(), digest_size=16).digest()
-
-
-_COLUMNS = ("soft", "hard", "count")
 
 
 def certainty(data: TrainingData, settings: ProcessRewardSettings) -> Any:
@@ -210,25 +154,3 @@ def _write(
     load_tokenizer(policy).save_pretrained(folder)
     record = {"format": FORMAT, "family": FAMILY, "tokenizer": tokenizer, "kind": settings.kind, "range": list(RANGE)}
     write_json(folder / RECORD, {**record, "policy": weights, **about})
-
-
-def _load(path: Path) -> tuple[Steps, str]:
-    """The table of labelled steps in a file, or in steps.parquet of a folder, and what messages call it."""
-    accepted = "accepted: steps.parquet, which `mcts-dpo pairs` writes"
-    path = path / "steps.parquet" if path.is_dir() else path
-    if path.suffix.lower() != ".parquet" or not path.is_file():
-        raise InputError(f"{path}: no such table ({accepted})")
-    try:
-        return Steps.load(path), str(path)
-    except InputError:
-        other = next((kind.what for kind in (Pairs, Siblings, Solutions) if _is_a(kind, path)), None)
-        if other is None:
-            raise
-    raise InputError(f"{path}: a process reward model learns from labelled steps, not from {other} ({accepted})")
-
-
-def _is_a(kind: type[TypedTable], path: Path) -> bool:
-    with suppress(InputError):
-        kind.load(path)
-        return True
-    return False

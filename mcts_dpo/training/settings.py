@@ -143,6 +143,28 @@ class ProcessRewardSettings(Settings):
     trunk: Literal["trained", "frozen"] = "trained"
 
 
+class SelfEvaluationLossSettings(Settings):
+    """How the policy is taught to judge its own steps (`train --self-evaluation`), by questions made from trees.
+
+    share:        of the questions among the rows of a training, and in its loss: (1 − share) · objective + share · NLL
+                  of yes or no. Without data of an objective, the questions are everything.
+    min_samples:  samples below a step that must all be wrong, before the step counts as a first error.
+    first_errors: share of the questions that are about first errors; each first error is asked about once.
+    before:       share of the questions that are about steps before a first error; the others are about any step.
+    """
+
+    share: float = Field(0.25, gt=0, lt=1)
+    min_samples: Positive = 4
+    first_errors: float = Field(0.4, gt=0, le=1)
+    before: float = Field(0.3, ge=0, le=1)
+
+    @model_validator(mode="after")
+    def _shares(self) -> Self:
+        if self.first_errors + self.before > 1:
+            raise ValueError("first_errors and before add up to more than 1; accepted: shares of one whole")
+        return self
+
+
 class TrainingSettings(Settings):
     """How a policy is trained from pairs, solutions or lists of siblings.
 
@@ -150,6 +172,7 @@ class TrainingSettings(Settings):
                             own settings. Each is described in its file in `mcts_dpo/training/objectives/`.
     value:                  the losses of a value model, which has no objective.
     process_reward:         what a process reward model learns; it has no objective either.
+    self_evaluation:        the questions that teach the policy to judge its steps, where a training is given any.
     dtype:                  of the weights that are computed with; updates always go to float32 master weights. "auto":
                             the dtype that the policy is stored in for LoRA (float32 on a CPU without bfloat16
                             instructions), float32 for full training.
@@ -173,6 +196,7 @@ class TrainingSettings(Settings):
     checkpoint: CheckpointSettings = CheckpointSettings()
     value: ValueLossSettings = ValueLossSettings()
     process_reward: ProcessRewardSettings = ProcessRewardSettings()
+    self_evaluation: SelfEvaluationLossSettings = SelfEvaluationLossSettings()
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
     lora: LoraSettings | None = None
     gradient_checkpointing: bool = False

@@ -21,7 +21,6 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
-from numpy.typing import NDArray
 from torch import Tensor
 
 from mcts_dpo.common.errors import InputError
@@ -30,7 +29,7 @@ from mcts_dpo.models.value_head import relative_policy, save
 from mcts_dpo.preferences.dataset import Pairs, Siblings, Solutions
 from mcts_dpo.preferences.typed_table import TypedTable
 from mcts_dpo.training.checkpoints import TrainState, save_adapters
-from mcts_dpo.training.data.batches import Sequences
+from mcts_dpo.training.data.batches import Sequences, last_tokens
 from mcts_dpo.training.data.collate import TrainingData, collate, load_any
 from mcts_dpo.training.heads import HeadPlan, train_head
 from mcts_dpo.training.loop import TrainingSummary
@@ -87,12 +86,6 @@ def collate_values(table: Pairs | Siblings, source: str) -> TrainingData:
         q = table.numbers("q")
     last = last_tokens(known.sequences)
     return replace(known, sequences=last, row_columns={}, step_columns={"q": q}, source=source)
-
-
-def last_tokens(data: Sequences, tree: NDArray[np.int64] | None = None) -> Sequences:
-    """The same sequences, of which only the last tokens are scored, so that a head reads their states."""
-    last, tree = data.lengths - 1, data.tree if tree is None else tree
-    return replace(data, scored_from=last, step_from=last, imitation=np.zeros(len(data)), tree=tree, unscored=None)
 
 
 def value_loss(data: TrainingData, settings: ValueLossSettings, found: Tensor, rows: Rows, update: Rows) -> Tensor:

@@ -15,7 +15,7 @@ from mcts_dpo.common.settings import changed, dump_settings, load_settings
 from mcts_dpo.pipeline.config import RunConfig
 from mcts_dpo.pipeline.judges import ProcessJudge, ValueJudge, search_rewards
 from mcts_dpo.pipeline.rounds import run
-from mcts_dpo.preferences import Steps
+from mcts_dpo.preferences import Solutions, Steps
 from mcts_dpo.rewards import OutcomeSettings, ValueModelSettings
 from mcts_dpo.rewards.process import ProcessSettings
 from mcts_dpo.search import Forest
@@ -65,27 +65,32 @@ def test_an_entry_of_the_search_keeps_what_the_judge_does_not_say(tmp_path: Path
     )
 
 
-def test_a_process_judge_is_trained_in_each_round_and_asked_in_the_next(toy_world: ToyWorld, tmp_path: Path) -> None:
+def test_judges_are_trained_in_each_round_and_asked_in_the_next(toy_world: ToyWorld, tmp_path: Path) -> None:
     training = {"threads": 1, "optimiser": {"lr": 1e-3}, "data": {"epochs": 2}}
-    judges = [{"kind": "process", "weight": 0.5, "training": training}]
-    config = changed(toy_world.config, {"judges": judges, "baseline": False, "problems_per_round": 12})
+    judges = [{"kind": "process", "weight": 0.5, "training": training}, {"kind": "self_evaluation", "weight": 0.25}]
+    changes = {"baseline": False, "problems_per_round": 12, "training.self_evaluation.min_samples": 1}
+    config = changed(toy_world.config, {"judges": judges, **changes})
     result = run(config, tmp_path / "a")
     for index, metrics in enumerate(result.rounds):
         place = tmp_path / "a" / f"round-{index:03d}"
         assert metrics["steps"] == len(Steps.load(place / "steps.parquet")) > 0
         assert metrics["judges"]["process"]["cross_entropy"] > 0
         assert read_json(place / "process" / "process_reward.json")["family"] == "mcts_dpo"
+        assert metrics["training"]["last"]["self_evaluation"] > 0
+        assert len(Solutions.load(place / "training" / "questions.parquet")) > 0
         (forest, *_) = [Forest.load(shard) for shard in sorted((place / "trees").glob("*.parquet"))]
         rewards = forest.settings["search"]["rewards"]
         if index == 0:
             assert [reward["kind"] for reward in rewards] == ["outcome"]
             continue
         assert rewards[1]["model"] == str(tmp_path / "a" / "round-000" / "process")
-        scores = forest.scores["process"][forest.depth > 0]
-        assert not np.isnan(scores).any()
-        assert scores.min() >= 0
-        assert scores.max() <= 1
-        assert len(np.unique(scores)) > 1
+        assert (rewards[2]["kind"], rewards[2]["weight"], rewards[2]["at"]) == ("self_evaluation", 0.25, "all")
+        for kind in ("process", "self_evaluation"):
+            scores = forest.scores[kind][forest.depth > 0]
+            assert not np.isnan(scores).any()
+            assert scores.min() >= 0
+            assert scores.max() <= 1
+            assert len(np.unique(scores)) > 1
     # A run that was killed before the judge of its last round is trained ends in the same bytes.
     before = fingerprints(tmp_path / "a")
     place = tmp_path / "a" / "round-001"

@@ -17,8 +17,9 @@ from mcts_dpo.common.settings import changed
 from mcts_dpo.models.token_classifier import require_classifier
 from mcts_dpo.preferences import Steps
 from mcts_dpo.training import LoraSettings, TrainingSettings, train_process_reward
+from mcts_dpo.training.data.steps import collate_steps
 from mcts_dpo.training.heads import HeadModel, HeadTask
-from mcts_dpo.training.process_reward import LABELS, WIDTHS, _pair_weights, collate_steps, process_loss
+from mcts_dpo.training.process_reward import LABELS, WIDTHS, _pair_weights, process_loss
 from tests.training.world import digest_of, pairs_of, random_rows, tiny_model, tiny_policy
 
 QUICK = TrainingSettings(optimiser={"lr": 5e-3, "schedule": "linear"}, data={"epochs": 30}, threads=1)
@@ -246,7 +247,7 @@ def test_bad_input_is_one_line(policy: Path, tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"absent\.parquet: no such table \(accepted: steps\.parquet"):
         train_process_reward(policy, tmp_path / "absent.parquet", tmp_path / "x", quick)
     pairs_of(random_rows(2), digest).save(tmp_path / "pairs.parquet")
-    with pytest.raises(InputError, match=r"pairs\.parquet: a process reward model learns from labelled steps, not"):
+    with pytest.raises(InputError, match=r"pairs\.parquet: holds pairs, not labelled steps"):
         train_process_reward(policy, tmp_path / "pairs.parquet", tmp_path / "x", quick)
     (tmp_path / "broken.parquet").write_bytes(b"PAR1")
     with pytest.raises(InputError, match=r"broken\.parquet: not a readable Parquet file"):

@@ -9,7 +9,7 @@ sequences always share a forward pass. A *tree* is all rows under one prompt.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -119,6 +119,12 @@ def sequences(
     if len(empty):
         raise ValueError(f"no token of the step of sequence {empty[0]} is scored")
     return made
+
+
+def last_tokens(data: Sequences, tree: NDArray[np.int64] | None = None) -> Sequences:
+    """The same sequences, of which only the last tokens are scored, so that a head reads their states."""
+    last, tree = data.lengths - 1, data.tree if tree is None else tree
+    return replace(data, scored_from=last, step_from=last, imitation=np.zeros(len(data)), tree=tree, unscored=None)
 
 
 def _offsets(sizes: NDArray[np.int64]) -> NDArray[np.int64]:
