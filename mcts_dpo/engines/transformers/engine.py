@@ -447,6 +447,16 @@ class TransformersEngine:
             self._complete(Completion(job.request.id, samples=tuple(s for s in job.samples if s is not None)))
 
 
+def load_transformers_engine(model: str | Path, settings: EngineSettings) -> TransformersEngine:
+    """Load a model into an engine, on the first CUDA device if there is one, else on the CPU.
+
+    Raises InputError for a model that cannot be loaded or run.
+    """
+    tokenizer = load_tokenizer(model)
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    return TransformersEngine(load_model(model, settings.dtype, device), tokenizer, settings)
+
+
 def _continuations(job: Job) -> tuple[tuple[int, ...], ...]:
     """What a score request scores next: all its choices, or as many given tokens as one step takes."""
     if job.request.given is None:
