@@ -21,10 +21,13 @@ class Call:
     """A call of a function that may take long. Pending calls of one function are made together, in a thread.
 
     function: items → one result per item, in order. items: of this call; its result is the list of their results.
+    starts:   the function only starts the work and returns a `Future` of the results. No thread waits for it, and its
+              calls are made one by one.
     """
 
-    function: Callable[[Sequence[Any]], Iterable[Any]]
+    function: Callable[[Sequence[Any]], Any]
     items: Sequence[Any]
+    starts: bool = False
 
 
 Work = Request | Call
@@ -64,11 +67,16 @@ def completions(requests: Sequence[Request]) -> Coroutine[list[Completion]]:
     return found
 
 
-def call(function: Callable[[Sequence[Any]], Iterable[Any]], items: Sequence[Any]) -> Coroutine[list[Any]]:
-    """`function(items)`, called together with pending calls of the same function. [] at once if there are no items."""
+def call(
+    function: Callable[[Sequence[Any]], Any], items: Sequence[Any], *, starts: bool = False
+) -> Coroutine[list[Any]]:
+    """`function(items)`, called together with pending calls of the same function. [] at once if there are no items.
+
+    starts: see `Call`.
+    """
     if not items:
         return []
-    (found,) = yield from gather([Call(function, items)])
+    (found,) = yield from gather([Call(function, items, starts)])
     return list(found)
 
 

@@ -16,28 +16,24 @@ import asyncio
 import math
 import os
 import queue
-import threading
 import time
-import weakref
 from collections.abc import Coroutine, Iterable
 from concurrent.futures import Future
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 
 from mcts_dpo.common.errors import InputError
 from mcts_dpo.engines.base import Completion, Finish, Occupancy, Request, Sample, Usage
 from mcts_dpo.engines.choice_scoring import next_token_queries, normalised_choices
+from mcts_dpo.engines.client import ClientThread, one_line
 from mcts_dpo.engines.model_limits import end_tokens, longest_sequence
 from mcts_dpo.engines.requests import CLOSED, not_finite, scored_tokens, unservable
 from mcts_dpo.engines.settings import EngineSettings
 from mcts_dpo.engines.text import StopStrings, continued
 from mcts_dpo.engines.transformers.sampling import uniforms
 from mcts_dpo.models.loading import load_skeleton, load_tokenizer
-
-if TYPE_CHECKING:
-    from openai import AsyncOpenAI
 
 Part = TypeVar("Part")
 
@@ -65,10 +61,14 @@ class OpenAIEngine:
         """
         if settings.url is None:
             raise InputError("engine.url: missing (accepted: a server's address, e.g. http://localhost:8000/v1)")
-        try:
-            from openai import AsyncOpenAI
-        except ImportError:
-            raise InputError("engine.kind: 'openai' needs the package openai: pip install 'mcts-dpo[openai]'") from None
+        self._thread = ClientThread(
+            "engine.kind: 'openai'",
+            url=settings.url,
+            key=os.environ.get(_KEY, "none"),
+            timeout=settings.timeout,
+            retries=settings.retries,
+        )
+        self._client = self._thread.client
         self.settings = settings
         self.tokenizer = load_tokenizer(model)
         skeleton = load_skeleton(model)
@@ -80,22 +80,13 @@ class OpenAIEngine:
         self._done: queue.SimpleQueue[tuple[Completion, Request]] = queue.SimpleQueue()
         self._in_flight: dict[int, Request] = {}
         self._serving: dict[int, Future[None]] = {}
-        self._loop = asyncio.new_event_loop()
-        thread = threading.Thread(target=self._loop.run_forever, name="mcts-dpo-openai", daemon=True)
-        thread.start()
-        self._client: AsyncOpenAI = AsyncOpenAI(
-            base_url=settings.url,
-            api_key=os.environ.get(_KEY, "none"),
-            timeout=settings.timeout,
-            max_retries=settings.retries,
-        )
         self.slots = settings.slots
         self._slots = asyncio.Semaphore(settings.slots)
-        self._finalizer = weakref.finalize(self, _close, self._loop, self._client, thread)
         try:
-            self._served, says = self._await(self._find_model())
+            self._served, says = self._thread.result(self._find_model())
             self.context = longest_sequence(config, settings.context or says)
-            self._await(self._sample(Request(0, (min(self._ends, default=0),), max_tokens=1, temperature=0.0), 0))
+            trial = Request(0, (min(self._ends, default=0),), max_tokens=1, temperature=0.0)
+            self._thread.result(self._sample(trial, 0))
         except _Failed as failure:
             self.close()
             raise InputError(f"engine.url: {settings.url}: {failure}") from None
@@ -109,7 +100,7 @@ class OpenAIEngine:
         if request.id in self._in_flight:
             raise ValueError(f"request {request.id} is already in flight")
         self._in_flight[request.id] = request
-        if not self._finalizer.alive:
+        if not self._thread.alive:
             self._done.put((Completion(request.id, error=CLOSED), request))
             return
         problem = unservable(request, self._vocabulary, self.context, self.context * self.settings.slots)
@@ -117,12 +108,12 @@ class OpenAIEngine:
             self._done.put((Completion(request.id, error=problem, final=True), request))
             return
         self.usage.prompt_tokens += len(request.prefix) + scored_tokens(request)
-        self._serving[request.id] = asyncio.run_coroutine_threadsafe(self._serve(request), self._loop)
+        self._serving[request.id] = self._thread.submit(self._serve(request))
 
     def poll(self, patience: float | None = None) -> list[Completion]:
         """Wait until at least one request is done, or `patience` seconds have passed. [] if none is in flight."""
         until = None if patience is None else time.monotonic() + patience
-        if not self._finalizer.alive:  # what was in flight is lost
+        if not self._thread.alive:  # what was in flight is lost
             lost, self._in_flight = self._in_flight, {}
             return [Completion(one, error=CLOSED) for one in lost]
         ready: list[Completion] = []
@@ -164,10 +155,7 @@ class OpenAIEngine:
 
     def close(self) -> None:
         """End the thread and the connections; requests in flight fail. See `Engine.close`."""
-        self._finalizer()
-
-    def _await(self, coroutine: Any) -> Any:
-        return asyncio.run_coroutine_threadsafe(coroutine, self._loop).result()
+        self._thread.close()
 
     async def _find_model(self) -> tuple[str, int | None]:
         """The served model's name, and the context that the server says it has."""
@@ -210,9 +198,9 @@ class OpenAIEngine:
             raise _Failed(f"cannot be reached, {self._tries()} ({error.__cause__ or error})") from None
         except APIStatusError as error:
             again = f", {self._tries()}" if error.status_code == 429 or error.status_code >= 500 else ""
-            raise _Failed(f"the server answers {error.status_code}{again}: {_line(error.message)}") from None
+            raise _Failed(f"the server answers {error.status_code}{again}: {one_line(error.message)}") from None
         except APIError as error:
-            raise _Failed(f"the server's answer cannot be read ({_line(error.message)})") from None
+            raise _Failed(f"the server's answer cannot be read ({one_line(error.message)})") from None
 
     def _tries(self) -> str:
         return f"tried {self.settings.retries + 1} times"
@@ -327,17 +315,3 @@ async def _together(parts: Iterable[Coroutine[Any, Any, Part]]) -> list[Part]:
     finally:
         for task in tasks:
             task.cancel()
-
-
-def _close(loop: asyncio.AbstractEventLoop, client: AsyncOpenAI, thread: threading.Thread) -> None:
-    """Close the connections and end the thread; requests in flight are lost."""
-    if loop.is_running():
-        asyncio.run_coroutine_threadsafe(client.close(), loop).result(timeout=10)
-        loop.call_soon_threadsafe(loop.stop)
-        thread.join(timeout=10)
-        loop.close()
-
-
-def _line(text: str) -> str:
-    """The first line of an error's message."""
-    return next((line.strip() for line in text.splitlines() if line.strip()), "no reason given")

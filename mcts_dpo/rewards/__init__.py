@@ -1,6 +1,6 @@
 """Rewards: what a step or a whole solution is worth. `base` holds the interface, `registry` the kinds by name."""
 
-from mcts_dpo.rewards.base import Reward, RewardContext, RewardSettings, SolutionPath, batched, pure
+from mcts_dpo.rewards.base import Reward, RewardContext, RewardSettings, SolutionPath, batched, pure, remote
 from mcts_dpo.rewards.outcome import OutcomeSettings
 from mcts_dpo.rewards.registry import register_reward
 from mcts_dpo.rewards.self_evaluation import SelfEvaluationSettings
@@ -17,4 +17,5 @@ __all__ = [
     "batched",
     "pure",
     "register_reward",
+    "remote",
 ]

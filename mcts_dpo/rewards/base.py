@@ -8,6 +8,7 @@ are raw: `combine` weighs them. A reward waits for nobody else: it is a coroutin
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
@@ -137,6 +138,21 @@ def batched(
 
     def scores(paths: Sequence[SolutionPath]) -> Coroutine[list[float]]:
         found = yield from call(function, [item(path) for path in paths])
+        return [float(score) for score in found]
+
+    return scores
+
+
+def remote(
+    function: Callable[[Sequence[Any]], Future[list[float]]], item: Callable[[SolutionPath], Any] = lambda path: path
+) -> Scores:
+    """Scores that come from elsewhere, a server say: no path waits for those of another tree.
+
+    function: starts the scoring of some items; returns a future of one score each. item: what it needs of a path.
+    """
+
+    def scores(paths: Sequence[SolutionPath]) -> Coroutine[list[float]]:
+        found = yield from call(function, [item(path) for path in paths], starts=True)
         return [float(score) for score in found]
 
     return scores

@@ -59,4 +59,6 @@ def fits(work: Work, result: Any) -> bool:
         return True
     if work.choices is not None:
         return len(result.probabilities) == len(work.choices)
+    if work.given is not None:
+        return len(result.logprobs) == len(work.given)
     return len(result.samples) == work.n

@@ -103,6 +103,20 @@ def _results_of(calls: Sequence[Call]) -> list[list[Any] | _Raised]:
     return [[next(given) for _ in call.items] for call in calls]
 
 
+def _started(call: Call) -> Future[list[list[Any] | _Raised]]:
+    """Start a call whose function returns a future. The result is that of `_results_of`."""
+    ended: Future[list[list[Any] | _Raised]] = Future()
+
+    def end(future: Future[Any]) -> None:
+        ended.set_result(_results_of([replace(call, function=lambda _: future.result())]))
+
+    try:
+        call.function(call.items).add_done_callback(end)
+    except Exception as error:
+        ended.set_result([_Raised(error)])
+    return ended
+
+
 class Runner(Generic[ResultT]):
     """Runs groups of coroutines over one engine (see the module).
 
@@ -352,6 +366,8 @@ class Runner(Generic[ResultT]):
                 continue
             if isinstance(work, Request):
                 self._submit(owner, work)
+            elif work.starts:
+                self._calls[_started(work)] = [(owner, work)]
             else:
                 self._waiting_calls.setdefault(work.function, []).append((owner, work))
         self._start_calls()
