@@ -10,6 +10,7 @@ Numba's cache on disk notices a change of this file only: `touch` it after a cha
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -75,6 +76,12 @@ def select(
         forest.expanded, forest.expansions, forest.closed, forest.virtual,
     )  # fmt: skip
     return chosen
+
+
+def hold(forest: Forest, leaves: Sequence[int]) -> None:
+    """Give each of `leaves` (node ids; one may occur more than once) a virtual loss, as `select` does."""
+    for leaf in leaves:
+        _hold(leaf, forest.parent, forest.first_child, forest.next_sibling, forest.closed, forest.virtual)
 
 
 def release(forest: Forest, leaves: Ints, expanded: bool = True) -> None:

@@ -34,6 +34,7 @@ from mcts_dpo.rewards.combine import combine, last_known
 from mcts_dpo.rewards.outcome import outcome_settings, with_noise
 from mcts_dpo.rewards.verification import Verification, ends_with_answer, verify_solution
 from mcts_dpo.search import kernels
+from mcts_dpo.search.allocation import Draw
 from mcts_dpo.search.expansion import Step, attach, step_texts, whole_solution
 from mcts_dpo.search.reference_child import add_reference
 from mcts_dpo.search.result_log import ResultLog
@@ -42,7 +43,7 @@ from mcts_dpo.search.runner_clock import RunnerClock
 from mcts_dpo.search.settings import SearchSettings
 from mcts_dpo.search.state import Mode, SearchState, TreeState, begin, end, fail, simulations_left, unspent_tokens
 from mcts_dpo.search.stopping import advance_or_end
-from mcts_dpo.search.tree import FINISHES, LENGTH, NONE, Forest
+from mcts_dpo.search.tree import FINISHES, LENGTH, Forest
 
 NO_TOKENS = "samples without a token were dropped"
 
@@ -51,7 +52,7 @@ NO_TOKENS = "samples without a token were dropped"
 class Simulation:
     """One simulation in flight.
 
-    leaf:     node id of the selected leaf.
+    draw:     the leaf and what the allocation rule knows of it.
     index:    number of the simulation in its tree, from 0. The seed of its samples depends on it.
     last:     whether the samples run to the end of the solution. False: each sample is one step, and more may follow.
     request:  the request for the samples.
@@ -61,7 +62,7 @@ class Simulation:
     expanded: whether `expand` has handled the samples.
     """
 
-    leaf: int
+    draw: Draw
     index: int
     last: bool
     request: Request
@@ -69,6 +70,11 @@ class Simulation:
     new: Sequence[int] = ()
     ends: Sequence[int] = ()
     expanded: bool = False
+
+    @property
+    def leaf(self) -> int:
+        """Node id of the leaf that the samples are drawn from."""
+        return self.draw.leaf
 
 
 # --- the search of many problems -------------------------------------------------------------------------
@@ -151,8 +157,8 @@ def search_tree(state: SearchState, tree: TreeState, schedule: Schedule) -> Coro
     new: list[Work] = []
     try:
         while True:
-            for leaves in _selected(state, tree, schedule == "synchronous"):
-                new += together.start(_simulate(state, tree, leaves))
+            for draws in _drawn(state, tree, schedule == "synchronous"):
+                new += together.start(_simulate(state, tree, draws))
             if not together.running:
                 if tree.running:
                     raise RuntimeError(f"tree {tree.index} has not ended, but it waits for no result")
@@ -169,48 +175,20 @@ def search_tree(state: SearchState, tree: TreeState, schedule: Schedule) -> Coro
         raise
 
 
-def _selected(state: SearchState, tree: TreeState, in_step: bool) -> list[list[int]]:
-    """The leaves to expand now, in groups that are backed up together. [] if there is nothing to do now."""
+def _drawn(state: SearchState, tree: TreeState, in_step: bool) -> list[list[Draw]]:
+    """The draws to make now, in groups that are backed up together. [] if there is nothing to do now."""
     if not tree.running or (in_step and tree.in_flight):
         return []
     wanted = min(state.settings.parallel_leaves - tree.in_flight, simulations_left(state, tree))
-    leaves = select(state, tree, wanted) if wanted > 0 else []
-    if not leaves and not tree.in_flight:
+    draws = tree.allocation.draws(state, tree, wanted) if wanted > 0 else []
+    if not draws and not tree.in_flight:
         advance_or_end(state, tree)
-    return [leaves] if in_step and leaves else [[leaf] for leaf in leaves]
+    return [draws] if in_step and draws else [[draw] for draw in draws]
 
 
-def select(state: SearchState, tree: TreeState, wanted: int) -> list[int]:
-    """Select up to `wanted` leaves of a tree to expand, by `settings.selection`. Returns node ids.
-
-    See `kernels.select`.
-    """
-    settings = state.settings
-    gumbel = None
-    if settings.selection == "gumbel":
-        constants = settings.gumbel
-        gumbel = kernels.Gumbel(
-            seeds=np.array([tree.noise], np.int64),
-            considered=constants.considered,
-            simulations=settings.simulations - 1,  # the first simulation expands the root itself
-            c_visit=constants.c_visit,
-            c_scale=constants.c_scale,
-        )
-    leaves = kernels.select(
-        state.forest,
-        np.array([tree.index], np.int64),
-        np.array([wanted], np.int64),
-        {"puct": kernels.PUCT, "uct": kernels.UCT, "gumbel": kernels.GUMBEL}[settings.selection],
-        settings.c_puct,
-        roots=np.array([tree.search_root], np.int64),
-        gumbel=gumbel,
-    )
-    return [leaf for leaf in leaves[0].tolist() if leaf != NONE]
-
-
-def _simulate(state: SearchState, tree: TreeState, leaves: Sequence[int]) -> Coroutine[None]:
-    """Run the simulations of some selected leaves, and back them up together."""
-    simulations = [plan(state, tree, leaf) for leaf in leaves]
+def _simulate(state: SearchState, tree: TreeState, draws: Sequence[Draw]) -> Coroutine[None]:
+    """Run the simulations of some draws, and back them up together."""
+    simulations = [plan(state, tree, draw) for draw in draws]
     try:
         completions: list[Completion] = yield from gather([one.request for one in simulations])
         for simulation, completion in zip(simulations, completions, strict=True):
@@ -223,19 +201,21 @@ def _simulate(state: SearchState, tree: TreeState, leaves: Sequence[int]) -> Cor
         backup(state, tree, simulations)
         raise
     backup(state, tree, simulations)
+    for simulation in simulations:
+        tree.allocation.learn(state, tree, simulation.draw, simulation.ends)
 
 
 # --- expand ----------------------------------------------------------------------------------------------
 
 
-def plan(state: SearchState, tree: TreeState, leaf: int) -> Simulation:
-    """Start a simulation from a selected leaf: make the request for its samples and count it as in flight."""
-    settings, forest = state.settings, state.forest
+def plan(state: SearchState, tree: TreeState, draw: Draw) -> Simulation:
+    """Start the simulation of a draw: make the request for its samples and count it as in flight."""
+    settings, forest, leaf = state.settings, state.forest, draw.leaf
     solution = forest.solution_tokens(leaf)
     last = settings.expand == "rollout" or int(forest.depth[leaf]) + 1 >= settings.max_depth
     # A merged step keeps the tokens of its first sample. A path can therefore be longer than the samples along it.
     room = max(1, tree.limit - len(solution))
-    n, size, reserved = settings.children, room if last else min(room, settings.max_step_tokens), 0
+    n, size, reserved = draw.samples, room if last else min(room, settings.max_step_tokens), 0
     if settings.budget is not None and tree.info.mode == "solve":
         n, size, reserved = _affordable(state, tree, leaf, n, size)
     stop, visible = (state.prompt.stop, False) if last else step_stops(state.prompt)
@@ -250,7 +230,7 @@ def plan(state: SearchState, tree: TreeState, leaf: int) -> Simulation:
         visible=visible,
         seed=seed_from(settings.seed, tree.problem.id, tree.started),
     )
-    simulation = Simulation(leaf, tree.started, last, request, reserved)
+    simulation = Simulation(draw, tree.started, last, request, reserved)
     tree.started += 1
     tree.in_flight += 1
     tree.reserved_tokens += reserved

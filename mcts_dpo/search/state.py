@@ -17,6 +17,8 @@ from mcts_dpo.models.prompts import PromptSettings, opened_thought, prompt_token
 from mcts_dpo.rewards.base import Reward, RewardContext
 from mcts_dpo.rewards.registry import active, make_rewards
 from mcts_dpo.rewards.verification import readable
+from mcts_dpo.search.allocation import Allocation, make_allocation
+from mcts_dpo.search.allocation.fixed import Fixed
 from mcts_dpo.search.reference_steps import reference_steps
 from mcts_dpo.search.settings import SearchSettings
 from mcts_dpo.search.tree import Forest, TreeInfo
@@ -39,6 +41,7 @@ class TreeState:
     index:           of the tree in the forest.
     limit:           the longest solution, in tokens: `max_tokens`, or less if the context is short.
     rewards:         they score the tree's paths.
+    allocation:      it chooses where samples are drawn.
     started:         simulations started. Each has an index, which seeds its samples.
     in_flight:       simulations started and not backed up.
     longest:         tokens of the longest sample so far.
@@ -57,6 +60,7 @@ class TreeState:
     info: TreeInfo
     limit: int
     rewards: tuple[Reward, ...]
+    allocation: Allocation = field(default_factory=Fixed)
     started: int = 0
     in_flight: int = 0
     longest: int = 0
@@ -150,7 +154,9 @@ def _plant(search: SearchState, problem: Problem, mode: Mode, prepared: Prepared
     index = forest.add_tree(problem.id, tokens, text, mode)
     info = forest.trees[index]
     room = engine.context - len(tokens) - max((reward.room for reward in rewards), default=0)
-    tree = TreeState(index, problem, info, min(settings.max_tokens, room), rewards)
+    tree = TreeState(
+        index, problem, info, min(settings.max_tokens, room), rewards, make_allocation(settings.allocation)
+    )
     tree.search_root = info.root
     tree.noise = seed_from(settings.seed, "gumbel", problem.id)
     if settings.reference_child:

@@ -32,7 +32,7 @@ def advance_or_end(search: SearchState, tree: TreeState) -> None:
 def _over(search: SearchState, tree: TreeState) -> str:
     """The reason why the search at the current search root is over; "" if it is not."""
     settings = search.settings
-    if search.forest.closed[tree.search_root] == EXHAUSTED:
+    if not tree.allocation.reopens and search.forest.closed[tree.search_root] == EXHAUSTED:
         return "exhausted"
     if tree.started - tree.base >= settings.simulations:
         return "simulations"
@@ -60,7 +60,7 @@ def is_decided(search: SearchState, tree: TreeState) -> bool:
     return all(
         int(forest.visits[child]) + gain < int(forest.visits[leader])
         for child in children
-        if child != leader and forest.closed[child] != EXHAUSTED
+        if child != leader and (tree.allocation.reopens or forest.closed[child] != EXHAUSTED)
     )
 
 

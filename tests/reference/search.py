@@ -71,6 +71,7 @@ class ReferenceTree:
     moves: list[Node] = field(default_factory=list)
     position: Node | None = None
     noise: int = 0
+    chains: list[tuple[Node, list[Node]]] = field(default_factory=list)  # of each leaf of a wave: where, drawn there
 
     @property
     def here(self) -> Node:
@@ -153,6 +154,36 @@ class ReferenceTree:
             node = max((child for child in node.children if self.selectable(child)), key=self.score)
         return node
 
+    def next_leaf(self, slot: int) -> Node | None:
+        """What the leaf number `slot` of a wave is drawn from."""
+        if self.settings.allocation.kind == "fixed":
+            return self.select()
+        while len(self.chains) <= slot:
+            self.chains.append((self.root, []))
+        return self.chains[slot][0]
+
+    def learn(self, slot: int, end: Node) -> None:
+        """Where the leaf number `slot` of the next wave is drawn, after a sample of this one that ended at `end`."""
+        rule = self.settings.allocation
+
+        def belief(node: Node) -> float:
+            return 1.0 if node is self.root else node.confidence
+
+        if rule.kind == "filter":
+            node, before = self.chains[slot]
+            drawn = [*before, end]
+            doubted = belief(end) < rule.ratio * belief(node)
+            if doubted and len(drawn) < rule.tries:
+                self.chains[slot] = (node, drawn)
+                return
+            accepted = max(drawn, key=belief) if doubted else end
+            self.chains[slot] = (self.root if accepted.finish else accepted, [])
+        if rule.kind == "first_error":
+            drawn = [*self.chains[slot][1], end]
+            wrong = [node for node in end.path[1:] if belief(node) < rule.threshold]
+            again = wrong and len(drawn) < rule.tries
+            self.chains[slot] = (wrong[0].parent, drawn) if again else (self.root, [])
+
     def gumbel_child(self) -> Node:
         """Sequential halving, played through from the start for the number of simulations that have been made."""
         constants, children = self.settings.gumbel, self.root.children
@@ -175,7 +206,7 @@ class ReferenceTree:
         settings = self.settings
         while not self.status:
             here = self.here
-            if self.exhausted(here):
+            if self.exhausted(here) and settings.allocation.kind == "fixed":
                 why = "exhausted"
             elif started - base >= settings.simulations:
                 why = "simulations"
@@ -209,7 +240,7 @@ class ReferenceTree:
         return all(
             self.visits(child) + visits < most
             for child in children
-            if child is not leader and not self.exhausted(child)
+            if child is not leader and (self.settings.allocation.kind != "fixed" or not self.exhausted(child))
         )
 
 
@@ -283,13 +314,14 @@ def reference_search(
         if strict:  # every leaf draws a token and may ask about it
             leaves = min(leaves, (settings.budget - tree.generated) // (1 + longest))
         for _ in range(leaves):
-            leaf = tree.select()
+            leaf = tree.next_leaf(len(requests))
             if leaf is None:
                 break
             tree.in_flight.append(leaf)
             whole = settings.expand == "rollout" or len(leaf.path) >= settings.max_depth
             room = max(1, limit - len(leaf.solution))
-            n, size = settings.children, room if whole else min(room, settings.max_step_tokens)
+            n = settings.children if settings.allocation.kind == "fixed" else 1
+            size = room if whole else min(room, settings.max_step_tokens)
             if strict:
                 # The wave's leaves share what is left; each sample may cost questions beside its tokens.
                 asked = longest
@@ -379,6 +411,9 @@ def reference_search(
         tree.in_flight.clear()
         tree.seen += [end.path for end in visits]
         spent = settings.budget is not None and tree.generated + (longest if strict else 0) >= settings.budget
+        if settings.allocation.kind != "fixed":
+            for slot, end in enumerate(visits):
+                tree.learn(slot, end)
         base = tree.move_or_end(started, base, spent)
     return tree
 

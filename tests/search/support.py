@@ -8,6 +8,9 @@ from mcts_dpo.data import Problem
 from mcts_dpo.models.prompts import PromptSettings
 from mcts_dpo.rewards import OutcomeSettings, SelfEvaluationSettings
 from mcts_dpo.search import Forest, GumbelSettings, SearchSettings
+from mcts_dpo.search.allocation import AllocationSettings
+from mcts_dpo.search.allocation.filter import FilterSettings
+from mcts_dpo.search.allocation.first_error import FirstErrorSettings
 from tests.reference.invariants import violations
 
 PROMPT = PromptSettings(
@@ -93,14 +96,34 @@ every_rule = st.builds(
 """Everything that can be set about how a tree grows."""
 
 
+def _reopening(searched: SearchSettings, allocation: AllocationSettings, stop: str) -> SearchSettings:
+    judge = next(one for one in searched.rewards if isinstance(one, SelfEvaluationSettings))
+    judge = judge.model_copy(update={"at": "all", "weight": max(judge.weight, 0.25)})
+    update = {"allocation": allocation, "expand": allocation.expand, "rewards": (searched.rewards[0], judge)}
+    return searched.model_copy(update=update | {"stop": stop, "simulations": 2 * searched.simulations + 5})
+
+
+reopening = st.builds(
+    _reopening,
+    settings,
+    st.one_of(
+        st.builds(FilterSettings, ratio=st.sampled_from([0.0, 0.6, 0.9, 1.0]), tries=st.integers(1, 5)),
+        st.builds(FirstErrorSettings, threshold=st.sampled_from([0.0, 0.3, 0.5, 1.0]), tries=st.integers(1, 4)),
+    ),
+    st.sampled_from(["budget", "decided"]),
+)
+"""Rules that draw again from nodes that have samples already."""
+
+
 def assert_sound(forest: Forest, searched: SearchSettings) -> None:
     """What holds of every forest after a search, whatever the rules were."""
     assert violations(forest, searched) == []
     for node in range(len(forest)):
         assert all(forest.parent[child] == node for child in forest.children(node))
+    children = searched.children if searched.allocation.kind == "fixed" else 1
     for tree in forest.trees:
         drawn = int(forest.visits[tree.root])
         if tree.mode == "solve" and searched.budget is not None:
-            assert tree.simulations <= drawn <= tree.simulations * searched.children, "fewer where little is left"
+            assert tree.simulations <= drawn <= tree.simulations * children, "fewer where little is left"
         else:
-            assert drawn == tree.simulations * searched.children
+            assert drawn == tree.simulations * children

@@ -13,7 +13,7 @@ from mcts_dpo.models.prompts import PromptSettings
 from mcts_dpo.search import FINISHES, Forest, SearchSettings, search_problems
 from tests.reference.engine import AutomatonEngine
 from tests.reference.search import Node, ReferenceTree, reference_search
-from tests.search.support import PROBLEMS, PROMPT, assert_sound, every_rule, prompts
+from tests.search.support import PROBLEMS, PROMPT, assert_sound, every_rule, prompts, reopening
 from tests.search.support import settings as any_settings
 
 
@@ -95,6 +95,20 @@ def test_equals_the_reference_under_any_settings(
 @given(every_rule, prompts, st.integers(0, 10_000))
 def test_equals_the_reference_in_every_rule(settings: SearchSettings, prompt: PromptSettings, model_seed: int) -> None:
     compare(settings, prompt, model_seed)
+
+
+@hypothesis_settings(
+    max_examples=200,
+    deadline=None,
+    derandomize=True,
+    suppress_health_check=list(HealthCheck),
+    phases=[Phase.explicit, Phase.generate, Phase.shrink],
+)
+@given(reopening, prompts, st.integers(0, 10_000), st.sampled_from(["train", "solve"]))
+def test_equals_the_reference_where_nodes_reopen(
+    settings: SearchSettings, prompt: PromptSettings, model_seed: int, mode: str
+) -> None:
+    compare(settings, prompt, model_seed, mode)
 
 
 @pytest.mark.parametrize("expand", ["rollout", "step"])

@@ -1,0 +1,77 @@
+"""The interface of an allocation rule: it names the nodes to draw samples from, and learns what was drawn there.
+
+A rule belongs to one tree. It sees the whole tree, and what it draws becomes nodes with visits, values and priors,
+whichever rule drew it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
+
+from mcts_dpo.common.settings import Settings
+
+if TYPE_CHECKING:
+    from mcts_dpo.search.state import SearchState, TreeState
+
+
+class AllocationSettings(Settings):
+    """What every rule has. A rule's own settings are a subclass in its file, where `kind` has a default.
+
+    kind: the rule's name.
+    """
+
+    kind: str
+
+    needs_judge: ClassVar[bool] = False
+    """Whether it needs a reward that judges every step without the reference answer."""
+    expand: ClassVar[str] = ""
+    """The value of `search.expand` that it needs; "": any."""
+
+
+@dataclass(frozen=True, slots=True)
+class Draw:
+    """Samples to draw. leaf: node id to draw from. samples: how many, ≥ 1. chain: what the rule knows of the draw."""
+
+    leaf: int
+    samples: int
+    chain: Any = None
+
+
+class Allocation(Protocol):
+    """A rule of one tree.
+
+    reopens: whether a node may be drawn from again. Then a tree is never exhausted.
+    """
+
+    reopens: bool
+
+    def draws(self, state: SearchState, tree: TreeState, wanted: int) -> list[Draw]:
+        """Up to `wanted` draws to make now, each of whose leaves has got a virtual loss. [] if there is none now."""
+        ...
+
+    def learn(self, state: SearchState, tree: TreeState, draw: Draw, ends: Sequence[int]) -> None:
+        """Learn what a draw came to, after its backup.
+
+        ends: for each sample, the node id where it ends. Empty if the engine refused the draw.
+        """
+        ...
+
+
+def belief(state: SearchState, node: int) -> float:
+    """How right the judges hold the state of a node: the weighted mean of the scores of all that judge every step.
+
+    1 for the empty solution of a root; nan if no judge has scored the node. Outcomes do not count: they need the
+    reference answer.
+    """
+    if state.forest.depth[node] == 0:
+        return 1.0
+    weight = total = 0.0
+    for entry in state.settings.rewards:
+        if entry.judges and entry.at == "all" and entry.weight:
+            score = float(state.forest.scores[entry.kind][node])
+            if not math.isnan(score):
+                weight, total = weight + entry.weight, total + entry.weight * score
+    return total / weight if weight else math.nan
