@@ -265,12 +265,19 @@ def _one_line(
         place = locate(cls, one["loc"], data)
         by_path.setdefault(place.path, []).append((one, place))
     path, same = next(iter(by_path.items()))
-    for given, origin in origins.items():
-        if path[: len(given)] == given or (len(path) < len(given) and given[: len(path)] == path):
-            where = origin
     name = f"{'.'.join(path)}: " if path and same[0][0]["type"] != "moved" else ""
+    complaint = _complaint(cls, path, same)
     more = f" (and {len(by_path) - 1} more)" if len(by_path) > 1 else ""
-    return f"{where}: {name}{_complaint(cls, path, same)}{more}"
+    return f"{_origin(path, complaint, origins) or where}: {name}{complaint}{more}"
+
+
+def _origin(path: tuple[str, ...], complaint: str, origins: Mapping[tuple[str, ...], str]) -> str | None:
+    """The override that caused an error at `path`, if one did: of several in a group, the last that is named in it."""
+    above = [given for given in origins if path[: len(given)] == given]
+    below = [given for given in origins if len(path) < len(given) and given[: len(path)] == path]
+    named = [given for given in below if ".".join(given[len(path) :]) in complaint]
+    found = [*below, *named, *above]
+    return origins[found[-1]] if found else None
 
 
 def _complaint(cls: type[Settings], path: tuple[str, ...], same: list[tuple[ErrorDetails, Place]]) -> str:

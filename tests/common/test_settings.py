@@ -208,6 +208,8 @@ def test_the_file_is_named_and_an_override_is_when_it_is_at_fault(tmp_path: Path
     assert complaint("seed=1", source=path).startswith(f"{path}: search.children")
     path.write_text("search:\n  children: 3\n")
     assert complaint("seed=x", source=path) == "override 'seed=x': seed: 'x' is not an integer (accepted: an integer)"
+    told = complaint("search.range=[2.0, 1.0]", "search.children=3", source=path)
+    assert told == "override 'search.range=[2.0, 1.0]': search: range ends before it starts"
 
 
 @pytest.mark.parametrize(
