@@ -1,19 +1,21 @@
-"""The commands about judges of steps: judge stored trees again."""
+"""The commands about judges of steps: judge stored trees again, and measure how good a judge is."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from mcts_dpo.cli.common import ConfigOption, JsonFlag, ProblemsOption, engine_of, stage_config, tree_files
-from mcts_dpo.common.console import err_console, live_progress, say, say_json
+from mcts_dpo.common.console import err_console, live_progress, out_console, say, say_json
 from mcts_dpo.common.errors import InputError
 
 if TYPE_CHECKING:
     from mcts_dpo.engines.lazy import LazyEngine
+    from mcts_dpo.evaluation.labelled import LabelledProblem
     from mcts_dpo.pipeline.config import StageConfig
     from mcts_dpo.search.rejudge import Judging
 
@@ -130,3 +132,117 @@ def lazy_engine(policy: str | None, config: StageConfig) -> LazyEngine:
 
 def _section(override: str) -> str:
     return override.partition(".")[0]
+
+
+@app.command(name="judge-eval")
+def judge_eval(
+    sources: Annotated[
+        list[Path], typer.Argument(help="Trees (files or folders), or a file of `question`, `steps`, `first_error`.")
+    ],
+    setting: SetOption = None,
+    problems: ProblemsOption = None,
+    policy: PolicyOption = None,
+    config: ConfigOption = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", help="Folder for a JSON file and a plot per judge.")
+    ] = None,
+    truth: Annotated[
+        str | None, typer.Option(help="Of trees: the reward that knows which steps are right, such as oracle.")
+    ] = None,
+    threshold: Annotated[float, typer.Option(help="A step scored below it is judged wrong.", min=0.0, max=1.0)] = 0.5,
+    tune: Annotated[
+        float,
+        typer.Option(help="Choose the threshold of the highest F1 on this share of the problems.", min=0, max=0.9),
+    ] = 0.0,
+    limit: Annotated[int | None, typer.Option(help="Use only the first so many problems.", min=1)] = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """Measure judges of steps: --set 'search.rewards=[self_evaluation, {kind: process, model: DIR}]'.
+
+    AUC over solutions, and over steps with all before right; first errors as ProcessBench scores them; calibration; by
+    depth; with intervals over problems; and the cost.
+    """
+    from mcts_dpo.common.settings import load_settings
+    from mcts_dpo.evaluation.judging import evaluate_judge
+    from mcts_dpo.pipeline.config import StageConfig
+    from mcts_dpo.report.judges import judge_tables, plot_reliability
+    from mcts_dpo.rewards.registry import active
+
+    stored = _stored_prompt(sources)
+    given = stored | ({} if config is None else stage_config(config, []).model_dump(mode="json", exclude_unset=True))
+    accepted = {name: value for name, value in given.items() if name in StageConfig.model_fields}
+    settings = load_settings(StageConfig, accepted, setting or [], "judge-eval")
+    judges = [one for one in active(settings.search.rewards) if one.kind != "outcome"]
+    if not judges:
+        raise InputError("no judge: accepted: --set search.rewards=[KIND, …], such as [self_evaluation]")
+    results = []
+    with live_progress(err_console) as progress:
+        progress("load", 0, 0)
+        engine = lazy_engine(policy, settings)
+        labelled, labels = _labelled(sources, bool(stored), problems, settings, engine, truth, limit)
+        for judge in judges:
+            result = evaluate_judge(
+                labelled,
+                judge,
+                engine,
+                settings.prompt,
+                data=", ".join(map(str, sources)),
+                labels=labels,
+                threshold=threshold,
+                tune=tune,
+                seed=settings.search.seed,
+                progress=progress,
+            )
+            results.append(result)
+            if out is not None:
+                name = f"{sources[0].stem}-{result.name}".replace("/", "-").replace(" ", "-")
+                result.save(out / f"{name}.json")
+                plot_reliability(result, out / f"{name}.png")
+    if as_json:
+        say_json([asdict(result) for result in results])
+        return
+    for result in results:
+        out_console.print(judge_tables(result))
+
+
+def _stored_prompt(sources: Sequence[Path]) -> dict[str, Any]:
+    """The section `prompt` of the trees among the sources; {} for files of labelled steps."""
+    from mcts_dpo.pipeline.migrate import migrated
+    from mcts_dpo.search.tree_io import is_forest, settings_of
+
+    if not any(source.is_dir() or is_forest(source) for source in sources):
+        return {}
+    first = tree_files(sources)[0]
+    return {"prompt": migrated(settings_of(first), str(first)).get("prompt", {})}
+
+
+def _labelled(
+    sources: Sequence[Path],
+    trees: bool,
+    problems: str | None,
+    settings: StageConfig,
+    engine: LazyEngine,
+    truth: str | None,
+    limit: int | None,
+) -> tuple[list[LabelledProblem], str]:
+    """The labelled problems of the sources, and how they are labelled."""
+    from mcts_dpo.common.settings import load_settings
+    from mcts_dpo.data import load_problems
+    from mcts_dpo.evaluation.judging import with_truth
+    from mcts_dpo.evaluation.labelled import FEWEST, labelled_steps, labelled_trees
+    from mcts_dpo.search import SearchSettings
+
+    if not trees:
+        if truth is not None:
+            raise InputError("--truth: of trees only; accepted without it: files whose rows have `first_error`")
+        tokenizer = engine.tokenizer if engine.has_policy else None
+        found = [one for file in sources for one in labelled_steps(file, settings.prompt, tokenizer)]
+        return found[:limit], "first_error of each row"
+    if problems is None:
+        raise InputError("no problems: judges read the questions of trees; accepted: --problems FILE")
+    known = {one.id: one for one in load_problems(problems)}
+    found = [one for file in tree_files(sources) for one in labelled_trees(file, known, settings.prompt)][:limit]
+    if truth is None:
+        return found, f"outcomes; before the end by samples below (wrong: none right of {FEWEST} or more)"
+    entry = load_settings(SearchSettings, {"rewards": [truth]}, [], "--truth").rewards[0]
+    return with_truth(found, entry, engine, settings.prompt), f"truth: {truth}"

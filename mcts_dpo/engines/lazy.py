@@ -57,6 +57,11 @@ class LazyEngine:
         self.usage = Usage()
 
     @property
+    def has_policy(self) -> bool:
+        """Whether there is a policy to load."""
+        return self._load is not None
+
+    @property
     def loaded(self) -> Engine:
         """The engine; the first use loads it. Raises InputError without a policy, or if it cannot be loaded."""
         if self._engine is None:

@@ -16,7 +16,6 @@ import math
 from collections.abc import Hashable, Sequence
 from contextlib import closing
 from dataclasses import astuple, dataclass
-from itertools import accumulate
 from typing import Any
 
 import numpy as np
@@ -29,13 +28,14 @@ from mcts_dpo.data import Problem
 from mcts_dpo.engines.base import Completion, Engine, Request, Sample
 from mcts_dpo.engines.coroutine import Concurrent, Coroutine, RequestError, Work, call, gather, side_by_side
 from mcts_dpo.models.prompts import PromptSettings, step_stops
-from mcts_dpo.rewards.base import Reward, SolutionPath
+from mcts_dpo.rewards.base import Reward
 from mcts_dpo.rewards.combine import combine, last_known
 from mcts_dpo.rewards.outcome import outcome_settings, with_noise
 from mcts_dpo.rewards.verification import Verification, ends_with_answer, verify_solution
 from mcts_dpo.search import kernels
 from mcts_dpo.search.allocation import Draw
 from mcts_dpo.search.expansion import Step, attach, step_texts, whole_solution
+from mcts_dpo.search.paths import solution_path
 from mcts_dpo.search.reference_child import add_reference
 from mcts_dpo.search.result_log import ResultLog
 from mcts_dpo.search.runner import Runner, Schedule
@@ -384,7 +384,7 @@ def _score(state: SearchState, tree: TreeState, reward: Reward, nodes: Sequence[
     if not nodes:
         return
     try:
-        found = yield from reward.scores([_path(state, tree, node) for node in nodes])
+        found = yield from reward.scores([solution_path(state.forest, node, state.prompt.prefill) for node in nodes])
     except RequestError as error:
         fail(state, tree, str(error))
         return
@@ -393,23 +393,6 @@ def _score(state: SearchState, tree: TreeState, reward: Reward, nodes: Sequence[
     missed = sum(map(math.isnan, found))
     if missed and reward.settings.judges:  # an outcome that is not known is counted in `unverified`
         tree.info.unscored[kind] = tree.info.unscored.get(kind, 0) + missed
-
-
-def _path(state: SearchState, tree: TreeState, node: int) -> SolutionPath:
-    forest = state.forest
-    nodes = forest.path(node)[1:]
-    steps = tuple(forest.texts[step] for step in nodes)
-    return SolutionPath(
-        prompt=tree.info.prompt_tokens,
-        tokens=forest.solution_tokens(node),
-        text=state.prompt.prefill + "".join(steps),
-        steps=steps,
-        ends=tuple(accumulate(int(forest.length[step]) for step in nodes)),
-        terminal=bool(forest.terminal[node]),
-        closed=FINISHES[forest.finish[node]] == "end",
-        outcome=int(forest.outcome[node]),
-        answer=forest.answers[node],
-    )
 
 
 # --- backup ----------------------------------------------------------------------------------------------

@@ -163,6 +163,14 @@ def made_with(path: Path) -> dict[str, str]:
     return found
 
 
+def is_forest(path: Path) -> bool:
+    """Whether a file is one of trees. Any other file, or none, gives False."""
+    try:
+        return _KEY in (read_schema(path).metadata or {})
+    except InputError:
+        return False
+
+
 def tree_infos(path: Path) -> list[TreeInfo]:
     """The `TreeInfo` of each tree of a file. Nodes are not read. Raises InputError as `load` does."""
     with _as_written(str(path)):
