@@ -1,4 +1,4 @@
-"""`rejudge` as a user meets it, on trees of the built-in policy."""
+"""`rejudge` and `judge-eval` as a user meets them, on trees of the built-in policy."""
 
 from __future__ import annotations
 
@@ -121,3 +121,67 @@ def test_bad_input_is_one_line(
     assert message in err
     assert len(err.splitlines()) == 1
     assert not (tmp_path / "out").exists()
+
+
+def test_judges_are_measured_on_trees(cli: Cli, trees: Path, toy_world: ToyWorld, tmp_path: Path) -> None:
+    judges = "search.rewards=[self_evaluation, length]"
+    arguments = ["judge-eval", trees, "-p", toy_world.config.train.source, "--set", judges]
+    code, said, err = cli(*arguments, "--policy", toy_world.policy, "-o", tmp_path / "judges")
+    assert (code, err) == (0, "")
+    assert "AUC of steps, all before right" in said
+    assert "Labels: outcomes" in said
+    assert sorted(file.name for file in (tmp_path / "judges").iterdir()) == [
+        "trees-length.json",
+        "trees-length.png",
+        "trees-self_evaluation.json",
+        "trees-self_evaluation.png",
+    ]
+    code, said, _ = cli(
+        "--with", "mcts_dpo.toy.oracle", *arguments, "--policy", toy_world.policy, "--truth", "oracle", "--json"
+    )
+    assert code == 0
+    of_self, of_length = json.loads(said)
+    assert (of_self["judge"]["kind"], of_self["labels"]) == ("self_evaluation", "truth: oracle")
+    assert of_self["cost"]["budget_tokens"] == of_self["cost"]["scores"] > 0
+    assert of_length["cost"]["budget_tokens"] == 0
+
+
+def test_judges_are_measured_on_labelled_steps(cli: Cli, toy_world: ToyWorld, tmp_path: Path) -> None:
+    rows = [
+        {"question": one.question, "steps": str(one.solution).split("\n"), "first_error": -1} for one in toy_world.train
+    ]
+    file = tmp_path / "steps.jsonl"
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    prompt = [
+        one
+        for name, value in toy_world.config.prompt.model_dump(mode="json", exclude_unset=True).items()
+        for one in ("--set", f"prompt.{name}={json.dumps(value)}")
+    ]
+    arguments = ["judge-eval", file, "--set", "search.rewards=[self_evaluation]", *prompt, "--limit", "8"]
+    code, said, err = cli(*arguments, "--policy", toy_world.policy, "--json")
+    assert (code, err) == (0, "")
+    (result,) = json.loads(said)
+    assert result["metrics"]["solutions"] == 8
+    assert result["metrics"]["unscored"] == 0
+    assert result["metrics"]["false_alarm"]["value"] <= 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["TREES", "--set", "search.rewards=[length]"], "no problems: judges read the questions of trees; accepted: --problems FILE"),
+        (["TREES", "-p", "PROBLEMS"], "no judge: accepted: --set search.rewards=[KIND"),
+        (["TREES", "-p", "PROBLEMS", "--set", "search.rewards=[self_evaluation]"], "accepted: with --policy MODEL"),
+        (["TREES", "-p", "PROBLEMS", "--set", "search.rewards=[length]", "--truth", "orcale"], "--truth"),
+        (["PROBLEMS", "--set", "search.rewards=[length]"], "no texts under 'steps'"),
+        (["missing.jsonl", "--set", "search.rewards=[length]"], "missing.jsonl"),
+    ],
+)
+def test_bad_input_of_judge_eval_is_one_line(
+    cli: Cli, trees: Path, toy_world: ToyWorld, arguments: list[str], message: str
+) -> None:
+    names = {"TREES": trees, "PROBLEMS": toy_world.config.train.source}
+    code, said, err = cli("judge-eval", *[names.get(one, one) for one in arguments])
+    assert (code, said) == (2, "")
+    assert message in err
+    assert len(err.splitlines()) == 1
