@@ -169,7 +169,10 @@ def test_judges_are_measured_on_labelled_steps(cli: Cli, toy_world: ToyWorld, tm
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["TREES", "--set", "search.rewards=[length]"], "no problems: judges read the questions of trees; accepted: --problems FILE"),
+        (
+            ["TREES", "--set", "search.rewards=[length]"],
+            "judges read the questions of trees; accepted: --problems FILE",
+        ),
         (["TREES", "-p", "PROBLEMS"], "no judge: accepted: --set search.rewards=[KIND"),
         (["TREES", "-p", "PROBLEMS", "--set", "search.rewards=[self_evaluation]"], "accepted: with --policy MODEL"),
         (["TREES", "-p", "PROBLEMS", "--set", "search.rewards=[length]", "--truth", "orcale"], "--truth"),
