@@ -93,8 +93,8 @@ class SolutionPath:
 Scores = Callable[[Sequence[SolutionPath]], Coroutine[list[float]]]
 """From a batch of paths to one raw score each; nan where the reward has nothing to say.
 
-A search counts the scores that it misses in `TreeInfo.unscored`: a judge that fails gives nan, never 0. A reward may
-also raise `RequestError`. Then the tree fails with that reason."""
+A search counts the scores that it misses in `TreeInfo.unscored`: a judge that fails gives nan, never 0. Infinite scores
+are taken for unknown ones. A reward may also raise `RequestError`. Then the tree fails with that reason."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -389,8 +389,8 @@ def _score(state: SearchState, tree: TreeState, reward: Reward, nodes: Sequence[
         fail(state, tree, str(error))
         return
     kind = reward.settings.kind
-    state.forest.scores[kind][nodes] = found
-    missed = sum(map(math.isnan, found))
+    state.forest.scores[kind][nodes] = [score if math.isfinite(score) else math.nan for score in found]
+    missed = len(found) - sum(map(math.isfinite, found))
     if missed and reward.settings.judges:  # an outcome that is not known is counted in `unverified`
         tree.info.unscored[kind] = tree.info.unscored.get(kind, 0) + missed
 

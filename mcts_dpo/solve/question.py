@@ -176,7 +176,8 @@ def judgements(question: Question, paths: Sequence[SolutionPath]) -> Coroutine[l
     scores = yield from side_by_side([judge.scores(paths) for judge in question.judges])
     entries = [judge.settings for judge in question.judges]
     by_kind = {entry.kind: np.array(found, np.float64) for entry, found in zip(entries, scores, strict=True)}
-    known = {kind: (~np.isnan(found)).astype(np.float64) for kind, found in by_kind.items()}
+    by_kind = {kind: np.where(np.isfinite(found), found, np.nan) for kind, found in by_kind.items()}
+    known = {kind: np.isfinite(found).astype(np.float64) for kind, found in by_kind.items()}
     with np.errstate(invalid="ignore"):  # 0 / 0 where no score is known
         mean: list[float] = (combine(entries, by_kind) / combine(entries, known)).tolist()
     return mean

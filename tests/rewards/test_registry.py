@@ -80,7 +80,8 @@ def test_a_search_with_a_reward_from_outside(tmp_path: Path) -> None:
 
 
 def test_names_of_rewards() -> None:
-    built_in = {"length", "likelihood", "outcome", "self_evaluation", "value_model"}
+    built_in = {"judge", "length", "outcome", "process", "self_evaluation", "value_model"}
+    built_in |= {"forced_answer", "likelihood", "vote"}
     assert built_in <= set(reward_names())
     with pytest.raises(ValueError, match="the reward 'outcome' is registered already"):
         register_reward(OutcomeSettings, reward_kind("outcome").make)
@@ -117,6 +118,15 @@ def test_overrides_reach_an_entry_by_its_kind() -> None:
             "rewards.self_evalution.weight=1",
             r"'self_evalution' is not one of the choices; did you mean 'self_evaluation'\?",
         ),
+        ("rewards.jugde.weight=1", r"'jugde' is not one of the choices; did you mean 'judge'\?"),
+        ("rewards=[lenght]", r"'lenght' is not one of the choices; did you mean 'length'\? \(accepted: "),
+        ("rewards=[{kind: length, weight: 0}, {kind: vote, weight: 0}]", r"has no weight above 0"),
+        ("rewards.length.limit=0", r"rewards\.1\.limit: 0 is out of range \(accepted: an integer ≥ 1\)"),
+        ("rewards.length.per=words", r"'words' is not one of the choices \(accepted: 'tokens' or 'steps'\)"),
+        ("rewards.vote.at=all", r"'all' is not one of the choices \(accepted: 'terminal'\)"),
+        ("rewards.vote.weight=.inf", r"is not finite|is out of range"),
+        ("rewards.forced_answer.samples=0", r"samples: 0 is out of range \(accepted: an integer ≥ 1\)"),
+        ("rewards.self_evaluation.think=-1", r"think: -1 is out of range \(accepted: an integer ≥ 0\)"),
         ("rewards.value_model.weight=1", r"rewards\.1\.path: missing \(accepted: a path\)"),
         ("rewards=[outcome, {kind: outcome}]", r"has 2 entries of kind 'outcome'; accepted: one entry of a kind"),
         (

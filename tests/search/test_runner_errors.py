@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import threading
 from collections.abc import Sequence
+from concurrent.futures import Future
 
 import pytest
 from hypothesis import HealthCheck, example, given
@@ -110,6 +111,37 @@ def test_a_slow_function_takes_no_threads_of_the_others_and_gathers_what_comes_m
     assert results_of(runner) == {item: item for item in range(10)}
     assert sizes == [1] * CALL_THREADS + [10 - CALL_THREADS]
     runner.close()
+
+
+@pytest.mark.parametrize("schedule", ["synchronous", "asynchronous"])
+def test_work_that_is_only_started_comes_back_one_by_one_and_fails_alone(schedule: Schedule) -> None:
+    sizes = []
+
+    def start(items: Sequence[int]) -> Future[list[int]]:
+        sizes.append(len(items))
+        if items[0] == 1:
+            raise ValueError("not even started")
+        future: Future[list[int]] = Future()
+        if items[0] == 2:
+            threading.Timer(0.05, future.set_exception, [ValueError("failed later")]).start()
+        else:
+            results = [item * 10 for item in items[: 1 if items[0] == 3 else None]]
+            threading.Timer(0.05, future.set_result, [results]).start()
+        return future
+
+    def asks(item: int) -> Coroutine[int]:
+        found: list[int] = yield from call(start, [item, 7], starts=True)
+        return found[0] + found[1]
+
+    runner: Runner[int] = Runner(AutomatonEngine(6), schedule, contain=True)
+    for item in range(5):
+        runner.admit(item, [asks(item)])
+    found = results_of(runner)
+    runner.close()
+    assert sizes == [2] * 5
+    assert [found[0], found[4]] == [70, 110]
+    reasons = ["ValueError: not even started", "ValueError: failed later", "RuntimeError: 1 results for 2 items"]
+    assert [str(found[item]) for item in (1, 2, 3)] == [f"the search failed ({reason})" for reason in reasons]
 
 
 def gives_up(first: Sequence[Work]) -> Coroutine[int]:

@@ -27,17 +27,17 @@ from tests.search.support import PROBLEMS, PROMPT
 
 
 class FailingSettings(RewardSettings):
-    """Knows nothing of texts that hold `blind`; the share of "a" elsewhere."""
+    """Knows nothing of texts that hold `blind`, and says `says`; the share of "a" elsewhere."""
 
     kind: Literal["failing"] = "failing"
     blind: str = ""
+    says: float = math.nan
 
 
 def make(settings: FailingSettings, context: RewardContext) -> Reward:
     def scores(paths: Sequence[SolutionPath]) -> list[float]:
-        return [
-            math.nan if settings.blind in path.text else path.text.count("a") / max(1, len(path.text)) for path in paths
-        ]
+        texts = [path.text for path in paths]
+        return [settings.says if settings.blind in one else one.count("a") / max(1, len(one)) for one in texts]
 
     return Reward(settings, pure(scores))
 
@@ -58,8 +58,9 @@ def solved(strategy: str, *rewards: RewardSettings, budget: int = 250) -> list[t
     return [(one.answer, one.tokens) for one in found[strategy, budget]]
 
 
-def test_where_no_judge_knows_anything_a_weighted_vote_is_a_majority_vote() -> None:
-    assert solved("weighted", FailingSettings()) == solved("majority", FailingSettings())
+@pytest.mark.parametrize("says", [math.nan, math.inf, -math.inf])
+def test_where_no_judge_knows_anything_a_weighted_vote_is_a_majority_vote(says: float) -> None:
+    assert solved("weighted", FailingSettings(says=says)) == solved("majority", FailingSettings())
 
 
 @pytest.mark.parametrize("strategy", ["best-of-n", "weighted", "beam", "dvts"])
@@ -89,8 +90,9 @@ def test_a_beam_drops_the_unknown_first() -> None:
     assert [prefix.text for prefix in _keep(scored, 3, diverse=False)] == ["w", "y", "x"]
 
 
-def test_a_tree_counts_what_is_unknown_and_goes_on() -> None:
-    searched = settings(FailingSettings(at="all", blind="b")).model_copy(update={"expand": "step"})
+@pytest.mark.parametrize("says", [math.nan, math.inf])
+def test_a_tree_counts_what_is_unknown_and_goes_on(says: float) -> None:
+    searched = settings(FailingSettings(at="all", blind="b", says=says)).model_copy(update={"expand": "step"})
     forest = search_problems(PROBLEMS, AutomatonEngine(6), prompt=PROMPT, settings=searched, mode="solve")
     blind = [node for node in range(len(forest)) if forest.depth[node] and "b" in forest.solution_text(node)]
     assert [math.isnan(score) for score in forest.scores["failing"][blind]] == [True] * len(blind)
