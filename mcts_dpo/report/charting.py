@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from mcts_dpo.common.files import read_json_lines, read_table
 from mcts_dpo.evaluation import Evaluation, StrategyComparison
+from mcts_dpo.report.judges import judge_figures
 from mcts_dpo.report.text import RunRecord
 from verifiers import verify
 
@@ -37,6 +38,7 @@ def run_figures(record: RunRecord) -> dict[str, Any]:
     return {
         "rounds": [_policy(record, line) for line in record.metrics],
         "strategies": strategies(record),
+        "judges": judge_figures(record.directory),
         "training": [curve for line in record.rounds if (curve := _curve(record, line["round"]))],
         "searches": [_search(record, line["round"]) for line in record.rounds],
         "verdicts": verdict_origins(record),

@@ -19,12 +19,16 @@ from typer.testing import CliRunner
 from mcts_dpo.cli.app import app
 from mcts_dpo.common.errors import InputError
 from mcts_dpo.engines import load_engine
+from mcts_dpo.engines.lazy import LazyEngine
 from mcts_dpo.evaluation import evaluate_strategies
+from mcts_dpo.evaluation.judging import evaluate_judge
+from mcts_dpo.evaluation.labelled import labelled_trees
 from mcts_dpo.pipeline.rounds import run
 from mcts_dpo.preferences import Pairs
 from mcts_dpo.report import load_run, write_html, write_report
 from mcts_dpo.report.charting import run_figures
 from mcts_dpo.report.tree_json import single_tokens_fit, tree_blocks, tree_object
+from mcts_dpo.rewards.length import LengthSettings
 from mcts_dpo.search import Forest
 from tests.browser import opened
 from tests.conftest import ToyWorld
@@ -257,6 +261,27 @@ def test_strategies_are_drawn_against_tokens(finished: Path, toy_world: ToyWorld
         page.locator("#strategy-charts summary").click()
         assert sorted(page.locator("#strategy-charts li").all_inner_texts()) == sorted(comparison.sentences())
         assert complaints == []
+
+
+def test_judges_have_a_section(finished: Path, toy_world: ToyWorld, tmp_path: Path) -> None:
+    place = tmp_path / "judged"
+    shutil.copytree(finished, place)
+    trees = next((place / "round-000" / "trees").glob("*.parquet"))
+    labelled = labelled_trees(trees, {one.id: one for one in toy_world.train}, toy_world.config.prompt)
+    engine, prompt = LazyEngine(None, None), toy_world.config.prompt
+    judge = LengthSettings()
+    result = evaluate_judge(labelled, judge, engine, prompt, data=trees.name, labels="outcomes")
+    result.save(place / "judges" / "length.json")
+    with opened(write_html(load_run(place))) as (page, complaints):
+        table = page.locator("#judge-tables table")
+        assert table.locator("th").all_inner_texts()[1:] == ["length"]
+        cells = table.locator("tr", has_text="Brier score of solutions").locator("td").all_inner_texts()
+        assert cells[1].startswith(f"{result.metrics['brier_final']['value']:.3f} [")
+        assert f"Labels: outcomes. Threshold: {result.threshold}." in page.locator("#judge-tables p").inner_text()
+        assert page.locator("#judge-charts figure").count() == 2
+        assert complaints == []
+    with opened(finished / "report.html") as (page, _):
+        assert page.locator("#judges, nav a[href='#judges']").count() == 0
 
 
 def test_two_thousand_trees_stay_usable(finished: Path, tmp_path: Path) -> None:

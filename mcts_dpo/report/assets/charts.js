@@ -174,6 +174,32 @@ function strategySection() {
   }
 }
 
+function judgeSection() {
+  if (!DATA.judges.length) {
+    byId("judges").remove();
+    document.querySelector('nav a[href="#judges"]').remove();
+    return;
+  }
+  const interval = (e) => (e ? `${fixed(e.value)} [${fixed(e.low)}, ${fixed(e.high)}]` : "–");
+  const table = element("table");
+  table.append(element("tr", {}, ...["95 % intervals over problems", ...DATA.judges.map((j) => j.name)].map((h) => element("th", {}, h))));
+  for (const [key, words] of Object.entries(DATA.judges[0].measures)) {
+    table.append(element("tr", {}, ...[words, ...DATA.judges.map((j) => interval(j.metrics[key]))].map((c) => element("td", {}, c))));
+  }
+  put("judge-tables", table);
+  for (const { name, metrics, sentences } of DATA.judges) {
+    put("judge-tables", element("p", { class: "hint" }, `${name}: ${sentences.join(" ")}`));
+    const bins = (found, label) => ({ name: label, x: found.map((b) => b.score), y: found.map((b) => b.right) });
+    const curves = [bins(metrics.reliability, "steps, all before right"), bins(metrics.reliability_final, "solutions")].filter((s) => s.x.length);
+    const even = { name: "calibrated", x: [0, 1], y: [0, 1], dashed: true, plain: true, colour: "#8a94a0" };
+    const depths = metrics.by_depth.map((row) => row.depth + 1);
+    const rate = (key, label, colour) => ({ name: label, x: depths, y: metrics.by_depth.map((row) => row[key]), colour });
+    put("judge-charts",
+      curves.length ? lineChart(`${name}: share that is right by score`, [...curves, even], { y: [0, 1], xLabel: "score", yLabel: "share right" }) : null,
+      lineChart(`${name}: errors by step`, [rate("false_alarm", "false alarms", "#c2772b"), rate("miss", "misses", "#b8433c"), rate("auc", "AUC", "#2c5c9e")], { y: [0, 1], xLabel: "step" }));
+  }
+}
+
 function trainingSection() {
   // All rounds one after the other on one axis.
   const join = (column) => {
@@ -223,6 +249,7 @@ function costSection() {
 
 accuracySection();
 strategySection();
+judgeSection();
 trainingSection();
 searchSection();
 costSection();
