@@ -1,15 +1,17 @@
 """Seconds and memory of the commands that read trees, at many trees: whether time is linear and memory constant.
 
-    python -m benchmarks.scale --json FILE [--trees 100000] [--out DIR]
+    python -m benchmarks.scale --json FILE [--trees 100000] [--searched 1000] [--out DIR]
 
 Makes a run of so many synthetic trees of 60 nodes (they look like those of a search; nothing is searched), and one of a
 tenth of them. Then each command runs over either in a process of its own: `pairs`, `report`, `tree` (the list of all
-trees), `rejudge` where the command line has it. Interrupted and started again with the same FILE and DIR, it continues:
+trees), `rejudge`. Interrupted and started again with the same FILE and DIR, it continues:
 tree files that are there are not made again, and commands that are in FILE are not run again.
 
 Prints and writes, by command and number of trees: `seconds_per_10000` (by the clock), `cpu_seconds_per_10000`,
 `peak_mib` (of the process); and `mib_per_10000`, by how much the peak grows for every 10,000 trees from the smaller run
-to the larger.
+to the larger. Then a small policy searches `--searched` problems of the built-in world, with a self-evaluation of every
+step, and the trees are judged again with the same settings: `searched` holds the seconds of both, and whether every
+value is the same bit by bit.
 """
 
 from __future__ import annotations
@@ -26,14 +28,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import typer
 
-from mcts_dpo.cli.app import app
 from mcts_dpo.common.files import read_json, write_json
 from mcts_dpo.common.settings import dump_settings
-from mcts_dpo.data import ProblemSettings
+from mcts_dpo.data import ProblemSettings, save_problems
 from mcts_dpo.pipeline.config import RunConfig
-from mcts_dpo.search import FINISHES, Forest
+from mcts_dpo.search import FINISHES, Forest, SearchSettings
+from mcts_dpo.toy.demo import demo_config
+from mcts_dpo.toy.policy import WarmStartSettings, warm_start
+from mcts_dpo.toy.world import make_problems
 
 NODES = 60
 SHARD = 100
@@ -106,14 +109,12 @@ def make_run(folder: Path, trees: int, shards_from: Path | None = None) -> Path:
 def commands(run: Path) -> dict[str, list[str]]:
     """What is measured, by name, in order."""
     trees = str(run / "round-000" / "trees")
-    found = {
+    return {
         "pairs": ["pairs", trees, "-o", str(run / "round-000")],
         "report": ["report", str(run)],
         "tree": ["tree", str(run)],
         "rejudge": ["rejudge", trees, "-o", str(run / "rejudged")],
     }
-    known = getattr(typer.main.get_command(app), "commands", {})
-    return {name: arguments for name, arguments in found.items() if name in known}
 
 
 def measure(arguments: list[str], trees: int) -> dict[str, float]:
@@ -158,10 +159,37 @@ def scale(folder: Path, trees: int, results: dict[str, Any], save: Any = lambda:
     return results
 
 
+def searched(folder: Path, trees: int) -> dict[str, Any]:
+    """Search so many problems of the built-in world and judge the trees again, both by the command line."""
+    policy, problems = folder / "policy", folder / "problems.jsonl"
+    if not policy.exists():
+        warm_start(policy, seed=0, settings=WarmStartSettings(demonstrations=1500, steps=500, events=(1,)))
+    save_problems(problems, make_problems(trees, seed=2))
+    config = folder / "search.yaml"
+    demo = demo_config(policy, folder, seed=0)
+    rewards = ["outcome", {"kind": "self_evaluation", "weight": 0.5, "at": "all"}]
+    search = SearchSettings.model_validate(demo.search.model_dump() | {"rewards": rewards, "max_tokens": 64})
+    config.write_text(dump_settings(demo.model_copy(update={"search": search})), encoding="utf-8")
+    grow = ["search", "-c", str(config), "-p", str(problems), "-o", str(folder / "trees"), "--shard-size", str(SHARD)]
+    search_cost = measure(grow, trees)
+    rejudge_cost = measure(["rejudge", str(folder / "trees"), "-o", str(folder / "rejudged")], trees)
+    pairs = [(file, folder / "rejudged" / file.name) for file in sorted((folder / "trees").glob("*.parquet"))]
+    forests = [(Forest.load(old), Forest.load(new)) for old, new in pairs]
+    return {
+        "trees": trees,
+        "nodes": sum(len(old) for old, _ in forests),
+        "identical": all(old == new for old, new in forests),
+        "search": search_cost,
+        "rejudge": rejudge_cost,
+        "cpu_share": round(rejudge_cost["cpu_seconds_per_10000"] / search_cost["cpu_seconds_per_10000"], 4),
+    }
+
+
 def main() -> None:
     """Make the trees, run the commands, print and write what came out."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--trees", type=int, default=100_000, help="how many")
+    parser.add_argument("--searched", type=int, default=1000, help="how many are searched and judged again")
     parser.add_argument("--json", type=Path, help="write the results here; what is in it is not measured again")
     parser.add_argument("--out", type=Path, help="folder for the trees (default: a temporary one, removed at the end)")
     arguments = parser.parse_args()
@@ -174,6 +202,9 @@ def main() -> None:
     with contextlib.ExitStack() as stack:
         folder = arguments.out or Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="scale-")))
         scale(folder, arguments.trees, results, save)
+        if results.get("searched", {}).get("trees") != arguments.searched:
+            results["searched"] = searched(folder, arguments.searched)
+            save()
     print(json.dumps(results, indent=2))
 
 

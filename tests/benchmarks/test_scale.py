@@ -9,6 +9,7 @@ import pytest
 
 from benchmarks import scale
 from mcts_dpo.report import find_trees, list_trees
+from tests.conftest import ToyWorld
 
 
 def test_it_measures_each_command_once_and_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -28,14 +29,22 @@ def test_it_measures_each_command_once_and_goes_on(tmp_path: Path, monkeypatch: 
         scale.scale(tmp_path, 50, results)
     assert ran == [("pairs", 5), ("report", 5), ("tree", 5)]
     scale.scale(tmp_path, 50, results)
-    assert ran[3:6] == [("tree", 5), ("pairs", 50), ("report", 50)]
-    assert ran[6] == ("tree", 50)
-    for name in ("pairs", "report", "tree"):
+    assert ran[3:6] == [("tree", 5), ("rejudge", 5), ("pairs", 50)]
+    assert ran[6:] == [("report", 50), ("tree", 50), ("rejudge", 50)]
+    for name in ("pairs", "report", "tree", "rejudge"):
         assert results[name]["50"]["seconds_per_10000"] > 0
         assert results[name]["50"]["peak_mib"] > 50
         assert "mib_per_10000" in results[name]
     with pytest.raises(RuntimeError, match="no tree files"):
         truly(["pairs", str(tmp_path / "small"), "-o", str(tmp_path / "out")], 5)
+
+
+def test_searched_trees_judged_again_are_identical(toy_world: ToyWorld, tmp_path: Path) -> None:
+    (tmp_path / "policy").symlink_to(toy_world.policy)
+    found = scale.searched(tmp_path, 6)
+    assert found["identical"]
+    assert found["nodes"] > 6
+    assert found["rejudge"]["cpu_seconds_per_10000"] > 0
 
 
 def test_its_trees_are_sound() -> None:
