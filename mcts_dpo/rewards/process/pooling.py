@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import logging
-import math
 import os
 import urllib.error
 import urllib.request
@@ -67,14 +66,16 @@ class PoolingReader:
         try:
             table = torch.tensor(rows, dtype=torch.float32)
         except (TypeError, ValueError, RuntimeError):
-            return None
+            table = torch.empty(0)
         places = self._rows_of(path, len(table)) if table.shape[1:] == (self.outputs,) else None
         if places is None or not table.isfinite().all():
+            rows_are = f"rows of {self.outputs} numbers, one per token" + ("" if self.tag is None else " or per tag")
+            _warn_once(self.url, f"its answers are not as expected (accepted: {rows_are})")
             return None
         # log p has the softmax p: what follows can treat probabilities as logits.
         logits = table.log() if self.outputs > 1 and _are_probabilities(table) else table
         scores: list[float] = self.to_scores(logits[places]).tolist()
-        return scores if all(map(math.isfinite, scores)) else None
+        return scores
 
     def _rows_of(self, path: Encoded, count: int) -> list[int] | None:
         """The index of each place's row, if the server returned `count` rows."""

@@ -166,19 +166,21 @@ def bodies() -> dict[str, tuple[int, str]]:
         "too few rows": (200, '{"data": [{"index": 0, "data": [[0.5, 0.5]]}]}'),
         "an embedding": (200, '{"data": [{"index": 0, "data": [0.1, 0.2, 0.3]}]}'),
         "text": (200, '{"data": [{"index": 0, "data": "AAAA"}]}'),
+        "no rows, for a tag that it does not find": (200, '{"data": [{"index": 0, "data": []}]}'),
         "another prompt's": (200, '{"data": [{"index": 9, "data": [[0.5, 0.5]]}]}'),
         "ragged rows": (200, '{"data": [{"index": 0, "data": [[0.5, 0.5], [0.1]]}]}'),
     }
 
 
 @pytest.mark.parametrize("name", bodies())
-def test_nonsense_is_an_unknown_score(qwen: Path, name: str) -> None:
+def test_nonsense_is_an_unknown_score(qwen: Path, name: str, caplog: pytest.LogCaptureFixture) -> None:
     with server(lambda _: bodies()[name]) as (url, asked):
         judge = judge_of(qwen, url=url)
         (score,) = judge.scores(items()[:1])
     assert math.isnan(score)
     assert judge.unknown == 1
     assert len(asked) == (2 if name == "a crash" else 1)
+    assert caplog.text.count("/pooling: no scores: ") == 1
 
 
 def test_rows_that_are_not_finite_are_an_unknown_score(qwen: Path) -> None:
