@@ -1,7 +1,8 @@
 """Process reward models: judges that score every step of a solution in one forward pass.
 
 `families` lists the models of other people that are known, and our own. `layouts` says what they read, `readouts` how
-scores are read off, `scoring` computes many paths together, `pooling` asks a vLLM server instead. See docs/judges.md.
+scores are read off, `scoring` computes many paths together, `pooling` asks a vLLM server instead.
+See docs/process-rewards.md.
 """
 
 from __future__ import annotations
@@ -49,11 +50,10 @@ class ProcessSettings(RewardSettings):
 
 def _make(settings: ProcessSettings, context: RewardContext) -> Reward:
     """Raises InputError if the judge cannot be used, or reads ids of another tokenizer than the policy's."""
-    from mcts_dpo.models.loading import tokenizer_digest  # not before it is wanted: it brings torch along
-    from mcts_dpo.rewards.process.judge import judge_for, require_tokenizer
+    from mcts_dpo.rewards.process.judge import judge_for, require_tokenizer  # not before it is wanted: it brings torch
 
     judge = judge_for(settings)
-    require_tokenizer(judge, tokenizer_digest(context.tokenizer))
+    require_tokenizer(judge, context.tokenizer)
     question = context.problem.question
     return Reward(settings, batched(judge.scores, lambda path: (question, path)))
 

@@ -1,7 +1,7 @@
 """The families of process reward models, one row each: what they read, how a score is read off, and how scores combine.
 
 A family is found by what the model's files say (`detect`), else by the model's name, else the settings must name it.
-docs/judges.md lists the layouts, and what is not confirmed on the real checkpoints.
+docs/process-rewards.md lists the layouts, and what is not confirmed on the real checkpoints.
 """
 
 from __future__ import annotations
@@ -70,7 +70,6 @@ class Family:
     tag:         the token at a step's place, which the tokenizer must have; "" if there is none.
     context:     tokens that the model was trained to read; None: those of its configuration.
     name:        pattern of the model's name, by which the family is found if the files do not tell.
-    served:      whether a vLLM pooling server gives the rows that the readout needs.
     """
 
     layout: Callable[[Any], layouts.Layout] | None
@@ -80,7 +79,6 @@ class Family:
     tag: str = ""
     context: int | None = None
     temperature: float = 0.05
-    served: bool = True
 
 
 _TOKEN_HEAD = ("score", "classifier")
@@ -89,7 +87,7 @@ FAMILIES: Mapping[str, Family] = {
         layouts.math_shepherd, Words(" +", " -"), "min", r"shepherd|\ber-prm|\bspare-prm", layouts.SHEPHERD_TAG
     ),
     "math_psa": Family(layouts.math_psa, Words(" +", " -"), "min", "math-psa", layouts.PSA_TAG),
-    "rlhflow": Family(layouts.rlhflow, Words("+", "-"), "mean", r"llama3\.1-8b-prm|rlhflow", served=False),
+    "rlhflow": Family(layouts.rlhflow, Words("+", "-"), "mean", r"llama3\.1-8b-prm|rlhflow"),
     "qwen_prm": Family(
         layouts.qwen_prm, Head(("score",), 2, (1,)), "prod", "qwen2.5-math-.*prm", layouts.QWEN_TAG, context=4096
     ),
@@ -97,10 +95,8 @@ FAMILIES: Mapping[str, Family] = {
     "skywork": Family(layouts.skywork, Head(("v_head.summary", "v_head"), 1), "last", "skywork-o1-open-prm"),
     "trl": Family(layouts.trl, Head(_TOKEN_HEAD, 2, (1,)), "last", r"(?!)"),
     "pure": Family(layouts.trl, Head(_TOKEN_HEAD, 2, (1,)), "softmin", "pure-prm"),
-    "eurus": Family(layouts.eurus, Ratio(0.001), "min", "eurusprm", served=False),
-    "pathfinder": Family(
-        layouts.pathfinder, Words("<+>", "<->", 2), "last", "pathfinder-prm", layouts.PATHFINDER_TAG, served=False
-    ),
+    "eurus": Family(layouts.eurus, Ratio(0.001), "min", "eurusprm"),
+    "pathfinder": Family(layouts.pathfinder, Words("<+>", "<->", 2), "last", "pathfinder-prm", layouts.PATHFINDER_TAG),
     "reasoneval": Family(layouts.reasoneval, Head(("score_head",), 3, (1, 2)), "min", "reasoneval"),
     "mcts_dpo": Family(None, Head(_TOKEN_HEAD, 2, (1,)), "last", r"(?!)"),
 }

@@ -14,14 +14,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mcts_dpo.common.errors import InputError
-from mcts_dpo.models.loading import load_tokenizer
+from mcts_dpo.models.loading import load_tokenizer, tokenizer_digest
 from mcts_dpo.rewards.base import SolutionPath
 from mcts_dpo.rewards.process.encoding import Encode, fitted, policy_encoder, text_encoder
-from mcts_dpo.rewards.process.families import FAMILIES, Family, Head, Words
+from mcts_dpo.rewards.process.families import FAMILIES, Family, Head
 from mcts_dpo.rewards.process.layouts import Encoded, token_of, trl
-from mcts_dpo.rewards.process.loading import JudgeFiles, OwnHead, head_spec, open_reader, word_pair
+from mcts_dpo.rewards.process.loading import JudgeFiles, OwnHead, head_spec, open_reader
 from mcts_dpo.rewards.process.pooling import PoolingReader
-from mcts_dpo.rewards.process.readouts import Reader, aggregated, probability_of
+from mcts_dpo.rewards.process.readouts import Reader, aggregated
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -102,9 +102,9 @@ def judge_for(settings: ProcessSettings) -> ProcessJudge:
     return _open_once(settings.model_copy(update={"weight": 1.0, "at": "all"}), changed)
 
 
-def require_tokenizer(judge: ProcessJudge, digest: str) -> None:
-    """Raise InputError if the judge reads the ids of a tokenizer other than the one with this digest."""
-    if judge.tokenizer and judge.tokenizer != digest:
+def require_tokenizer(judge: ProcessJudge, tokenizer: PreTrainedTokenizerBase) -> None:
+    """Raise InputError if the judge reads the ids of another tokenizer than the policy's, `tokenizer`."""
+    if judge.tokenizer and judge.tokenizer != tokenizer_digest(tokenizer):
         raise InputError(f"{judge.name}: was trained with another tokenizer than that of the policy of this search")
 
 
@@ -168,20 +168,16 @@ def _tokenizer(files: JudgeFiles, where: str) -> PreTrainedTokenizerBase:
 
 
 def _served(settings: ProcessSettings, files: JudgeFiles, name: str, tokenizer: Any) -> PoolingReader:
-    family, where = FAMILIES[name], f"{settings.model}: family {name}"
-    if not family.served:
+    family = FAMILIES[name]
+    if not isinstance(family.readout, Head):
+        # vLLM gives no logits of a language model in a pooling server, and only rows at the tags: RLHFlow's are before.
         raise InputError(
-            f"search.rewards.process.url: a pooling server gives the rows at the tags, and {name} reads others "
-            "(accepted: null, for local weights)"
+            f"search.rewards.process.url: a pooling server computes the outputs of a head, and {name} reads a language "
+            "model's next token (accepted: null, for local weights)"
         )
-    tag = token_of(tokenizer, family.tag, where) if family.tag else None
-    assert settings.url is not None
-    if isinstance(family.readout, Words):
-        word_pair(tokenizer, family.readout, where)  # refuses a tokenizer without them
-        return PoolingReader(settings.url, settings.timeout, 2, probability_of(0), tag)
-    assert isinstance(family.readout, Head)
+    tag = token_of(tokenizer, family.tag, f"{settings.model}: family {name}") if family.tag else None
     outputs, to_scores = head_spec(files, name)
-    return PoolingReader(settings.url, settings.timeout, outputs, to_scores, tag)
+    return PoolingReader(str(settings.url), settings.timeout, outputs, to_scores, tag)
 
 
 def _context(settings: ProcessSettings, files: JudgeFiles, family: Family) -> int:

@@ -1,7 +1,8 @@
 """What a process reward model reads: a question and its steps as token ids, and the places of the steps' scores.
 
 In: a tokenizer, a question, the texts of the steps. Out: `Encoded`. One function per layout makes it for a tokenizer.
-Each layout follows the code of its family's authors, named in its docstring; docs/judges.md says what is not confirmed.
+Each layout follows the code of its family's authors, named in its docstring. What is not confirmed:
+docs/process-rewards.md.
 """
 
 from __future__ import annotations

@@ -20,7 +20,7 @@ from mcts_dpo.common.errors import InputError
 from mcts_dpo.common.files import read_json
 from mcts_dpo.models.loading import Dtype, hub_options, load_model
 from mcts_dpo.models.packed_forward import why_not_readable
-from mcts_dpo.rewards.process.families import FAMILIES, Family, Head, Ratio, Words, detect
+from mcts_dpo.rewards.process.families import FAMILIES, Family, Head, Ratio, detect
 from mcts_dpo.rewards.process.layouts import token_of
 from mcts_dpo.rewards.process.readouts import (
     HeadReader,
@@ -186,11 +186,6 @@ def head_spec(files: JudgeFiles, name: str) -> tuple[int, Callable[[Tensor], Ten
     return readout.outputs, probability_of(*readout.classes) if readout.classes else sigmoid
 
 
-def word_pair(tokenizer: PreTrainedTokenizerBase, words: Words, where: str) -> tuple[int, int]:
-    """The tokens of plus and minus. Raises InputError if the tokenizer has no two."""
-    return token_of(tokenizer, words.plus, where), token_of(tokenizer, words.minus, where)
-
-
 def open_reader(
     files: JudgeFiles, name: str, tokenizer: PreTrainedTokenizerBase | None, reference: str | None, dtype: Dtype
 ) -> Reader:
@@ -218,7 +213,7 @@ def open_reader(
                 "(accepted: a directory or a hub name)"
             )
         return RatioReader(_scorer(files.folder, dtype), _reference(reference, name, dtype), family.readout.coefficient)
-    plus, minus = word_pair(tokenizer, family.readout, where)
+    plus, minus = (token_of(tokenizer, word, where) for word in (family.readout.plus, family.readout.minus))
     pair = pair_reader(_scorer(files.folder, dtype), plus, minus)
     if family.readout.stages == 1:
         return pair

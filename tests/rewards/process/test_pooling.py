@@ -24,9 +24,7 @@ from tests.rewards.process.world import (
     decoder,
     items,
     judge_of,
-    language_model,
     path_of,
-    piece_tokenizer,
     random_head,
     save_judge,
 )
@@ -121,22 +119,6 @@ def test_many_paths_are_several_requests(qwen: Path) -> None:
     assert len(set(scores)) == 1
 
 
-def test_a_family_of_words_by_step_pooling(tmp_path: Path) -> None:
-    tokenizer = piece_tokenizer()
-    folder = save_judge(tmp_path / "math-shepherd", "mistral", tokenizer, "MistralForCausalLM")
-    plus, minus, tag = tokenizer.convert_tokens_to_ids(["▁+", "▁-", "▁ки"])
-    model = language_model(folder)
-
-    @torch.no_grad()
-    def rows(ids: list[int]) -> list[list[float]]:
-        logits = model(input_ids=torch.tensor([ids])).logits[0][:, [plus, minus]].tolist()
-        return [row for token, row in zip(ids, logits, strict=True) if token == tag]
-
-    wanted = judge_of(folder).scores(items())
-    with server(pooled(rows)) as (url, _):
-        assert judge_of(folder, url=url).scores(items()) == pytest.approx(wanted, abs=1e-5)
-
-
 def test_our_own_regression(tmp_path: Path) -> None:
     tokenizer = byte_tokenizer()
     head = random_head(("score", 1, 32))
@@ -209,11 +191,13 @@ def test_after_a_crash_it_is_asked_once_more(qwen: Path) -> None:
         )
 
 
-@pytest.mark.parametrize("family", ["rlhflow", "pathfinder", "eurus"])
-def test_places_that_a_server_cannot_give_are_refused(tmp_path: Path, family: str) -> None:
+@pytest.mark.parametrize("family", ["rlhflow", "pathfinder", "eurus", "math_psa"])
+def test_families_without_a_head_are_refused(tmp_path: Path, family: str) -> None:
     tokenizer = byte_tokenizer(["<extra>", "<+>", "<->"], template=LLAMA3)
     folder = save_judge(tmp_path / "judge", "llama", tokenizer, "LlamaForCausalLM")
-    with pytest.raises(InputError, match=rf"process\.url: a pooling server gives the rows at the tags, and {family}"):
+    with pytest.raises(
+        InputError, match=rf"process\.url: a pooling server computes the outputs of a head, and {family}"
+    ):
         judge_of(folder, family=family, url="http://127.0.0.1:1")
 
 
