@@ -75,7 +75,7 @@ def train_process_reward(
     without labelled steps, and a policy whose architecture transformers cannot load with a token classification head.
     """
     table, source = (data, data.what) if isinstance(data, Steps) else load_steps(Path(data))
-    found, own = collate_steps(table, source), settings.process_reward
+    found, own = collate_steps(table, source, settings.process_reward), settings.process_reward
     plan = HeadPlan(
         objective="process_reward",
         data=found,
@@ -100,7 +100,7 @@ def certainty(data: TrainingData, settings: ProcessRewardSettings) -> Any:
 
 def _pair_weights(data: TrainingData, settings: ProcessRewardSettings) -> Any:
     """[rows] float64: Σ c_i c_j over a row's pairs of siblings with t_i > t_j."""
-    target, sure = data.step_columns[settings.target], certainty(data, settings)
+    target, sure = data.step_columns["target"], certainty(data, settings)
     found = np.zeros(data.sequences.rows)
     for row, (first, end) in enumerate(pairwise(data.sequences.row_offsets.tolist())):
         better = target[first:end, None] > target[None, first:end]
@@ -116,7 +116,7 @@ def process_loss(
     data: see `collate_steps`. pair_weights: see `_pair_weights`. found, rows, update: see `heads.HeadLoss`.
     """
     which, sure = data.sequences.of_rows(rows), certainty(data, settings)
-    wanted = torch.from_numpy(data.step_columns[settings.target][which]).to(found)
+    wanted = torch.from_numpy(data.step_columns["target"][which]).to(found)
     weight = torch.from_numpy(sure[which]).to(found)
     row = row_numbers(data.sequences, rows).to(found.device)
     better = ((row[:, None] == row) & (wanted[:, None] > wanted)) * weight[:, None] * weight

@@ -130,14 +130,18 @@ class ProcessRewardSettings(Settings):
     """What a process reward model learns (`train --process-reward`), from the labels of steps.
 
     kind:           "classification": the probability that a step is right, from two logits; "regression": one number.
-    target:         "soft": the share of right solutions among the samples below the step; "hard": whether there is one.
+    target:         "soft": the share of right solutions among the samples below the step; "hard": whether there is one;
+                    "first_error": 1 before the first error of a path and 0 from it on; steps of which neither is known
+                    are left out.
+    min_samples:    samples below a step that must all be wrong, before the step counts as a first error.
     prior_samples:  s ≥ 0. A label that rests on n samples has weight n / (n + s). 0: all labels weigh the same.
     ranking_weight: of the loss that orders siblings as their labels are ordered; 0: none.
     trunk:          without `lora`: "trained" trains all weights, "frozen" the head alone.
     """
 
     kind: Literal["classification", "regression"] = "classification"
-    target: Literal["soft", "hard"] = "soft"
+    target: Literal["soft", "hard", "first_error"] = "soft"
+    min_samples: Positive = 2
     prior_samples: float = Field(1.0, ge=0, allow_inf_nan=False)
     ranking_weight: float = Field(0.0, ge=0, allow_inf_nan=False)
     trunk: Literal["trained", "frozen"] = "trained"
@@ -154,7 +158,7 @@ class SelfEvaluationLossSettings(Settings):
     """
 
     share: float = Field(0.25, gt=0, lt=1)
-    min_samples: Positive = 4
+    min_samples: Positive = 2
     first_errors: float = Field(0.4, gt=0, le=1)
     before: float = Field(0.3, ge=0, le=1)
 

@@ -16,8 +16,8 @@ from mcts_dpo.common.errors import InputError
 from mcts_dpo.common.settings import changed
 from mcts_dpo.models.token_classifier import require_classifier
 from mcts_dpo.preferences import Steps
-from mcts_dpo.training import LoraSettings, TrainingSettings, train_process_reward
-from mcts_dpo.training.data.steps import collate_steps
+from mcts_dpo.training import LoraSettings, ProcessRewardSettings, TrainingSettings, train_process_reward
+from mcts_dpo.training.data.steps import collate_steps, correctness
 from mcts_dpo.training.heads import HeadModel, HeadTask
 from mcts_dpo.training.process_reward import LABELS, WIDTHS, _pair_weights, process_loss
 from tests.training.world import digest_of, pairs_of, random_rows, tiny_model, tiny_policy
@@ -138,7 +138,7 @@ def test_what_is_loaded_has_the_logits_of_the_trained_head(
 
 
 @pytest.mark.parametrize("kind", ["classification", "regression"])
-@pytest.mark.parametrize("target", ["soft", "hard"])
+@pytest.mark.parametrize("target", ["soft", "hard", "first_error"])
 @pytest.mark.usefixtures("wide_norms")
 def test_a_pack_is_one_sequence_at_a_time(kind: Any, target: Any) -> None:
     """Loss, figures and gradients, in float64, against unpadded sequences of single steps and sums written out; in one
@@ -150,9 +150,9 @@ def test_a_pack_is_one_sequence_at_a_time(kind: Any, target: Any) -> None:
             values = [0.5, float(rng.integers(0, 3)) / 2]
             paths.append((tree, prompt, [[*a, 2], last], [1, 2 + leaf], values, [7, int(rng.integers(1, 5))]))
     table = steps_of(paths, "digest")
-    data = collate_steps(table, "test")
-    assert (len(data.sequences), data.sequences.rows) == (5 * 4, 5 * 2)
     own = {"kind": kind, "target": target, "prior_samples": 2.0, "ranking_weight": 0.7}
+    data = collate_steps(table, "test", ProcessRewardSettings.model_validate(own))
+    assert (len(data.sequences), data.sequences.rows) == (5 * 4, 5 * 2)
     model = HeadModel(tiny_model(dtype=torch.float64), torch.nn.Linear(16, WIDTHS[kind], dtype=torch.float64))
     expected = written_out(model, table, own)
     names = ("loss", "fit", "ranking", "accuracy")
@@ -188,7 +188,9 @@ def written_out(model: HeadModel, table: Steps, own: dict[str, Any]) -> tuple[An
         ):
             ids = torch.tensor([row["prompt_tokens"] + row["completion_tokens"][:end]])
             state = model.trunk.base_model(input_ids=ids).last_hidden_state[0, -1]
-            target = value if own["target"] == "soft" else float(label)
+            target = (
+                value if own["target"] == "soft" else float(label)
+            )  # with values like these, first errors are these
             parent = row["nodes"][0] if node != row["nodes"][0] else 0
             outputs[row["tree"], parent, node] = (model.head(state), target, count / (count + own["prior_samples"]))
     fit, weights, ranking, right, pairs = 0.0, 0.0, 0.0, 0.0, 0.0
@@ -214,8 +216,33 @@ def written_out(model: HeadModel, table: Steps, own: dict[str, Any]) -> tuple[An
 
 def test_equal_numbers_in_two_shards_are_two_trees(policy: Path) -> None:
     one, two = (random_trees(2, "digest", seed=seed) for seed in (0, 1))
-    joined = collate_steps(Steps.concatenate([one, two]), "test")
-    assert joined.sequences.rows == sum(collate_steps(table, "test").sequences.rows for table in (one, two))
+
+    def rows(table: Steps) -> int:
+        return collate_steps(table, "test", ProcessRewardSettings()).sequences.rows
+
+    assert rows(Steps.concatenate([one, two])) == rows(one) + rows(two)
+
+
+def test_first_errors_tell_right_from_wrong() -> None:
+    """A collapse of enough samples after a state of some value is an error; a value of 0 elsewhere says nothing."""
+    paths = [
+        (0, [9], [[10], [11]], [1, 2], [0.5, 1.0], [8, 4]),
+        (0, [9], [[10], [12], [14]], [1, 3, 4], [0.5, 0.0, 0.0], [8, 2, 1]),
+        (0, [9], [[10], [13], [14], [15]], [1, 5, 6, 7], [0.5, 0.0, 0.0, 0.0], [8, 1, 1, 1]),
+        (0, [9], [[16]], [8], [0.0], [1]),
+        (1, [9], [[10], [17]], [1, 2], [0.0, 0.0], [8, 8]),
+        (1, [9], [[18]], [3], [0.0], [8]),
+    ]
+    labels, errors = correctness(steps_of(paths, "digest"), 2)
+    nan = np.nan
+    expected = [[1, 1], [1, 0, 0], [1, nan, nan, 0], [0], [nan, 0], [0]]
+    assert errors == [None, 1, None, 0, None, None]
+    for found, wanted in zip(labels, expected, strict=True):
+        np.testing.assert_array_equal(found, wanted)
+    settings = ProcessRewardSettings(target="first_error")
+    data = collate_steps(steps_of(paths, "digest"), "test", settings)
+    assert len(data.sequences) == 8, "steps of which nothing is known are left out"
+    assert sorted(data.step_columns["target"].tolist()) == [0] * 6 + [1] * 2
 
 
 def test_a_killed_training_ends_in_the_same_bytes(policy: Path, tmp_path: Path) -> None:

@@ -4,9 +4,7 @@ In: labelled steps, the policy's tokenizer, and how its search asks. Out: `Solut
 with the question behind it, and whose completion is yes or no. The question is the one that the reward
 `self_evaluation` asks, so what is taught is what a search reads.
 
-A path's *first error* is its first step of value 0, if the state before it has a value above 0. A label of few samples
-proves little: such a step makes a question only if `min_samples` samples below it are all wrong, or if a solution ends
-there. The steps before a first error, and all others of a value above 0, are right.
+`steps.correctness` says which steps are right, which are wrong, and what a first error is.
 """
 
 from __future__ import annotations
@@ -23,6 +21,7 @@ from mcts_dpo.common.errors import InputError
 from mcts_dpo.models.endings import endings
 from mcts_dpo.models.prompts import PromptSettings, self_evaluation
 from mcts_dpo.preferences.dataset import Solutions, Steps
+from mcts_dpo.training.data.steps import correctness
 from mcts_dpo.training.settings import SelfEvaluationLossSettings
 
 if TYPE_CHECKING:
@@ -75,23 +74,13 @@ def make_judgements(
 
 def _pools(table: Steps, min_samples: int) -> tuple[list[Judgement], list[Judgement], list[Judgement]]:
     """First errors, steps before them, and all steps of which it is known whether they are right: each state once."""
-    values, counts = table.tokens("values"), table.tokens("counts")
-    trees = list(zip(table.texts("problem_id"), table.numbers("tree").tolist(), strict=True))
-    solved = {tree for row, tree in enumerate(trees) if values[row][0] > 0}
-    states = list(_states(table))
     pools: tuple[dict[Any, Judgement], ...] = ({}, {}, {})
-    for row, tree in enumerate(trees):
-        wrong = np.flatnonzero(values[row] == 0)
-        first, length = int(wrong[0]) if len(wrong) else len(values[row]), len(values[row])
-        proved = first < length and (first == length - 1 or int(counts[row][first]) >= min_samples)
-        error = proved and (first > 0 or tree in solved)
-        for step in range(length):
-            if step >= first and not proved:
-                break
-            found = Judgement(row, step, step < first)
-            if error and step <= first:
-                pools[step < first].setdefault(states[row][step], found)
-            pools[2].setdefault(states[row][step], found)
+    for row, (right, error, states) in enumerate(zip(*correctness(table, min_samples), _states(table), strict=True)):
+        for step in np.flatnonzero(~np.isnan(right)).tolist():
+            found = Judgement(row, step, bool(right[step]))
+            if error is not None and step <= error:
+                pools[step < error].setdefault(states[step], found)
+            pools[2].setdefault(states[step], found)
     return list(pools[0].values()), list(pools[1].values()), list(pools[2].values())
 
 

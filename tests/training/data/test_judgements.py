@@ -33,7 +33,7 @@ def policy(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def asked(table: Steps, policy: Path, **settings: object) -> list[tuple[list[int], str]]:
-    own = SelfEvaluationLossSettings(**settings)  # type: ignore[arg-type]
+    own = SelfEvaluationLossSettings.model_validate({"min_samples": 4, **settings})
     found = make_judgements(table, load_tokenizer(policy), PROMPT, own, seed=0)
     assert isinstance(found, Solutions)
     contexts, replies = found.tokens("prompt_tokens"), found.tokens("completion_tokens")
@@ -71,7 +71,8 @@ def test_first_errors_and_steps_before_them(policy: Path) -> None:
 def test_few_samples_prove_nothing(policy: Path) -> None:
     found = asked(tree(policy, n=3), policy, first_errors=0.1, before=0.0)
     assert ([9, 13], "no") in found
-    assert not any(12 in context for context, _ in found)
+    assert not any(context == [9, 10, 12] for context, _ in found)
+    assert ([9, 10, 12, 14], "no") in found, "where a wrong solution ends, something is wrong"
     assert asked(tree(policy, n=3), policy, first_errors=1.0, before=0.0, min_samples=3)[0] == ([9, 10, 12], "no")
 
 
