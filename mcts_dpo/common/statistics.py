@@ -105,24 +105,36 @@ def area_under_roc(scores: Sequence[float] | Floats, labels: Sequence[bool]) -> 
     return float((ranks[positive].sum() - positives * (positives + 1) / 2) / (positives * negatives))
 
 
-def weighted_auc(scores: Floats, positive: npt.NDArray[np.bool_]) -> Callable[[Floats], float]:
+def weighted_auc(
+    scores: Floats, positive: npt.NDArray[np.bool_], groups: npt.NDArray[np.int64] | None = None
+) -> Callable[[Floats], float]:
     """`area_under_roc` as a function of the items' weights.
 
     Args:
         scores: [n] scores. positive: [n] labels.
+        groups: [n] only items of one group are compared; None: all are.
 
     Returns:
-        The function from weights ([n], ≥ 0) to the area; nan if the weights leave out one of the kinds. It costs O(n).
+        The function from weights ([n], ≥ 0) to the area; nan if no positive and negative item are left to compare. It
+        costs O(n).
     """
-    order = np.argsort(scores, kind="stable")
-    ordered, up = scores[order], positive[order]
-    starts = np.flatnonzero(np.append(True, ordered[1:] != ordered[:-1])) if len(order) else np.empty(0, np.int64)
+    within = np.zeros(len(scores), np.int64) if groups is None else groups
+    order = np.lexsort((scores, within))
+    ordered, up, group = scores[order], positive[order], within[order]
+    fresh = np.append(True, group[1:] != group[:-1])[: len(order)]
+    starts = np.flatnonzero(fresh | np.append(True, ordered[1:] != ordered[:-1])[: len(order)])
+    group_starts = np.flatnonzero(fresh[starts])  # among blocks of equal scores
+    sizes = np.diff(np.append(group_starts, len(starts)))
 
     def area(weights: Floats) -> float:
+        if not len(starts):
+            return float("nan")
         mine = weights[order]
-        ups, downs = (np.add.reduceat(mine * kind, starts) if len(starts) else np.empty(0) for kind in (up, ~up))
-        pairs = float(ups.sum() * downs.sum())
-        return float((ups * (np.cumsum(downs) - downs / 2)).sum() / pairs) if pairs else float("nan")
+        ups, downs = (np.add.reduceat(mine * kind, starts) for kind in (up, ~up))
+        below = np.cumsum(downs) - downs / 2
+        below -= np.repeat((np.cumsum(downs) - downs)[group_starts], sizes)
+        pairs = float((np.add.reduceat(ups, group_starts) * np.add.reduceat(downs, group_starts)).sum())
+        return float((ups * below).sum() / pairs) if pairs else float("nan")
 
     return area
 

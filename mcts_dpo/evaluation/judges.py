@@ -92,6 +92,7 @@ class JudgeMetrics:
     auc_final:   the chance that a right solution's last score exceeds a wrong solution's.
     auc_steps:   the chance that a step up to which all is right scores above one where something was wrong.
     auc_conditional: the chance that a right step scores above a first error, all steps before being right.
+    auc_same_depth: the same among steps at one depth, so that depth is no help: what a search compares.
     false_alarm: share of right conditional steps scored below the threshold.
     miss:        share of first errors scored at or above the threshold.
     error_accuracy: share of solutions with a wrong step whose first error is predicted exactly.
@@ -113,6 +114,7 @@ class JudgeMetrics:
     auc_final: Estimate | None
     auc_steps: Estimate | None
     auc_conditional: Estimate | None
+    auc_same_depth: Estimate | None
     false_alarm: Estimate | None
     miss: Estimate | None
     error_accuracy: Estimate | None
@@ -161,8 +163,8 @@ def judge_metrics(
     def mean(values: NDArray[Any], of: Sequence[Hashable]) -> Estimate | None:
         return _rate(values, of, resamples)
 
-    def area(scored: _Scored) -> Estimate | None:
-        return cluster_bootstrap(weighted_auc(scored.score, scored.right), scored.cluster, resamples=resamples)
+    def area(scored: _Scored, groups: NDArray[np.int64] | None = None) -> Estimate | None:
+        return cluster_bootstrap(weighted_auc(scored.score, scored.right, groups), scored.cluster, resamples=resamples)
 
     return JudgeMetrics(
         threshold=threshold,
@@ -174,6 +176,7 @@ def judge_metrics(
         auc_final=area(finals),
         auc_steps=area(everywhere),
         auc_conditional=area(conditional),
+        auc_same_depth=area(conditional, conditional.depth),
         false_alarm=mean(alarms.score < threshold, alarms.cluster),
         miss=mean(errors.score >= threshold, errors.cluster),
         error_accuracy=mean(exact[wrong], [one for one, flag in zip(clusters, wrong, strict=True) if flag]),

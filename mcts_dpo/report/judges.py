@@ -18,6 +18,7 @@ from mcts_dpo.evaluation.judging import JudgeEvaluation
 
 MEASURES = {
     "auc_conditional": "AUC of steps, all before right",
+    "auc_same_depth": "the same, at equal depth",
     "auc_steps": "AUC of all steps",
     "auc_final": "AUC of solutions",
     "false_alarm": "false alarms (right step below threshold)",

@@ -28,20 +28,21 @@ solutions = st.lists(
 )
 
 
-def _conditional(given_: list[JudgedSolution]) -> list[tuple[float, bool]]:
-    """Every step, all before it right, that has a score and a label."""
+def _conditional(given_: list[JudgedSolution], depth: int | None = None) -> list[tuple[float, bool]]:
+    """Every step, all before it right, that has a score and a label. depth: only steps there."""
     return [
         (one.step_scores[at], bool(one.step_right[at]))
         for one in given_
         for at in range(one.shared, len(one.step_right))
-        if all(right is True for right in one.step_right[:at])
+        if depth in (None, at)
+        and all(right is True for right in one.step_right[:at])
         and one.step_right[at] is not None
         and not math.isnan(one.step_scores[at])
     ]
 
 
-def _auc(items: list[tuple[float, bool]]) -> float | None:
-    pairs = [(p > n) + (p == n) / 2 for p, up in items if up for n, down in items if not down]
+def _auc(*groups: list[tuple[float, bool]]) -> float | None:
+    pairs = [(p > n) + (p == n) / 2 for items in groups for p, up in items if up for n, down in items if not down]
     return sum(pairs) / len(pairs) if pairs else None
 
 
@@ -69,6 +70,7 @@ def test_every_figure_is_a_direct_count(given_: list[JudgedSolution], threshold:
     errors, free = _share(exact[True]), _share(exact[False])
     expected = {
         "auc_conditional": _auc(steps),
+        "auc_same_depth": _auc(*(_conditional(given_, depth) for depth in range(5))),
         "auc_final": _auc(finals),
         "false_alarm": _share([score < threshold for score, right in steps if right]),
         "miss": _share([score >= threshold for score, right in steps if not right]),
@@ -131,6 +133,8 @@ def test_a_judge_of_depth_alone_is_seen_through() -> None:
     found = judge_metrics(given_, resamples=50)
     assert found.auc_steps is not None
     assert found.auc_conditional is not None
+    assert found.auc_same_depth is not None
+    assert found.auc_same_depth.value == 0.5
     assert found.auc_steps.value > 0.75
     assert abs(found.auc_conditional.value - 0.5) < 0.1
 
