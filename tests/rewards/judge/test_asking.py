@@ -268,3 +268,12 @@ def test_bad_settings_in_one_line(given: str, message: str) -> None:
 def test_words_that_are_the_same_tokens() -> None:
     with pytest.raises(InputError, match=r"^search\.rewards\.judge\.words: \['c', 'd'\] are the same tokens"):
         made(JudgeSettings(words=("c", "d")), PROBLEM)
+
+
+def test_the_key_comes_from_the_variable_that_is_named(believer: ChatServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    judge = api(believer.url, api_key_env="KEY_OF_THE_JUDGE")
+    with pytest.raises(InputError, match=r"api_key_env: 'KEY_OF_THE_JUDGE' is no variable of the environment"):
+        made(judge, PROBLEM)
+    monkeypatch.setenv("KEY_OF_THE_JUDGE", "abc")
+    assert scored(made(judge, PROBLEM), PATHS, AutomatonEngine()) == pytest.approx([0.2, 0.9])
+    assert believer.keys == {"Bearer abc"}
