@@ -7,6 +7,7 @@ is one forward pass (`models.packed_forward`). A model that cannot be packed com
 from __future__ import annotations
 
 import logging
+import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -45,6 +46,7 @@ class Scorer:
         """Prepare `model`, a transformers decoder in evaluation mode, with or without a head."""
         self.model = model
         self.pack_tokens = pack_tokens
+        self._turn = threading.Lock()  # passes side by side would share the cores, and multiply the memory
         vocabulary = int(model.config.get_text_config().vocab_size)
         probe = torch.arange(1, 6, device=model.device)[None] % vocabulary
         self.why_alone = why_not_packable(model, probe)
@@ -56,7 +58,7 @@ class Scorer:
         arrays = [np.array(one, np.int32) for one in sequences]
         for which in packs(arrays, self.pack_tokens if self.why_alone is None else 0):
             trie = make_trie([arrays[index] for index in which])
-            with torch.no_grad():
+            with self._turn, torch.no_grad():
                 states = self._states(trie).float()
             yield Pass(which, trie, states)
 
