@@ -126,3 +126,14 @@ def test_the_checkpoint_of_another_training(policy: Path, refused: Callable[...,
     )
     assert "checkpoint.safetensors: checkpoint of another training (training.optimiser.lr: 0.1 -> 0.2)" in line
     assert f"remove {tmp_path / 'out.unfinished'} to start again, or give another --out" in line
+
+
+def test_judges_learn_from_labelled_steps(policy: Path, refused: Callable[..., str], tmp_path: Path) -> None:
+    pairs = spoilt(policy, tmp_path / "pairs.parquet")
+    said = refused(pairs, "--process-reward")
+    assert said.endswith(
+        "pairs.parquet: holds pairs, not labelled steps (accepted: steps.parquet, which `mcts-dpo pairs` writes)\n"
+    )
+    assert "pairs.parquet: holds pairs, not labelled steps" in refused(pairs, "--self-evaluation", str(pairs))
+    said = refused(pairs, "--process-reward", "--value")
+    assert said.endswith("--value and --process-reward: two trainings (accepted: one of them at a time)\n")
