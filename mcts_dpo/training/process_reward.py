@@ -9,8 +9,8 @@ Loss of an update: Σ c ℓ / Σ c over its steps, and `ranking_weight` times Σ
 siblings with labels t_i > t_j. c = n / (n + s) is the certainty of a label that rests on n samples.
 "classification": two logits; ℓ is the cross-entropy to t, and ρ = −log σ of the difference of their log-odds.
 "regression": one output x; ℓ = (x − t)², and ρ = max(0, (t_i − t_j) − (x_i − x_j)).
-Source of the labels and of the cross-entropy: Wang et al. 2023 ("Math-Shepherd"), arXiv 2312.08935, section 3.3. Its
-loss has no certainty; the ranking among siblings is ours.
+Source of soft and hard labels and of the cross-entropy: Wang et al. 2023 ("Math-Shepherd"), arXiv 2312.08935, section
+3.3. Labels by first errors (`data/steps.py`), certainty and ranking are ours.
 """
 
 from __future__ import annotations

@@ -130,9 +130,9 @@ class ProcessRewardSettings(Settings):
     """What a process reward model learns (`train --process-reward`), from the labels of steps.
 
     kind:           "classification": the probability that a step is right, from two logits; "regression": one number.
-    target:         "soft": the share of right solutions among the samples below the step; "hard": whether there is one;
-                    "first_error": 1 before the first error of a path and 0 from it on; steps of which neither is known
-                    are left out.
+    target:         "first_error": 1 before the first error of a path and 0 from it on; steps of which neither is known
+                    are left out. "soft": the share of right solutions among the samples below the step. "hard": whether
+                    there is one.
     min_samples:    samples below a step that must all be wrong, before the step counts as a first error.
     prior_samples:  s ≥ 0. A label that rests on n samples has weight n / (n + s). 0: all labels weigh the same.
     ranking_weight: of the loss that orders siblings as their labels are ordered; 0: none.
@@ -140,7 +140,7 @@ class ProcessRewardSettings(Settings):
     """
 
     kind: Literal["classification", "regression"] = "classification"
-    target: Literal["soft", "hard", "first_error"] = "soft"
+    target: Literal["first_error", "soft", "hard"] = "first_error"
     min_samples: Positive = 2
     prior_samples: float = Field(1.0, ge=0, allow_inf_nan=False)
     ranking_weight: float = Field(0.0, ge=0, allow_inf_nan=False)
