@@ -56,7 +56,7 @@ SAMPLES = 500
 """Tokens of samples per problem that the judges are measured on."""
 SCHOOL = JudgeSchoolSettings()
 THRESHOLD = 0.5
-FIGURES = ("auc_final", "auc_conditional", "false_alarm", "miss", "error_accuracy", "f1", "brier")
+FIGURES = ("auc_final", "auc_conditional", "auc_same_depth", "false_alarm", "miss", "error_accuracy", "f1", "brier")
 ARMS: dict[str, tuple[PolicyName, str, tuple[Strategy, ...]]] = {
     "independent samples": ("untaught", "nobody", ("majority", "beam", "mcts")),
     "untaught self-evaluation": ("untaught", "self", ("best-of-n", "weighted", "beam", "mcts")),
@@ -69,9 +69,9 @@ ARMS: dict[str, tuple[PolicyName, str, tuple[Strategy, ...]]] = {
 TRAINED = ("process head", "taught self-evaluation")
 HEAD_TRAINING = TrainingSettings.model_validate(
     {
-        "process_reward": {"trunk": "trained"},
-        "optimiser": {"lr": 1e-3, "schedule": "cosine"},
-        "data": {"batch_size": 32, "epochs": 6},
+        "process_reward": {"target": "first_error", "trunk": "trained"},
+        "optimiser": {"lr": 2e-3, "schedule": "cosine"},
+        "data": {"batch_size": 32, "epochs": 12},
         "checkpoint": {"minutes": None},
         "dtype": "float32",
         "threads": 1,
