@@ -39,7 +39,7 @@ SETTINGS = SearchSettings(
     max_depth=DEPTH,
     rewards=(OutcomeSettings(), SelfEvaluationSettings(weight=1.0, at="all")),
 )
-SENTENCES = 5
+SENTENCES = 3
 """Sentences in one step, which is then about 29 tokens long, as SmolLM2's steps on GSM8K are."""
 
 
