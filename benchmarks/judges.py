@@ -128,14 +128,15 @@ def judge_of(name: str, folder: Path) -> list[dict[str, Any]]:
         "self": {"kind": "self_evaluation"},
         "process": {"kind": "process", "model": str(folder / "process")},
         "simulated": {"kind": "oracle", "false_alarm": 0.02, "miss": 0.1},
+        "worse simulated": {"kind": "oracle", "false_alarm": 0.05, "miss": 0.2},
         "oracle": {"kind": "oracle"},
     }
     return [{**entries[name], "at": "all"}]
 
 
-def search_with(name: str, folder: Path, seed: int) -> SearchSettings:
-    """The settings of a search with one judge."""
-    given = SEARCH.model_dump(exclude_defaults=True) | {"rewards": judge_of(name, folder), "seed": seed}
+def search_with(name: str, folder: Path, seed: int, **more: Any) -> SearchSettings:
+    """The settings of a search with one judge. more: settings that differ from SEARCH."""
+    given = SEARCH.model_dump(exclude_defaults=True) | {"rewards": judge_of(name, folder), "seed": seed, **more}
     return SearchSettings.model_validate(given)
 
 
@@ -214,9 +215,10 @@ def outcomes(problem: Problem, solution: Solution) -> dict[str, float]:
     }
 
 
-def solve(folder: Path, seed: int, arm: str, strategy: Strategy, count: int, budget: int) -> dict[str, Any]:
-    """One strategy with one judge over the test problems of a seed."""
-    policy, judge, _ = ARMS[arm]
+def solve(
+    folder: Path, seed: int, policy: PolicyName, search: SearchSettings, strategy: Strategy, count: int, budget: int
+) -> dict[str, Any]:
+    """One strategy over the test problems of a seed. search: with one judge (see `search_with`)."""
     problems = horizon_problems(count, 3 * seed + 3)
     began = time.process_time()
     found = solve_problems(
@@ -224,7 +226,7 @@ def solve(folder: Path, seed: int, arm: str, strategy: Strategy, count: int, bud
         engine_of(folder / policy),
         [(strategy, budget)],
         prompt=toy_prompt(),
-        search=search_with(judge, folder, seed),
+        search=search,
         settings=StrategySettings(solution_tokens=LENGTH),
     )
     seconds = time.process_time() - began
@@ -266,9 +268,10 @@ def one_seed(work: Path, seed: int, count: int, budget: int) -> dict[str, Any]:
     }
     arms = {
         f"{arm}, {strategy}": part(
-            cells / f"{arm}-{strategy}.json", partial(solve, folder, seed, arm, strategy, count, budget)
+            cells / f"{arm}-{strategy}.json",
+            partial(solve, folder, seed, policy, search_with(judge, folder, seed), strategy, count, budget),
         )
-        for arm, (_, _, strategies) in ARMS.items()
+        for arm, (policy, judge, strategies) in ARMS.items()
         for strategy in strategies
     }
     return {"judges": judges, "arms": arms}
