@@ -7,6 +7,7 @@ command shows tracebacks.
 
 from __future__ import annotations
 
+from collections import Counter
 from contextlib import ExitStack
 from dataclasses import asdict
 from pathlib import Path
@@ -190,14 +191,18 @@ def search(
         )
     infos = [info for shard in shards for info in tree_infos(shard)]
     failed = {info.problem_id: info.reason for info in infos if info.status == "failed"}
+    unscored = sum((Counter(info.unscored) for info in infos), Counter[str]())
     if as_json:
-        say_json({"trees": len(infos), "failed": failed, "files": [str(shard) for shard in shards]})
+        files = [str(shard) for shard in shards]
+        say_json({"trees": len(infos), "failed": failed, "unscored": unscored, "files": files})
         return
     say(f"{len(infos)} trees in {len(shards)} files under {out}")
     for reason in dict.fromkeys(failed.values()):
         those = [problem for problem, why in failed.items() if why == reason]
         named = ", ".join(those[:5]) + (", …" if len(those) > 5 else "")
         say(f"{len(those)} of them failed: {reason} ({named})")
+    for kind, count in unscored.items():
+        say(f"{kind} gave no score for {count} paths.")
 
 
 @app.command(name="eval")

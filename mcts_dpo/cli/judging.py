@@ -168,6 +168,8 @@ def judge_eval(
     from mcts_dpo.report.judges import judge_tables, plot_reliability
     from mcts_dpo.rewards.registry import active
 
+    if out is not None and out.exists() and not out.is_dir():
+        raise InputError(f"--out {out}: a file; accepted: a folder, which need not exist")
     stored = _stored_prompt(sources)
     given = stored | ({} if config is None else stage_config(config, []).model_dump(mode="json", exclude_unset=True))
     accepted = {name: value for name, value in given.items() if name in StageConfig.model_fields}

@@ -39,6 +39,9 @@ def accepted_by(annotation: Any, metadata: Sequence[Any] = ()) -> str:
     simple = {bool: "true or false", str: "text", Path: "a path", type(None): "null", Any: "anything"}
     if isinstance(annotation, type) and annotation is str and any(getattr(m, "min_length", None) for m in metadata):
         return "text, not empty"
+    patterns = [one.pattern for one in metadata if getattr(one, "pattern", None)]
+    if annotation is str and patterns:
+        return f"text that matches {patterns[0]}"
     if annotation in simple:
         return simple[annotation]
     if get_origin(annotation) is tuple:

@@ -252,7 +252,7 @@ _NOT_A = {
     "path": "is not a path",
     "is": "is not a path",
 }
-_OUT_OF_RANGE = {"greater", "less", "too", "multiple", "string_pattern", "string_too"}
+_OUT_OF_RANGE = {"greater", "less", "too", "multiple", "string_too"}
 
 
 def _one_line(
@@ -315,7 +315,7 @@ def _complaint(cls: type[Settings], path: tuple[str, ...], same: list[tuple[Erro
         close = nearest(first["input"], place.choices())
         if close:
             return f"{given} is not one of the choices; did you mean {close!r}? (accepted: {accepted})"
-    if len({one["type"] for one, _ in same}) > 1:
+    if len({one["type"] for one, _ in same}) > 1 or kind.startswith("string_pattern"):
         reason = "is not accepted"
     elif any(kind.startswith(prefix) for prefix in _OUT_OF_RANGE):
         reason = "is out of range"

@@ -8,6 +8,7 @@ asked without.
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -23,6 +24,7 @@ _log = logging.getLogger(__name__)
 ALTERNATIVES = 5
 """Tokens at each place whose log-probabilities are asked for: as many as every API gives."""
 RETRIES = 2
+_NO_COMPLETION = "the answer is no chat completion; does the address end with the API's version, such as /v1?"
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,11 +105,14 @@ class ChatClient:
             self._noted.add(kind)
             late = f"not within {self._timeout:g} s"
             reason = late if isinstance(error, TimeoutError) else one_line(str(error))
+            reason = _NO_COMPLETION if isinstance(error, json.JSONDecodeError) else reason
             _log.warning("%s: %s gives no answer: %s (%s)", self._setting, self._url, reason, kind)
 
 
 def _read(answer: Any) -> ChatAnswer:
     """An answer as the client gives it. Raises an error of any kind if it is not one."""
+    if not getattr(answer, "choices", None):
+        raise TypeError(_NO_COMPLETION)
     choice = answer.choices[0]
     text = choice.message.content
     if not isinstance(text, str):

@@ -157,6 +157,8 @@ def _labelled_row(
         )
     right = tuple(error < 0 or index < error for index in range(len(steps) if error < 0 else error + 1))
     final = row.get("final_answer_correct")
+    if final is not None and not isinstance(final, bool | np.bool_):
+        raise InputError(f"{where}: final_answer_correct is {final!r}; accepted: true, false, or null")
     problem = Problem(str(row.get("id", where)), question)
     solution = LabelledSolution(
         _text_paths(problem, steps, prompt, tokenizer),

@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import torch
 from huggingface_hub import model_info, try_to_load_from_cache
+from huggingface_hub.errors import HFValidationError
 from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, AutoTokenizer, GenerationConfig, GgufConfig
 from transformers.utils import logging as transformers_logging
 
@@ -91,7 +92,7 @@ def hub_options(name: str) -> dict[str, Any]:
     try:
         model_info(name, timeout=30)
     except Exception as error:  # the hub's client raises many kinds of errors
-        if isinstance(try_to_load_from_cache(name, "config.json"), str):
+        if not isinstance(error, HFValidationError) and isinstance(try_to_load_from_cache(name, "config.json"), str):
             return {**_NO_CODE, "local_files_only": True}
         raise InputError(f"{name}: no such file or directory, and no such model on the hub ({_line(error)})") from None
     return _NO_CODE

@@ -117,6 +117,8 @@ def summary_text(record: RunRecord) -> RenderableType:
         failed = line["search"]["failed"]
         if failed:
             notes.append(f"{name}: {failed} problems could not be searched; their trees say why.")
+        missed = {key.removeprefix("unscored_"): n for key, n in line["search"].items() if key.startswith("unscored_")}
+        notes += [f"{name}: {kind} gave no score for {count} paths." for kind, count in missed.items()]
     return Group(accuracy_table(record), Text("\n".join(note for note in notes if note)))
 
 

@@ -17,6 +17,9 @@ from mcts_dpo.search.allocation.fixed import FixedSettings
 from mcts_dpo.search.allocation.registry import AllocationEntry
 
 
+_STEP_TOKENS = 64
+
+
 class GumbelSettings(Settings):
     """The constants of `selection: gumbel` (Danihelka et al. 2022).
 
@@ -104,7 +107,7 @@ class SearchSettings(Settings):
     children: int = Field(default=4, ge=1)
     temperature: float = Field(default=0.8, ge=0.0, allow_inf_nan=False)
     top_p: float = Field(default=1.0, gt=0.0, le=1.0)
-    max_step_tokens: int = Field(default=64, ge=1)
+    max_step_tokens: int = Field(default=_STEP_TOKENS, ge=1)
     max_tokens: int = Field(default=256, ge=1)
     max_depth: int = Field(default=16, ge=1)
     selection: Literal["puct", "uct", "gumbel"] = "puct"
@@ -164,7 +167,7 @@ class SearchSettings(Settings):
 
     @model_validator(mode="after")
     def _coherent(self) -> SearchSettings:
-        if self.max_step_tokens > self.max_tokens and "max_step_tokens" in self.model_fields_set:
+        if self.max_step_tokens > self.max_tokens and self.max_step_tokens != _STEP_TOKENS:  # trees store the default
             raise ValueError(
                 f"max_step_tokens {self.max_step_tokens} exceeds max_tokens {self.max_tokens}; "
                 "accepted: a step no longer than the solution"

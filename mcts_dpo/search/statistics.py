@@ -6,6 +6,7 @@ clock times.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -40,6 +41,7 @@ class Counts:
     right:   samples that ended in a right solution. ended: samples that ended in a solution with a known outcome.
     low, high: the range of Q over the visited steps; inf and -inf if there are none.
     confidence: self-evaluation scores of right (key 1) and wrong (key -1) terminal nodes.
+    unscored: paths that a reward could not score, by its kind.
     """
 
     totals: dict[str, int] = field(default_factory=lambda: dict.fromkeys(_TOTALS, 0))
@@ -51,6 +53,7 @@ class Counts:
     low: float = np.inf
     high: float = -np.inf
     confidence: dict[int, list[float]] = field(default_factory=lambda: {1: [], -1: []})
+    unscored: Counter[str] = field(default_factory=Counter)
 
 
 def counts_of(forest: Forest) -> Counts:
@@ -77,6 +80,7 @@ def counts_of(forest: Forest) -> Counts:
         totals["sampled_tokens"] += info.generated
         totals["unanswered"] += info.unanswered
         totals["unverified"] += info.unverified
+        found.unscored.update(info.unscored)
         if info.status != "failed":
             found.first += int(forest.outcome[first_sample(forest, tree)] > 0)
             found.covered += int(has_right[tree])
@@ -106,10 +110,12 @@ def search_statistics(trees: Iterable[Forest | Counts]) -> dict[str, float | int
     value_low, value_high:  the range of Q that was seen: [-1, 1] for outcomes, wider with weighted confidence.
     mean_confidence_right, mean_confidence_wrong: mean self-evaluation score C of right and of wrong terminal nodes.
                             Left out where no self-evaluation was asked.
+    unscored_KIND:          number of paths that the reward could not score. Left out where it is 0.
     """
     totals, confidence = dict.fromkeys(_TOTALS, 0), {1: list[float](), -1: list[float]()}
     first = covered = mixed = right = ended = 0
     low, high = np.inf, -np.inf
+    unscored = Counter[str]()
     for some in trees:
         one = counts_of(some) if isinstance(some, Forest) else some
         totals = {name: count + one.totals[name] for name, count in totals.items()}
@@ -118,6 +124,7 @@ def search_statistics(trees: Iterable[Forest | Counts]) -> dict[str, float | int
         low, high = min(low, one.low), max(high, one.high)
         for sign, found in confidence.items():
             found.extend(one.confidence[sign])
+        unscored.update(one.unscored)
     searched = max(1, totals["problems"] - totals["failed"])
     shares = {
         "first_sample_accuracy": first / searched,
@@ -129,4 +136,5 @@ def search_statistics(trees: Iterable[Forest | Counts]) -> dict[str, float | int
     judged = {name: float(np.mean(found)) for name, found in named.items() if found}
     met = (float(low), float(high)) if low <= high else (0.0, 0.0)
     scale = dict(zip(("value_low", "value_high"), met, strict=True))
-    return {**totals, **shares, **scale, **judged}
+    missed = {f"unscored_{kind}": count for kind, count in sorted(unscored.items())}
+    return {**totals, **shares, **scale, **judged, **missed}

@@ -14,6 +14,7 @@ from typer.testing import CliRunner
 from mcts_dpo.cli.app import app, main
 from mcts_dpo.common.settings import dump_settings
 from mcts_dpo.search import Forest
+from mcts_dpo.search.tree_io import tree_infos
 from tests.conftest import ToyWorld
 from tests.golden.test_golden import FOLDER
 
@@ -178,6 +179,7 @@ def test_judges_are_measured_on_labelled_steps(cli: Cli, toy_world: ToyWorld, tm
         (["TREES", "-p", "PROBLEMS", "--set", "search.rewards=[length]", "--truth", "orcale"], "--truth"),
         (["PROBLEMS", "--set", "search.rewards=[length]"], "no texts under 'steps'"),
         (["missing.jsonl", "--set", "search.rewards=[length]"], "missing.jsonl"),
+        (["PROBLEMS", "--set", "search.rewards=[length]", "-o", "PROBLEMS"], "a file; accepted: a folder"),
     ],
 )
 def test_bad_input_of_judge_eval_is_one_line(
@@ -188,3 +190,12 @@ def test_bad_input_of_judge_eval_is_one_line(
     assert (code, said) == (2, "")
     assert message in err
     assert len(err.splitlines()) == 1
+
+
+def test_a_search_says_which_rewards_gave_no_score(cli: Cli, trees: Path, tmp_path: Path) -> None:
+    judge = "search.rewards=[outcome, {kind: judge, url: 'http://127.0.0.1:9/v1', model: m, timeout: 1}]"
+    command = ["search", "-c", trees.parent / "run.yaml", "-o", tmp_path / "trees", "search.simulations=1", judge]
+    code, said, _ = cli(*command)
+    unscored = sum(info.unscored["judge"] for info in tree_infos(tmp_path / "trees" / "shard-0000.parquet"))
+    assert (code, said.splitlines()[-1]) == (0, f"judge gave no score for {unscored} paths.")
+    assert json.loads(cli(*command, "--json")[1])["unscored"] == {"judge": unscored}

@@ -95,6 +95,14 @@ HOSTILE: dict[str, Any] = {
 }
 
 
+def test_a_page_is_told_from_an_answer(caplog: pytest.LogCaptureFixture) -> None:
+    with chat_server(lambda _: HOSTILE["html"]) as server:
+        chat = client(server.url)
+        assert answers(chat, ["a"]) == [None]
+        chat.close()
+    assert "the answer is no chat completion; does the address end with the API's version" in caplog.text
+
+
 @pytest.mark.parametrize("name", HOSTILE)
 def test_what_is_no_answer_is_none(name: str, caplog: pytest.LogCaptureFixture) -> None:
     with chat_server(lambda body: said("Yes") if asked(body) == "good" else HOSTILE[name]) as server:

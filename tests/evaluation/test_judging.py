@@ -173,6 +173,10 @@ def test_steps_are_tokenised_so_that_tokens_end_where_they_do(tmp_path: Path) ->
         ({"question": "q", "steps": ["a"], "first_error": 1}, r"first_error is 1; accepted: -1 .* to 0, an integer"),
         ({"question": "q", "steps": ["a"]}, "first_error is None"),
         ({"question": "q", "steps": ["a"], "first_error": True}, "first_error is True"),
+        (
+            {"question": "q", "steps": ["a"], "first_error": 0, "final_answer_correct": "no"},
+            "final_answer_correct is 'no'; accepted: true, false, or null",
+        ),
     ],
 )
 def test_bad_rows_are_named(tmp_path: Path, row: object, message: str) -> None:

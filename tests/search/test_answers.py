@@ -143,6 +143,9 @@ def test_statistics() -> None:
     assert figures["mean_confidence_right"] == pytest.approx(forest.scores["self_evaluation"][right].mean())
     assert figures["value_low"] == forest.q[forest.depth > 0].min()
     assert figures["value_high"] == forest.q.max()
+    assert "unscored_judge" not in figures
+    forest.trees[0].unscored["judge"] = 3
+    assert search_statistics([forest, forest])["unscored_judge"] == 6
 
 
 def test_the_first_sample_is_what_the_engine_drew_first() -> None:

@@ -28,6 +28,11 @@ def test_settings_say_what_they_accept(override: str, message: str) -> None:
         load_settings(SearchSettings, None, [override])
 
 
+def test_settings_as_trees_store_them_are_accepted() -> None:
+    given = load_settings(SearchSettings, None, ["max_tokens=24"])
+    assert load_settings(SearchSettings, given.model_dump(mode="json"), []) == given
+
+
 def test_settings_from_overrides() -> None:
     settings = load_settings(SearchSettings, None, ["budget=5000", "max_tokens=32"])
     assert (settings.budget, settings.max_step_tokens) == (5000, 64)

@@ -44,7 +44,7 @@ class JudgeSettings(RewardSettings):
     words: tuple[str, str] = ("Yes", "No")
     think: int = Field(default=0, ge=0)
     temperature: float = Field(default=0.0, ge=0.0, allow_inf_nan=False)
-    url: str | None = None
+    url: str | None = Field(default=None, pattern="^https?://")
     model: str | None = None
     api_key_env: str = "OPENAI_API_KEY"
     timeout: float = Field(default=60.0, gt=0, allow_inf_nan=False)

@@ -71,7 +71,8 @@ api_judge = lru_cache(maxsize=8)(ApiJudge)
 
 def ask_api(settings: JudgeSettings, context: RewardContext) -> Reward:
     """The reward of a judge behind an API. Raises InputError without the package `openai`, or without the key named."""
-    if "api_key_env" in settings.model_fields_set and settings.api_key_env not in os.environ:
+    default = type(settings).model_fields["api_key_env"].default
+    if settings.api_key_env != default and settings.api_key_env not in os.environ:
         raise InputError(
             f"search.rewards.judge.api_key_env: {settings.api_key_env!r} is no variable of the environment"
         )

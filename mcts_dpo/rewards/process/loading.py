@@ -171,7 +171,8 @@ class OwnHead:
                 "(accepted: format 1, kind 'classification' or 'regression')"
             )
         limits = about.get("range", [0.0, 1.0])
-        if not (isinstance(limits, list) and len(limits) == 2 and limits[0] < limits[1]):
+        numbers = isinstance(limits, list) and [type(one) for one in limits if type(one) in (int, float)]
+        if not numbers or len(limits) != 2 or len(numbers) != 2 or not limits[0] < limits[1]:
             raise InputError(f"{path}: range: {limits!r} (accepted: two numbers, the smaller first)")
         return cls(str(about.get("tokenizer", "")), str(about["kind"]), (float(limits[0]), float(limits[1])))
 

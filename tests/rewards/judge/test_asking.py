@@ -271,6 +271,10 @@ def test_words_that_are_the_same_tokens() -> None:
 
 
 def test_the_key_comes_from_the_variable_that_is_named(believer: ChatServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+    stored = JudgeSettings.model_validate(api(believer.url).model_dump())
+    assert scored(made(stored, PROBLEM), PATHS, AutomatonEngine()) == pytest.approx([0.2, 0.9])
+    believer.keys.clear()
     judge = api(believer.url, api_key_env="KEY_OF_THE_JUDGE")
     with pytest.raises(InputError, match=r"api_key_env: 'KEY_OF_THE_JUDGE' is no variable of the environment"):
         made(judge, PROBLEM)

@@ -153,6 +153,11 @@ CASES: dict[str, tuple[Callable[[Path], Path], dict[str, Any], str]] = {
         {},
         r"process_reward\.json: range: \[1, 1\] \(accepted: two numbers, the smaller first\)",
     ),
+    "our own with a range of texts": (
+        lambda folder: own(folder, CLASSIFICATION | {"range": ["a", 1]}),
+        {},
+        r"process_reward\.json: range: \['a', 1\] \(accepted: two numbers, the smaller first\)",
+    ),
     "our own with the wrong head": (
         lambda folder: own(folder, CLASSIFICATION | {"kind": "regression"}),
         {},
@@ -189,6 +194,8 @@ def test_no_such_model(tmp_path: Path) -> None:
 def test_a_name_that_no_hub_knows() -> None:
     with pytest.raises(InputError, match=r"nobody/no-judge: no such file or directory, and no such model on the hub"):
         judge_of(Path("nobody/no-judge"))
+    with pytest.raises(InputError, match=r"judges/no/judge: no such file or directory, and no such model on the hub"):
+        judge_of(Path("judges/no/judge"))
 
 
 def test_another_tokenizer_is_refused(tmp_path: Path) -> None:
@@ -205,7 +212,11 @@ def test_another_tokenizer_is_refused(tmp_path: Path) -> None:
         ("rewards.process.family=qwen_pmr", r"'qwen_pmr' is not one of the choices; did you mean 'qwen_prm'\?"),
         ("rewards.process.aggregate=product", r"'product' is not one of the choices"),
         ("rewards.process.context=0", r"0 is out of range \(accepted: an integer ≥ 1"),
-        ("rewards.process.url=localhost", r"rewards\.1\.url: 'localhost'"),
+        (
+            "rewards.process.url=localhost",
+            r"url: 'localhost' is not accepted \(accepted: text that matches \^https\?://",
+        ),
+        ("rewards.judge.url=localhost", r"url: 'localhost' is not accepted \(accepted: text that matches \^https\?://"),
         ("rewards.process.weight=1", r"rewards\.1\.model: missing"),
     ],
 )
