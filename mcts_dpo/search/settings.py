@@ -16,7 +16,6 @@ from mcts_dpo.rewards.registry import RewardEntry
 from mcts_dpo.search.allocation.fixed import FixedSettings
 from mcts_dpo.search.allocation.registry import AllocationEntry
 
-
 _STEP_TOKENS = 64
 
 
