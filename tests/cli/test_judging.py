@@ -196,6 +196,7 @@ def test_a_search_says_which_rewards_gave_no_score(cli: Cli, trees: Path, tmp_pa
     judge = "search.rewards=[outcome, {kind: judge, url: 'http://127.0.0.1:9/v1', model: m, timeout: 1}]"
     command = ["search", "-c", trees.parent / "run.yaml", "-o", tmp_path / "trees", "search.simulations=1", judge]
     code, said, _ = cli(*command)
-    unscored = sum(info.unscored["judge"] for info in tree_infos(tmp_path / "trees" / "shard-0000.parquet"))
+    files = sorted((tmp_path / "trees").glob("*.parquet"))
+    unscored = sum(info.unscored["judge"] for file in files for info in tree_infos(file))
     assert (code, said.splitlines()[-1]) == (0, f"judge gave no score for {unscored} paths.")
     assert json.loads(cli(*command, "--json")[1])["unscored"] == {"judge": unscored}
