@@ -17,6 +17,17 @@ from tests.search.support import PROBLEMS, PROMPT, assert_sound, every_rule, pro
 from tests.search.support import settings as any_settings
 
 
+def examples(count: int) -> hypothesis_settings:
+    """So many examples, the same ones in every run."""
+    return hypothesis_settings(
+        max_examples=count,
+        deadline=None,
+        derandomize=True,
+        suppress_health_check=list(HealthCheck),
+        phases=[Phase.explicit, Phase.generate, Phase.shrink],
+    )
+
+
 def assert_equal(forest: Forest, tree: int, reference: ReferenceTree) -> int:
     """Every field of every node; returns the number of nodes."""
     info = forest.trees[tree]
@@ -71,13 +82,7 @@ def compare(settings: SearchSettings, prompt: PromptSettings, model_seed: int, m
     return forest
 
 
-@hypothesis_settings(
-    max_examples=300,
-    deadline=None,
-    derandomize=True,
-    suppress_health_check=list(HealthCheck),
-    phases=[Phase.explicit, Phase.generate, Phase.shrink],
-)
+@examples(300)
 @given(any_settings, prompts, st.integers(0, 10_000), st.sampled_from(["train", "solve"]))
 def test_equals_the_reference_under_any_settings(
     settings: SearchSettings, prompt: PromptSettings, model_seed: int, mode: str
@@ -85,25 +90,13 @@ def test_equals_the_reference_under_any_settings(
     compare(settings, prompt, model_seed, mode)
 
 
-@hypothesis_settings(
-    max_examples=200,
-    deadline=None,
-    derandomize=True,
-    suppress_health_check=list(HealthCheck),
-    phases=[Phase.explicit, Phase.generate, Phase.shrink],
-)
+@examples(200)
 @given(every_rule, prompts, st.integers(0, 10_000))
 def test_equals_the_reference_in_every_rule(settings: SearchSettings, prompt: PromptSettings, model_seed: int) -> None:
     compare(settings, prompt, model_seed)
 
 
-@hypothesis_settings(
-    max_examples=200,
-    deadline=None,
-    derandomize=True,
-    suppress_health_check=list(HealthCheck),
-    phases=[Phase.explicit, Phase.generate, Phase.shrink],
-)
+@examples(200)
 @given(reopening, prompts, st.integers(0, 10_000), st.sampled_from(["train", "solve"]))
 def test_equals_the_reference_where_nodes_reopen(
     settings: SearchSettings, prompt: PromptSettings, model_seed: int, mode: str
