@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from mcts_dpo.common.errors import InputError
-from mcts_dpo.common.files import require_replaceable, whole
+from mcts_dpo.common.files import whole
 from mcts_dpo.common.progress import Progress
 from mcts_dpo.models.loading import load_tokenizer, tokenizer_digest, weights_digest
 from mcts_dpo.training.checkpoints import TrainState, load_train_state
@@ -110,7 +110,6 @@ class HeadPlan(NamedTuple):
 
     objective: its name in the summary. data: see `HeadTask`. width: outputs of the head. names, loss: see `HeadTask`.
     trunk:     without adapters: "frozen" trains the head alone, "trained" all weights.
-    record:    the file of a finished directory that says what it is.
     check:     raises InputError, before the training, for a trunk that `write` cannot write.
     write:     (trained, folder, digest of the policy's weights, settings and summary): writes the directory.
     """
@@ -121,7 +120,6 @@ class HeadPlan(NamedTuple):
     names: tuple[str, ...]
     loss: HeadLoss
     trunk: Literal["frozen", "trained"]
-    record: str
     write: Callable[[TrainState, Path, str, dict[str, Any]], None]
     check: Callable[[Any], None] = lambda trunk: None
 
@@ -138,7 +136,6 @@ def train_head(
     progress: Progress,
 ) -> TrainingSummary:
     """Train a head on `policy`'s trunk and write it to `out`, whole or not at all. Errors are those of `loop.train`."""
-    require_replaceable(out, plan.record)
     folder = unfinished_at or out.parent / f"{out.name}.unfinished"
     data = plan.data
     if data.tokenizer != tokenizer_digest(load_tokenizer(policy)):

@@ -25,7 +25,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from mcts_dpo.common.files import write_json
+from mcts_dpo.common.files import require_replaceable, write_json
 from mcts_dpo.common.progress import Progress, silent
 from mcts_dpo.models.loading import load_tokenizer
 from mcts_dpo.models.token_classifier import require_classifier, save_classifier
@@ -62,9 +62,10 @@ def train_process_reward(
 
     data:     labelled steps: a table, its file, or the folder of `steps.parquet`.
     settings: `process_reward.*` says what is learned. With `lora` the trunk is adapted; without it
-              `process_reward.trunk` says whether all weights are trained or the head alone. `optimiser.lr` should be
-              about 1e-2 for a head alone, 1e-4 with adapters, 1e-5 for all weights of a large policy, 1e-3 for a tiny
-              one. `data.batch_size` counts prefixes: an update learns all labelled steps after each of them.
+              `process_reward.trunk` says whether all weights are trained or the head alone. A good `optimiser.lr` is
+              1e-2 for the head of a tiny policy alone, 5e-4 for that of a large one, 1e-4 with adapters, 1e-5 for all
+              weights of a large policy, 2e-3 for a tiny one. `data.batch_size` counts prefixes: an update learns all
+              labelled steps after each of them.
 
     `out` holds config.json (architecture …ForTokenClassification, `num_labels` 2 for classification and 1 for
     regression), model.safetensors (the trunk, adapters merged, in the policy's stored dtype; `score.weight` and
@@ -74,6 +75,7 @@ def train_process_reward(
     Everything else, and the errors, are as in `loop.train`. Raises InputError, too, for a table of another kind, one
     without labelled steps, and a policy whose architecture transformers cannot load with a token classification head.
     """
+    require_replaceable(Path(out), RECORD)
     table, source = (data, data.what) if isinstance(data, Steps) else load_steps(Path(data))
     found, own = collate_steps(table, source, settings.process_reward), settings.process_reward
     plan = HeadPlan(
@@ -83,7 +85,6 @@ def train_process_reward(
         names=("loss", "cross_entropy" if own.kind == "classification" else "regression", "ranking", "accuracy"),
         loss=partial(process_loss, found, own, _pair_weights(found, own)),
         trunk=own.trunk,
-        record=RECORD,
         check=partial(require_classifier, labels=LABELS[own.kind]),
         write=partial(_write, policy, own, found.tokenizer),
     )

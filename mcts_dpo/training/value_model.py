@@ -24,6 +24,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from mcts_dpo.common.errors import InputError
+from mcts_dpo.common.files import require_replaceable
 from mcts_dpo.common.progress import Progress, silent
 from mcts_dpo.models.value_head import relative_policy, save
 from mcts_dpo.preferences.dataset import Pairs, Siblings, Solutions
@@ -37,6 +38,7 @@ from mcts_dpo.training.objectives.registry import objective_settings
 from mcts_dpo.training.settings import TrainingSettings, ValueLossSettings
 from mcts_dpo.training.tasks import Rows
 
+RECORD = "value.json"
 NAMES = ("loss", "regression", "ranking", "accuracy")
 """The figures of the log. accuracy: share of pairs of steps in a row that V orders as Q does (a tie: half)."""
 
@@ -60,6 +62,7 @@ def train_value(
 
     Everything else, and the errors, are as in `loop.train`.
     """
+    require_replaceable(Path(out), RECORD)
     table = data if isinstance(data, TypedTable) else _load(Path(data))
     found = collate_values(table, str(data) if isinstance(data, Path) else table.what)
     plan = HeadPlan(
@@ -69,7 +72,6 @@ def train_value(
         names=NAMES,
         loss=partial(value_loss, found, settings.value),
         trunk="frozen",
-        record="value.json",
         write=partial(_write, relative_policy(policy, Path(out)), found.tokenizer),
     )
     return train_head(

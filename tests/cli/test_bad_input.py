@@ -136,6 +136,13 @@ LINES = [
     ("tree missing", "missing: no tree files"),
     ("tree bad.parquet", "bad.parquet: not a readable Parquet file"),
     ("tree empty some-id", "empty: no tree files"),
+    # rejudge, judge-eval
+    ("rejudge missing -o out", "missing: no such file"),
+    ("rejudge bad.parquet -o out", "bad.parquet: not a readable Parquet file"),
+    ("rejudge bad.parquet -o out --set search.children=3", "--set search.children: the trees are grown already"),
+    ("rejudge bad.parquet -o out --verifier mth", "--verifier: "),
+    ("judge-eval missing.jsonl --set search.rewards=[self_evaluation]", "missing.jsonl: no such file"),
+    ("judge-eval good.jsonl --set search.rewards=[self_evaluation]", "good.jsonl, line 1"),
     # doctor, settings, lm-eval
     ("doctor -c missing.yaml", "missing.yaml: no such file"),
     ("doctor enigne.kind=vllm", "enigne: unknown setting; did you mean 'engine'?"),

@@ -13,6 +13,7 @@ import typer
 from rich.console import Console
 
 from mcts_dpo.cli import app as commands
+from mcts_dpo.cli import judging, training
 from mcts_dpo.cli import show as viewing
 from mcts_dpo.cli.app import app
 from mcts_dpo.toy import demo as demonstration
@@ -25,6 +26,8 @@ LINES: tuple[tuple[str, str], ...] = (
     ("prompts -c {config}", "load tokenizer"),
     ("search -c {config} -o {out}/trees search.simulations=2", "load model, search"),
     ("pairs {out}/trees -o {out}/data --set preferences.min_gap=0.1", "pairs"),
+    ("rejudge {out}/trees -o {out}/again --set search.accumulate=sum", "rejudge"),
+    ("judge-eval {out}/trees -p {train} -c {config} -m {model} --set search.rewards=[self_evaluation]", "judge"),
     ("train -c {config} -d {out}/data/pairs.parquet -o {out}/policy training.data.max_updates=2", "load policy, train"),
     ("eval -c {config}", "load model, evaluate"),
     ("eval -c {config} --strategy majority,mcts --budget 64", "load model, majority 64: solve, mcts 64: verified"),
@@ -54,7 +57,7 @@ def test_every_command_speaks_to_watchers_and_machines(
     monkeypatch.setattr(
         demonstration, "demo", partial(demonstration.demo, rounds=1, problems_per_round=20, test_problems=24)
     )
-    names = {"config": config, "train": toy_world.config.train.source, "question": "Q"}
+    names = {"config": config, "train": toy_world.config.train.source, "question": "Q", "model": str(toy_world.policy)}
     seen: set[str] = set()
     for line, stages in LINES:
         for watched in (True, False):
@@ -64,7 +67,7 @@ def test_every_command_speaks_to_watchers_and_machines(
             words = [word.format(out=out, **names).replace("Q", toy_world.test[0].question) for word in line.split()]
             stream = io.StringIO()
             console = Console(file=stream, force_terminal=watched, width=200)
-            for module in (commands, viewing):
+            for module in (commands, judging, training, viewing):
                 monkeypatch.setattr(module, "err_console", console)
             code, printed, err = cli(*words, "--json")
             assert (code, err) == (0, ""), line
