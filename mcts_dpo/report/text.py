@@ -16,8 +16,9 @@ from mcts_dpo.common.errors import InputError
 from mcts_dpo.common.files import read_json_lines
 from mcts_dpo.common.settings import read_yaml
 from mcts_dpo.evaluation import StrategyComparison
+from mcts_dpo.pipeline.config import RunConfig
+from mcts_dpo.pipeline.judges import search_rewards
 from mcts_dpo.rewards.combine import formula
-from mcts_dpo.search import SearchSettings
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +27,7 @@ class RunRecord:
 
     metrics: one dictionary per evaluated policy, the starting one (round -1) first if it was measured.
     timings: one dictionary per finished stage: place, stage, seconds (wall clock).
-    formula: the formula of the reward and its range, as one line; "" for a run of an older edition.
+    formula: the formula of the reward, the judges of later rounds included, and its range; "" for an older run.
     """
 
     directory: Path
@@ -68,10 +69,12 @@ def load_run(directory: Path) -> RunRecord:
 
 def _formula(config: Path) -> str:
     try:
-        search = SearchSettings.model_validate(read_yaml(config).get("search", {}))
+        found = RunConfig.model_validate(read_yaml(config))
     except (InputError, ValueError):
         return ""
-    return formula(search.rewards, search.accumulate)
+    # Where each judge is does not matter here.
+    rewards = search_rewards(found.search.rewards, found.judges, {judge.kind: config for judge in found.judges})
+    return formula(rewards, found.search.accumulate)
 
 
 def interval(estimate: dict[str, float]) -> str:
