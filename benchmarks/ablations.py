@@ -133,8 +133,8 @@ def arm_config(
         whole_run = {"rounds": 1, "problems_per_round": data["rounds"] * data["problems_per_round"]}
         updates = data["rounds"] * data["training"]["data"]["max_updates"]
         data = merged(data, {**whole_run, "training": {"data": {"max_updates": updates}}})
-    if "value.weight" in changes:
-        data = merged(data, {"value": {"training": VALUE_TRAINING}})
+    if "judges.value.weight" in changes:
+        data = merged(data, {"judges": [{"kind": "value", "training": VALUE_TRAINING}]})
     written = [f"{name}={json.dumps(value)}" for name, value in changes.items()]
     return load_settings(
         RunConfig, data, [*written, f"training.optimiser.lr={rate}", *own, *(["rounds=1"] if tuning else [])]

@@ -90,7 +90,7 @@ SUITES: dict[str, Suite] = {
             **CONTROLS,
             "step_dpo": STEP_DPO,
             **{f"{kind}, self-evaluation": objective(kind, **JUDGED) for kind in KINDS},
-            **{f"{kind}, value model": objective(kind, value__weight=0.5) for kind in KINDS},
+            **{f"{kind}, value model": objective(kind, judges__value__weight=0.5) for kind in KINDS},
         },
         against={f"{kind}, {judge}": kind for kind in KINDS for judge in ("self-evaluation", "value model")},
     ),

@@ -21,7 +21,7 @@ SMALL = Suite(
     "Does it run?",
     {
         "rft": Arm({"training.objective": "rft"}),
-        "step_dpo, value": Arm({"training.objective": "step_dpo", "value.weight": 0.5}),
+        "step_dpo, value": Arm({"training.objective": "step_dpo", "judges.value.weight": 0.5}),
         "offline": Arm({"training.objective": "rft", "rounds": ALL_IN_ONE}),
     },
 )
