@@ -4,7 +4,7 @@
 
 Every seed has a policy of its own with habits (one sample in ten is right), and that policy after a judge school. Its
 judges: nobody; its own self-evaluation, untaught and taught; a process head trained on one round of the policy's trees;
-a simulated judge with known error rates; the oracle, which knows which lines are right. Two questions:
+a simulated judge with given error rates; the oracle, which has the truth of every line. Two questions:
 
 1. How well does a judge know the step? All judges score every step of the same held-out samples: AUC over final
    solutions, AUC over steps given that everything before is right, false alarms and misses at first errors.
@@ -18,10 +18,10 @@ intervals over seeds. CPU seconds are those of this process, with one thread.
 from __future__ import annotations
 
 import argparse
-import shutil
 import tempfile
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from functools import cache, partial
 from pathlib import Path
 from typing import Any, Literal
@@ -30,7 +30,7 @@ import numpy as np
 import torch
 
 from benchmarks.judges_packing import process_speedup
-from mcts_dpo.common.files import digest, read_json, whole, write_json
+from mcts_dpo.common.files import digest, read_json, write_json
 from mcts_dpo.common.statistics import Estimate, mean_t
 from mcts_dpo.data import Problem
 from mcts_dpo.engines import Engine, EngineSettings, load_engine
@@ -159,19 +159,22 @@ def judged(question: Question, texts: Sequence[str]) -> Coroutine[list[list[floa
     return found
 
 
-def measure(folder: Path, seed: int, policy: PolicyName, judge: str) -> dict[str, Any]:
-    """The metrics of one judge over held-out samples of the untaught policy."""
-    problems = horizon_problems(JUDGED_PROBLEMS, 3 * seed + 2)
-    truth = {problem.id: problem for problem in problems}
-    settings, writer = search_with(judge, folder, seed), engine_of(folder / "untaught")
+@cache
+def held_out(folder: Path, seed: int) -> tuple[list[Problem], list[list[str]]]:
+    """Problems of their own, and whole solutions of each, sampled from the untaught policy."""
+    problems, writer = horizon_problems(JUDGED_PROBLEMS, 3 * seed + 2), engine_of(folder / "untaught")
     silent = search_with("nobody", folder, seed)
     questions = [make_question(problem, writer, toy_prompt(), silent) for problem in problems]
-    texts = [
-        [one.text for one in stream if not one.cut]
-        for stream in run([draw(question, SAMPLES, 0) for question in questions], writer)
-        if not isinstance(stream, Exception)
-    ]
-    reader = engine_of(folder / policy)
+    streams = run([draw(question, SAMPLES, 0) for question in questions], writer)
+    assert not any(isinstance(stream, Exception) for stream in streams)
+    return problems, [[one.text for one in stream if not one.cut] for stream in streams if isinstance(stream, list)]
+
+
+def measure(folder: Path, seed: int, policy: PolicyName, judge: str) -> dict[str, Any]:
+    """The metrics of one judge over held-out samples of the untaught policy."""
+    problems, texts = held_out(folder, seed)
+    truth = {problem.id: problem for problem in problems}
+    settings, reader = search_with(judge, folder, seed), engine_of(folder / policy)
     asked = [make_question(problem, reader, toy_prompt(), settings) for problem in problems]
     began = time.process_time()
     scores = run([judged(question, some) for question, some in zip(asked, texts, strict=True)], reader)
@@ -334,9 +337,13 @@ def tables(found: Sequence[Mapping[str, Any]]) -> str:
     return "\n".join(lines)
 
 
-def main() -> None:
-    """See the module."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+@contextmanager
+def command(about: str, default: str) -> Iterator[tuple[argparse.Namespace, Path]]:
+    """The command line of a comparison over seeds, and the folder that keeps its parts.
+
+    about: the module's text. default: how a folder is called that is thrown away.
+    """
+    parser = argparse.ArgumentParser(description=about, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--json", type=Path, required=True)
     parser.add_argument("--work", type=Path, help="keeps every part; a second call continues (default: thrown away)")
     parser.add_argument("--seeds", type=int, default=5)
@@ -344,18 +351,19 @@ def main() -> None:
     parser.add_argument("--budget", type=int, default=1300, help="generated tokens per problem")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
-    work = arguments.work or Path(tempfile.mkdtemp(prefix="judges-"))
-    try:
+    with ExitStack() as stack:
+        yield arguments, arguments.work or Path(stack.enter_context(tempfile.TemporaryDirectory(prefix=default)))
+
+
+def main() -> None:
+    """See the module."""
+    with command(str(__doc__), "judges-") as (arguments, work):
         found = [one_seed(work, seed, arguments.problems, arguments.budget) for seed in range(arguments.seeds)]
         speed = part(work / "packing.json", lambda: process_speedup(0))
-    finally:
-        if arguments.work is None:
-            shutil.rmtree(work, ignore_errors=True)
-    result = {**summary(found), **speed, "seeds": [dict(one) for one in found]}
-    with whole(arguments.json) as scratch:
-        write_json(scratch, result)
+    result = {**summary(found), **speed}
+    write_json(arguments.json, {**result, "seeds": found})
     print(tables(found))
-    print({name: value for name, value in result.items() if name != "seeds"})
+    print(result)
 
 
 if __name__ == "__main__":

@@ -11,17 +11,12 @@ intervals over seeds; the best rule is chosen by its mean over the same seeds.
 
 from __future__ import annotations
 
-import argparse
-import shutil
-import tempfile
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-import torch
-
-from benchmarks.judges import PolicyName, part, prepare, search_with, solve
+from benchmarks.judges import PolicyName, command, part, prepare, search_with, solve
 from mcts_dpo.common.files import digest, write_json
 from mcts_dpo.common.statistics import mean_t
 from mcts_dpo.solve import Strategy
@@ -104,20 +99,8 @@ def table(found: Sequence[Mapping[str, Any]]) -> str:
 
 def main() -> None:
     """See the module."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--json", type=Path, required=True)
-    parser.add_argument("--work", type=Path, help="keeps every part; a second call continues (default: thrown away)")
-    parser.add_argument("--seeds", type=int, default=5)
-    parser.add_argument("--problems", type=int, default=100)
-    parser.add_argument("--budget", type=int, default=1300, help="generated tokens per problem")
-    arguments = parser.parse_args()
-    torch.set_num_threads(1)
-    work = arguments.work or Path(tempfile.mkdtemp(prefix="widening-"))
-    try:
+    with command(str(__doc__), "widening-") as (arguments, work):
         found = [one_seed(work, seed, arguments.problems, arguments.budget) for seed in range(arguments.seeds)]
-    finally:
-        if arguments.work is None:
-            shutil.rmtree(work, ignore_errors=True)
     result = summary(found, arguments.budget)
     write_json(arguments.json, {**result, "seeds": found})
     print(table(found))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -197,7 +198,7 @@ def judge_eval(
             )
             results.append(result)
             if out is not None:
-                name = f"{sources[0].stem}-{result.name}".replace("/", "-").replace(" ", "-")
+                name = re.sub(r"[^\w.-]+", "-", f"{sources[0].stem}-{result.name}").strip("-")
                 result.save(out / f"{name}.json")
                 plot_reliability(result, out / f"{name}.png")
     if as_json:

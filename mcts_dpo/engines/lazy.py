@@ -24,7 +24,7 @@ SLOTS = 32
 
 
 class _NoTokenizer:
-    """Stands for the tokenizer that a command was not given. Whoever uses it gets an InputError."""
+    """The place of a tokenizer that a command was not given. Every use raises an InputError."""
 
     def __init__(self, need: str) -> None:
         self._need = need

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 from mcts_dpo.common.settings import Settings
+from mcts_dpo.search import kernels
 
 if TYPE_CHECKING:
     from mcts_dpo.search.state import SearchState, TreeState
@@ -58,6 +59,33 @@ class Allocation(Protocol):
         ends: for each sample, the node id where it ends. Empty if the engine refused the draw.
         """
         ...
+
+
+@dataclass(slots=True, eq=False)
+class Chain:
+    """A solution in the making, for rules that draw one sample at a time.
+
+    node:  node id to draw from next. drawn: node ids where the draws since it was last set ended. out: a draw is out.
+    """
+
+    node: int
+    drawn: list[int] = field(default_factory=list)
+    out: bool = False
+
+    def restart(self, node: int) -> None:
+        """Draw from `node` next, and forget the draws so far."""
+        self.node, self.drawn = node, []
+
+
+def draws_of(chains: list[Chain], state: SearchState, tree: TreeState, wanted: int) -> list[Draw]:
+    """One draw for each of `wanted` chains that have none out. New chains start at the search root and are added."""
+    idle = [chain for chain in chains if not chain.out][:wanted]
+    new = [Chain(tree.search_root) for _ in range(wanted - len(idle))]
+    chains += new
+    for chain in (chosen := [*idle, *new]):
+        chain.out = True
+    kernels.hold(state.forest, [chain.node for chain in chosen])
+    return [Draw(chain.node, 1, chain) for chain in chosen]
 
 
 def belief(state: SearchState, node: int) -> float:

@@ -9,13 +9,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 from pydantic import Field
 
-from mcts_dpo.search import kernels
-from mcts_dpo.search.allocation.base import AllocationSettings, Draw, belief
+from mcts_dpo.search.allocation.base import AllocationSettings, Chain, Draw, belief, draws_of
 from mcts_dpo.search.allocation.registry import register_allocation
 
 if TYPE_CHECKING:
@@ -37,15 +35,6 @@ class FilterSettings(AllocationSettings):
     expand: ClassVar[str] = "step"
 
 
-@dataclass(slots=True, eq=False)
-class Chain:
-    """A solution that grows. node: its last accepted node. drawn: the nodes drawn there so far. out: a draw is out."""
-
-    node: int
-    drawn: list[int] = field(default_factory=list)
-    out: bool = False
-
-
 class Filter:
     """See the module. With `parallel_leaves` > 1, several chains grow side by side."""
 
@@ -57,14 +46,7 @@ class Filter:
 
     def draws(self, state: SearchState, tree: TreeState, wanted: int) -> list[Draw]:
         """See `Allocation`."""
-        idle = [chain for chain in self._chains if not chain.out]
-        new = [Chain(tree.search_root) for _ in range(wanted - len(idle))]
-        self._chains += new
-        chosen = [*idle, *new][:wanted]
-        for chain in chosen:
-            chain.out = True
-        kernels.hold(state.forest, [chain.node for chain in chosen])
-        return [Draw(chain.node, 1, chain) for chain in chosen]
+        return draws_of(self._chains, state, tree, wanted)
 
     def learn(self, state: SearchState, tree: TreeState, draw: Draw, ends: Sequence[int]) -> None:
         """See `Allocation`."""
@@ -84,7 +66,7 @@ class Filter:
         else:
             best = len(beliefs) - 1
         node = chain.drawn[best]
-        chain.node, chain.drawn = tree.search_root if state.forest.terminal[node] else node, []
+        chain.restart(tree.search_root if state.forest.terminal[node] else node)
 
 
 register_allocation(FilterSettings, Filter)

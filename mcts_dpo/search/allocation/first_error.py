@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 from pydantic import Field
 
-from mcts_dpo.search import kernels
-from mcts_dpo.search.allocation.base import AllocationSettings, Draw, belief
+from mcts_dpo.search.allocation.base import AllocationSettings, Chain, Draw, belief, draws_of
 from mcts_dpo.search.allocation.registry import register_allocation
 
 if TYPE_CHECKING:
@@ -31,15 +29,6 @@ class FirstErrorSettings(AllocationSettings):
     expand: ClassVar[str] = "rollout"
 
 
-@dataclass(slots=True, eq=False)
-class _Solution:
-    """A solution in the making. node: where its rest is drawn. tries: draws so far. out: a draw is out."""
-
-    node: int
-    tries: int = 0
-    out: bool = False
-
-
 class FirstError:
     """See the module. With `parallel_leaves` > 1, several solutions are in the making."""
 
@@ -47,32 +36,25 @@ class FirstError:
 
     def __init__(self, settings: FirstErrorSettings) -> None:
         self._settings = settings
-        self._solutions: list[_Solution] = []
+        self._chains: list[Chain] = []
 
     def draws(self, state: SearchState, tree: TreeState, wanted: int) -> list[Draw]:
         """See `Allocation`."""
-        idle = [one for one in self._solutions if not one.out]
-        new = [_Solution(tree.search_root) for _ in range(wanted - len(idle))]
-        self._solutions += new
-        chosen = [*idle, *new][:wanted]
-        for one in chosen:
-            one.out = True
-        kernels.hold(state.forest, [one.node for one in chosen])
-        return [Draw(one.node, 1, one) for one in chosen]
+        return draws_of(self._chains, state, tree, wanted)
 
     def learn(self, state: SearchState, tree: TreeState, draw: Draw, ends: Sequence[int]) -> None:
         """See `Allocation`."""
-        one: _Solution = draw.chain
-        one.out = False
-        one.tries += 1
+        chain: Chain = draw.chain
+        chain.out = False
+        chain.drawn += ends
         if not ends:
             return
         path = state.forest.path(ends[0])[1:]
         doubted = next((node for node in path if belief(state, node) < self._settings.threshold), None)
-        if doubted is None or one.tries >= self._settings.tries:
-            one.node, one.tries = tree.search_root, 0
+        if doubted is None or len(chain.drawn) >= self._settings.tries:
+            chain.restart(tree.search_root)
         else:
-            one.node = int(state.forest.parent[doubted])
+            chain.node = int(state.forest.parent[doubted])
 
 
 register_allocation(FirstErrorSettings, FirstError)
