@@ -355,11 +355,14 @@ def solve(
                 "nodes": len(solution.forest),
                 "status": info.status,
                 "undecided": solution.undecided,
+                "notes": info.notes,
             }
         )
         return
     out_console.labelled("Answer:", f" {solution.answer if solution.answer is not None else '(none found)'}")
     out_console.literal(solution.text)
+    for note in info.notes:
+        say(note)
     out_console.print(render_tree(solution.forest, 0, highlight=tree_answer(solution.forest, 0).leaf))
 
 

@@ -83,6 +83,11 @@ def active(entries: Sequence[RewardSettings]) -> tuple[RewardSettings, ...]:
     return tuple(entry for entry in entries if entry.weight > 0)
 
 
+def judges_steps(entries: Sequence[RewardSettings]) -> bool:
+    """Whether one of the entries judges every step without the reference answer."""
+    return any(entry.judges and entry.at == "all" and not entry.needs_reference for entry in active(entries))
+
+
 def with_entry(entries: Sequence[RewardSettings], entry: RewardSettings) -> tuple[RewardSettings, ...]:
     """The entries with one of them replaced, by its kind; a new kind is added at the end."""
     kinds = [one.kind for one in entries]

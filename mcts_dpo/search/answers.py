@@ -92,6 +92,11 @@ def values(forest: Forest, leaves: Sequence[int]) -> list[float]:
     return found if any(found) else [1.0] * len(found)
 
 
+def all_equal(forest: Forest, leaves: Sequence[int]) -> bool:
+    """Whether there are several finished solutions and nothing distinguishes their values."""
+    return len(leaves) > 1 and len(set(values(forest, leaves))) == 1
+
+
 def mean_logprob(forest: Forest, node: int) -> float:
     """The mean log π per token, in nats, of the solution up to `node`."""
     path = forest.path(node)

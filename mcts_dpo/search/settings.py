@@ -12,8 +12,8 @@ from mcts_dpo.common.settings import Settings
 from mcts_dpo.environments.registry import registered_environment
 from mcts_dpo.rewards.combine import Accumulate
 from mcts_dpo.rewards.outcome import OutcomeSettings
-from mcts_dpo.rewards.registry import RewardEntry
-from mcts_dpo.search.allocation.fixed import FixedSettings
+from mcts_dpo.rewards.registry import RewardEntry, judges_steps
+from mcts_dpo.search.allocation.auto import AutoSettings
 from mcts_dpo.search.allocation.registry import AllocationEntry
 
 _STEP_TOKENS = 64
@@ -61,6 +61,9 @@ class SearchSettings(Settings):
     c_puct:          the constant c of PUCT and UCT, ≥ 0.
     allocation:      where the next samples are drawn. "fixed": every node is expanded once, with `children` samples.
                      Other rules draw again from nodes that have samples already; then a tree is never exhausted.
+                     "auto": "filter" where a question is answered (solve, serve, the strategy mcts) and a judge scores
+                     every step; it draws single steps until the budget is spent, so `expand`, `children` and
+                     `simulations` do not count. "fixed" everywhere else.
     advance:         "none": the whole budget is spent from the root. "step": `simulations` are spent, then the search
                      moves to the most visited child (then of higher Q), keeps its subtree and spends as many there,
                      until it reaches the end of a solution (as the reference does). `budget` still limits the whole
@@ -111,7 +114,7 @@ class SearchSettings(Settings):
     max_depth: int = Field(default=16, ge=1)
     selection: Literal["puct", "uct", "gumbel"] = "puct"
     gumbel: GumbelSettings = GumbelSettings()
-    allocation: AllocationEntry = FixedSettings()
+    allocation: AllocationEntry = AutoSettings()
     advance: Literal["none", "step"] = "none"
     stop: Literal["budget", "decided"] = "budget"
     c_puct: float = Field(default=1.0, ge=0.0, allow_inf_nan=False)
@@ -172,14 +175,14 @@ class SearchSettings(Settings):
                 "accepted: a step no longer than the solution"
             )
         kind = self.allocation
-        if kind.needs_judge and not any(one.judges and one.at == "all" and one.weight for one in self.rewards):
+        if kind.needs_judge and not judges_steps(self.rewards):
             raise ValueError(
                 f"allocation: {kind.kind} needs a judge of steps; accepted: with an entry in rewards that needs no "
                 "reference answer, such as {kind: self_evaluation, at: all}"
             )
         if kind.expand and self.expand != kind.expand:
             raise ValueError(f"allocation: {kind.kind} draws with expand: {kind.expand}; accepted: that")
-        if kind.kind != "fixed" and self.advance != "none":
+        if kind.kind not in ("auto", "fixed") and self.advance != "none":
             raise ValueError(f"allocation: {kind.kind} starts at the root; accepted with it: advance: none")
         if self.selection == "gumbel" and (self.advance, self.stop) != ("none", "budget"):
             raise ValueError(

@@ -11,8 +11,9 @@ from pydantic import Field
 
 from mcts_dpo.common.settings import Settings
 from mcts_dpo.rewards.base import RewardSettings
-from mcts_dpo.rewards.registry import active, with_entry
+from mcts_dpo.rewards.registry import active, judges_steps, with_entry
 from mcts_dpo.rewards.self_evaluation import SelfEvaluationSettings
+from mcts_dpo.search.allocation.filter import FilterSettings
 from mcts_dpo.search.settings import SearchSettings
 
 
@@ -55,43 +56,57 @@ class BudgetedSettings:
 
 
 def budget_to_settings(
-    budget: int, search: SearchSettings, strategy_settings: StrategySettings | None = None, *, explicit: bool = False
+    budget: int | None,
+    search: SearchSettings,
+    strategy_settings: StrategySettings | None = None,
+    *,
+    explicit: bool = False,
 ) -> BudgetedSettings:
     """Derive the settings of a strategy from a budget of generated tokens (≥ 1).
 
+    budget:            None: `search.budget`, or what `search.simulations` · `search.children` solutions cost.
     search:            how solutions are sampled.
     strategy_settings: settings to use as given; null ones follow from the budget. None: all follow from it.
-    explicit:          True: settings that the user gave for the search itself (simulations, children, max_depth,
-                       rewards) win over `strategy_settings` and over those that follow from the budget.
+    explicit:          True: settings that the user gave for the search itself (simulations, children, max_depth) win
+                       over `strategy_settings` and over those that follow from the budget.
+
+    `allocation: auto` becomes the step filter, which beat every other rule in benchmarks/results/widening.md, where a
+    judge scores every step. It stays "fixed" if the search moves (`advance`) or if simulations or children are set
+    in `strategy_settings`.
     """
     strategy_settings = strategy_settings or StrategySettings()
     own = {name: getattr(search, name) for name in _OWN & search.model_fields_set} if explicit else {}
     length = strategy_settings.solution_tokens or max(1, search.max_tokens // 2)
+    budget = budget or search.budget or search.simulations * search.children * length
     solutions = max(1, budget // length)
     simulations = search.simulations if search.advance == "step" else budget
-    settings = search.model_copy(
-        update={
-            "budget": budget,
-            "simulations": strategy_settings.simulations or simulations,
-            "children": strategy_settings.children or (min(4, max(2, round(sqrt(solutions)))) if solutions > 1 else 1),
-            "max_depth": strategy_settings.depth or search.max_depth,
-            "rewards": reduce(with_entry, judging(search.rewards), search.rewards),
-            **own,
-        }
-    )
+    rewards = reduce(with_entry, judging(search.rewards), search.rewards)
+    update = {
+        "budget": budget,
+        "simulations": strategy_settings.simulations or simulations,
+        "children": strategy_settings.children or (min(4, max(2, round(sqrt(solutions)))) if solutions > 1 else 1),
+        "max_depth": strategy_settings.depth or search.max_depth,
+        "rewards": rewards,
+        **own,
+    }
+    planned = strategy_settings.simulations or strategy_settings.children or search.advance != "none"
+    if search.allocation.kind == "auto" and judges_steps(rewards) and not planned:
+        update |= {"allocation": FilterSettings(), "expand": "step", "simulations": budget}
+    settings = search.model_copy(update=update)
     return BudgetedSettings(budget, strategy_settings.width or solutions, settings)
 
 
-_OWN = {"simulations", "children", "max_depth", "rewards"}
+_OWN = {"simulations", "children", "max_depth"}
 
 
 def judging(rewards: Sequence[RewardSettings]) -> tuple[RewardSettings, ...]:
     """The rewards with a weight that have scores without the reference answer.
 
-    If none of them can judge solutions (a length cannot), the policy judges, too: self-evaluation with weight 1.
+    If none of them can judge solutions (a length cannot), the policy judges every step, too: self-evaluation with
+    weight 1.
     """
     found = tuple(entry for entry in active(rewards) if not entry.needs_reference)
     if any(entry.judges for entry in found):
         return found
-    asked = next((entry for entry in rewards if entry.kind == "self_evaluation"), SelfEvaluationSettings())
+    asked = next((entry for entry in rewards if entry.kind == "self_evaluation"), SelfEvaluationSettings(at="all"))
     return (*found, asked.model_copy(update={"weight": 1.0}))

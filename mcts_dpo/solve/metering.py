@@ -92,5 +92,5 @@ def _note(question: Question, returned: Returned, meter: Meter) -> None:
 def _with_text(question: Question, solution: Solution, meter: Meter) -> Solution:
     if solution.answer is None and not solution.text:
         text = question.prompt.prefill + decode(question.tokenizer, meter.draft)
-        solution = replace(solution, text=text, cut=not meter.rank[0])
+        solution = replace(solution, text=text, steps=(), cut=not meter.rank[0])
     return solution if solution.steps else replace(solution, steps=split_text(solution.text, question.prompt.step_end))

@@ -87,8 +87,8 @@ def solve_question(
     """Answer one question with a strategy, without a reference answer.
 
     question: a text, or a problem.
-    budget:   generated tokens. Settings that `search` and `settings` leave open follow from it. None: `search` is used
-              as it is.
+    budget:   generated tokens. Settings that `search` and `settings` leave open follow from it. None: see
+              `budget_to_settings`.
 
     Raises InputError if the question is empty or cannot be served (it does not fit the context, or the engine refuses
     it). Raises EngineDiedError.
@@ -100,10 +100,7 @@ def solve_question(
         asked = make_question(problem, engine, prompt, search)
     except InputError as error:
         raise InputError(f"question: {error}") from None
-    if budget is None:
-        budgeted = BudgetedSettings(search.budget or 1 << 40, 1, search)
-    else:
-        budgeted = budget_to_settings(budget, search, settings, explicit=True)
+    budgeted = budget_to_settings(budget, search, settings, explicit=True)
     (solution,) = _each([asked], engine, strategy, budgeted, _reporter(progress, 1, engine))
     if solution.error is not None:
         raise InputError(f"question: {solution.error}")

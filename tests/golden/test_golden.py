@@ -3,6 +3,8 @@
 The files are made by `make.py` on the first edition's code. What has another name or place now is translated here; what
 differs on purpose is named here and in CHANGELOG.md:
 - rewards add up along a path only with `accumulate: sum`, which these searches set;
+- a strategy judges every step and draws doubted ones again (`allocation: auto`); these draw from every node once and
+  judge ends only, as before;
 - a strategy without an answer returns the likeliest text (it returned none).
 """
 
@@ -113,7 +115,8 @@ def test_searches(name: str) -> None:
 @pytest.mark.parametrize("strategy", make.STRATEGIES)
 def test_strategies(strategy: str) -> None:
     wanted = [(strategy, budget) for budget in make.BUDGETS]
-    settings = search_settings(make.BASE)
+    at_ends = ["outcome", {"kind": "self_evaluation", "at": "terminal"}]
+    settings = search_settings({"allocation": "fixed", "rewards": at_ends} | make.BASE)
     found = solve_problems(PROBLEMS, make.engine_of(engine), wanted, prompt=PROMPT, search=settings)
     for (_, budget), solutions in found.items():
         then = golden("strategies")[f"{strategy} {budget}"]

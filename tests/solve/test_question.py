@@ -79,7 +79,7 @@ def weights(rewards: Sequence[RewardSettings]) -> dict[str, float]:
 
 
 def test_without_weights_the_policy_judges() -> None:
-    assert judging(SearchSettings().rewards) == (SelfEvaluationSettings(),)
+    assert judging(SearchSettings().rewards) == (SelfEvaluationSettings(at="all"),)
     silent = settings_of(Path("value"), 0.0, 0.0)
     assert weights(judging(silent.rewards)) == {"self_evaluation": 1.0}
     believed = settings_of(Path("value"), 0.0, 2.0)

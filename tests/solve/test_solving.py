@@ -73,9 +73,10 @@ def test_no_budget_is_exceeded_and_every_token_is_counted(
 
 
 def asked(problems: Sequence[Problem]) -> list[Request]:
+    """All requests, whatever their order: a tree continues when its own verification is back."""
     engine = AutomatonEngine(3)
     solve_problems(problems, engine, ALL, prompt=PROMPT, search=SETTINGS)
-    return engine.requests
+    return sorted((replace(request, id=0) for request in engine.requests), key=repr)
 
 
 def test_no_strategy_sees_the_reference_answer() -> None:
@@ -126,12 +127,31 @@ def test_what_follows_from_the_budget_and_what_is_set() -> None:
 
 
 def test_what_somebody_has_set_of_the_search_wins_where_it_is_asked_for() -> None:
-    own = SearchSettings(children=7, simulations=3, rewards=(OutcomeSettings(),))
+    own = SearchSettings(children=7, simulations=3, allocation="fixed", rewards=(OutcomeSettings(),))
+    judged = (OutcomeSettings(), SelfEvaluationSettings(at="all"))
     kept = budget_to_settings(500, own, explicit=True).search
-    assert (kept.children, kept.simulations, kept.rewards) == (7, 3, own.rewards)
+    assert (kept.children, kept.simulations, kept.rewards) == (7, 3, judged)
     followed = budget_to_settings(500, own).search
-    assert (followed.children, followed.simulations) == (2, 500)
-    assert followed.rewards == (OutcomeSettings(), SelfEvaluationSettings())
+    assert (followed.children, followed.simulations, followed.rewards) == (2, 500, judged)
+
+
+def test_the_step_filter_is_the_default_where_a_judge_scores_every_step() -> None:
+    def chosen(strategy: StrategySettings | None = None, **given: object) -> tuple[str, str, int]:
+        search = budget_to_settings(500, SearchSettings.model_validate(given), strategy, explicit=True).search
+        return search.allocation.kind, search.expand, search.simulations
+
+    assert chosen() == chosen(simulations=3, children=2) == ("filter", "step", 500)
+    assert chosen(rewards=["outcome", {"kind": "self_evaluation", "at": "all"}]) == ("filter", "step", 500)
+    at_ends = [{"kind": "self_evaluation", "at": "terminal"}]
+    assert chosen(rewards=at_ends, simulations=3) == ("auto", "rollout", 3)
+    assert chosen(allocation="fixed", simulations=3) == ("fixed", "rollout", 3)
+    assert chosen(advance="step")[0] == chosen(StrategySettings(children=2))[0] == "auto"
+
+
+def test_without_a_budget_it_follows_from_the_search() -> None:
+    search = SearchSettings(simulations=5, children=2, max_tokens=60)
+    assert budget_to_settings(None, search).budget == 5 * 2 * 30
+    assert budget_to_settings(None, search.model_copy(update={"budget": 77})).budget == 77
 
 
 def test_bad_input_is_named() -> None:
@@ -156,7 +176,7 @@ def test_solving_a_question() -> None:
 
 
 def test_a_question_without_any_answer_found() -> None:
-    cut = SETTINGS.model_copy(update={"max_tokens": 1})
+    cut = SETTINGS.model_copy(update={"max_tokens": 1, "max_step_tokens": 1})
     solution = solve_question("ab", AutomatonEngine(6), prompt=PROMPT, search=cut)
     assert solution.answer is None
     assert solution.cut

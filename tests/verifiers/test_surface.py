@@ -114,15 +114,13 @@ def test_the_registry_knows_its_names_and_hints_at_spellings() -> None:
         register("new", 5)  # type: ignore[arg-type]
 
 
-def test_importing_is_quick_and_leaves_sympy_and_torch_out() -> None:
+def test_importing_loads_only_the_standard_library() -> None:
     code = (
-        "import time, sys; start = time.process_time(); import verifiers; took = time.process_time() - start;"
-        "print(took, 'sympy' in sys.modules, 'torch' in sys.modules)"
+        "import sys; before = set(sys.modules); import verifiers;"
+        "print(*{name.partition('.')[0] for name in set(sys.modules) - before})"
     )
-    runs = [subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True) for _ in range(3)]
-    words = [run.stdout.split() for run in runs]
-    assert min(float(word[0]) for word in words) < 0.25
-    assert all(word[1:] == ["False", "False"] for word in words)
+    said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert set(said.split()) - sys.stdlib_module_names == {"verifiers"}
 
 
 def test_the_command_line_prints_verdict_and_reason() -> None:

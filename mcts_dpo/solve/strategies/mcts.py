@@ -1,7 +1,8 @@
 """Tree search as a strategy: it searches one tree, and the finished solutions of the tree vote for the answer.
 
 No reference answer is known, so values come from the rewards that judge without one. If `SearchSettings` gives none of
-them a weight, self-evaluation gets weight 1.
+them a weight, self-evaluation gets weight 1. An answer weighs its frequency times the belief of the judges in its
+solutions (see `tree_answer`).
 
 Source: Xie et al. 2024, arXiv 2405.00451.
 """
@@ -13,7 +14,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from mcts_dpo.engines.coroutine import Coroutine
-from mcts_dpo.search.answers import mean_logprob, tree_answer, voting_leaves
+from mcts_dpo.search.answers import all_equal, mean_logprob, tree_answer, voting_leaves
 from mcts_dpo.search.mcts import search_tree
 from mcts_dpo.search.state import SearchState, begin
 from mcts_dpo.search.tree import LENGTH, Forest
@@ -23,6 +24,9 @@ from mcts_dpo.solve.solution import Solution
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
+
+
+NOT_TOLD_APART = "all values are equal: no judge tells the solutions apart, so the most frequent answer won"
 
 
 def mcts(
@@ -61,6 +65,8 @@ def tree_solution(state: SearchState) -> Solution:
     if info.status == "failed":
         return Solution(tokens=info.generated, solutions=votes, error=info.reason, forest=forest)
     found = tree_answer(forest, 0)
+    if all_equal(forest, voting_leaves(forest, 0)):
+        info.notes.append(NOT_TOLD_APART)
     leaf = found.leaf if found.leaf >= 0 else _likeliest(forest, info.moves[-1] if info.moves else info.root)
     steps = steps_of(state, forest, forest.path(leaf)[1:])
     return Solution(

@@ -92,7 +92,7 @@ def test_groups_of_dvts_do_not_compete() -> None:
 def test_mcts_is_the_tree_search_in_solve_mode_with_self_evaluation() -> None:
     found = solve_problems(PROBLEMS, AutomatonEngine(3), [("mcts", 200)], prompt=PROMPT, search=SETTINGS)["mcts", 200]
     chosen = budget_to_settings(200, SETTINGS).search
-    assert (chosen.budget, chosen.rewards[1]) == (200, SelfEvaluationSettings())
+    assert (chosen.budget, chosen.rewards[1]) == (200, SelfEvaluationSettings(at="all"))
     forest = search_problems(PROBLEMS, AutomatonEngine(3), prompt=PROMPT, settings=chosen, mode="solve")
     for tree, attempt in enumerate(found):
         assert attempt.answer == tree_answer(forest, tree).answer
