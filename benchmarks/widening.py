@@ -22,9 +22,12 @@ from mcts_dpo.common.statistics import mean_t
 from mcts_dpo.solve import Strategy
 
 RULES: dict[str, dict[str, Any]] = {
-    "fixed": {},
+    "fixed": {"allocation": "fixed"},
     "filter": {"allocation": "filter"},
     "first_error": {"allocation": "first_error", "expand": "rollout"},
+    "progressive": {"allocation": "progressive"},
+    "path": {"allocation": "path"},
+    "adaptive": {"allocation": "adaptive"},
 }
 JUDGES: dict[str, tuple[PolicyName, str]] = {
     "untaught self-evaluation": ("untaught", "self"),

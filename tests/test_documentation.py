@@ -129,6 +129,7 @@ def test_extending_runs_as_it_stands(
         "measured.yaml",
         "ranked.py",
         "brevity.py",
+        "shallow.py",
         "until_agreed.py",
         "plain.py",
     ]

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from mcts_dpo.search.tree import Forest
 
 PUCT, UCT, GUMBEL = 0, 1, 2
+SELECTION_RULES = {"puct": PUCT, "uct": UCT, "gumbel": GUMBEL}
+"""The rules by their names in `search.selection`."""
 PAPER, MEAN = 0, 1
 VIRTUAL_VALUE = -1.0
 """What each expansion in flight counts for until its result is known: one visit that ended wrong."""
@@ -76,6 +78,18 @@ def select(
         forest.expanded, forest.expansions, forest.closed, forest.virtual,
     )  # fmt: skip
     return chosen
+
+
+def best_child(forest: Forest, node: int, rule: int, c: float, barred: NDArray[Any]) -> int:
+    """The child of highest score among those whose entry in `barred` [N] is 0, or -1 if there is none.
+
+    rule: PUCT or UCT. c: as in `select`. Ties go to the child that was sampled first.
+    """
+    child: int = _best_child(
+        node, rule, c, forest.first_child, forest.next_sibling, forest.visits, forest.q, forest.prior, barred,
+        forest.virtual,
+    )  # fmt: skip
+    return child
 
 
 def hold(forest: Forest, leaves: Sequence[int]) -> None:
@@ -166,7 +180,7 @@ def _select(
 @njit(cache=True, error_model="numpy")
 def _best_child(
     node: int, rule: int, c: float, first_child: Ints, next_sibling: Ints, visits: Ints, q: Floats, prior: Floats,
-    closed: Ints, virtual: Ints,
+    closed: NDArray[Any], virtual: Ints,
 ) -> int:  # fmt: skip  # pragma: no cover  (compiled)
     """The open child of highest score, the first among equals. PUCT: Q + c p √N(s) / (1 + N); UCT: Q + c √(ln N(s) / N)
     where an unvisited child comes before all visited ones. An expansion in flight is a visit of VIRTUAL_VALUE."""

@@ -182,7 +182,10 @@ class SearchSettings(Settings):
             )
         if kind.expand and self.expand != kind.expand:
             raise ValueError(f"allocation: {kind.kind} draws with expand: {kind.expand}; accepted: that")
-        if kind.kind not in ("auto", "fixed") and self.advance != "none":
+        if kind.selections and self.selection not in kind.selections:
+            accepted = " or ".join(kind.selections)
+            raise ValueError(f"allocation: {kind.kind} does not know selection: {self.selection}; accepted: {accepted}")
+        if not kind.advances and self.advance != "none":
             raise ValueError(f"allocation: {kind.kind} starts at the root; accepted with it: advance: none")
         if self.selection == "gumbel" and (self.advance, self.stop) != ("none", "budget"):
             raise ValueError(

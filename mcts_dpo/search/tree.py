@@ -222,6 +222,9 @@ class Forest:
         self.finish[node] = finish
         self.terminal[node] = finish != 0
         self.closed[node] = EXHAUSTED if finish else OPEN
+        while not finish and parent != NONE and self.closed[parent] == EXHAUSTED:
+            self.closed[parent] = OPEN  # a sample from further up has gone beyond what was exhausted
+            parent = int(self.parent[parent])
         self.texts.append(text)
         self.answers.append(None)
         return node

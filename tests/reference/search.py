@@ -17,6 +17,7 @@ from mcts_dpo.engines.base import Engine, Request, Sample
 from mcts_dpo.models.prompts import PromptSettings, prompt_tokens, self_evaluation
 from mcts_dpo.rewards import SelfEvaluationSettings
 from mcts_dpo.search import SearchSettings
+from tests.reference.allocation import ALL_AT_ONCE, ONCE, learn, next_leaf
 from tests.reference.engine import EOS, PIECES, TOKENIZER
 from verifiers import extract_answer, states_answer, verify
 
@@ -72,6 +73,8 @@ class ReferenceTree:
     position: Node | None = None
     noise: int = 0
     chains: list[tuple[Node, list[Node]]] = field(default_factory=list)  # of each leaf of a wave: where, drawn there
+    going_on: list[Node] = field(default_factory=list)  # where the iterations of `path` continue
+    observed: list[tuple[Node, float]] = field(default_factory=list)  # of each step drawn: its parent, the belief
 
     @property
     def here(self) -> Node:
@@ -154,36 +157,6 @@ class ReferenceTree:
             node = max((child for child in node.children if self.selectable(child)), key=self.score)
         return node
 
-    def next_leaf(self, slot: int) -> Node | None:
-        """What the leaf number `slot` of a wave is drawn from."""
-        if self.settings.allocation.kind == "fixed":
-            return self.select()
-        while len(self.chains) <= slot:
-            self.chains.append((self.root, []))
-        return self.chains[slot][0]
-
-    def learn(self, slot: int, end: Node) -> None:
-        """Where the leaf number `slot` of the next wave is drawn, after a sample of this one that ended at `end`."""
-        rule = self.settings.allocation
-
-        def belief(node: Node) -> float:
-            return 1.0 if node is self.root else node.confidence
-
-        if rule.kind == "filter":
-            node, before = self.chains[slot]
-            drawn = [*before, end]
-            doubted = belief(end) < rule.ratio * belief(node)
-            if doubted and len(drawn) < rule.tries:
-                self.chains[slot] = (node, drawn)
-                return
-            accepted = max(drawn, key=belief) if doubted else end
-            self.chains[slot] = (self.root if accepted.finish else accepted, [])
-        if rule.kind == "first_error":
-            drawn = [*self.chains[slot][1], end]
-            wrong = [node for node in end.path[1:] if belief(node) < rule.threshold]
-            again = wrong and len(drawn) < rule.tries
-            self.chains[slot] = (wrong[0].parent, drawn) if again else (self.root, [])
-
     def gumbel_child(self) -> Node:
         """Sequential halving, played through from the start for the number of simulations that have been made."""
         constants, children = self.settings.gumbel, self.root.children
@@ -206,7 +179,7 @@ class ReferenceTree:
         settings = self.settings
         while not self.status:
             here = self.here
-            if self.exhausted(here) and settings.allocation.kind == "fixed":
+            if self.exhausted(here) and settings.allocation.kind in ONCE:
                 why = "exhausted"
             elif started - base >= settings.simulations:
                 why = "simulations"
@@ -240,7 +213,7 @@ class ReferenceTree:
         return all(
             self.visits(child) + visits < most
             for child in children
-            if child is not leader and (self.settings.allocation.kind != "fixed" or not self.exhausted(child))
+            if child is not leader and (self.settings.allocation.kind not in ONCE or not self.exhausted(child))
         )
 
 
@@ -314,13 +287,13 @@ def reference_search(
         if strict:  # every leaf draws a token and may ask about it
             leaves = min(leaves, (settings.budget - tree.generated) // (1 + longest))
         for _ in range(leaves):
-            leaf = tree.next_leaf(len(requests))
+            leaf = next_leaf(tree, len(requests), problem.id, started)
             if leaf is None:
                 break
             tree.in_flight.append(leaf)
             whole = settings.expand == "rollout" or len(leaf.path) >= settings.max_depth
             room = max(1, limit - len(leaf.solution))
-            n = settings.children if settings.allocation.kind == "fixed" else 1
+            n = settings.children if settings.allocation.kind in ALL_AT_ONCE else 1
             size = room if whole else min(room, settings.max_step_tokens)
             if strict:
                 # The wave's leaves share what is left; each sample may cost questions beside its tokens.
@@ -349,8 +322,9 @@ def reference_search(
         completions = complete(engine, requests)
         # Grow.
         new: list[Node] = []
-        visits: list[Node] = []
+        visits: list[list[Node]] = []  # of each leaf: where its samples end
         for leaf, completion in zip(tree.in_flight, completions, strict=True):
+            visits.append([])
             for sample in completion.samples:
                 tree.generated += len(sample.tokens)
                 longest_sample = max(longest_sample, len(sample.tokens))
@@ -364,7 +338,7 @@ def reference_search(
                     else:
                         twin.masses += step.masses
                     node = twin or step
-                visits.append(node)
+                visits[-1].append(node)
             tree.simulations += 1
             for above in leaf.path:
                 above.expansions += 1
@@ -408,12 +382,11 @@ def reference_search(
         # Back up.
         for leaf in tree.in_flight:
             leaf.expanded = True
-        tree.in_flight.clear()
-        tree.seen += [end.path for end in visits]
+        leaves, tree.in_flight = tree.in_flight, []
+        tree.seen += [end.path for ends in visits for end in ends]
         spent = settings.budget is not None and tree.generated + (longest if strict else 0) >= settings.budget
-        if settings.allocation.kind != "fixed":
-            for slot, end in enumerate(visits):
-                tree.learn(slot, end)
+        for slot, (leaf, ends) in enumerate(zip(leaves, visits, strict=True)):
+            learn(tree, slot, leaf, ends)
         base = tree.move_or_end(started, base, spent)
     return tree
 

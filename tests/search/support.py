@@ -9,8 +9,12 @@ from mcts_dpo.models.prompts import PromptSettings
 from mcts_dpo.rewards import OutcomeSettings, SelfEvaluationSettings
 from mcts_dpo.search import Forest, GumbelSettings, SearchSettings
 from mcts_dpo.search.allocation import AllocationSettings
+from mcts_dpo.search.allocation.adaptive import AdaptiveSettings
 from mcts_dpo.search.allocation.filter import FilterSettings
 from mcts_dpo.search.allocation.first_error import FirstErrorSettings
+from mcts_dpo.search.allocation.path import PathSettings
+from mcts_dpo.search.allocation.progressive import ProgressiveSettings
+from tests.reference.allocation import ALL_AT_ONCE, ONCE
 from tests.reference.invariants import violations
 
 PROMPT = PromptSettings(
@@ -96,23 +100,39 @@ every_rule = st.builds(
 """Everything that can be set about how a tree grows."""
 
 
-def _reopening(searched: SearchSettings, allocation: AllocationSettings, stop: str) -> SearchSettings:
+def _reopening(searched: SearchSettings, allocation: AllocationSettings, stop: str, advance: str) -> SearchSettings:
     judge = next(one for one in searched.rewards if isinstance(one, SelfEvaluationSettings))
-    judge = judge.model_copy(update={"at": "all", "weight": max(judge.weight, 0.25)})
-    update = {"allocation": allocation, "expand": allocation.expand, "rewards": (searched.rewards[0], judge)}
-    return searched.model_copy(update=update | {"stop": stop, "simulations": 2 * searched.simulations + 5})
+    if allocation.needs_judge:
+        judge = judge.model_copy(update={"at": "all", "weight": max(judge.weight, 0.25)})
+    update = {
+        "allocation": allocation,
+        "expand": allocation.expand or searched.expand,
+        "rewards": (searched.rewards[0], judge),
+        "stop": stop,
+        "advance": advance if allocation.advances else "none",
+        "simulations": 2 * searched.simulations + 5 if advance == "none" else searched.simulations,
+    }
+    return searched.model_copy(update=update)
 
 
-reopening = st.builds(
-    _reopening,
-    settings,
-    st.one_of(
-        st.builds(FilterSettings, ratio=st.sampled_from([0.0, 0.6, 0.9, 1.0]), tries=st.integers(1, 5)),
-        st.builds(FirstErrorSettings, threshold=st.sampled_from([0.0, 0.3, 0.5, 1.0]), tries=st.integers(1, 4)),
-    ),
-    st.sampled_from(["budget", "decided"]),
+def reopening(*rules: st.SearchStrategy[AllocationSettings]) -> st.SearchStrategy[SearchSettings]:
+    """Searches by rules that draw again from nodes that have samples already."""
+    return st.builds(
+        _reopening,
+        settings,
+        st.one_of(rules),
+        st.sampled_from(["budget", "decided"]),
+        st.sampled_from(["none", "none", "step"]),
+    )
+
+
+filters = st.builds(FilterSettings, ratio=st.sampled_from([0.0, 0.6, 0.9, 1.0]), tries=st.integers(1, 5))
+first_errors = st.builds(FirstErrorSettings, threshold=st.sampled_from([0.0, 0.3, 0.5, 1.0]), tries=st.integers(1, 4))
+progressives = st.builds(
+    ProgressiveSettings, k=st.sampled_from([0.5, 1.0, 2.0, 3.5]), alpha=st.sampled_from([0.0, 0.3, 0.5, 1.0])
 )
-"""Rules that draw again from nodes that have samples already."""
+paths = st.builds(PathSettings)
+adaptives = st.builds(AdaptiveSettings, prior=st.sampled_from([0.5, 1.0, 5.0]))
 
 
 def assert_sound(forest: Forest, searched: SearchSettings) -> None:
@@ -120,8 +140,9 @@ def assert_sound(forest: Forest, searched: SearchSettings) -> None:
     assert violations(forest, searched) == []
     for node in range(len(forest)):
         assert all(forest.parent[child] == node for child in forest.children(node))
-    children = searched.children if searched.allocation.kind == "fixed" else 1
+    children = searched.children if searched.allocation.kind in ALL_AT_ONCE else 1
     for tree in forest.trees:
+        assert tree.status != "exhausted" or searched.allocation.kind in ONCE
         drawn = int(forest.visits[tree.root])
         if tree.mode == "solve" and searched.budget is not None:
             assert tree.simulations <= drawn <= tree.simulations * children, "fewer where little is left"

@@ -13,7 +13,19 @@ from mcts_dpo.models.prompts import PromptSettings
 from mcts_dpo.search import FINISHES, Forest, SearchSettings, search_problems
 from tests.reference.engine import AutomatonEngine
 from tests.reference.search import Node, ReferenceTree, reference_search
-from tests.search.support import PROBLEMS, PROMPT, assert_sound, every_rule, prompts, reopening
+from tests.search.support import (
+    PROBLEMS,
+    PROMPT,
+    adaptives,
+    assert_sound,
+    every_rule,
+    filters,
+    first_errors,
+    paths,
+    progressives,
+    prompts,
+    reopening,
+)
 from tests.search.support import settings as any_settings
 
 
@@ -96,8 +108,13 @@ def test_equals_the_reference_in_every_rule(settings: SearchSettings, prompt: Pr
     compare(settings, prompt, model_seed)
 
 
-@examples(200)
-@given(reopening, prompts, st.integers(0, 10_000), st.sampled_from(["train", "solve"]))
+@examples(240)
+@given(
+    reopening(filters, first_errors, progressives, paths, adaptives),
+    prompts,
+    st.integers(0, 10_000),
+    st.sampled_from(["train", "solve"]),
+)
 def test_equals_the_reference_where_nodes_reopen(
     settings: SearchSettings, prompt: PromptSettings, model_seed: int, mode: str
 ) -> None:

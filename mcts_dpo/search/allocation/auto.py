@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 from mcts_dpo.search.allocation.base import AllocationSettings
 from mcts_dpo.search.allocation.fixed import Fixed
@@ -13,6 +13,8 @@ class AutoSettings(AllocationSettings):
     """`filter` where a question is answered and a judge scores every step, `fixed` everywhere else."""
 
     kind: Literal["auto"] = "auto"
+
+    advances: ClassVar[bool] = True
 
 
 register_allocation(AutoSettings, lambda settings: Fixed())

@@ -30,6 +30,10 @@ class AllocationSettings(Settings):
     """Whether it needs a reward that judges every step without the reference answer."""
     expand: ClassVar[str] = ""
     """The value of `search.expand` that it needs; "": any."""
+    selections: ClassVar[tuple[str, ...]] = ()
+    """The values of `search.selection` that it accepts; (): it does not read them."""
+    advances: ClassVar[bool] = False
+    """Whether it draws below the node that `advance: step` has moved to. False: it needs `advance: none`."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,7 @@ Source: Xie et al. 2024, arXiv 2405.00451, section 2.1.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 import numpy as np
 
@@ -23,6 +23,8 @@ class FixedSettings(AllocationSettings):
     """Every node is expanded once, with `search.children` samples. `search.selection` chooses the node."""
 
     kind: Literal["fixed"] = "fixed"
+
+    advances: ClassVar[bool] = True
 
 
 class Fixed:
@@ -58,7 +60,7 @@ def select(state: SearchState, tree: TreeState, wanted: int) -> list[int]:
         state.forest,
         np.array([tree.index], np.int64),
         np.array([wanted], np.int64),
-        {"puct": kernels.PUCT, "uct": kernels.UCT, "gumbel": kernels.GUMBEL}[settings.selection],
+        kernels.SELECTION_RULES[settings.selection],
         settings.c_puct,
         roots=np.array([tree.search_root], np.int64),
         gumbel=gumbel,

@@ -60,6 +60,12 @@ def test_a_rule_from_outside() -> None:
             ["search.allocation=first_error", f"search.rewards={JUDGED}", "search.advance=step"],
             "first_error starts at the root",
         ),
+        (["search.allocation=adaptive"], "adaptive needs a judge of steps"),
+        (["search.allocation=path"], "path draws with expand: step"),
+        (["search.allocation=progressive", "search.selection=gumbel"], "progressive does not know selection: gumbel"),
+        (["search.allocation={kind: progressive, alpha: 1.5}"], "alpha"),
+        (["search.allocation={kind: progressive, k: 0}"], "allocation.k"),
+        (["search.allocation={kind: adaptive, prior: 0}"], "allocation.prior"),
     ],
 )
 def test_what_is_refused(overrides: list[str], message: str) -> None:
