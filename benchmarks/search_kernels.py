@@ -28,7 +28,7 @@ import numpy as np
 
 from mcts_dpo.common.files import write_json
 from mcts_dpo.search import Forest, kernels
-from mcts_dpo.search.tree import NODE_FIELDS, TreeInfo, bytes_per_node
+from mcts_dpo.search.tree import NODE_FIELDS, Contents, TreeInfo, bytes_per_node
 
 CHILDREN, EXPANSIONS = 7, 73
 NODES = 1 + CHILDREN * EXPANSIONS
@@ -83,10 +83,8 @@ def tiled(forest: Forest, trees: int) -> Forest:
         for again in range(copies)
         for info in forest.trees
     ]
-    big = Forest()
     arena = {"tokens": forest.tokens.copy(), "logprobs": forest.logprobs.copy()}
-    big.restore(rows, {}, arena, [""] * (nodes * copies), [None] * (nodes * copies), infos)
-    return big
+    return Forest.of(Contents({}, "", rows, {}, arena, [""] * (nodes * copies), [None] * (nodes * copies), infos))
 
 
 def fastest(repeats: int, *works: Callable[[], None]) -> list[float]:

@@ -36,7 +36,7 @@ from mcts_dpo.search.runner import Runner
 from mcts_dpo.search.settings import SearchSettings
 from mcts_dpo.search.state import NOT_KNOWN, SearchState, TreeState, reference_notes
 from mcts_dpo.search.tree import Forest
-from mcts_dpo.search.tree_io import load, made_with, save, tree_infos
+from mcts_dpo.search.tree_io import made_with, save, tree_infos
 
 CHANGEABLE = ("rewards", "accumulate", "gamma", "backup")
 """The settings of the search that another judgement may change. All others say how the trees were grown."""
@@ -175,7 +175,7 @@ class _Judges:
 
     def open(self, file: Path, target: Path) -> tuple[_Open, list[Coroutine[None]]]:
         """Read a file. Returns it with the coroutines that verify and score its trees."""
-        judging, forest = self.settings(file), load(file)
+        judging, forest = self.settings(file), Forest.load(file)
         self._check_tokenizer(forest, file)
         before = (forest.outcome.copy(), forest.q.copy(), forest.v.copy())
         kept, new = _kept_scores(forest, judging, self.again), self._scored(judging)

@@ -4,7 +4,7 @@ A node is a row, and its id is its row number. The root of a tree is the problem
 reasoning step. The node also holds the data of the edge that leads to it: N(s, a), Q(s, a) and p(a|s) of an edge are
 the `visits`, `q` and `prior` of the node that it leads to. Parents precede their children. One expansion adds the
 children of a parent as contiguous rows. A later expansion may add another block. `first_child` and `next_sibling` link
-all children of a parent in the order in which they were first sampled.
+all children of a parent in the order in which they were first sampled. tree_schema.py describes every array.
 
 Tokens and their log-probabilities are in two arenas, with one offset per node. Texts are Python strings. kernels.py and
 mcts.py search a forest, and tree_io.py writes it. No value depends on the time, the machine or the other problems of a
@@ -14,109 +14,39 @@ shard.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-NONE = -1
-"""The id that means "no node": the parent of a root, the first child of a leaf, the next sibling of a last child."""
-
-OPEN, IN_FLIGHT, EXHAUSTED = 0, 1, 2
-"""The values of `closed`.
-
-OPEN: selection may enter. IN_FLIGHT: every leaf below is in flight or exhausted. EXHAUSTED: every path below ends in a
-terminal node."""
-
-FINISHES = ("", "end", "stop", "length", "answer")
-"""The values of `finish`: why a solution ends at a node.
-
-"": it does not end here. "end": an end-of-sequence token. "stop": a stop string of the prompt. "length": a length limit
-cut it, and it counts as wrong whatever it says. "answer": the step holds a recognised final answer, although the engine
-would have continued."""
-
-LENGTH = FINISHES.index("length")
-
-
-class Field(NamedTuple):
-    """Describes one array of the forest: its name, its dtype, the value of an empty entry, and its meaning."""
-
-    name: str
-    dtype: str
-    empty: float
-    meaning: str
-
-
-NODE_FIELDS = (
-    Field("tree", "int32", NONE, "index into `trees`"),
-    Field("parent", "int32", NONE, "node id; -1 for a root"),
-    Field("first_child", "int32", NONE, "node id; -1 without children"),
-    Field("last_child", "int32", NONE, "node id; -1 without children"),
-    Field("next_sibling", "int32", NONE, "node id; -1 for a last child"),
-    Field("depth", "int32", 0, "steps from the root (0)"),
-    Field("visits", "int32", 0, "N: samples drawn through this node, plus revisits; for the root, of the whole tree"),
-    Field("samples", "int32", 0, "times this step was generated; 0 for a root. Revisits are no samples"),
-    Field("expansions", "int32", 0, "simulations that drew samples at this node or below it"),
-    Field("q", "float64", 0.0, "Q(s, a) of the edge to this node; 0 for a root, which no edge leads to"),
-    Field("v", "float64", 0.0, "V(s) of this node: the visit-weighted mean of its children's q; 0 without children"),
-    Field("prior", "float64", 0.0, "p(a|s) as selection sees it (see `SearchSettings.prior`); 0 for a root"),
-    Field("mass", "float64", 0.0, "Σ over samples of exp(Σ log π / |a|^λ), before normalisation; 0 for a root"),
-    Field("logprob", "float64", 0.0, "Σ log π(token) of the step, nats, untempered; 0 for a root"),
-    Field("length", "int32", 0, "tokens of the step; 0 for a root (its prompt is in `trees`)"),
-    Field("reward", "float64", 0.0, "r of the step to this node (see `mcts_dpo.rewards.combine`)"),
-    Field("state_reward", "float64", 0.0, "R of this node's state (see `mcts_dpo.rewards.combine`); 0 for a root"),
-    Field("returns", "float64", 0.0, "sum of the returns seen by the edge; with `backup: mean` only"),
-    Field("outcome", "int8", 0, "+1 verified right, -1 wrong, 0 not terminal or not known"),
-    Field("terminal", "bool", False, "a solution ends here"),
-    Field("finish", "int8", 0, "index into FINISHES: why it ends here"),
-    Field("expanded", "bool", False, "samples have been drawn from here (once per node)"),
-    Field("closed", "int8", OPEN, "OPEN, IN_FLIGHT or EXHAUSTED"),
-    Field("virtual", "int16", 0, "virtual losses in flight; 0 after a search"),
-    Field("offset", "int64", 0, "where the step's tokens begin in the arenas"),
+from mcts_dpo.search import tree_io
+from mcts_dpo.search.tree_schema import (
+    EXHAUSTED,
+    FINISHES,
+    IN_FLIGHT,
+    LENGTH,
+    NODE_FIELDS,
+    NONE,
+    OPEN,
+    Contents,
+    TreeInfo,
 )
 
-
-@dataclass(slots=True)
-class TreeInfo:
-    """Facts about one tree as a whole.
-
-    problem_id:    id of the problem that was searched.
-    root:          node id of the root.
-    prompt_tokens: token ids of the question, as the policy reads it.
-    prompt_text:   the same tokens decoded, special tokens included.
-    mode:          "train" (outcomes were verified) or "solve" (the search had no reference answer).
-    status:        "running", or why the search ended: "simulations" or "budget" (it is spent), "exhausted" (every path
-                   is terminal), "decided" (the choice could no longer change), "advanced" (the moves of `advance: step`
-                   reached the end of a solution), "failed" (see `reason`), "cancelled" (the tree is no longer needed).
-    reason:        why the tree failed, one line. "" otherwise.
-    moves:         node ids that the search moved to (`advance: step`), from the root on.
-    notes:         facts that a reader of the results should know, one line each. An example is a reference answer that
-                   cannot be parsed.
-    generated:     number of tokens sampled. Self-evaluations count as in `SearchSettings.budget`.
-    simulations:   number of expansions done.
-    unanswered:    number of terminal nodes without an answer. Nodes cut by a length limit are included.
-    unverified:    number of terminal nodes whose answer could not be compared with the reference, because it cannot be
-                   parsed, is too large, or took too long. These nodes are kept and count as wrong.
-    unscored:      for each reward that could not score a path that it was asked about, the number of such paths. Their
-                   scores are nan, and R does without them.
-    """
-
-    problem_id: str
-    root: int
-    prompt_tokens: tuple[int, ...]
-    prompt_text: str
-    mode: str = "train"
-    status: str = "running"
-    reason: str = ""
-    moves: list[int] = field(default_factory=list)
-    notes: list[str] = field(default_factory=list)
-    generated: int = 0
-    simulations: int = 0
-    unanswered: int = 0
-    unverified: int = 0
-    unscored: dict[str, int] = field(default_factory=dict)
+__all__ = [
+    "EXHAUSTED",
+    "FINISHES",
+    "IN_FLIGHT",
+    "LENGTH",
+    "NODE_FIELDS",
+    "NONE",
+    "OPEN",
+    "Contents",
+    "Forest",
+    "TreeInfo",
+    "bytes_per_node",
+]
 
 
 class Forest:
@@ -258,28 +188,18 @@ class Forest:
         for name, array in self._arena.items():
             setattr(self, name, array[:tokens])
 
-    def restore(
-        self,
-        rows: dict[str, NDArray[Any]],
-        scores: dict[str, NDArray[np.float64]],
-        arena: dict[str, NDArray[Any]],
-        texts: list[str],
-        answers: list[str | None],
-        trees: list[TreeInfo],
-    ) -> None:
-        """Replace the contents of the forest.
-
-        rows: arrays by their names in NODE_FIELDS. scores: raw scores by kind of reward. All have one length, N.
-        arena: `tokens` and `logprobs`.
-        """
-        self._scores = scores
-        self._arena, self.texts, self.answers, self.trees = arena, texts, answers, trees
-        self._roots = np.empty(0, np.int64)
-        self._rows = _columns(len(texts))
-        for name, column in self._rows.items():
-            column[:] = rows[name]
-        self._show(len(texts), len(arena["tokens"]))
-        self.height = int(self.depth.max(initial=0))
+    @staticmethod
+    def of(contents: Contents) -> Forest:
+        """The forest of some contents. Their arenas, scores and lists are taken over, and their rows are copied."""
+        forest = Forest(contents.settings, contents.tokenizer)
+        forest._scores, forest._arena = contents.scores, contents.arena
+        forest.texts, forest.answers, forest.trees = contents.texts, contents.answers, contents.trees
+        forest._rows = _columns(len(forest.texts))
+        for name, column in forest._rows.items():
+            column[:] = contents.rows[name]
+        forest._show(len(forest.texts), len(contents.arena["tokens"]))
+        forest.height = int(forest.depth.max(initial=0))
+        return forest
 
     def set_scores(self, scores: dict[str, NDArray[np.float64]]) -> None:
         """Replace the raw scores: by kind of reward, [N] each, nan where there is none."""
@@ -371,8 +291,9 @@ class Forest:
         end = np.cumsum(length)
         gather = np.repeat(rows["offset"] - (end - length), length) + np.arange(len(self.tokens))
         rows["offset"] = end - length
-        ordered = Forest(self.settings, self.tokenizer)
-        ordered.restore(
+        contents = Contents(
+            self.settings,
+            self.tokenizer,
             rows,
             {kind: array[order] for kind, array in self.scores.items()},
             {"tokens": self.tokens[gather], "logprobs": self.logprobs[gather]},
@@ -383,7 +304,7 @@ class Forest:
                 for tree in self.trees
             ],
         )
-        return ordered
+        return Forest.of(contents)
 
     def __eq__(self, other: object) -> bool:
         """Whether two forests are equal in every field. nan equals nan."""
@@ -407,16 +328,12 @@ class Forest:
 
     def save(self, path: Path) -> None:
         """Write the forest as one Parquet file with one row per node, whole or not at all. See tree_io.py."""
-        from mcts_dpo.search import tree_io
-
         tree_io.save(self, path)
 
     @staticmethod
     def load(path: Path) -> Forest:
         """Read a file that `save` wrote. The forest equals the saved one. Raises InputError that names the file."""
-        from mcts_dpo.search import tree_io
-
-        return tree_io.load(path)
+        return Forest.of(tree_io.load(path))
 
 
 _DTYPES = {name: dtype for name, dtype, _, _ in NODE_FIELDS}

@@ -1,7 +1,7 @@
 """Writes a forest as one Parquet file, and reads it again. A row is a node; the schema's metadata describes the trees.
 
-The columns are the arrays of `tree.NODE_FIELDS` under their own names (except `offset`, which the list columns imply),
-`node` (the row number), `problem_id`, `text`, `answer`, `finish` (as its name), `tokens`, `logprobs`, and
+The columns are the arrays of `tree_schema.NODE_FIELDS` under their own names (except `offset`, which the list columns
+imply), `node` (the row number), `problem_id`, `text`, `answer`, `finish` (as its name), `tokens`, `logprobs`, and
 `reward_KIND` (the raw scores of each kind of reward). Any reader of Parquet can open the file, for example
 `datasets.load_dataset("parquet")`. The bytes depend only on the forest and on the `made_with` given to `save`.
 """
@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
@@ -21,7 +21,10 @@ from numpy.typing import NDArray
 
 from mcts_dpo.common.errors import InputError
 from mcts_dpo.common.files import read_schema, read_table, write_table
-from mcts_dpo.search.tree import FINISHES, NODE_FIELDS, Forest, TreeInfo
+from mcts_dpo.search.tree_schema import FINISHES, NODE_FIELDS, Contents, TreeInfo
+
+if TYPE_CHECKING:
+    from mcts_dpo.search.tree import Forest
 
 FORMAT = 3
 _FIRST = 1
@@ -81,13 +84,13 @@ def _as_written(where: str) -> Iterator[None]:
         ) from None
 
 
-def from_table(table: pa.Table, where: str) -> Forest:
-    """Convert a table of `to_table` back to the forest. Raises InputError that names the source, `where`."""
+def from_table(table: pa.Table, where: str) -> Contents:
+    """Convert a table of `to_table` back to a forest's contents. Raises InputError that names the source, `where`."""
     with _as_written(where):
         return _from_table(table, where)
 
 
-def _from_table(table: pa.Table, where: str) -> Forest:
+def _from_table(table: pa.Table, where: str) -> Contents:
     about = _about(table.schema, where)
     kinds = about["rewards"] if about["format"] != _FIRST else ()
     stored = {"state_reward": "reward"} if about["format"] < FORMAT else {}
@@ -97,7 +100,6 @@ def _from_table(table: pa.Table, where: str) -> Forest:
     missing = [name for name in wanted if name not in table.column_names]
     if missing:
         raise InputError(f"{where}: a forest without the column {missing[0]!r}")
-    forest = Forest(about["settings"], about["tokenizer"])
     rows: dict[str, Any] = {}
     for name, dtype, _, _ in NODE_FIELDS:
         if name == "finish":
@@ -113,8 +115,8 @@ def _from_table(table: pa.Table, where: str) -> Forest:
         "logprobs": np.array(table["logprobs"].combine_chunks().flatten(), np.float32),
     }
     scores = _scores_of_first(table, rows) if about["format"] == _FIRST else _scores(table, kinds)
-    forest.restore(rows, scores, arena, table["text"].to_pylist(), table["answer"].to_pylist(), _infos(about))
-    return forest
+    texts, answers = table["text"].to_pylist(), table["answer"].to_pylist()
+    return Contents(about["settings"], about["tokenizer"], rows, scores, arena, texts, answers, _infos(about))
 
 
 def _scores(table: pa.Table, kinds: Sequence[str]) -> dict[str, NDArray[np.float64]]:
@@ -190,6 +192,9 @@ def settings_of(path: Path) -> dict[str, Any]:
     return found
 
 
-def load(path: Path) -> Forest:
-    """Read a forest. Raises InputError that names the file if it is missing or not a forest of a known format."""
+def load(path: Path) -> Contents:
+    """Read a forest's contents.
+
+    Raises InputError that names the file if it is missing or not a forest of a known format.
+    """
     return from_table(read_table(path), str(path))
