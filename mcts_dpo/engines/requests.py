@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mcts_dpo.engines.base import Request, Sample
+from mcts_dpo.engines.shaping import shape_of, wrong_shape
 
 
 @dataclass(slots=True, eq=False)
@@ -55,9 +56,9 @@ def unservable(request: Request, vocabulary: int, context: int, memory: int) -> 
     length = len(request.prefix)
     if length == 0:
         return "prefix: empty (accepted: at least one token)"
-    wrong = next((token for token in request.prefix if not 0 <= token < vocabulary), None)
-    if wrong is not None:
-        return f"prefix: token {wrong} is not in the vocabulary of {vocabulary}"
+    unknown = next((token for token in request.prefix if not 0 <= token < vocabulary), None)
+    if unknown is not None:
+        return f"prefix: token {unknown} is not in the vocabulary of {vocabulary}"
     if request.scores:
         return _unservable_scores(request, vocabulary, context, memory)
     if length >= context:
@@ -70,6 +71,10 @@ def unservable(request: Request, vocabulary: int, context: int, memory: int) -> 
         return f"temperature: {request.temperature} (accepted: 0 or more)"
     if not 0 < request.top_p <= 1:
         return f"top_p: {request.top_p} (accepted: above 0, at most 1)"
+    if (wrong := wrong_shape(shape_of(request))) is not None:
+        return wrong
+    if not 0 <= request.generated <= length:
+        return f"generated: {request.generated} (accepted: 0 to {length}, the tokens of the prefix)"
     if not 0 <= request.seed < 2**63:
         return f"seed: {request.seed} (accepted: 0 to 2**63 - 1)"
     if not all(request.stop):

@@ -32,9 +32,11 @@ from mcts_dpo.common.errors import InputError
 from mcts_dpo.common.settings import load_settings
 from mcts_dpo.data import Problem
 from mcts_dpo.engines import Engine, EngineSettings, load_engine
+from mcts_dpo.engines.registry import engine_kind
+from mcts_dpo.engines.shaping import refuse_shape
 from mcts_dpo.integrations.arguments import sections
 from mcts_dpo.integrations.engine_thread import EngineThread, solve_alone
-from mcts_dpo.integrations.inspect_engine import Calls, with_model
+from mcts_dpo.integrations.inspect_engine import SAMPLING, Calls, with_model
 from mcts_dpo.models.prompts import PromptSettings
 from mcts_dpo.search import SearchSettings
 from mcts_dpo.solve import Asked, Solution, Strategy
@@ -171,9 +173,13 @@ def _solver(
         )
     search = load_settings(SearchSettings, parts["search"])
     load_settings(PromptSettings, parts["prompt"])
-    load_settings(EngineSettings, parts["engine"])
+    kind = load_settings(EngineSettings, parts["engine"]).kind
+    if policy is None:
+        refuse_shape(search, SAMPLING, "inspect")
+    else:
+        refuse_shape(search, engine_kind(kind).sampling, kind)
     calls = Calls(
-        frozenset(parts["search"]) & {"temperature", "top_p"},
+        frozenset(parts["search"]) & SAMPLING,
         calls.logprobs,
         calls.prefill,
         calls.cache,

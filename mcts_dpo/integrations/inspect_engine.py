@@ -109,11 +109,15 @@ def turns(text: str) -> list[ChatMessage]:
     return found
 
 
+SAMPLING = frozenset({"temperature", "top_p", "top_k", "presence_penalty"})
+"""The sampling settings that Inspect's `generate` has."""
+
+
 @dataclass(frozen=True, slots=True)
 class Calls:
     """How Inspect's model is called.
 
-    sampling:   those of temperature and top_p that are passed; Inspect's configuration sets the others.
+    sampling:   those of SAMPLING that are passed; Inspect's configuration sets the others.
     logprobs:   request log-probabilities (some models refuse them).
     prefill:    the model continues an assistant's unfinished message; else a message asks for the rest.
     cache:      use Inspect's cache; None: as Inspect is configured.
@@ -219,7 +223,7 @@ class InspectEngine:
             if not self.calls.prefill:
                 asked = messages[-2]
                 messages = [*messages[:-2], ChatMessageUser(content=asked.text + CONTINUE + partial)]
-        chosen = {"temperature": request.temperature, "top_p": request.top_p}
+        chosen = {name: getattr(request, name) for name in SAMPLING}
         output = await self._generate(
             messages,
             max_tokens=request.max_tokens,

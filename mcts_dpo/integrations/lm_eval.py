@@ -24,7 +24,9 @@ from mcts_dpo.common.errors import InputError
 from mcts_dpo.common.progress import Progress, silent
 from mcts_dpo.common.settings import load_settings
 from mcts_dpo.data import Problem
-from mcts_dpo.engines import load_engine
+from mcts_dpo.engines import EngineSettings, load_engine
+from mcts_dpo.engines.registry import engine_kind
+from mcts_dpo.engines.shaping import refuse_shape
 from mcts_dpo.integrations.arguments import sections
 from mcts_dpo.models.loading import load_model, load_tokenizer
 from mcts_dpo.models.prompts import PromptSettings
@@ -69,6 +71,8 @@ class SearchLM(TemplateLM):  # type: ignore[misc]
         parts = sections(settings, ("pretrained", "strategy", "budget"), "model_args")
         self.pretrained = pretrained
         self.search = load_settings(SearchSettings, parts["search"])
+        kind = load_settings(EngineSettings, parts["engine"]).kind
+        refuse_shape(self.search, engine_kind(kind).sampling, kind)
         # The harness has rendered the prompt; our settings say how steps end and how an answer is recognised. The text
         # contains the chat template's control tokens, so they are allowed.
         own = {"style": "plain", "template": "{question}", "special_tokens": "allow"}

@@ -9,6 +9,8 @@ from pydantic import Field, field_validator, model_validator
 from mcts_dpo.common.settings import Settings
 from mcts_dpo.data import ProblemSettings
 from mcts_dpo.engines import EngineSettings
+from mcts_dpo.engines.registry import engine_kind
+from mcts_dpo.engines.shaping import refuse_shape
 from mcts_dpo.evaluation import EvaluationSettings
 from mcts_dpo.models.prompts import PromptSettings
 from mcts_dpo.pipeline.judges import JudgeEntry
@@ -26,6 +28,11 @@ class StageConfig(Settings):
     preferences: PreferenceSettings = PreferenceSettings()
     training: TrainingSettings = TrainingSettings()
     evaluation: EvaluationSettings = EvaluationSettings()
+
+    @model_validator(mode="after")
+    def _engine_has(self) -> Self:
+        refuse_shape(self.search, engine_kind(self.engine.kind).sampling, self.engine.kind)
+        return self
 
 
 class RunConfig(StageConfig):

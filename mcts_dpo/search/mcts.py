@@ -27,6 +27,7 @@ from mcts_dpo.common.progress import Progress, silent
 from mcts_dpo.data import Problem
 from mcts_dpo.engines.base import Completion, Engine, Request, Sample
 from mcts_dpo.engines.coroutine import Concurrent, Coroutine, RequestError, Work, call, gather, side_by_side
+from mcts_dpo.engines.shaping import shape_of
 from mcts_dpo.models.prompts import PromptSettings, step_stops
 from mcts_dpo.rewards.base import Reward
 from mcts_dpo.rewards.combine import combine, last_known
@@ -226,6 +227,8 @@ def plan(state: SearchState, tree: TreeState, draw: Draw) -> Simulation:
         max_tokens=size,
         temperature=settings.temperature,
         top_p=settings.top_p,
+        **shape_of(settings)._asdict(),
+        generated=len(solution),
         stop=stop,
         visible=visible,
         seed=seed_from(settings.seed, tree.problem.id, tree.started),

@@ -51,6 +51,12 @@ class SearchSettings(Settings):
     children:        k, the number of samples that one expansion draws.
     temperature:     the temperature of the samples.
     top_p:           the nucleus of the samples.
+    top_k:           only the k most likely tokens are sampled; 0 keeps all. Of this and the next three, an engine that
+                     lacks one refuses it.
+    min_p:           only tokens at least this many times as likely as the most likely one are sampled.
+    repetition_penalty: divides (multiplies, if negative) the logit of a token that the prompt or the solution so far
+                     contains. 1 changes nothing.
+    presence_penalty: is subtracted from the logit of a token that the solution so far contains.
     max_step_tokens: the limit of one step in tokens, for `expand: step`.
     max_tokens:      the limit of a whole solution in tokens. A solution that reaches it unfinished is wrong.
     max_depth:       the number of steps in a solution. The last step is sampled to the end of the solution.
@@ -109,6 +115,10 @@ class SearchSettings(Settings):
     children: int = Field(default=4, ge=1)
     temperature: float = Field(default=0.8, ge=0.0, allow_inf_nan=False)
     top_p: float = Field(default=1.0, gt=0.0, le=1.0)
+    top_k: int = Field(default=0, ge=0)
+    min_p: float = Field(default=0.0, ge=0.0, le=1.0)
+    repetition_penalty: float = Field(default=1.0, gt=0.0, allow_inf_nan=False)
+    presence_penalty: float = Field(default=0.0, ge=-2.0, le=2.0)
     max_step_tokens: int = Field(default=_STEP_TOKENS, ge=1)
     max_tokens: int = Field(default=256, ge=1)
     max_depth: int = Field(default=16, ge=1)

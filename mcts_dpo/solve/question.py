@@ -17,6 +17,7 @@ from mcts_dpo.common.files import seed_from
 from mcts_dpo.data import Problem
 from mcts_dpo.engines.base import Engine, Request
 from mcts_dpo.engines.coroutine import Coroutine, side_by_side
+from mcts_dpo.engines.shaping import shape_of
 from mcts_dpo.models.prompts import PromptSettings, opened_thought, prompt_tokens, split_steps
 from mcts_dpo.rewards.base import Reward, RewardContext, RewardSettings, SolutionPath
 from mcts_dpo.rewards.combine import combine
@@ -96,6 +97,8 @@ class Question:
             max_tokens=max_tokens,
             temperature=self.settings.temperature,
             top_p=self.settings.top_p,
+            **shape_of(self.settings)._asdict(),
+            generated=len(before),
             stop=stop,
             visible=visible,
             seed=seed_from(self.settings.seed, self.problem.id, *seed),

@@ -202,7 +202,8 @@ def test_conversations(server: Served, toy_world: ToyWorld) -> None:
 WRONG: list[tuple[dict[str, Any], int, str, str | None]] = [
     ({"logprobs": True}, 400, "logprobs is not supported: a search finds the answer", "logprobs"),
     ({"top_logprobs": 3}, 400, "top_logprobs is not supported", "top_logprobs"),
-    ({"presence_penalty": 0.5}, 400, "presence_penalty is not supported", "presence_penalty"),
+    ({"frequency_penalty": 0.5}, 400, "frequency_penalty is not supported", "frequency_penalty"),
+    ({"presence_penalty": 3}, 400, "presence_penalty: Input should be less than or equal to 2", "presence_penalty"),
     ({"logit_bias": {"5": 1}}, 400, "logit_bias is not supported", "logit_bias"),
     ({"tools": [{"type": "function", "function": {"name": "f"}}]}, 400, "the server has no tools", "tools"),
     ({"response_format": {"type": "json_object"}}, 400, "only text is written", "response_format"),

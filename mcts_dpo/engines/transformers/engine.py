@@ -391,7 +391,8 @@ class TransformersEngine:
         slots = self._slots
         count = slots.count[rows]
         uniform = uniforms(slots.seed[rows], slots.sample[rows], count)
-        drawn, logprobs, normaliser = sample_tokens(logits, source, slots.temperature[rows], slots.top_p[rows], uniform)
+        heat, nucleus, shaping = slots.temperature[rows], slots.top_p[rows], slots.shaping(rows)
+        drawn, logprobs, normaliser = sample_tokens(logits, source, heat, nucleus, uniform, shaping)
         self.usage.sampled_tokens += len(rows)
         slots.tokens[rows, count] = drawn
         slots.logprobs[rows, count] = logprobs

@@ -372,6 +372,36 @@ def draw(
     )
 
 
+@_compile
+def _truncate(logits: Any, temperature: Any, top_k: Any, min_p: Any, start: int, end: int) -> None:
+    vocabulary = logits.shape[1]
+    for r in range(start, end):
+        if temperature[r] == 0.0:
+            continue
+        values = logits[r]
+        top = np.float64(_top(values))
+        farthest = -temperature[r] * math.log(min_p[r]) if min_p[r] > 0.0 else np.inf
+        least = _LEAST
+        if 0 < top_k[r] < vocabulary:
+            least = np.partition(values, vocabulary - top_k[r])[vocabulary - top_k[r]]
+        for i in range(vocabulary):
+            if values[i] < least or top - np.float64(values[i]) > farthest:
+                values[i] = _LEAST
+
+
+def truncate(
+    logits: NDArray[np.float32],
+    temperature: NDArray[np.float64],
+    top_k: NDArray[np.int64],
+    min_p: NDArray[np.float64],
+) -> None:
+    """Set logits [rows, vocabulary] to −inf, except each row's top_k[r] largest and those that reach its min_p[r].
+
+    A row keeps all of equal values at the edge. top_k 0, or min_p 0, keeps everything; so does temperature 0.
+    """
+    _share(lambda start, end: _truncate(logits, temperature, top_k, min_p, start, end), np.ones(len(logits), np.int32))
+
+
 _threads: list[ThreadPoolExecutor] = []
 
 

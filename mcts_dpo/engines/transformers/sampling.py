@@ -1,4 +1,4 @@
-"""From logits to tokens: counter-based uniform numbers, temperature, nucleus, inverse CDF.
+"""From logits to tokens: counter-based uniform numbers, penalties, temperature, top-k, nucleus, min-p, inverse CDF.
 
 A draw depends on the logits of its row and on (seed, sample, position) alone: the rest of the batch and earlier draws
 do not change it.
@@ -6,14 +6,28 @@ do not change it.
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from mcts_dpo.engines.transformers.kernels import draw, log_normalisers
+from mcts_dpo.engines.shaping import PLAIN, Shape
+from mcts_dpo.engines.transformers.kernels import draw, log_normalisers, truncate
 
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
+_NONE = np.empty(0, np.int32)
+
+
+class Shaping(NamedTuple):
+    """What changes the logits of one row. `before` and `generated` are read only by penalties.
+
+    before:    int [n], the tokens of the prompt and of the solution so far. generated: int [m], those of the solution.
+    """
+
+    shape: Shape = PLAIN
+    before: NDArray[Any] = _NONE
+    generated: NDArray[Any] = _NONE
 
 
 def _mix(x: NDArray[np.uint64]) -> NDArray[np.uint64]:
@@ -37,6 +51,7 @@ def sample_tokens(
     temperature: NDArray[np.float64],
     top_p: NDArray[np.float64],
     uniform: NDArray[np.float64],
+    shaping: Sequence[Shaping] | None = None,
 ) -> tuple[NDArray[np.int64], NDArray[np.float64], NDArray[np.float64]]:
     """Draw one token per row.
 
@@ -45,11 +60,36 @@ def sample_tokens(
     top_p: [rows] in (0, 1]: only the most likely tokens, up to and including the one with which their
         probability (after temperature) reaches top_p; tokens exactly as likely as that one stay too.
     uniform: [rows] in [0, 1), where in the cumulated distribution (in vocabulary order) the draw falls.
+    shaping: [rows], what else changes the distributions (see `Shape`); None: nothing does.
 
     Returns tokens [rows], their log-probabilities under softmax(logits), untempered [rows], and the log of
     the softmax's normaliser [distinct], which is not finite where logits hold NaN or +inf (tokens are then void).
     """
     normaliser = log_normalisers(logits)
     tokens = np.empty(len(source), np.int64)
-    draw(logits, source, temperature, top_p, uniform, tokens)
+    if shaping is None:
+        draw(logits, source, temperature, top_p, uniform, tokens)
+    else:
+        rows = np.arange(len(source))
+        draw(shaped(logits[source], temperature, shaping), rows, temperature, top_p, uniform, tokens)
     return tokens, logits[source, tokens].astype(np.float64) - normaliser[source], normaliser
+
+
+def shaped(
+    logits: NDArray[np.float32], temperature: NDArray[np.float64], shaping: Sequence[Shaping]
+) -> NDArray[np.float32]:
+    """Apply penalties, min_p and top_k to logits [rows, vocabulary], in place; −inf where a token cannot be drawn."""
+    for row, (shape, before, generated) in zip(logits, shaping, strict=True):
+        if shape.repetition_penalty != 1:
+            values = row[before]
+            row[before] = np.where(values < 0, values * shape.repetition_penalty, values / shape.repetition_penalty)
+        if shape.presence_penalty:
+            row[np.unique(generated)] -= shape.presence_penalty
+    shapes = [one.shape for one in shaping]
+    truncate(
+        logits,
+        temperature,
+        np.array([shape.top_k for shape in shapes], np.int64),
+        np.array([shape.min_p for shape in shapes], np.float64),
+    )
+    return logits

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import numpy as np
+from numpy.typing import NDArray
 
 from mcts_dpo.engines.requests import Job
+from mcts_dpo.engines.shaping import PLAIN, shape_of
 from mcts_dpo.engines.transformers.radix_cache import Node, Positions
+from mcts_dpo.engines.transformers.sampling import Shaping
 
 
 class Slots:
@@ -18,6 +21,7 @@ class Slots:
     limit:       int32 [S], tokens to sample at most.
     temperature, top_p: float64 [S];  seed: uint64 [S];  sample: int64 [S], which of the request's samples this is.
     has_stops:   bool [S], whether the request has stop strings.
+    shape:       per slot, what changes its logits beside temperature and top_p; shaped: bool [S], whether it does.
     job, node, own: per slot, its request, the cache node in which its prefix ends (pinned), and the pool positions
                  reserved for the tokens that it samples.
     running:     int64, the slots in use, oldest first.
@@ -37,6 +41,8 @@ class Slots:
         self.seed = np.zeros(slots, np.uint64)
         self.sample = np.zeros(slots, np.int64)
         self.has_stops = np.zeros(slots, np.bool_)
+        self.shape = [PLAIN] * slots
+        self.shaped = np.zeros(slots, np.bool_)
         self.job: list[Job | None] = [None] * slots
         self.node: list[Node | None] = [None] * slots
         self.own: list[Positions] = [np.empty(0, np.int32)] * slots
@@ -58,9 +64,23 @@ class Slots:
         self.seed[slot] = request.seed
         self.sample[slot] = job.admitted
         self.has_stops[slot] = job.stops is not None
+        self.shape[slot] = shape_of(request)
+        self.shaped[slot] = self.shape[slot] != PLAIN
         self.job[slot], self.node[slot], self.own[slot] = job, node, own
         job.admitted += 1
         return slot
+
+    def shaping(self, rows: NDArray[np.int64]) -> list[Shaping] | None:
+        """What changes the logits of the slots in `rows`; None if nothing does."""
+        return [self._shaping(slot) for slot in rows.tolist()] if self.shaped[rows].any() else None
+
+    def _shaping(self, slot: int) -> Shaping:
+        shape, job = self.shape[slot], self.job[slot]
+        if not shape.penalises:
+            return Shaping(shape)
+        assert job is not None
+        everything = np.concatenate([job.prefix, self.tokens[slot, : self.count[slot]]])
+        return Shaping(shape, everything, everything[len(job.prefix) - job.request.generated :])
 
     def vacate(self, slot: int) -> None:
         """Free `slot`; the caller removes it from `running`."""

@@ -34,6 +34,7 @@ from mcts_dpo.engines.choice_scoring import next_token_queries, normalised_choic
 from mcts_dpo.engines.model_limits import end_tokens, longest_sequence, refuse_other_shapes, weight_shapes
 from mcts_dpo.engines.requests import CLOSED, not_finite, scored_tokens, unservable
 from mcts_dpo.engines.settings import EngineSettings
+from mcts_dpo.engines.shaping import shape_of
 from mcts_dpo.engines.text import StopStrings, continued
 from mcts_dpo.engines.vllm import core as vllm_core
 from mcts_dpo.models.loading import as_directory, default_dtype, load_skeleton, load_tokenizer, tokenizer_digest
@@ -96,12 +97,12 @@ class VllmEngine:
         skeleton = load_skeleton(self._checkpoint)
         config = skeleton.config.get_text_config()
         try:
-            device = vllm_core.device()
+            self._device = vllm_core.device()
         except ImportError as error:
             raise _missing(error) from error
         size = sum(parameter.numel() for parameter in skeleton.parameters())
         named = self.settings.dtype
-        self._dtype = default_dtype(size, device) if named == "auto" else getattr(torch, named)
+        self._dtype = default_dtype(size, self._device) if named == "auto" else getattr(torch, named)
         self._shapes = weight_shapes(skeleton)
         self._vocabulary = int(config.vocab_size)
         self.context = longest_sequence(config, self.settings.context)
@@ -119,6 +120,8 @@ class VllmEngine:
             self._core: Any = self._start()
         except ImportError as error:
             raise _missing(error) from error
+        except InputError:
+            raise
         except Exception as error:
             raise InputError(f"{model}: vLLM cannot run it ({_line(error)})") from error
 
@@ -154,7 +157,7 @@ class VllmEngine:
         until = None if patience is None else time.monotonic() + patience
         while not self._ready and self._parts:
             try:
-                with vllm_core.eagerly():
+                with vllm_core.compiling(self.settings, self._device):
                     outputs = self._core.step()
                 reason = None
             except Exception as error:  # after any error the core's state is unknown
@@ -203,7 +206,7 @@ class VllmEngine:
             raise RuntimeError(self._dead)
         reason = None
         try:
-            with vllm_core.eagerly():
+            with vllm_core.compiling(self.settings, self._device):
                 self._core.collective_rpc("reload_weights", kwargs={"weights_path": directory})
         except Exception as error:
             reason = _line(error)
@@ -232,7 +235,7 @@ class VllmEngine:
             raise RuntimeError(f"{what} while {len(self._jobs)} requests are in flight")
 
     def _start(self) -> Any:
-        core = vllm_core.start(self._checkpoint, self.settings, self._dtype, self.context)
+        core = vllm_core.start(self._checkpoint, self.settings, self._dtype, self.context, self._device)
         cache = core.vllm_config.cache_config
         self._capacity = int(cache.num_gpu_blocks * cache.block_size)
         self._stop = weakref.finalize(self, vllm_core.stop, core)
@@ -296,7 +299,16 @@ class VllmEngine:
             before = {"prompt_logprobs": 0} if part.given and part.after else {}
             return SamplingParams(max_tokens=1, detokenize=False, logprob_token_ids=list(part.scored), **before, **once)
         end, start = min(self._ends, default=0), len(part.drawn)
-        draw = Draw(request.seed, part.sample, request.temperature, request.top_p, end, start)
+        draw = Draw(
+            request.seed,
+            part.sample,
+            request.temperature,
+            request.top_p,
+            end,
+            start,
+            shape_of(request),
+            request.generated + start,
+        )
         return SamplingParams(
             max_tokens=self._limit(request) - start,
             stop=list(request.stop),

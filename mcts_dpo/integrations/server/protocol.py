@@ -2,7 +2,7 @@
 
 In: a request's JSON body. Out: `Asked`s. A field that would change the answer and is not supported is refused by name
 with status 400, as OpenAI does. A field that does not change the answer (`user`, `metadata`, …) is ignored. One field
-is this project's own: `budget`, generated tokens per answer.
+is this project's own: `budget`, generated tokens per answer. `top_k`, `min_p` and `repetition_penalty` are vLLM's.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from mcts_dpo.common.errors import InputError
 from mcts_dpo.common.files import seed_from
 from mcts_dpo.common.settings import nearest
 from mcts_dpo.data import Problem
+from mcts_dpo.engines.shaping import SHAPING, Shape, shape_of
 from mcts_dpo.models.prompts import Example, PromptSettings
 from mcts_dpo.search.settings import SearchSettings
 from mcts_dpo.solve import Asked, Strategy, StrategySettings
@@ -38,7 +39,7 @@ IGNORED = frozenset(
     ("user", "metadata", "store", "service_tier", "safety_identifier", "prompt_cache_key", "prompt_cache_retention")
 )
 _LOGPROBS = "a search finds the answer, so it has no log-probabilities of a sample"
-_SAMPLING = "the search samples by temperature and top_p alone"
+_SAMPLING = "the engines sample without it"
 _TOOLS = "the server has no tools"
 REFUSED: Mapping[str, tuple[tuple[Any, ...], str]] = {
     # name: values without effect, and why any other is refused
@@ -48,7 +49,6 @@ REFUSED: Mapping[str, tuple[tuple[Any, ...], str]] = {
     "suffix": (("",), "the server continues texts and does not fill gaps"),
     "best_of": ((1,), "the strategy chooses among samples; see `budget`"),
     "frequency_penalty": ((0, 0.0), _SAMPLING),
-    "presence_penalty": ((0, 0.0), _SAMPLING),
     "logit_bias": (({},), _SAMPLING),
     "tools": (([],), _TOOLS),
     "tool_choice": (("none", "auto"), _TOOLS),
@@ -103,7 +103,7 @@ class Serving:
 
     search, prompt: of the stage. budget, most: tokens per answer, by default and at most; work: tokens at most for all
     answers to a request. name: of the model. context: longest prompt and answer, in tokens. strategy,
-    strategy_settings: how the budget is used.
+    strategy_settings: how the budget is used. sampling: which of top_k, min_p and penalties the engine has.
     """
 
     name: str
@@ -115,6 +115,7 @@ class Serving:
     context: int
     strategy: Strategy = "mcts"
     strategy_settings: StrategySettings | None = None
+    sampling: frozenset[str] = SHAPING
 
 
 class _Part(BaseModel):
@@ -155,6 +156,10 @@ class _Common(BaseModel):
     stream_options: _StreamOptions = _StreamOptions()
     temperature: float | None = Field(None, ge=0.0, le=2.0)
     top_p: float | None = Field(None, gt=0.0, le=1.0)
+    top_k: int | None = Field(None, ge=0)
+    min_p: float | None = Field(None, ge=0.0, le=1.0)
+    repetition_penalty: float | None = Field(None, gt=0.0, le=16.0)
+    presence_penalty: float | None = Field(None, ge=-2.0, le=2.0)
     max_tokens: int | None = Field(None, ge=1)
     budget: int | None = Field(None, ge=1)
 
@@ -299,8 +304,14 @@ def _questions(
     request: _Common, serving: Serving, texts: Sequence[str], prompt: PromptSettings, longest: int | None
 ) -> list[Asked]:
     prompt = prompt.model_copy(update={"stop": (*prompt.stop, *request.stops)})
-    changes = {"temperature": request.temperature, "top_p": request.top_p, "max_tokens": longest}
+    changes = {name: getattr(request, name) for name in ("temperature", "top_p", *Shape._fields)}
+    changes["max_tokens"] = longest
     search = serving.search.model_copy(update={name: value for name, value in changes.items() if value is not None})
+    missing = next((name for name in shape_of(search).settings_on() if name not in serving.sampling), None)
+    if missing is not None:
+        raise ApiError(
+            400, f"{missing} is not supported: the engine has none", param=missing, code="unsupported_parameter"
+        )
     seed = secrets.randbelow(_SEEDS) if request.seed is None else request.seed % _SEEDS
     budget = request.budget or serving.budget
     answers = len(texts) * request.n

@@ -23,6 +23,7 @@ from mcts_dpo.common.errors import InputError
 from mcts_dpo.common.files import digest
 from mcts_dpo.common.interrupts import end_at_once, left_to_others
 from mcts_dpo.engines import Engine, load_engine
+from mcts_dpo.engines.registry import engine_kind
 from mcts_dpo.integrations.engine_thread import EngineThread, Key
 from mcts_dpo.integrations.fair_queue import extra_places
 from mcts_dpo.integrations.server.app import Service, create_app
@@ -81,7 +82,9 @@ def make_service(model: str, engine: Engine, settings: ServerSettings, stage: St
     name = settings.name or Path(model).name or model
     most = settings.max_budget or 4 * budget
     work = settings.max_work or CHOICES * most
-    serving = Serving(name, stage.search, stage.prompt, budget, most, work, engine.context, strategy, strategy_settings)
+    has = engine_kind(stage.engine.kind).sampling
+    context = engine.context
+    serving = Serving(name, stage.search, stage.prompt, budget, most, work, context, strategy, strategy_settings, has)
     # A trial question: settings that suit no question fail now, and not for every client.
     (trial,) = completion_questions(CompletionRequest(model=name, prompt="1"), serving)
     OnlineSolver[str](engine).admit("trial", trial)

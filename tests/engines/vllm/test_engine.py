@@ -5,6 +5,7 @@ Never skipped on x86-64 Linux: `make test` installs vLLM there. With CUDA's own 
 
 import dataclasses
 import platform
+import re
 import sys
 import weakref
 from collections.abc import Iterator
@@ -19,9 +20,11 @@ from transformers import AutoModelForCausalLM
 
 from benchmarks.driving import complete
 from mcts_dpo.common.errors import InputError
-from mcts_dpo.engines import Completion, Occupancy, Request, load_engine
+from mcts_dpo.common.settings import load_settings
+from mcts_dpo.engines import Completion, EngineSettings, Occupancy, Request, load_engine
+from mcts_dpo.engines.shaping import PLAIN, Shape
 from mcts_dpo.engines.transformers.engine import TransformersEngine
-from mcts_dpo.engines.transformers.sampling import sample_tokens
+from mcts_dpo.engines.transformers.sampling import Shaping, sample_tokens
 from mcts_dpo.engines.vllm import core as vllm_core
 from mcts_dpo.engines.vllm.engine import VllmEngine
 from tests.engines.tiny import make_tokenizer, plain_logprobs, plain_model, save_model
@@ -92,8 +95,11 @@ def test_the_same_samples_as_the_transformers_engine(
     same(held, complete(reference, [apart]))
     assert any(sample.text.startswith("\n") for sample in held[0].samples)
     assert all(sample.text.strip() for sample in held[0].samples)
+    shape = Shape(20, 0.02, 1.2, 0.5)._asdict()
+    requests += [dataclasses.replace(one, id=100 + one.id, generated=3, **shape) for one in requests[:3]]
     completions = complete(vllm, requests)
     same(completions, complete(reference, requests))
+    assert [one.samples for one in completions[-3:]] != [one.samples for one in completions[:3]]
     finishes = {sample.finish for completion in completions for sample in completion.samples}
     assert finishes == {"stop", "end", "length"}
     for sample in (sample for completion in completions for sample in completion.samples if sample.finish == "stop"):
@@ -395,3 +401,39 @@ def test_drawing_on_a_device_equals_the_kernel(top_p: float, device: str) -> Non
     tokens, _, normaliser = sample_tokens(logits, np.arange(200), heat, keep, uniform)
     drawn = draw_on_device(torch.from_numpy(logits).to(device), heat, keep, uniform).cpu().numpy()
     np.testing.assert_array_equal(drawn, np.where(np.isfinite(normaliser), tokens, -1))
+    before = rng.integers(0, 50, 9)
+    shapes = (PLAIN, Shape(top_k=3), Shape(min_p=0.2), Shape(5, 0.1, 1.3, 0.7))
+    shaping = [Shaping(shapes[row % 4], before, before[4:]) for row in range(200)]
+    tokens, _, _ = sample_tokens(logits, np.arange(200), heat, keep, uniform, shaping)
+    drawn = draw_on_device(torch.from_numpy(logits).to(device), heat, keep, uniform, shaping).cpu().numpy()
+    np.testing.assert_array_equal(drawn, np.where(np.isfinite(normaliser), tokens, -1))
+
+
+def test_the_arguments_of_vllm() -> None:
+    """What vLLM would be given on CUDA and on a CPU."""
+    settings = EngineSettings(kind="vllm", context=512, quantization="fp8", tensor_parallel_size=2, extra={"seed": 7})
+    told = vllm_core.engine_arguments("folder", settings, torch.bfloat16, 512, "cuda")
+    assert (told["enforce_eager"], told["block_size"], told["dtype"]) == (False, 16, "bfloat16")
+    assert (told["tensor_parallel_size"], told["quantization"], told["max_model_len"]) == (2, "fp8", 512)
+    assert told["seed"] == 7
+    assert vllm_core.engine_arguments("folder", settings, torch.float32, 512, "cpu")["enforce_eager"] is True
+    eager = settings.model_copy(update={"enforce_eager": True})
+    assert vllm_core.engine_arguments("folder", eager, torch.float32, 512, "cuda")["enforce_eager"] is True
+    vllm_core.refuse_settings(settings.model_copy(update={"batch_invariant": True}), "cuda", ["seed"])
+
+
+@pytest.mark.parametrize(
+    ("settings", "says"),
+    [
+        ({"extra": {"max_num_batch_tokens": 1}}, "'max_num_batch_tokens' is no engine argument of vLLM; did you mean"),
+        ({"extra": {"max_model_len": 9}}, "engine.extra: 'max_model_len' follows from engine.context"),
+        ({"batch_invariant": True}, "engine.batch_invariant: true, but vLLM has this mode on CUDA only"),
+        ({"max_model_len": 9}, "max_model_len is now context"),
+    ],
+)
+def test_settings_that_vllm_does_not_have(settings: dict[str, Any], says: str) -> None:
+    from vllm import EngineArgs
+
+    names = [field.name for field in dataclasses.fields(EngineArgs)]
+    with pytest.raises(InputError, match=re.escape(says)):
+        vllm_core.refuse_settings(load_settings(EngineSettings, {"kind": "vllm"} | settings), "cpu", names)
