@@ -28,6 +28,7 @@ from mcts_dpo.cli.common import (
     load_named_problems,
     policy_named,
     stage_config,
+    with_own_sampling,
 )
 from mcts_dpo.cli.exits import run_app
 from mcts_dpo.common.console import err_console, live_progress, out_console, say, say_json
@@ -104,7 +105,9 @@ def run(
             from mcts_dpo.integrations.ray import ray_executors
 
             executors = stack.enter_context(ray_executors(ray))
-        result = run_rounds(settings, out, executors=executors, force=force, progress=progress)
+        result = run_rounds(
+            with_own_sampling(settings, settings.model), out, executors=executors, force=force, progress=progress
+        )
         record = load_run(out)
         write_report(record, progress)
     if as_json:
@@ -174,6 +177,7 @@ def search(
     settings = stage_config(config, overrides)
     items = load_named_problems(settings, problems, "train")
     policy = policy_named(settings, model)
+    settings = with_own_sampling(settings, policy)
     changes: dict[str, Any] = {} if seed is None else {"seed": seed}
     if "schedule" not in settings.search.model_fields_set:
         changes["schedule"] = "asynchronous"
@@ -286,6 +290,7 @@ def _evaluate_strategies(
     settings = stage_config(config, overrides)
     items = load_named_problems(settings, problems, "test")
     policy = policy_named(settings, model)
+    settings = with_own_sampling(settings, policy)
     with live_progress(err_console) as progress:
         result = evaluate_strategies(
             items,
@@ -331,6 +336,7 @@ def solve(
     require_encodable(question, "QUESTION")
     settings = stage_config(config, overrides)
     policy = policy_named(settings, model)
+    settings = with_own_sampling(settings, policy)
     with live_progress(err_console) as progress:
         engine = engine_of(policy, settings, progress)
         solution = solve_question(

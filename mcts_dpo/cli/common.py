@@ -12,7 +12,7 @@ import sys
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import typer
 
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from mcts_dpo.pipeline.config import StageConfig
 
 logger = logging.getLogger(__name__)
+ConfigT = TypeVar("ConfigT", bound="StageConfig")
 
 JsonFlag = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
 ConfigOption = Annotated[Path | None, typer.Option("--config", "-c", help="YAML file of settings.")]
@@ -67,6 +68,13 @@ def policy_named(config: StageConfig, given: str | None) -> str:
             "no model: give --model (a hub name, a Hugging Face directory or a .gguf file) or a run's --config"
         )
     return str(model)
+
+
+def with_own_sampling(config: ConfigT, policy: str) -> ConfigT:
+    """The settings with the policy's own sampling, if `search.generation_config` asks for it (see `own_sampling`)."""
+    from mcts_dpo.search import own_sampling
+
+    return config.model_copy(update={"search": own_sampling(config.search, policy, config.engine.kind)})
 
 
 def load_named_problems(config: StageConfig, given: str | None, section: str) -> list[Problem]:

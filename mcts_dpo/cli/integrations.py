@@ -11,7 +11,7 @@ from typing import Annotated
 
 import typer
 
-from mcts_dpo.cli.common import ConfigOption, ModelOption, Overrides, policy_named, stage_config
+from mcts_dpo.cli.common import ConfigOption, ModelOption, Overrides, policy_named, stage_config, with_own_sampling
 from mcts_dpo.common.console import err_console, live_progress, say
 from mcts_dpo.common.errors import InputError
 
@@ -99,6 +99,7 @@ def serve(
     }
     stage = stage_config(config, overrides)
     policy = policy_named(stage, model)
+    stage = with_own_sampling(stage, policy)
     settings = load_settings(ServerSettings, given, name="serve")
     with ExitStack() as loading:
         loading.enter_context(live_progress(err_console))("load model", 0, 0)

@@ -38,7 +38,7 @@ from mcts_dpo.integrations.arguments import sections
 from mcts_dpo.integrations.engine_thread import EngineThread, solve_alone
 from mcts_dpo.integrations.inspect_engine import SAMPLING, Calls, with_model
 from mcts_dpo.models.prompts import PromptSettings
-from mcts_dpo.search import SearchSettings
+from mcts_dpo.search import SearchSettings, own_sampling
 from mcts_dpo.solve import Asked, Solution, Strategy
 from verifiers import STYLES, extract_answer, verify, verify_choice
 
@@ -176,8 +176,11 @@ def _solver(
     kind = load_settings(EngineSettings, parts["engine"]).kind
     if policy is None:
         refuse_shape(search, SAMPLING, "inspect")
+        if search.generation_config != "none":
+            raise InputError("search_generation_config: 'model' needs the model's files; accepted: with policy=MODEL")
     else:
         refuse_shape(search, engine_kind(kind).sampling, kind)
+        search = own_sampling(search, policy, kind)
     calls = Calls(
         frozenset(parts["search"]) & SAMPLING,
         calls.logprobs,

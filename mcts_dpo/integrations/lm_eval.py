@@ -30,6 +30,7 @@ from mcts_dpo.engines.shaping import refuse_shape
 from mcts_dpo.integrations.arguments import sections
 from mcts_dpo.models.loading import load_model, load_tokenizer
 from mcts_dpo.models.prompts import PromptSettings
+from mcts_dpo.search.generation import own_sampling
 from mcts_dpo.search.settings import SearchSettings
 from mcts_dpo.solve import Solution, solve_problems, strategy_named
 
@@ -73,6 +74,7 @@ class SearchLM(TemplateLM):  # type: ignore[misc]
         self.search = load_settings(SearchSettings, parts["search"])
         kind = load_settings(EngineSettings, parts["engine"]).kind
         refuse_shape(self.search, engine_kind(kind).sampling, kind)
+        self.search = own_sampling(self.search, pretrained, kind)
         # The harness has rendered the prompt; our settings say how steps end and how an answer is recognised. The text
         # contains the chat template's control tokens, so they are allowed.
         own = {"style": "plain", "template": "{question}", "special_tokens": "allow"}

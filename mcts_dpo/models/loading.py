@@ -22,8 +22,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import torch
-from huggingface_hub import model_info, try_to_load_from_cache
-from huggingface_hub.errors import HFValidationError
+from huggingface_hub import hf_hub_download, model_info, try_to_load_from_cache
+from huggingface_hub.errors import EntryNotFoundError, HFValidationError
 from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, AutoTokenizer, GenerationConfig, GgufConfig
 from transformers.utils import logging as transformers_logging
 
@@ -256,6 +256,31 @@ def context_length(model: str | Path) -> int | None:
         return context_length(_adapter_base(Path(source.name)))
     config = _attempt("configuration", model, lambda: _config(source, model))
     return getattr(config.get_text_config(), "max_position_embeddings", None)
+
+
+def generation_config(model: str | Path) -> dict[str, Any] | None:
+    """What a model's generation_config.json says, nothing added; None without the file.
+
+    For an adapter, that of its base model. Raises InputError for a file that is not a JSON object, and as `load_model`.
+    """
+    source = _locate(model)
+    if source.kind == "adapter":
+        return generation_config(_adapter_base(Path(source.name)))
+    name = "generation_config.json"
+    if source.kind == "hub":
+        local = source.options.get("local_files_only", False)
+        try:
+            file = Path(hf_hub_download(source.name, name, local_files_only=local))
+        except EntryNotFoundError:
+            return None
+    else:
+        file = Path(source.name) / name
+    if source.kind == "gguf" or not file.is_file():
+        return None
+    said = read_json(file)
+    if not isinstance(said, dict):
+        raise InputError(f"{file}: {shown(said)} (accepted: an object)")
+    return said
 
 
 def default_dtype(parameters: int, device: str | torch.device) -> torch.dtype:

@@ -4,6 +4,7 @@ The search uses neither training nor run directories. It does not import torch; 
 """
 
 from mcts_dpo.search.answers import TreeVote, tree_answer
+from mcts_dpo.search.generation import own_sampling
 from mcts_dpo.search.journal import policy_fingerprint
 from mcts_dpo.search.mcts import search_problems
 from mcts_dpo.search.render import render_text, render_tree
@@ -24,6 +25,7 @@ __all__ = [
     "TreeInfo",
     "TreeVote",
     "counts_of_shard",
+    "own_sampling",
     "policy_fingerprint",
     "render_text",
     "render_tree",

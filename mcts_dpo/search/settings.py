@@ -57,6 +57,9 @@ class SearchSettings(Settings):
     repetition_penalty: divides (multiplies, if negative) the logit of a token that the prompt or the solution so far
                      contains. 1 changes nothing.
     presence_penalty: is subtracted from the logit of a token that the solution so far contains.
+    generation_config: "model": temperature, top_p, top_k, min_p and repetition_penalty are those of the model's own
+                     generation_config.json, except those that are set here. What was taken is printed, and a run's
+                     settings hold it. "none": the file is not read.
     max_step_tokens: the limit of one step in tokens, for `expand: step`.
     max_tokens:      the limit of a whole solution in tokens. A solution that reaches it unfinished is wrong.
     max_depth:       the number of steps in a solution. The last step is sampled to the end of the solution.
@@ -119,6 +122,7 @@ class SearchSettings(Settings):
     min_p: float = Field(default=0.0, ge=0.0, le=1.0)
     repetition_penalty: float = Field(default=1.0, gt=0.0, allow_inf_nan=False)
     presence_penalty: float = Field(default=0.0, ge=-2.0, le=2.0)
+    generation_config: Literal["none", "model"] = "none"
     max_step_tokens: int = Field(default=_STEP_TOKENS, ge=1)
     max_tokens: int = Field(default=256, ge=1)
     max_depth: int = Field(default=16, ge=1)
