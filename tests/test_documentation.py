@@ -50,7 +50,7 @@ def run_line(line: str, model: str) -> None:
 def test_the_configuration_page_is_what_the_classes_say() -> None:
     page = (ROOT / "docs" / "configuration.md").read_text(encoding="utf-8")
     assert page == configuration(), "make it anew: mcts-dpo settings > docs/configuration.md"
-    assert "| `search.children` | `4` | an integer ≥ 1 | k, the number of samples that one expansion draws. |" in page
+    assert "| `search.children` | `4` | an integer ≥ 1 or a list of them | k, the number of samples that one" in page
     assert "| `training.lora.rank` |" in page
     assert set(meanings(RunConfig)) == set(RunConfig.model_fields) - set(RunConfig.__bases__[0].model_fields)
 

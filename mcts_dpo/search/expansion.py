@@ -3,15 +3,16 @@
 In: a forest, a leaf, and for each sample its steps (tokens, log-probabilities, text, and why the step ended). Out: the
 new nodes, and for each sample the node where it ends. No engine and no reward is called here.
 
-Two steps after the same parent become one child if their texts are equal after whitespace normalisation and they end
-in the same way: both continue, both end a solution, or both were cut. The child keeps the tokens of its first sample.
+Two steps after the same parent become one child if they are equal by `search.merge` and end in the same way: both
+continue, both end a solution, or both were cut. The child keeps the tokens of its first sample.
 Its `samples` and its prior mass count all its samples. New children of one parent are contiguous rows.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+import re
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -39,9 +40,16 @@ class Step:
     finish: int
 
 
-def normalised(text: str) -> str:
-    """Replace every run of whitespace in a text with one space, and remove whitespace at both ends."""
-    return " ".join(text.split())
+_LATEX_SPACE = re.compile(r"\\(?:[,;:!> ]|q?quad(?![a-zA-Z]))|~")
+
+
+def merge_key(text: str, tokens: Sequence[int], merge: str) -> Hashable:
+    """What two steps that are merged have in common. text, tokens: of the step. merge: see `SearchSettings.merge`."""
+    if merge == "none":
+        return tuple(tokens)
+    plain = _LATEX_SPACE.sub(" ", text).casefold() if merge == "loose" else text
+    plain = " ".join(plain.split())
+    return plain.rstrip(" .,;:?") if merge == "loose" else plain
 
 
 def prior_mass(logprob: float, length: int, penalty: float) -> float:
@@ -52,10 +60,12 @@ def prior_mass(logprob: float, length: int, penalty: float) -> float:
     return math.exp(logprob / length**penalty)
 
 
-def attach(forest: Forest, leaf: int, samples: Sequence[Sequence[Step]], penalty: float) -> tuple[list[int], list[int]]:
+def attach(
+    forest: Forest, leaf: int, samples: Sequence[Sequence[Step]], penalty: float, merge: str = "whitespace"
+) -> tuple[list[int], list[int]]:
     """Add samples under `leaf`, and merge steps with equal children that exist already.
 
-    samples: each a non-empty list of steps. penalty: λ of `prior_mass`.
+    samples: each a non-empty list of steps. penalty: λ of `prior_mass`. merge: see `SearchSettings.merge`.
 
     Updates `samples` and `mass` of the nodes. The backup updates visits, rewards and values.
     Returns (ids of the new nodes in row order, the node id where each sample ends).
@@ -69,10 +79,10 @@ def attach(forest: Forest, leaf: int, samples: Sequence[Sequence[Step]], penalty
             if level < len(steps):
                 by_parent.setdefault(ends[index], []).append(index)
         for parent, members in by_parent.items():
-            known = {(normalised(forest.texts[n]), _ending(int(forest.finish[n]))): n for n in forest.children(parent)}
+            known = _children_by_key(forest, parent, merge)
             for index in members:
                 step = samples[index][level]
-                key = (normalised(step.text), _ending(step.finish))
+                key = _key(step.text, step.tokens, step.finish, merge)
                 node = known.get(key)
                 if node is None:
                     node = known[key] = forest.add_child(parent, step.tokens, step.logprobs, step.text, step.finish)
@@ -83,7 +93,9 @@ def attach(forest: Forest, leaf: int, samples: Sequence[Sequence[Step]], penalty
     return new, ends
 
 
-def attach_unsampled(forest: Forest, leaf: int, steps: Sequence[Step]) -> tuple[list[int], list[int]]:
+def attach_unsampled(
+    forest: Forest, leaf: int, steps: Sequence[Step], merge: str = "whitespace"
+) -> tuple[list[int], list[int]]:
     """Add a chain of steps under `leaf` that the policy did not sample (a reference solution).
 
     Steps are merged with equal children that exist already. No sample is counted. The prior mass of a new node is the
@@ -95,9 +107,7 @@ def attach_unsampled(forest: Forest, leaf: int, steps: Sequence[Step]) -> tuple[
     parent = leaf
     for step in steps:
         siblings = forest.children(parent)
-        key = (normalised(step.text), _ending(step.finish))
-        known = {(normalised(forest.texts[n]), _ending(int(forest.finish[n]))): n for n in siblings}
-        node = known.get(key)
+        node = _children_by_key(forest, parent, merge).get(_key(step.text, step.tokens, step.finish, merge))
         if node is None:
             node = forest.add_child(parent, step.tokens, step.logprobs, step.text, step.finish)
             forest.mass[node] = sum(float(forest.mass[n]) for n in siblings) / len(siblings) if siblings else 1.0
@@ -105,6 +115,16 @@ def attach_unsampled(forest: Forest, leaf: int, steps: Sequence[Step]) -> tuple[
         chain.append(node)
         parent = node
     return new, chain
+
+
+def _children_by_key(forest: Forest, parent: int, merge: str) -> dict[Hashable, int]:
+    """The children of a node by what they have in common with steps that are merged with them."""
+    children = forest.children(parent)
+    return {_key(forest.texts[n], forest.step_tokens(n), int(forest.finish[n]), merge): n for n in children}
+
+
+def _key(text: str, tokens: Sequence[int], finish: int, merge: str) -> Hashable:
+    return merge_key(text, tokens, merge), _ending(finish)
 
 
 def _ending(finish: int) -> int:

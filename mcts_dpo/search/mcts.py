@@ -42,7 +42,17 @@ from mcts_dpo.search.result_log import ResultLog
 from mcts_dpo.search.runner import Runner, Schedule
 from mcts_dpo.search.runner_clock import RunnerClock
 from mcts_dpo.search.settings import SearchSettings
-from mcts_dpo.search.state import Mode, SearchState, TreeState, begin, end, fail, simulations_left, unspent_tokens
+from mcts_dpo.search.state import (
+    Mode,
+    SearchState,
+    TreeState,
+    begin,
+    end,
+    fail,
+    simulations_left,
+    steps_left,
+    unspent_tokens,
+)
 from mcts_dpo.search.stopping import advance_or_end
 from mcts_dpo.search.tree import FINISHES, LENGTH, Forest
 
@@ -213,7 +223,7 @@ def plan(state: SearchState, tree: TreeState, draw: Draw) -> Simulation:
     """Start the simulation of a draw: make the request for its samples and count it as in flight."""
     settings, forest, leaf = state.settings, state.forest, draw.leaf
     solution = forest.solution_tokens(leaf)
-    last = settings.expand == "rollout" or int(forest.depth[leaf]) + 1 >= settings.max_depth
+    last = settings.expand == "rollout" or steps_left(state, tree, leaf) <= 1
     # A merged step keeps the tokens of its first sample. A path can therefore be longer than the samples along it.
     room = max(1, tree.limit - len(solution))
     n, size, reserved = draw.samples, room if last else min(room, settings.max_step_tokens), 0
@@ -250,7 +260,7 @@ def _affordable(state: SearchState, tree: TreeState, leaf: int, n: int, size: in
     Returns (samples, most tokens of each, tokens reserved).
     """
     settings = state.settings
-    steps = settings.max_depth - int(state.forest.depth[leaf]) if settings.expand == "rollout" else 1
+    steps = steps_left(state, tree, leaf) if settings.expand == "rollout" else 1
     cost = sum(reward.cost * (steps if reward.settings.at == "all" else 1) for reward in tree.rewards)
     beside = settings.parallel_leaves if leaf != tree.info.root else 1  # no other leaf exists before the root's samples
     share = unspent_tokens(state, tree) // max(1, beside - tree.in_flight)
@@ -276,7 +286,7 @@ def expand(state: SearchState, tree: TreeState, simulation: Simulation, completi
         tree.info.notes.append(NO_TOKENS)
     before = forest.solution_tokens(simulation.leaf)
     steps = _steps(state, tree, simulation, samples, before)
-    simulation.new, simulation.ends = attach(forest, simulation.leaf, steps, settings.length_penalty)
+    simulation.new, simulation.ends = attach(forest, simulation.leaf, steps, settings.length_penalty, settings.merge)
     simulation.new = [*simulation.new, *add_reference(state, tree, simulation.leaf, before)]
     # Scores are charged to the budget now, because other simulations may start before the scores are requested.
     scores = sum(reward.cost * len(_scored(state, reward, simulation.new)) for reward in tree.rewards)
@@ -295,7 +305,7 @@ def _steps(
     settings = state.settings
     if settings.expand == "step":
         return [[_one_step(state, tree, simulation, sample, before)] for sample in samples]
-    room = settings.max_depth - int(state.forest.depth[simulation.leaf])
+    room = steps_left(state, tree, simulation.leaf)
     return [whole_solution(sample, before, state.engine.tokenizer, state.prompt, room) for sample in samples]
 
 

@@ -11,7 +11,7 @@ from itertools import accumulate
 
 from mcts_dpo.search.expansion import Step, attach_unsampled, step_texts
 from mcts_dpo.search.reference_steps import answer_end
-from mcts_dpo.search.state import SearchState, TreeState
+from mcts_dpo.search.state import SearchState, TreeState, steps_left
 from mcts_dpo.search.tree import FINISHES
 
 
@@ -27,7 +27,7 @@ def add_reference(state: SearchState, tree: TreeState, leaf: int, before: Sequen
     if place is None or place >= len(tree.steps):
         return []
     settings, forest = state.settings, state.forest
-    room = settings.max_depth - int(forest.depth[leaf])
+    room = steps_left(state, tree, leaf)
     chain = tree.steps[place:]
     if len(chain) > room:
         chain = [*chain[: room - 1], tuple(token for step in chain[room - 1 :] for token in step)]
@@ -43,6 +43,6 @@ def add_reference(state: SearchState, tree: TreeState, leaf: int, before: Sequen
         Step(tokens, (math.nan,) * len(tokens), text, last if turn == whole else 0)
         for turn, (tokens, text) in enumerate(zip(chain, texts, strict=True), 1)
     ]
-    new, nodes = attach_unsampled(forest, leaf, steps)
+    new, nodes = attach_unsampled(forest, leaf, steps, settings.merge)
     tree.reference.update((node, place + turn) for turn, node in enumerate(nodes, 1))
     return new

@@ -17,6 +17,15 @@ from mcts_dpo.search.allocation.auto import AutoSettings
 from mcts_dpo.search.allocation.registry import AllocationEntry
 
 _STEP_TOKENS = 64
+Merge = Literal["none", "whitespace", "loose"]
+"""The values of `search.merge`."""
+
+
+def _counts(value: int | tuple[int, ...]) -> int | tuple[int, ...]:
+    counts = (value,) if isinstance(value, int) else value
+    if not counts or min(counts) < 1:
+        raise ValueError("is neither an integer ≥ 1 nor a list of one or more such integers")
+    return value
 
 
 class GumbelSettings(Settings):
@@ -48,7 +57,12 @@ class SearchSettings(Settings):
                      self-evaluation counts as the tokens of its longer answer (usually 1). In mode "solve" samples are
                      also cut and fewer, so that they stay within the budget. In training the last simulation may exceed
                      the budget, because a cut solution would be taken for a wrong one.
-    children:        k, the number of samples that one expansion draws.
+    children:        k, the number of samples that one expansion draws. A list is by depth: its first entry is for the
+                     root, and its last entry is for all deeper nodes, too.
+    merge:           which steps after the same parent become one child. "whitespace": those whose texts differ in white
+                     space only. "loose": those whose texts differ in case, spaces (LaTeX's, too) and punctuation at the
+                     end (. , ; : ?) only. "none": those with equal tokens. Steps that end differently (the solution
+                     continues, ends, or was cut) are never merged.
     temperature:     the temperature of the samples.
     top_p:           the nucleus of the samples.
     top_k:           only the k most likely tokens are sampled; 0 keeps all. Of this and the next three, an engine that
@@ -63,6 +77,8 @@ class SearchSettings(Settings):
     max_step_tokens: the limit of one step in tokens, for `expand: step`.
     max_tokens:      the limit of a whole solution in tokens. A solution that reaches it unfinished is wrong.
     max_depth:       the number of steps in a solution. The last step is sampled to the end of the solution.
+    depth_from:      where `max_depth` counts from. "root": the root. "advanced": the node that `advance: step` has
+                     come to, as in the reference implementation.
     selection:       how a simulation selects a leaf. "puct": Q + c · p · √N(s) / (1 + N(s,a)). "uct": Q +
                      c · √(ln N(s) / N(s,a)). Here c is `c_puct`. "gumbel": Gumbel with sequential halving at the root
                      (see gumbel.py), and "puct" below it.
@@ -115,7 +131,8 @@ class SearchSettings(Settings):
     expand: Literal["rollout", "step"] = "rollout"
     simulations: int = Field(default=8, ge=1)
     budget: int | None = Field(default=None, ge=1)
-    children: int = Field(default=4, ge=1)
+    children: Annotated[int | tuple[int, ...], AfterValidator(_counts), "an integer ≥ 1 or a list of them"] = 4
+    merge: Merge = "whitespace"
     temperature: float = Field(default=0.8, ge=0.0, allow_inf_nan=False)
     top_p: float = Field(default=1.0, gt=0.0, le=1.0)
     top_k: int = Field(default=0, ge=0)
@@ -126,6 +143,7 @@ class SearchSettings(Settings):
     max_step_tokens: int = Field(default=_STEP_TOKENS, ge=1)
     max_tokens: int = Field(default=256, ge=1)
     max_depth: int = Field(default=16, ge=1)
+    depth_from: Literal["root", "advanced"] = "root"
     selection: Literal["puct", "uct", "gumbel"] = "puct"
     gumbel: GumbelSettings = GumbelSettings()
     allocation: AllocationEntry = AutoSettings()
@@ -151,6 +169,15 @@ class SearchSettings(Settings):
         "value_model": "rewards.value_model",
         "noise": "rewards.outcome.noise_per_rollout and rewards.outcome.noise_per_answer",
     }
+
+    def children_at(self, depth: int) -> int:
+        """The samples of one expansion of a node at this depth (the root's is 0)."""
+        return self.children if isinstance(self.children, int) else self.children[min(depth, len(self.children) - 1)]
+
+    @property
+    def most_children(self) -> int:
+        """The most samples of any expansion."""
+        return self.children if isinstance(self.children, int) else max(self.children)
 
     @field_validator("rewards")
     @classmethod

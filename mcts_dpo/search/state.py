@@ -198,6 +198,12 @@ def unspent_tokens(search: SearchState, tree: TreeState) -> int:
     return (search.settings.budget or 0) - tree.info.generated - tree.reserved_tokens
 
 
+def steps_left(search: SearchState, tree: TreeState, node: int) -> int:
+    """How many more steps a solution may have after a node."""
+    start = int(search.forest.depth[tree.search_root]) if search.settings.depth_from == "advanced" else 0
+    return start + search.settings.max_depth - int(search.forest.depth[node])
+
+
 def simulations_left(search: SearchState, tree: TreeState) -> int:
     """How many more simulations may start at the tree's search root now.
 

@@ -44,7 +44,8 @@ def _over(search: SearchState, tree: TreeState) -> str:
 def is_decided(search: SearchState, tree: TreeState) -> bool:
     """Whether the rest of the budget cannot change which child of the search root is the most visited.
 
-    A simulation adds at most `children` visits. Each visit costs at least one token. Exhausted children get no visits.
+    A simulation adds at most `most_children` visits. Each visit costs at least one token. Exhausted children get no
+    visits.
     """
     settings, forest = search.settings, search.forest
     children = forest.children(tree.search_root)
@@ -52,11 +53,11 @@ def is_decided(search: SearchState, tree: TreeState) -> bool:
         return False
     leader = max(children, key=lambda child: int(forest.visits[child]))
     left = settings.simulations - (tree.started - tree.base) + tree.in_flight
-    gain = left * settings.children
+    gain = left * settings.most_children
     if settings.budget is not None:
         # The last simulation of a training search may exceed the budget.
         spare = max(0, settings.budget - tree.info.generated)
-        gain = min(gain, spare + (tree.in_flight + 1) * settings.children)
+        gain = min(gain, spare + (tree.in_flight + 1) * settings.most_children)
     return all(
         int(forest.visits[child]) + gain < int(forest.visits[leader])
         for child in children

@@ -77,7 +77,7 @@ def budget_to_settings(
     strategy_settings = strategy_settings or StrategySettings()
     own = {name: getattr(search, name) for name in _OWN & search.model_fields_set} if explicit else {}
     length = strategy_settings.solution_tokens or max(1, search.max_tokens // 2)
-    budget = budget or search.budget or search.simulations * search.children * length
+    budget = budget or search.budget or search.simulations * search.most_children * length
     solutions = max(1, budget // length)
     simulations = search.simulations if search.advance == "step" else budget
     rewards = reduce(with_entry, judging(search.rewards), search.rewards)

@@ -15,14 +15,14 @@ from mcts_dpo.search.settings import SearchSettings
 from mcts_dpo.search.tree import IN_FLIGHT, NONE, Forest
 
 
-def _range_of_q(settings: SearchSettings) -> tuple[float, float]:
-    """The least and the greatest Q that can be."""
+def _range_of_q(settings: SearchSettings, depth: int) -> tuple[float, float]:
+    """The least and the greatest Q that can be. depth: of the deepest node."""
     low, high = bounds(settings.rewards)
     if settings.accumulate == "difference":
         return low - high, high - low
     terminal = bounds(one for one in settings.rewards if one.at == "terminal")
     everywhere = bounds(one for one in settings.rewards if one.at == "all")
-    return terminal[0] + settings.max_depth * everywhere[0], terminal[1] + settings.max_depth * everywhere[1]
+    return terminal[0] + depth * everywhere[0], terminal[1] + depth * everywhere[1]
 
 
 def violations(forest: Forest, settings: SearchSettings, *, finished: bool = True) -> list[str]:
@@ -41,7 +41,7 @@ def violations(forest: Forest, settings: SearchSettings, *, finished: bool = Tru
     valued = np.bincount(above[step], weights=(visits * forest.q)[step], minlength=len(forest))
     prior = np.bincount(above[step], weights=forest.prior[step], minlength=len(forest))
     parents = forest.first_child != NONE
-    low, high = _range_of_q(settings)
+    low, high = _range_of_q(settings, forest.height)
 
     def near(left: NDArray[Any], right: NDArray[Any]) -> NDArray[np.bool_]:
         close: NDArray[np.bool_] = np.abs(left - right) < 1e-9

@@ -54,10 +54,14 @@ class Node:
     def solution_text(self) -> str:
         return "".join(node.text for node in self.path)
 
-    @property
-    def key(self) -> tuple[str, str]:
+    def key(self, merge: str) -> tuple[object, str]:
         ending = {"": "continues", "length": "cut"}.get(self.finish, "ended")
-        return " ".join(self.text.split()), ending
+        if merge == "none":
+            return tuple(self.tokens), ending
+        words = " ".join(self.text.split())
+        while merge == "loose" and words and words[-1] in " .,;:?":
+            words = words[:-1]
+        return words, ending
 
 
 @dataclass(eq=False)
@@ -207,14 +211,19 @@ class ReferenceTree:
             return False
         most = max(self.visits(child) for child in children)
         leader = next(child for child in children if self.visits(child) == most)
-        visits = simulations * self.settings.children
+        each = max(_by_depth(self.settings))
+        visits = simulations * each
         if self.settings.budget is not None:
-            visits = min(visits, max(0, self.settings.budget - self.generated) + self.settings.children)
+            visits = min(visits, max(0, self.settings.budget - self.generated) + each)
         return all(
             self.visits(child) + visits < most
             for child in children
             if child is not leader and (self.settings.allocation.kind not in ONCE or not self.exhausted(child))
         )
+
+
+def _by_depth(settings: SearchSettings) -> tuple[int, ...]:
+    return (settings.children,) if isinstance(settings.children, int) else settings.children
 
 
 def _gumbel(seed: int, place: int) -> float:
@@ -291,15 +300,20 @@ def reference_search(
             if leaf is None:
                 break
             tree.in_flight.append(leaf)
-            whole = settings.expand == "rollout" or len(leaf.path) >= settings.max_depth
+            deepest = settings.max_depth  # the steps of a solution
+            if settings.depth_from == "advanced":
+                deepest += len(tree.here.path) - 1
+            whole = settings.expand == "rollout" or len(leaf.path) >= deepest
             room = max(1, limit - len(leaf.solution))
-            n = settings.children if settings.allocation.kind in ALL_AT_ONCE else 1
+            n = 1
+            if settings.allocation.kind in ALL_AT_ONCE:
+                n = [*_by_depth(settings), *[_by_depth(settings)[-1]] * len(leaf.path)][len(leaf.path) - 1]
             size = room if whole else min(room, settings.max_step_tokens)
             if strict:
                 # The wave's leaves share what is left; each sample may cost questions beside its tokens.
                 asked = longest
                 if settings.expand == "rollout" and judged.at == "all":
-                    asked *= settings.max_depth - (len(leaf.path) - 1)
+                    asked *= deepest - (len(leaf.path) - 1)
                 left = settings.budget - tree.generated - reserved
                 share = left // (settings.parallel_leaves - len(requests)) if leaf is not tree.root else left
                 n = max(1, min(n, share // (max(1, longest_sample) + asked)))
@@ -329,9 +343,12 @@ def reference_search(
                 tree.generated += len(sample.tokens)
                 longest_sample = max(longest_sample, len(sample.tokens))
                 node = leaf
-                for step in _steps(sample, leaf, prompt, settings, limit):
+                for step in _steps(sample, leaf, prompt, settings, deepest, limit):
                     step.parent = node
-                    twin = next((child for child in node.children if child.key == step.key), None)
+                    twin = next(
+                        (child for child in node.children if child.key(settings.merge) == step.key(settings.merge)),
+                        None,
+                    )
                     if twin is None:
                         node.children.append(step)
                         new.append(step)
@@ -344,7 +361,7 @@ def reference_search(
                 above.expansions += 1
             place = along.get(leaf, len(solution))
             chain = solution[place:]
-            most = settings.max_depth - (len(leaf.path) - 1)
+            most = deepest - (len(leaf.path) - 1)
             if len(chain) > most:
                 chain = [*chain[: most - 1], [token for step in chain[most - 1 :] for token in step]]
             ending = len(chain)
@@ -355,7 +372,9 @@ def reference_search(
             node = leaf
             for number, tokens in enumerate(chain, 1):
                 step = Node(node, tokens, [math.nan] * len(tokens), "end" if number == ending else "")
-                twin = next((child for child in node.children if child.key == step.key), None)
+                twin = next(
+                    (child for child in node.children if child.key(settings.merge) == step.key(settings.merge)), None
+                )
                 if twin is None:
                     others = [tree.mass(child) for child in node.children]
                     step.given = sum(others) / len(others) if others else 1.0
@@ -391,13 +410,15 @@ def reference_search(
     return tree
 
 
-def _steps(sample: Sample, leaf: Node, prompt: PromptSettings, settings: SearchSettings, limit: int) -> list[Node]:
+def _steps(
+    sample: Sample, leaf: Node, prompt: PromptSettings, settings: SearchSettings, deepest: int, limit: int
+) -> list[Node]:
     """The chain of steps of one sample, not yet linked."""
     if settings.expand == "step":
         pieces = [list(range(len(sample.tokens)))]
     else:
         pieces = _split(sample.tokens, prompt.step_end)
-        most = settings.max_depth - (len(leaf.path) - 1)
+        most = deepest - (len(leaf.path) - 1)
         pieces = [*pieces[: most - 1], [index for piece in pieces[most - 1 :] for index in piece]]
         pieces = [piece for piece in pieces if piece]
     steps = []
@@ -406,7 +427,7 @@ def _steps(sample: Sample, leaf: Node, prompt: PromptSettings, settings: SearchS
         mass = math.exp(sum(logprobs) / len(logprobs) ** settings.length_penalty)
         steps.append(Node(None, [sample.tokens[index] for index in piece], logprobs, "", [mass]))
     steps[-1].finish = sample.finish
-    if settings.expand == "step" and sample.finish == "stop" and len(leaf.path) < settings.max_depth:
+    if settings.expand == "step" and sample.finish == "stop" and len(leaf.path) < deepest:
         # The engine stopped at the end of the step or of the solution: which was it?
         before, text = leaf.solution_text, steps[-1].text
         first_new = len(before) + 1

@@ -24,7 +24,7 @@ from mcts_dpo.search import (
     search_problems,
     search_shards,
 )
-from mcts_dpo.search.expansion import normalised
+from mcts_dpo.search.expansion import merge_key
 from tests.reference.engine import EOS, PIECES, TOKENIZER, AutomatonEngine
 from tests.search.support import PROBLEMS, PROMPT, assert_sound, every_rule
 from tests.search.support import settings as any_settings
@@ -182,7 +182,10 @@ def test_equal_steps_are_one_child_that_counts_them() -> None:
     assert (forest.samples > 1).any()
     for node in range(len(forest)):
         children = forest.children(node)
-        keys = {(normalised(forest.texts[c]), bool(forest.terminal[c]), forest.finish[c] == LENGTH) for c in children}
+        keys = {
+            (merge_key(forest.texts[c], (), "whitespace"), bool(forest.terminal[c]), forest.finish[c] == LENGTH)
+            for c in children
+        }
         assert len(keys) == len(children)
 
 

@@ -18,7 +18,11 @@ from mcts_dpo.search import SearchSettings
         ("expnd=step", "expnd: unknown setting; did you mean 'expand'?"),
         ("expand=steps", "'steps' is not one of the choices; did you mean 'step'?"),
         ("top_p=0", "top_p: 0.* is out of range .accepted: a number > 0"),
-        ("children=0", "children: 0 is out of range .accepted: an integer ≥ 1"),
+        ("children=0", r"children: 0 is neither an integer ≥ 1 nor a list of one or more such integers$"),
+        ("children=[]", r"children: \[\] is neither an integer ≥ 1 nor a list"),
+        ("children=[4,0]", r"children: \[4, 0\] is neither an integer ≥ 1 nor a list"),
+        ("children=many", "children: 'many' is not accepted .accepted: an integer ≥ 1 or a list of them"),
+        ("merge=words", "'words' is not one of the choices"),
         ("gamma=1.5", "gamma: 1.5 is out of range"),
         ("max_step_tokens=900", "max_step_tokens 900 exceeds max_tokens 256"),
     ],
@@ -31,6 +35,13 @@ def test_settings_say_what_they_accept(override: str, message: str) -> None:
 def test_settings_as_trees_store_them_are_accepted() -> None:
     given = load_settings(SearchSettings, None, ["max_tokens=24"])
     assert load_settings(SearchSettings, given.model_dump(mode="json"), []) == given
+
+
+def test_children_by_depth() -> None:
+    settings = load_settings(SearchSettings, None, ["children=[8, 2, 4]"])
+    assert [settings.children_at(depth) for depth in range(5)] == [8, 2, 4, 4, 4]
+    assert settings.most_children == 8
+    assert SearchSettings(children=3).children_at(9) == 3
 
 
 def test_settings_from_overrides() -> None:

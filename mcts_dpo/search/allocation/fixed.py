@@ -34,10 +34,15 @@ class Fixed:
 
     def draws(self, state: SearchState, tree: TreeState, wanted: int) -> list[Draw]:
         """See `Allocation`."""
-        return [Draw(leaf, state.settings.children) for leaf in select(state, tree, wanted)]
+        return all_children(state, select(state, tree, wanted))
 
     def learn(self, state: SearchState, tree: TreeState, draw: Draw, ends: Sequence[int]) -> None:
         """Nothing: selection reads the tree."""
+
+
+def all_children(state: SearchState, leaves: Sequence[int]) -> list[Draw]:
+    """Draws of `search.children` samples from each of `leaves` (node ids)."""
+    return [Draw(leaf, state.settings.children_at(int(state.forest.depth[leaf]))) for leaf in leaves]
 
 
 def select(state: SearchState, tree: TreeState, wanted: int) -> list[int]:

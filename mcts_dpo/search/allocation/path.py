@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 
 from mcts_dpo.search import kernels
 from mcts_dpo.search.allocation.base import AllocationSettings, Draw
-from mcts_dpo.search.allocation.fixed import select
+from mcts_dpo.search.allocation.fixed import all_children, select
 from mcts_dpo.search.allocation.registry import register_allocation
 from mcts_dpo.search.tree import EXHAUSTED, NONE
 
@@ -51,7 +51,7 @@ class Path:
         if not leaves and forest.closed[root] == EXHAUSTED:
             leaves = [root]
             kernels.hold(forest, leaves)
-        return [Draw(leaf, state.settings.children) for leaf in leaves]
+        return all_children(state, leaves)
 
     def learn(self, state: SearchState, tree: TreeState, draw: Draw, ends: Sequence[int]) -> None:
         """See `Allocation`."""

@@ -14,7 +14,7 @@ search, another search with other draws uses them.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from itertools import count
 
@@ -23,7 +23,7 @@ from mcts_dpo.engines.coroutine import Coroutine, completions
 from mcts_dpo.models.prompts import step_stops
 from mcts_dpo.rewards.base import SolutionPath
 from mcts_dpo.rewards.verification import ends_with_answer, verify_solution
-from mcts_dpo.search.expansion import normalised, step_texts
+from mcts_dpo.search.expansion import merge_key, step_texts
 from mcts_dpo.search.mcts import meets_stop
 from mcts_dpo.solve.budgets import BudgetedSettings
 from mcts_dpo.solve.question import Question, judgements
@@ -70,9 +70,9 @@ def search_levels(question: Question, settings: BudgetedSettings, diverse: bool)
     finished: list[Sampled] = []
     for again in count():
         affordable = max(1, settings.width * left // budget)  # less than `width` from the second search on
-        each = min(settings.search.children, affordable)
-        kept, depth = max(1, affordable // each), settings.search.max_depth
-        spent, found = yield from _once(question, left, kept, each, depth, diverse, again)
+        search = settings.search
+        sizes = [min(search.children_at(depth), affordable) for depth in range(search.max_depth)]
+        spent, found = yield from _once(question, left, max(1, affordable // sizes[0]), sizes, diverse, again)
         finished += found
         left -= spent
         if spent == 0 or left <= question.cost:
@@ -81,14 +81,17 @@ def search_levels(question: Question, settings: BudgetedSettings, diverse: bool)
 
 
 def _once(
-    question: Question, budget: int, kept: int, children: int, depth: int, diverse: bool, again: int
+    question: Question, budget: int, kept: int, sizes: Sequence[int], diverse: bool, again: int
 ) -> Coroutine[tuple[int, list[Sampled]]]:
-    """Search once from the root. Returns (tokens spent, finished solutions)."""
+    """Search once from the root. Returns (tokens spent, finished solutions).
+
+    sizes: of each level, the candidates of one kept prefix.
+    """
     cost = question.cost
     prefixes = [Prefix((), "", group) for group in range(kept)]
     finished: list[Sampled] = []
     longest, left = 1, budget
-    for level in range(depth):
+    for level, children in enumerate(sizes):
         # How many candidates can be paid if each is as long as the longest of the level before and is judged.
         paid = left // (longest + cost)
         if not prefixes or not paid:
@@ -96,13 +99,13 @@ def _once(
         each = min(children, max(1, paid // len(prefixes)))
         prefixes = prefixes[: paid // each]
         share = left // (len(prefixes) * each) - cost
-        last = level + 1 == depth
+        last = level + 1 == len(sizes)
         requests = [_step(question, prefix, each, share, last, again, level) for prefix in prefixes]
         back = yield from completions(requests)
         sampled = [sample for completion in back for sample in completion.samples]
         left -= sum(len(sample.tokens) for sample in sampled)
         longest = max(1, *(len(sample.tokens) for sample in sampled))
-        candidates = _merged(_candidates(question, prefixes, back, last), apart=diverse)
+        candidates = _merged(_candidates(question, prefixes, back, last), question.settings.merge, apart=diverse)
         judged = [candidate for candidate in candidates if not candidate.cut]
         scores = yield from judgements(question, [_path(question, candidate) for candidate in judged])
         left -= cost * len(judged)
@@ -147,12 +150,16 @@ def _ends(question: Question, before: str, added: str) -> bool:
     )
 
 
-def _merged(candidates: Sequence[Candidate], apart: bool) -> list[Candidate]:
-    """Keep the first of all candidates with the same text and the same end. apart: compare only within a group."""
-    first: dict[tuple[str, bool, bool, int], Candidate] = {}
+def _merged(candidates: Sequence[Candidate], merge: str, apart: bool) -> list[Candidate]:
+    """Keep the first of all candidates that are equal by `search.merge` and end in the same way.
+
+    apart: compare only within a group.
+    """
+    first: dict[Hashable, Candidate] = {}
     for candidate in candidates:
         group = candidate.prefix.group if apart else 0
-        first.setdefault((normalised(candidate.prefix.text), candidate.ends, candidate.cut, group), candidate)
+        key = merge_key(candidate.prefix.text, candidate.prefix.tokens, merge)
+        first.setdefault((key, candidate.ends, candidate.cut, group), candidate)
     return list(first.values())
 
 
