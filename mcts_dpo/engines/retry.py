@@ -18,9 +18,13 @@ import logging
 from collections import Counter, deque
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from typing import TypeVar
 
 from mcts_dpo.engines.base import Completion, Engine, Request
+from mcts_dpo.engines.coroutine import Coroutine, Returned, Work
+
+ResultT = TypeVar("ResultT")
 
 _HEALTH_CHECK = -1  # the id of a request that every working engine serves
 _CRASHES = 3  # crashes during one request after which it is quarantined
@@ -207,6 +211,27 @@ class RetryingEngine:
         self.quarantined.clear()
         self.trial = None
         raise EngineDiedError(f"the engine serves no requests any more ({reason})") from error
+
+
+def serve(engine: Engine, coroutine: Coroutine[ResultT]) -> ResultT:
+    """Run a coroutine that yields only requests, over an engine that nothing else uses, and wait for its result.
+
+    Raises EngineDiedError.
+    """
+    retrying, sent = RetryingEngine(engine), dict[int, Work]()
+    count = 0
+    try:
+        new = next(coroutine)
+        while True:
+            for work in new:
+                assert isinstance(work, Request)
+                sent[count] = work
+                retrying.submit(replace(work, id=count))
+                count += 1
+            new = coroutine.send([Returned(sent.pop(one.id), one) for one in retrying.poll()])
+    except StopIteration as stop:
+        result: ResultT = stop.value
+        return result
 
 
 def _lacks_memory(error: Exception) -> bool:

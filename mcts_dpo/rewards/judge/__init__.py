@@ -1,4 +1,4 @@
-"""An LLM as a judge of the steps so far, by a rubric: the policy itself, or a model behind a chat API.
+"""An LLM as a judge of the steps so far, by a rubric: the policy, another model in this process, or a chat API.
 
 `rubric` writes what the judge reads, `asking` asks it, `verdicts` reads what it says.
 
@@ -7,18 +7,20 @@ Source: Zheng et al. 2023, arXiv 2306.05685.
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Literal
 
 from pydantic import Field, field_validator, model_validator
 
+from mcts_dpo.engines.settings import EngineSettings
 from mcts_dpo.rewards.base import Reward, RewardContext, RewardSettings
-from mcts_dpo.rewards.judge.asking import ask_api, ask_policy
+from mcts_dpo.rewards.judge.asking import ask_api, ask_engine, ask_policy
 from mcts_dpo.rewards.judge.rubric import RUBRIC, Form
 from mcts_dpo.rewards.registry import register_reward
 
 
 class JudgeSettings(RewardSettings):
-    """An LLM's verdict on the solution so far, in [0, 1]: the policy's own, or that of a chat API.
+    """An LLM's verdict on the solution so far, in [0, 1]: the policy's own, another model's, or that of a chat API.
 
     A score costs as many tokens as the judge may write. An answer that cannot be read, or does not come in time, is an
     unknown score (nan). The tree counts it, and the search continues.
@@ -31,8 +33,9 @@ class JudgeSettings(RewardSettings):
     think: tokens that the judge may write before its verdict.
     temperature: of what the judge writes.
     url: of a chat API that speaks OpenAI's protocol, up to and including the version ("http://localhost:8000/v1").
-         None: the policy judges, over the search's engine.
-    model: the model's name there.
+         None: `model` judges in this process; without a model, the policy, over the search's engine.
+    model: the model's name there; without `url`, a model of its own in this process: a directory or a hub name.
+    engine: of a model in this process, as the group `engine` has it.
     api_key_env: the environment variable with the API's key, if it needs one.
     timeout: seconds for one answer of the API.
     concurrency: requests to the API at a time.
@@ -46,6 +49,7 @@ class JudgeSettings(RewardSettings):
     temperature: float = Field(default=0.0, ge=0.0, allow_inf_nan=False)
     url: str | None = Field(default=None, pattern="^https?://")
     model: str | None = None
+    engine: EngineSettings = EngineSettings()
     api_key_env: str = "OPENAI_API_KEY"
     timeout: float = Field(default=60.0, gt=0, allow_inf_nan=False)
     concurrency: int = Field(default=8, ge=1)
@@ -66,13 +70,20 @@ class JudgeSettings(RewardSettings):
 
     @model_validator(mode="after")
     def _complete(self) -> JudgeSettings:
-        if (self.url is None) != (self.model is None):
-            raise ValueError("url and model: one without the other; accepted: both (an API judges) or neither")
+        if self.url is not None and self.model is None:
+            raise ValueError("url: without model; accepted: both (an API judges), or a model alone (in this process)")
         return self
+
+    def files(self) -> list[Path]:
+        """The directory of a model in this process, where it is one."""
+        path = Path(self.model or "").expanduser()
+        return [path] if self.model and self.url is None and path.is_dir() else []
 
 
 def _make(settings: JudgeSettings, context: RewardContext) -> Reward:
-    return ask_policy(settings, context) if settings.url is None else ask_api(settings, context)
+    if settings.url is not None:
+        return ask_api(settings, context)
+    return ask_policy(settings, context) if settings.model is None else ask_engine(settings, context)
 
 
 register_reward(JudgeSettings, _make)

@@ -1,9 +1,10 @@
-"""Asks a judge: the policy over the search's engine, or a model behind a chat API."""
+"""Asks a judge: the policy over the search's engine, another model over its own, or a model behind a chat API."""
 
 from __future__ import annotations
 
 import math
 import os
+import threading
 from collections.abc import Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, replace
@@ -13,11 +14,13 @@ from typing import TYPE_CHECKING
 from mcts_dpo.common.errors import InputError
 from mcts_dpo.common.files import seed_from
 from mcts_dpo.data import Problem
+from mcts_dpo.engines import load_engine
 from mcts_dpo.engines.base import Completion, Request, Sample
 from mcts_dpo.engines.chat import ChatAnswer, ChatClient
-from mcts_dpo.engines.coroutine import Coroutine, gather
+from mcts_dpo.engines.coroutine import Coroutine, gather, side_by_side
+from mcts_dpo.engines.retry import serve
 from mcts_dpo.models.prompts import PromptSettings, continuations, prompt_tokens
-from mcts_dpo.rewards.base import Reward, RewardContext, SolutionPath, remote
+from mcts_dpo.rewards.base import Reward, RewardContext, SolutionPath, batched, remote
 from mcts_dpo.rewards.judge.rubric import render
 from mcts_dpo.rewards.judge.verdicts import grade_score, word_score
 
@@ -80,13 +83,14 @@ def ask_api(settings: JudgeSettings, context: RewardContext) -> Reward:
     return Reward(settings, scores, settings.think + ANSWER_TOKENS)
 
 
-# --- the policy ------------------------------------------------------------------------------------------
+# --- a model of ours -------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
-class PolicyJudge:
-    """The policy as the judge: it reads the rubric as a question of its own.
+class ModelJudge:
+    """A model as the judge of one problem: it reads the rubric as a question of its own.
 
+    context: its tokenizer is the judge's.
     cue: token ids between a thought and the verdict. words: those of the good word and the bad one after it.
     """
 
@@ -95,6 +99,12 @@ class PolicyJudge:
     prompt: PromptSettings
     cue: tuple[int, ...]
     words: tuple[tuple[int, ...], ...]
+
+    @property
+    def cost(self) -> int:
+        """Tokens that the judge may write about one path."""
+        verdict = ANSWER_TOKENS if self.settings.verdict == "grade" else max(map(len, self.words))
+        return self.settings.think + verdict
 
     def prefix(self, path: SolutionPath) -> tuple[int, ...]:
         """The rubric about a path, as token ids."""
@@ -133,16 +143,53 @@ class PolicyJudge:
         return Request(-1, self.prefix(path), 1, limit, how, seed=seed, judging=True)
 
 
-def ask_policy(settings: JudgeSettings, context: RewardContext) -> Reward:
-    """The reward of the policy as the judge. Raises InputError if the two words are the same tokens."""
+def _model_judge(settings: JudgeSettings, context: RewardContext) -> ModelJudge:
+    """Raises InputError if the two words are the same tokens."""
     prompt = context.prompt.model_copy(update={"template": "{question}", "examples": (), "prefill": ""})
     cue = "\nVerdict: " if settings.think else "\n" if prompt.style == "plain" else ""
     said, words = continuations(context.tokenizer, prompt, cue, settings.words)
     if words[0] == words[1]:
-        raise InputError(f"search.rewards.judge.words: {list(settings.words)} are the same tokens to the policy")
-    judge = PolicyJudge(settings, context, prompt, said, words)
-    verdict = ANSWER_TOKENS if settings.verdict == "grade" else max(map(len, words))
+        raise InputError(f"search.rewards.judge.words: {list(settings.words)} are the same tokens to the judge")
+    return ModelJudge(settings, context, prompt, said, words)
+
+
+def ask_policy(settings: JudgeSettings, context: RewardContext) -> Reward:
+    """The reward of the policy as the judge. Raises InputError if the two words are the same tokens."""
+    judge = _model_judge(settings, context)
     own = prompt_tokens(context.problem, context.tokenizer, context.prompt)
     longer = max(0, len(judge.prefix(SolutionPath((), (), ""))) - len(own))
-    room = longer + settings.think + len(said) + verdict
-    return Reward(settings, judge.scores, settings.think + verdict, room)
+    return Reward(settings, judge.scores, judge.cost, longer + len(judge.cue) + judge.cost)
+
+
+class EngineJudge:
+    """Another model as the judge, over an engine of its own in this process. All problems share one."""
+
+    def __init__(self, settings: JudgeSettings) -> None:
+        """Load the model. Raises InputError as `load_engine` does."""
+        assert settings.model is not None
+        self._settings = settings
+        self._engine = load_engine(settings.model, settings.engine)
+        tokenizer = self._engine.tokenizer
+        self._prompt = PromptSettings(style="chat" if tokenizer.chat_template else "plain", template="{question}")
+        self._lock = threading.Lock()
+
+    def of_problem(self, context: RewardContext) -> ModelJudge:
+        """The judge of one problem. Raises InputError if the two words are the same tokens to it."""
+        own = replace(context, tokenizer=self._engine.tokenizer, prompt=self._prompt)
+        return _model_judge(self._settings, own)
+
+    def scores(self, items: Sequence[tuple[ModelJudge, SolutionPath]]) -> list[float]:
+        """The score of each path, with all requests in the engine together."""
+        with self._lock:
+            found = serve(self._engine, side_by_side([judge.scores([path]) for judge, path in items]))
+        return [score for (score,) in found]
+
+
+engine_judge = lru_cache(maxsize=2)(EngineJudge)
+
+
+def ask_engine(settings: JudgeSettings, context: RewardContext) -> Reward:
+    """The reward of a model in this process. Raises InputError if it cannot be loaded or cannot tell the words."""
+    shared = engine_judge(settings)
+    judge = shared.of_problem(context)
+    return Reward(settings, batched(shared.scores, lambda path: (judge, path)), judge.cost)

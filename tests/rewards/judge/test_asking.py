@@ -11,15 +11,18 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
+from transformers import LlamaForCausalLM
 
 from benchmarks.driving import complete
 from mcts_dpo.common.errors import InputError
 from mcts_dpo.common.files import seed_from
 from mcts_dpo.common.settings import load_settings
 from mcts_dpo.data import Problem
-from mcts_dpo.engines import load_engine
+from mcts_dpo.engines import EngineSettings, load_engine
 from mcts_dpo.engines.base import Request
 from mcts_dpo.integrations.server.settings import ServerSettings
+from mcts_dpo.models.loading import load_tokenizer
 from mcts_dpo.rewards import OutcomeSettings, RewardSettings
 from mcts_dpo.rewards.judge import JudgeSettings
 from mcts_dpo.rewards.judge.asking import ANSWER_TOKENS
@@ -123,6 +126,40 @@ def test_what_the_policy_judges_counts_in_every_budget() -> None:
         verdicts = sum(request.choices is not None for request in engine.requests)
         assert verdicts > 0
         assert engine.usage.sampled_tokens + verdicts <= sum(one.tokens for one in found) <= 300 * len(PROBLEMS)
+
+
+# --- a model of its own ----------------------------------------------------------------------------------
+
+
+def test_another_model_judges_in_this_process(toy_world: ToyWorld) -> None:
+    policy, problem = toy_world.policy, toy_world.train[0]
+    rubric = "{question}\n{steps}\nRight so far?"
+    own = EngineSettings(dtype="float32", threads=1, slots=4)
+    settings = JudgeSettings(model=str(policy), engine=own, rubric=rubric, words=("yes", "no"), at="all")
+    reward = made(settings, problem)
+    paths = [path_of(problem, "ab"), path_of(problem, "a" * 30)]
+    found = scored(reward, paths, AutomatonEngine(2))
+    model, tokenizer = LlamaForCausalLM.from_pretrained(policy, dtype="float32"), load_tokenizer(policy)
+    yes, no = (tokenizer(word, add_special_tokens=False)["input_ids"][0] for word in ("yes", "no"))
+    for path, score in zip(paths, found, strict=True):
+        text = f"{problem.question}\n{path.text}\nRight so far?\n"
+        with torch.no_grad():
+            logits = model(torch.tensor([tokenizer(text, add_special_tokens=False)["input_ids"]])).logits[0, -1]
+        assert score == pytest.approx(float(torch.sigmoid(logits[yes] - logits[no])), rel=1e-5)
+    assert found[0] != found[1]
+    assert (reward.cost, reward.room) == (1, 0)
+    assert settings.files() == [policy]
+
+
+def test_a_tree_is_searched_while_another_model_judges(toy_world: ToyWorld) -> None:
+    own = EngineSettings(dtype="float32", threads=1, slots=4)
+    judge = JudgeSettings(
+        model=str(toy_world.policy), engine=own, think=3, rubric="{steps}?", at="all", words=("yes", "no")
+    )
+    forest = search_problems(PROBLEMS, AutomatonEngine(3), prompt=PROMPT, settings=searched(judge))
+    scores = forest.scores["judge"][forest.depth > 0]
+    assert len(scores)
+    assert ((scores > 0) & (scores < 1)).all()
 
 
 # --- an API ----------------------------------------------------------------------------------------------
@@ -254,7 +291,7 @@ def test_our_own_server_is_such_an_api(toy_world: ToyWorld) -> None:
         ("rubric='Is it right?'", r"contains neither '\{steps\}' nor '\{step\}'"),
         ("words=[yes, YES]", r"are not two words; accepted: a good word and a bad one"),
         ("words=[yes]", r"words\.1: missing"),
-        ("url=http://localhost:1/v1", r"url and model: one without the other; accepted: both"),
+        ("url=http://localhost:1/v1", r"url: without model; accepted: both"),
         ("verdict=number", r"'number' is not one of the choices \(accepted: 'words' or 'grade'\)"),
         ("timeout=0", r"timeout: 0 is out of range"),
     ],
@@ -268,6 +305,11 @@ def test_bad_settings_in_one_line(given: str, message: str) -> None:
 def test_words_that_are_the_same_tokens() -> None:
     with pytest.raises(InputError, match=r"^search\.rewards\.judge\.words: \['c', 'd'\] are the same tokens"):
         made(JudgeSettings(words=("c", "d")), PROBLEM)
+
+
+def test_a_model_of_its_own_that_does_not_exist() -> None:
+    with pytest.raises(InputError, match="/nope: no such model file or directory"):
+        made(JudgeSettings(model="/nope"), PROBLEM)
 
 
 def test_the_key_comes_from_the_variable_that_is_named(believer: ChatServer, monkeypatch: pytest.MonkeyPatch) -> None:
