@@ -29,8 +29,9 @@ from mcts_dpo.common.statistics import (
 from mcts_dpo.data import Problem
 from mcts_dpo.engines.base import Completion, Engine, Request, Sample
 from mcts_dpo.engines.coroutine import Coroutine, call, gather
-from mcts_dpo.models.prompts import PromptSettings, opened_thought, prompt_tokens, self_evaluation
+from mcts_dpo.models.prompts import PromptSettings, Thoughts, prompt_tokens, self_evaluation, thoughts_of
 from mcts_dpo.rewards.verification import verdict
+from mcts_dpo.search.drawing import Ask, Drawing
 from mcts_dpo.search.runner import run
 from mcts_dpo.solve.budgets import StrategySettings
 from verifiers import Verdict, extract_answer, grouped
@@ -256,14 +257,15 @@ def measure(
         0, prefix, settings.samples, settings.max_tokens, settings.temperature, settings.top_p, prompt.stop, seed
     )
     # Send both together, so that the engine computes their common prefix once.
-    back: list[Completion] = yield from gather([greedy, sampled] if settings.samples else [greedy])
-    lead = opened_thought(engine.tokenizer, prompt) + prompt.prefill
-    answer = extract_answer(lead + _first(back[0]).text, prompt.answer_style)
+    thoughts = thoughts_of(engine.tokenizer, prompt)
+    asks = [Ask(one, (), True, settings.max_tokens) for one in ([greedy, sampled] if settings.samples else [greedy])]
+    back = [one.completion for one in (yield from Drawing(thoughts).draw(asks))]
+    answer = _answer(_first(back[0]), thoughts)
     (judged,) = yield from call(_verdicts, [(problem, answer)])
     on_verdict(bool(judged))
-    confidence = (yield from _confidence(engine, prompt, prefix, back[0])) if settings.confidence else None
+    confidence = (yield from _confidence(engine, thoughts, prefix, back[0])) if settings.confidence else None
     more = back[1] if settings.samples else None
-    return _outcome(problem, back[0], (answer, judged), more, confidence, lead, prompt.answer_style, ks)
+    return _outcome(problem, back[0], (answer, judged), more, confidence, thoughts, ks)
 
 
 def _verdicts(items: Sequence[tuple[Problem, str | None]]) -> list[Verdict]:
@@ -271,7 +273,7 @@ def _verdicts(items: Sequence[tuple[Problem, str | None]]) -> list[Verdict]:
 
 
 def _confidence(
-    engine: Engine, prompt: PromptSettings, prefix: tuple[int, ...], greedy: Completion
+    engine: Engine, thoughts: Thoughts, prefix: tuple[int, ...], greedy: Completion
 ) -> Coroutine[float | None]:
     """Ask the policy whether its greedy solution is right. Returns P(yes), or None without an answer of the engine.
 
@@ -279,11 +281,12 @@ def _confidence(
     """
     if not greedy.samples:
         return None
-    suffix, choices = self_evaluation(engine.tokenizer, prompt)
+    suffix, choices = self_evaluation(engine.tokenizer, thoughts.settings)
     sample = greedy.samples[0]
     # The question continues the text of the same turn. The suffix ends the turn, so the solution's own end is cut.
     tokens = sample.tokens[:-1] if sample.finish == "end" else sample.tokens
-    (answer,) = yield from gather([Request(0, (*prefix, *tokens, *suffix), choices=choices)])
+    closing = thoughts.closing(thoughts.settings.prefill + sample.text)[1]
+    (answer,) = yield from gather([Request(0, (*prefix, *tokens, *closing, *suffix), choices=choices)])
     return answer.probabilities[0] if answer.probabilities else None
 
 
@@ -293,19 +296,17 @@ def _outcome(
     judged: tuple[str | None, Verdict],
     sampled: Completion | None,
     confidence: float | None,
-    lead: str,
-    style: str,
+    thoughts: Thoughts,
     ks: tuple[int, ...],
 ) -> Outcome:
     """Collect the results of one problem.
 
-    judged: the answer of the greedy solution, and the verdict on it. lead: text that precedes every solution when its
-    answer is extracted. style: see `verifiers.extract_answer`.
+    judged: the answer of the greedy solution, and the verdict on it.
     """
     first = _first(greedy)
     answer, found = judged
     samples = sampled.samples if sampled else ()
-    answers = tuple(extract_answer(lead + sample.text, style) for sample in samples)
+    answers = tuple(_answer(sample, thoughts) for sample in samples)
     each = [verdict(problem, given) for given in answers]
     verdicts = tuple(map(bool, each))
     vote = grouped(answers)
@@ -324,6 +325,11 @@ def _outcome(
         undecided=sum(one.undecided for one in (found, *each)),
         undecided_pairs=vote.undecided,
     )
+
+
+def _answer(sample: Sample, thoughts: Thoughts) -> str | None:
+    text = thoughts.stated(thoughts.settings.prefill + sample.text)
+    return extract_answer(text, thoughts.settings.answer_style)
 
 
 def _first(greedy: Completion) -> Sample:

@@ -5,22 +5,29 @@ Qwen, SmolLM2, the built-in world) a text is the bytes of its tokens in order. T
 decoded once, which saves a call of the tokenizer for each prefix. Each entry of the table is checked against the
 tokenizer when the table is made. If one differs, and for other kinds of vocabulary (SentencePiece, word pieces), the
 tokenizer decodes. An id that the tokenizer does not know decodes to nothing: models often pad their vocabulary.
+
+Special tokens are left out, except the marks of thoughts ("[THINK]", "<|channel|>"), which say where an answer counts.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
-from itertools import accumulate
+from itertools import accumulate, groupby
 from typing import TYPE_CHECKING
 from weakref import WeakKeyDictionary
 
 from tokenizers import Tokenizer, decoders
+
+from verifiers.read.thoughts import known_thoughts
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 _tables: WeakKeyDictionary[PreTrainedTokenizerBase, tuple[int, list[bytes] | None]] = WeakKeyDictionary()
 _known: WeakKeyDictionary[PreTrainedTokenizerBase, tuple[int, frozenset[int]]] = WeakKeyDictionary()
+_shown: WeakKeyDictionary[PreTrainedTokenizerBase, tuple[int, dict[int, str]]] = WeakKeyDictionary()
+_THOUGHT = re.compile("think|thought", re.IGNORECASE)
 
 
 def decode(tokenizer: PreTrainedTokenizerBase, tokens: Sequence[int]) -> str:
@@ -42,7 +49,43 @@ def prefixes(tokenizer: PreTrainedTokenizerBase, tokens: Sequence[int]) -> Calla
 
 
 def decode_batch(tokenizer: PreTrainedTokenizerBase, sequences: list[list[int]]) -> list[str]:
-    """The text of each sequence of token ids, decoded by the tokenizer itself. Special tokens are left out."""
+    """The text of each sequence of token ids, decoded by the tokenizer itself. Special tokens are left out.
+
+    The marks of thoughts stay; the tokenizer decodes the parts between them.
+    """
+    shown = shown_marks(tokenizer)
+    if not shown or not any(token in shown for tokens in sequences for token in tokens):
+        return _decode_batch(tokenizer, sequences)
+    texts = []
+    for tokens in sequences:
+        parts = [(mark, list(part)) for mark, part in groupby(tokens, key=lambda token: token in shown)]
+        plain = iter(_decode_batch(tokenizer, [part for mark, part in parts if not mark]))
+        texts.append("".join("".join(map(shown.__getitem__, part)) if mark else next(plain) for mark, part in parts))
+    return texts
+
+
+def shown_marks(tokenizer: PreTrainedTokenizerBase) -> dict[int, str]:
+    """The special tokens that belong to marks of thoughts, and their texts."""
+    size = len(tokenizer)
+    known = _shown.get(tokenizer)
+    if known is None or known[0] != size:
+        marks = [mark for pair in known_thoughts() for mark in pair]
+        added = getattr(tokenizer, "added_tokens_decoder", {})
+        found = {
+            index: token.content
+            for index, token in added.items()
+            if token.special and (_THOUGHT.search(token.content) or _begins(token.content.lower(), marks))
+        }
+        known = _shown[tokenizer] = (size, found)
+    return known[1]
+
+
+def _begins(content: str, marks: Sequence[str]) -> bool:
+    """Whether a special token is a mark, or the control token at the start of one ("<|channel|>analysis")."""
+    return len(content) > 3 and any(mark.startswith(content) for mark in marks)
+
+
+def _decode_batch(tokenizer: PreTrainedTokenizerBase, sequences: list[list[int]]) -> list[str]:
     backend = getattr(tokenizer, "backend_tokenizer", None)
     texts: list[str]
     if isinstance(backend, Tokenizer):
@@ -89,16 +132,19 @@ def _make_table(tokenizer: PreTrainedTokenizerBase) -> list[bytes] | None:
     byte_of = _bytes_of_characters() if isinstance(backend.decoder, decoders.ByteLevel) else {}
     special = {index for index, token in backend.get_added_tokens_decoder().items() if token.special}
     table: list[bytes] = []
+    shown_special = shown_marks(tokenizer)
     size = 1 + max(known_ids(tokenizer), default=-1)  # ids may have gaps, so this can exceed the number of tokens
     for index in range(size):
         token = backend.id_to_token(index)
-        if token is None or index in special:
+        if token is not None and index in shown_special:
+            table.append(token.encode())
+        elif token is None or index in special:
             table.append(b"")
         elif byte_of and all(character in byte_of for character in token):
             table.append(bytes(byte_of[character] for character in token))
         else:
             table.append(token.encode())
-    shown = backend.decode_batch([[index] for index in range(size)], skip_special_tokens=True)
+    shown = decode_batch(tokenizer, [[index] for index in range(size)])
     same = all(piece.decode("utf-8", "replace") == text for piece, text in zip(table, shown, strict=True))
     return table if same else None
 

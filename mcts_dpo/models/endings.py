@@ -86,9 +86,13 @@ def endings(tokenizer: PreTrainedTokenizerBase) -> Endings:
 
 
 def usual_ends(tokenizer: PreTrainedTokenizerBase) -> set[int]:
-    """Ids of the special tokens of a tokenizer that are among `USUAL_ENDS`."""
+    """Ids of the special tokens of a tokenizer that are among `USUAL_ENDS`.
+
+    Where an answer has channels (gpt-oss), "<|end|>" ends a channel: an answer follows the thought in the same turn.
+    """
     special, known = _special(tokenizer), tokenizer.get_vocab()
-    return {known[name] for name in USUAL_ENDS if known.get(name) in special}
+    passed = {"<|end|>"} if "<|channel|>" in known else set()
+    return {known[name] for name in USUAL_ENDS if known.get(name) in special and name not in passed}
 
 
 def _special(tokenizer: PreTrainedTokenizerBase) -> set[int]:

@@ -7,6 +7,7 @@ and how the policy is asked whether its reasoning is right.
 
 from __future__ import annotations
 
+from dataclasses import dataclass, replace
 from string import ascii_uppercase
 from typing import TYPE_CHECKING, Any, Literal
 from weakref import WeakKeyDictionary
@@ -16,11 +17,20 @@ from pydantic import Field, field_validator
 from mcts_dpo.common.errors import InputError
 from mcts_dpo.common.settings import Settings, nearest
 from mcts_dpo.data import Problem
-from mcts_dpo.models.decoding import prefixes
 from mcts_dpo.models.encoding import Guard, SpecialTokens
+from mcts_dpo.models.phases import (
+    Phase,
+    ThoughtMarks,
+    known_marks,
+    marks_in,
+    open_marks,
+    phase,
+    unknown_mark,
+    without_thoughts,
+)
+from mcts_dpo.models.steps import StepSettings, split
 from mcts_dpo.models.templates import render_chat
 from verifiers import STYLES
-from verifiers.read.thoughts import without_thoughts
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -49,7 +59,8 @@ class PromptSettings(Settings):
     prefill:       the beginning of every solution. The policy continues it.
     template_arguments: further variables of the chat template (enable_thinking: false for Qwen3; date_string for
                    Llama 3, whose prompt otherwise changes with the day).
-    step_end:      a step ends with the token whose text completes this text.
+    step_end:      a step of kind "text" ends with the token whose text completes this text.
+    steps:         what a step is, if not that.
     stop:          a solution ends with the token whose text completes one of these texts, or with the end-of-sequence
                    token.
     special_tokens: how control tokens ("<|im_end|>") in questions, choices, examples, system messages and reference
@@ -57,6 +68,13 @@ class PromptSettings(Settings):
                    template and the other settings of this group are never split.
     answer_style:  how the answer is found in a solution (a style of `verifiers.extract_answer`).
     self_evaluation_question, yes, no: the question about the policy's own reasoning, and its two replies.
+    thought_marks: how a policy that thinks marks its thoughts: names of known marks ("<think>"), or {opening, closing}
+                   of others. (): those that the chat template holds. A path ends, and an answer is read, only after
+                   the thought.
+    think_budget:  tokens of a solution's thoughts, after which they are closed by force. null: no limit.
+    close_thought: whether a solution that comes to its limit inside its thought is closed by force a little before, so
+                   that it states an answer (budget forcing). false: it has no answer.
+    answer_tokens: tokens of a solution that are kept for its answer then; at most a quarter of the limit.
     """
 
     style: Literal["chat", "plain"] = "chat"
@@ -67,12 +85,27 @@ class PromptSettings(Settings):
     prefill: str = ""
     template_arguments: dict[str, bool | int | float | str] = Field(default_factory=dict)
     step_end: str = Field(default="\n", min_length=1)
+    steps: StepSettings = StepSettings()
     stop: tuple[str, ...] = ()
     special_tokens: SpecialTokens = "split"
     answer_style: str = "math"
     self_evaluation_question: str = Field(default="Is the reasoning above correct? Answer Yes or No.", min_length=1)
     yes: str = Field(default="Yes", min_length=1)
     no: str = Field(default="No", min_length=1)
+    thought_marks: tuple[ThoughtMarks, ...] = ()
+    think_budget: int | None = Field(default=None, ge=1)
+    close_thought: bool = False
+    answer_tokens: int = Field(default=64, ge=1)
+
+    @field_validator("thought_marks", mode="before")
+    @classmethod
+    def _known_marks(cls, given: object) -> object:
+        if not isinstance(given, tuple):
+            return given
+        try:
+            return tuple(known_marks(one) if isinstance(one, str) else one for one in given)
+        except KeyError as error:
+            raise ValueError(f"holds an unknown mark: {unknown_mark(str(error.args[0]))}") from None
 
     @field_validator("template")
     @classmethod
@@ -103,7 +136,9 @@ def step_stops(settings: PromptSettings) -> tuple[tuple[str, ...], bool]:
 
     A blank line belongs to the step after it, unless one of `stop` is white space.
     """
-    return (settings.step_end, *settings.stop), not any(stop.isspace() for stop in settings.stop)
+    return (*settings.steps.stop_strings(settings.step_end), *settings.stop), not any(
+        stop.isspace() for stop in settings.stop
+    )
 
 
 def prompt_tokens(problem: Problem, tokenizer: PreTrainedTokenizerBase, settings: PromptSettings) -> tuple[int, ...]:
@@ -143,16 +178,71 @@ def opened_thought(tokenizer: PreTrainedTokenizerBase, settings: PromptSettings)
     """
     known = _opened.setdefault(tokenizer, {})
     arguments = tuple(sorted(settings.template_arguments.items()))
-    key = (settings.style, settings.template, getattr(tokenizer, "chat_template", None), arguments)
+    marks = settings.thought_marks
+    key = (settings.style, settings.template, getattr(tokenizer, "chat_template", None), arguments, marks)
     if key not in known:
-        known[key] = thought_opened_by(_after_question(tokenizer, settings))
+        known[key] = thought_opened_by(_after_question(tokenizer, settings), marks)
     return known[key]
 
 
-def thought_opened_by(tail: str) -> str:
+def thought_opened_by(tail: str, marks: Sequence[ThoughtMarks] = ()) -> str:
     """The mark of a thought that a text leaves open; "" without one. tail: the end of a prompt, after the question."""
+    if open_marks(tail, marks) is None:
+        return ""
     suffixes = (tail[start:] for start in reversed(range(len(tail))))
-    return next((suffix for suffix in suffixes if not without_thoughts("x", suffix)), "")
+    return next((suffix for suffix in suffixes if open_marks(suffix, marks)), "")
+
+
+@dataclass(frozen=True, slots=True)
+class Thoughts:
+    """The thoughts of one policy under one prompt.
+
+    opened: see `opened_thought`. marks: those that the policy writes or that its prompt opens; None if it does not
+    think. Then a text in known marks is a thought all the same, but no sample is cut for the sake of one.
+    """
+
+    tokenizer: PreTrainedTokenizerBase
+    settings: PromptSettings
+    opened: str
+    marks: ThoughtMarks | None
+
+    def phase(self, text: str) -> Phase:
+        """The phase that continues after a solution's text, which begins with `prefill`."""
+        return phase(self.opened + text, self.settings.thought_marks)
+
+    def stated(self, text: str) -> str:
+        """The text in which an answer counts, for `verifiers`: it leaves the thoughts in known marks out itself."""
+        return without_thoughts(self.opened + text, self.settings.thought_marks)
+
+    def closing(self, text: str) -> tuple[str, tuple[int, ...]]:
+        """What closes by force the thought that is open after a solution's text: text and token ids; empty if none is.
+
+        Source: budget forcing (Muennighoff et al. 2025, s1, arXiv 2501.19393, section 3.1).
+        """
+        marks = open_marks(self.opened + text, self.settings.thought_marks)
+        if marks is None:
+            return "", ()
+        begun = not text or text.endswith("\n") or not marks.closing.startswith("</")
+        closes = marks.closes if begun else f"\n{marks.closes}"
+        return closes, _guard(self.tokenizer, self.settings, "").ids(closes)
+
+    @property
+    def room(self) -> int:
+        """How many token ids `closing` gives for the policy's own marks; 0 if it does not think."""
+        return 0 if self.marks is None else len(replace(self, opened=self.marks.opening).closing("x")[1])
+
+
+def thoughts_of(tokenizer: PreTrainedTokenizerBase, settings: PromptSettings) -> Thoughts:
+    """How a policy thinks under a prompt: its marks come from the settings, else from the prompt's or template's text.
+
+    A prompt that holds a whole thought already ("<think>\\n\\n</think>") leaves none to write.
+    """
+    opened = opened_thought(tokenizer, settings)
+    text = settings.template if settings.style == "plain" else str(getattr(tokenizer, "chat_template", None) or "")
+    marks = next(iter(settings.thought_marks), None) or open_marks(opened + settings.prefill) or marks_in(text)
+    tail = _after_question(tokenizer, settings) + settings.prefill
+    done = marks is not None and phase(tail, settings.thought_marks) == "after"
+    return Thoughts(tokenizer, settings, opened, None if done else marks)
 
 
 def _after_question(tokenizer: PreTrainedTokenizerBase, settings: PromptSettings) -> str:
@@ -168,45 +258,12 @@ def _after_question(tokenizer: PreTrainedTokenizerBase, settings: PromptSettings
 
 
 def split_steps(tokens: Sequence[int], tokenizer: PreTrainedTokenizerBase, settings: PromptSettings) -> list[int]:
-    """Where the steps of a solution end: offsets into `tokens`, ascending; step i is tokens[ends[i-1]:ends[i]].
-
-    A step ends with the token that completes `step_end`, even if that token holds more (".\\n" and "\\n\\n" are single
-    tokens in many vocabularies). A step of only white space or special tokens joins the step before it, or at the start
-    the step after it. The last offset is len(tokens). Without tokens there are no steps.
-    """
-    decode = prefixes(tokenizer, tokens)
-    text = decode(len(tokens))
-    ends: list[int] = []
-    lengths: list[int] = []  # of the text up to each end
-    token, found = 0, text.find(settings.step_end)
-    while found >= 0:
-        reach = text[: found + len(settings.step_end)]
-        # The first token whose prefix spells `reach`. Whole prefixes are decoded: a single token has no text of its
-        # own if a character spans several tokens, or if the decoder joins words with spaces.
-        low, high = token, len(tokens)
-        while low < high:
-            middle = (low + high) // 2
-            low, high = (low, middle) if decode(middle).startswith(reach) else (middle + 1, high)
-        token = low
-        ends.append(token)
-        lengths.append(len(decode(token)))
-        found = text.find(settings.step_end, max(len(reach), lengths[-1]))
-    ends.append(len(tokens))
-    lengths.append(len(text))
-    steps: list[int] = []
-    start = 0
-    for end, length in zip(ends, lengths, strict=True):
-        if not text[start:length].strip():
-            if steps:
-                steps[-1], start = end, length
-        elif not steps or end > steps[-1]:
-            steps.append(end)
-            start = length
-    return steps or ([len(tokens)] if tokens else [])
+    """Where the steps of a solution end, as `PromptSettings.steps` says; see `mcts_dpo.models.steps.split`."""
+    return split(tokens, tokenizer, settings.steps, settings.step_end)
 
 
 def self_evaluation(
-    tokenizer: PreTrainedTokenizerBase, settings: PromptSettings, hint: str | None = None
+    tokenizer: PreTrainedTokenizerBase, settings: PromptSettings, hint: str | None = None, *, thinks: bool = False
 ) -> tuple[tuple[int, ...], tuple[tuple[int, ...], tuple[int, ...]]]:
     """The question that asks the policy about its own reasoning: (suffix, (yes, no)), all as token ids.
 
@@ -214,6 +271,9 @@ def self_evaluation(
     tokens are `yes` or `no`. The engine has the keys and values of everything except the suffix already. Chat style:
     the suffix closes the assistant's turn, asks in a user's turn, and opens the next turn of the assistant. Plain
     style: separator, question, newline. `hint`, a reference solution, comes before the question.
+
+    A policy that thinks would think before it replies. In chat style the suffix therefore also skips or closes that
+    thought, unless it `thinks`. A thought that is open in the solution must be closed before (see `Thoughts.closing`).
 
     Source: the self-evaluation of Xie et al. 2024 (arXiv 2405.00451), section 2.1, which gives the hint in training.
     Raises InputError if `yes` and `no` are the same tokens, or no tokens.
@@ -224,6 +284,7 @@ def self_evaluation(
         question = f"A reference solution:\n{guard.text(hint.strip())}\n\n{question}"
     if settings.style == "chat":
         text = _after_assistant(tokenizer, settings, question, guard)
+        text += "" if thinks else _without_thought(tokenizer, settings, text.rpartition(question)[2])
     else:
         text = f"{settings.separator}{question}\n"
     suffix = guard.ids(text)
@@ -240,6 +301,15 @@ def self_evaluation(
             "to this tokenizer (accepted: two words with different tokens)"
         )
     return suffix, (yes, no)
+
+
+def _without_thought(tokenizer: PreTrainedTokenizerBase, settings: PromptSettings, tail: str) -> str:
+    """What must follow the mark that opens an assistant's turn, so that the policy replies without a thought."""
+    opened = open_marks(tail, settings.thought_marks)
+    if opened is not None:
+        return opened.closes
+    marks = thoughts_of(tokenizer, settings).marks
+    return marks.skips if marks is not None and phase(tail, settings.thought_marks) == "none" else ""
 
 
 def continuations(

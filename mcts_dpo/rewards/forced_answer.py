@@ -17,7 +17,7 @@ from mcts_dpo.common.files import seed_from
 from mcts_dpo.data import Problem
 from mcts_dpo.engines.base import Completion, Request
 from mcts_dpo.engines.coroutine import Coroutine, call, completions
-from mcts_dpo.models.prompts import answer_statement, continuations, opened_thought
+from mcts_dpo.models.prompts import answer_statement, continuations, thoughts_of
 from mcts_dpo.rewards.base import Reward, RewardContext, RewardSettings, SolutionPath
 from mcts_dpo.rewards.registry import register_reward
 from mcts_dpo.rewards.verification import readable, verify_solution
@@ -31,9 +31,9 @@ class ForcedAnswerSettings(RewardSettings):
     scores 1 or 0 in training, by its outcome. When solving, its last step is taken away, and the score is the share of
     answers that equal its own.
 
-    text: comes before the answer. A line break at its start is left out after a path that ends with one. A policy that
-          thinks needs a text that closes its thought. None: the usual text of `prompt.answer_style`, such as "\\nThe
-          answer is".
+    text: comes before the answer. A line break at its start is left out after a path that ends with one. None: the
+          usual text of `prompt.answer_style`, such as "\\nThe answer is". A thought that is open after the path is
+          closed before the text.
     samples: answers per path.
     max_tokens: of one answer; it also ends with its line. Later text in it does no harm.
     temperature: of the answers.
@@ -97,18 +97,19 @@ def _ended(path: SolutionPath, training: bool) -> float | None:
 def _make(settings: ForcedAnswerSettings, context: RewardContext) -> Reward:
     problem, tokenizer, prompt = context.problem, context.tokenizer, context.prompt
     text = settings.text or answer_statement(prompt.answer_style).partition("{answer}")[0]
-    opened, training = opened_thought(tokenizer, prompt), readable(problem)
+    thoughts, training = thoughts_of(tokenizer, prompt), readable(problem)
     # By whether a line has just begun.
     says = {begun: text.removeprefix("\n") if begun else text for begun in (False, True)}
     ways = {begun: continuations(tokenizer, prompt, said)[0] for begun, said in says.items()}
 
-    def begun(at: _Forced) -> bool:
-        return not at.text or at.text.endswith("\n")
+    def begun(before: str) -> bool:
+        return not before or before.endswith("\n")
 
     def request(at: _Forced) -> Request:
+        closes, closing = thoughts.closing(at.text)
         return Request(
             id=-1,
-            prefix=(*at.path.prompt, *at.tokens, *ways[begun(at)]),
+            prefix=(*at.path.prompt, *at.tokens, *closing, *ways[begun(at.text + closes)]),
             n=settings.samples,
             max_tokens=settings.max_tokens,
             temperature=settings.temperature,
@@ -118,8 +119,10 @@ def _make(settings: ForcedAnswerSettings, context: RewardContext) -> Reward:
         )
 
     def item(at: _Forced, completion: Completion) -> Item:
-        before = opened + at.text + says[begun(at)].rstrip(" ")
-        return [before + sample.text for sample in completion.samples], at.wanted, problem, prompt.answer_style
+        closed = at.text + thoughts.closing(at.text)[0]
+        before = closed + says[begun(closed)].rstrip(" ")
+        texts = [thoughts.stated(before + sample.text) for sample in completion.samples]
+        return texts, at.wanted, problem, prompt.answer_style
 
     def scores(paths: Sequence[SolutionPath]) -> Coroutine[list[float]]:
         found = [_ended(path, training) for path in paths]
@@ -129,7 +132,7 @@ def _make(settings: ForcedAnswerSettings, context: RewardContext) -> Reward:
         forced = iter((yield from call(shares, items)))
         return [next(forced) if score is None else score for score in found]
 
-    room = max(map(len, ways.values())) + settings.max_tokens
+    room = thoughts.room + max(map(len, ways.values())) + settings.max_tokens
     return Reward(settings, scores, settings.samples * settings.max_tokens, room)
 
 

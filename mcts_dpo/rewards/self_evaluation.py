@@ -6,7 +6,7 @@ Source: Xie et al. 2024, arXiv 2405.00451, section 2.1.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
@@ -16,7 +16,7 @@ from mcts_dpo.common.files import seed_from
 from mcts_dpo.data import Problem
 from mcts_dpo.engines.base import Request, Sample
 from mcts_dpo.engines.coroutine import Coroutine, completions
-from mcts_dpo.models.prompts import PromptSettings, continuations, self_evaluation
+from mcts_dpo.models.prompts import PromptSettings, Thoughts, continuations, self_evaluation, thoughts_of
 from mcts_dpo.rewards.base import Reward, RewardContext, RewardSettings, SolutionPath
 from mcts_dpo.rewards.registry import register_reward
 
@@ -58,11 +58,14 @@ class SelfEvaluationSettings(RewardSettings):
 class SelfEvaluationPrompt:
     """The question about the solutions of one problem.
 
-    suffix:  token ids that follow the solution so far. choices: token ids of the answers yes and no.
+    suffix:   token ids that follow the solution so far. choices: token ids of the answers yes and no.
+    thoughts: the policy's. The question closes a thought that is open in the solution: it must not be read as part of
+              it.
     """
 
     suffix: tuple[int, ...]
     choices: tuple[tuple[int, ...], tuple[int, ...]]
+    thoughts: Thoughts
 
     @property
     def cost(self) -> int:
@@ -72,21 +75,30 @@ class SelfEvaluationPrompt:
     @property
     def room(self) -> int:
         """Tokens that must be left in the context after a solution."""
-        return len(self.suffix) + self.cost
+        return self.thoughts.room + len(self.suffix) + self.cost
 
     def request(self, path: SolutionPath) -> Request:
         """The question about one path."""
         # The question closes the turn itself.
-        return Request(id=-1, prefix=(*path.prompt, *path.written, *self.suffix), choices=self.choices)
+        closing = self.thoughts.closing(path.text)[1]
+        return Request(id=-1, prefix=(*path.prompt, *path.written, *closing, *self.suffix), choices=self.choices)
 
 
 def self_evaluation_prompt(
-    problem: Problem, tokenizer: PreTrainedTokenizerBase, prompt: PromptSettings, hint: bool = False
+    problem: Problem,
+    tokenizer: PreTrainedTokenizerBase,
+    prompt: PromptSettings,
+    hint: bool = False,
+    *,
+    thinks: bool = False,
 ) -> SelfEvaluationPrompt:
-    """The question to ask about solutions of this problem. hint: show its solution or answer, if it has one."""
+    """The question to ask about solutions of this problem.
+
+    hint: show its solution or answer, if it has one. thinks: the policy may think before it replies.
+    """
     shown = (problem.solution or problem.answer) if hint else None
-    suffix, (yes, no) = self_evaluation(tokenizer, prompt, shown)
-    return SelfEvaluationPrompt(tuple(suffix), (tuple(yes), tuple(no)))
+    suffix, (yes, no) = self_evaluation(tokenizer, prompt, shown, thinks=thinks)
+    return SelfEvaluationPrompt(tuple(suffix), (tuple(yes), tuple(no)), thoughts_of(tokenizer, prompt))
 
 
 def self_evaluation_reward(settings: SelfEvaluationSettings, asked: SelfEvaluationPrompt) -> Reward:
@@ -108,6 +120,7 @@ def _thinking(settings: SelfEvaluationSettings, asked: SelfEvaluationPrompt, con
     """The reward that lets the policy think before each yes or no."""
     words = (context.prompt.yes, context.prompt.no)
     said, (yes, no) = continuations(context.tokenizer, context.prompt, settings.verdict, words)
+    turn = asked.thoughts if context.prompt.style == "chat" else replace(asked.thoughts, opened="")
 
     def thoughts(path: SolutionPath) -> Request:
         return Request(
@@ -122,7 +135,7 @@ def _thinking(settings: SelfEvaluationSettings, asked: SelfEvaluationPrompt, con
 
     def question(before: Sequence[int], thought: Sample) -> Request:
         written = thought.tokens[:-1] if thought.finish == "end" else thought.tokens
-        return Request(id=-1, prefix=(*before, *written, *said), choices=(yes, no))
+        return Request(id=-1, prefix=(*before, *written, *turn.closing(thought.text)[1], *said), choices=(yes, no))
 
     def scores(paths: Sequence[SolutionPath]) -> Coroutine[list[float]]:
         asking = [thoughts(path) for path in paths]
@@ -135,12 +148,13 @@ def _thinking(settings: SelfEvaluationSettings, asked: SelfEvaluationPrompt, con
         return mean
 
     answer = max(len(yes), len(no))
-    room = len(asked.suffix) + settings.think + len(said) + answer
+    room = 2 * asked.thoughts.room + len(asked.suffix) + settings.think + len(said) + answer
     return Reward(settings, scores, settings.samples * (settings.think + answer), room)
 
 
 def _make(settings: SelfEvaluationSettings, context: RewardContext) -> Reward:
-    asked = self_evaluation_prompt(context.problem, context.tokenizer, context.prompt, settings.hint)
+    thinks = settings.think > 0
+    asked = self_evaluation_prompt(context.problem, context.tokenizer, context.prompt, settings.hint, thinks=thinks)
     return _thinking(settings, asked, context) if settings.think else self_evaluation_reward(settings, asked)
 
 

@@ -8,9 +8,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Literal
 
 from mcts_dpo.data import Problem
-from mcts_dpo.models.prompts import PromptSettings
+from mcts_dpo.models.phases import without_thoughts
+from mcts_dpo.models.prompts import PromptSettings, Thoughts
 from verifiers import Verdict, extract_answer, get_verifier, states_answer, verify, verify_choice
 
 
@@ -88,10 +90,33 @@ def _asked(reference: str, answer: str, choices: tuple[str, ...], verifier: str)
     return verify_choice(reference, answer, options=choices) if choices else verify(reference, answer)
 
 
+def read_solution(text: str, cut: bool, problem: Problem, thoughts: Thoughts) -> Verification:
+    """Verify a solution of a policy. text: it begins with `prompt.prefill`. An answer in a thought does not count."""
+    return verify_solution(thoughts.stated(text), cut, problem, thoughts.settings.answer_style)
+
+
+def step_ending(before: str, step: str, thoughts: Thoughts) -> Literal["stop", "answer", ""]:
+    """Why the solution ends with `step`: it meets a stop string of whole solutions, or states an answer; "" if neither.
+
+    before: the solution up to the step, without `prompt.prefill`. A stop string may begin in it: steps end with one
+    line break, say, and solutions with two. Inside a thought nothing ends a solution. Tree search and beam search share
+    this rule.
+    """
+    prompt = thoughts.settings
+    if thoughts.phase(prompt.prefill + before + step) == "thought":
+        return ""
+    whole = before + step
+    if any(whole.find(stop, max(0, len(before) - len(stop) + 1)) >= 0 for stop in prompt.stop):
+        return "stop"
+    return "answer" if ends_with_answer(before, step, prompt, thoughts.opened) else ""
+
+
 def ends_with_answer(before: str, step: str, prompt: PromptSettings, opened: str = "") -> bool:
     """Whether the solution may end with `step`, because it states an answer (see `verifiers.states_answer`).
 
-    before: the solution up to the step, without `prompt.prefill`. opened: see `prompts.opened_thought`. Tree search and
-    beam search share this rule.
+    before: the solution up to the step, without `prompt.prefill`. opened: see `prompts.opened_thought`.
     """
-    return states_answer(step, prompt.answer_style, before=opened + prompt.prefill + before)
+    lead = opened + prompt.prefill + before
+    if prompt.thought_marks:
+        step, lead = without_thoughts(step, prompt.thought_marks, lead), ""
+    return states_answer(step, prompt.answer_style, before=lead)

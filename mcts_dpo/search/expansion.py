@@ -137,10 +137,13 @@ def whole_solution(
 ) -> list[Step]:
     """Cut a sample that runs to the end of its solution into at most `max_steps` steps. The last step holds the rest.
 
+    With `prompt.steps.max_tokens` there may be more steps: the rest is cut like the steps before it.
+
     before: the solution's tokens before the sample.
     """
     ends = split_steps(sample.tokens, tokenizer, prompt)
-    ends = [*ends[: max_steps - 1], len(sample.tokens)] if len(ends) > max_steps else ends
+    if len(ends) > max_steps and prompt.steps.max_tokens is None:
+        ends = [*ends[: max_steps - 1], len(sample.tokens)]
     texts = step_texts(before, sample.tokens, ends, tokenizer)
     last = FINISHES.index(sample.finish)
     return [

@@ -25,16 +25,17 @@ from mcts_dpo.common.errors import InputError
 from mcts_dpo.common.files import seed_from
 from mcts_dpo.common.progress import Progress, silent
 from mcts_dpo.data import Problem
-from mcts_dpo.engines.base import Completion, Engine, Request, Sample
-from mcts_dpo.engines.coroutine import Concurrent, Coroutine, RequestError, Work, call, gather, side_by_side
+from mcts_dpo.engines.base import Engine, Request, Sample
+from mcts_dpo.engines.coroutine import Concurrent, Coroutine, RequestError, Work, call, side_by_side
 from mcts_dpo.engines.shaping import shape_of
 from mcts_dpo.models.prompts import PromptSettings, step_stops
 from mcts_dpo.rewards.base import Reward
 from mcts_dpo.rewards.combine import combine, last_known
 from mcts_dpo.rewards.outcome import outcome_settings, with_noise
-from mcts_dpo.rewards.verification import Verification, ends_with_answer, verify_solution
+from mcts_dpo.rewards.verification import Verification, read_solution, step_ending
 from mcts_dpo.search import kernels
 from mcts_dpo.search.allocation import Draw
+from mcts_dpo.search.drawing import Ask, Drawing, Drawn
 from mcts_dpo.search.expansion import Step, attach, step_texts, whole_solution
 from mcts_dpo.search.paths import solution_path
 from mcts_dpo.search.reference_child import add_reference
@@ -201,9 +202,10 @@ def _simulate(state: SearchState, tree: TreeState, draws: Sequence[Draw]) -> Cor
     """Run the simulations of some draws, and back them up together."""
     simulations = [plan(state, tree, draw) for draw in draws]
     try:
-        completions: list[Completion] = yield from gather([one.request for one in simulations])
-        for simulation, completion in zip(simulations, completions, strict=True):
-            expand(state, tree, simulation, completion)
+        asks = [Ask(one.request, state.forest.solution_tokens(one.leaf), one.last, tree.limit) for one in simulations]
+        drawn = yield from Drawing(state.thoughts).draw(asks)
+        for simulation, found in zip(simulations, drawn, strict=True):
+            expand(state, tree, simulation, found)
         yield from verify(state, tree, [node for one in simulations for node in one.new])
         yield from evaluate(state, tree, [node for one in simulations for node in one.new])
     except GeneratorExit:
@@ -226,7 +228,7 @@ def plan(state: SearchState, tree: TreeState, draw: Draw) -> Simulation:
     last = settings.expand == "rollout" or steps_left(state, tree, leaf) <= 1
     # A merged step keeps the tokens of its first sample. A path can therefore be longer than the samples along it.
     room = max(1, tree.limit - len(solution))
-    n, size, reserved = draw.samples, room if last else min(room, settings.max_step_tokens), 0
+    n, size, reserved = draw.samples, room if last else min(room, step_tokens(state.prompt, settings)), 0
     if settings.budget is not None and tree.info.mode == "solve":
         n, size, reserved = _affordable(state, tree, leaf, n, size)
     stop, visible = (state.prompt.stop, False) if last else step_stops(state.prompt)
@@ -269,7 +271,12 @@ def _affordable(state: SearchState, tree: TreeState, leaf: int, n: int, size: in
     return n, size, n * (size + cost)
 
 
-def expand(state: SearchState, tree: TreeState, simulation: Simulation, completion: Completion) -> None:
+def step_tokens(prompt: PromptSettings, settings: SearchSettings) -> int:
+    """The most tokens of a step that is sampled alone."""
+    return prompt.steps.max_tokens or settings.max_step_tokens
+
+
+def expand(state: SearchState, tree: TreeState, simulation: Simulation, drawn: Drawn) -> None:
     """Add samples to the tree, under the leaf of their simulation.
 
     The tree fails, and gains no node, if the engine refused the request or if no sample has a token. If only some
@@ -278,6 +285,7 @@ def expand(state: SearchState, tree: TreeState, simulation: Simulation, completi
     forest, settings = state.forest, state.settings
     tree.reserved_tokens -= simulation.reserved_tokens
     simulation.expanded = True
+    completion = drawn.completion
     samples = [sample for sample in completion.samples if sample.tokens]
     if completion.error is not None or not samples:
         fail(state, tree, completion.error or "the engine gave no sample that has a token")
@@ -290,7 +298,7 @@ def expand(state: SearchState, tree: TreeState, simulation: Simulation, completi
     simulation.new = [*simulation.new, *add_reference(state, tree, simulation.leaf, before)]
     # Scores are charged to the budget now, because other simulations may start before the scores are requested.
     scores = sum(reward.cost * len(_scored(state, reward, simulation.new)) for reward in tree.rewards)
-    tokens = sum(len(sample.tokens) for sample in samples) + scores
+    tokens = drawn.tokens + scores
     tree.longest = max(tree.longest, *(len(sample.tokens) for sample in samples))
     tree.info.generated += tokens
     tree.info.simulations += 1
@@ -303,7 +311,7 @@ def _steps(
 ) -> list[list[Step]]:
     """Cut each sample into steps."""
     settings = state.settings
-    if settings.expand == "step":
+    if settings.expand == "step" and not (simulation.last and state.prompt.steps.max_tokens):
         return [[_one_step(state, tree, simulation, sample, before)] for sample in samples]
     room = steps_left(state, tree, simulation.leaf)
     return [whole_solution(sample, before, state.engine.tokenizer, state.prompt, room) for sample in samples]
@@ -317,30 +325,9 @@ def _one_step(
     finish: str = sample.finish
     if finish == "stop" and not simulation.last:
         full = len(before) + len(sample.tokens) >= tree.limit
-        finish = _step_finish(state.prompt, state.opened, state.forest.solution_text(simulation.leaf), text, full)
+        ending = step_ending(state.forest.solution_text(simulation.leaf), text, state.thoughts)
+        finish = ending or ("length" if full else "")
     return Step(sample.tokens, sample.logprobs, text, FINISHES.index(finish))
-
-
-def _step_finish(prompt: PromptSettings, opened: str, before: str, added: str, full: bool) -> str:
-    """Say why the solution ends with a step that reached a stop string: a name in FINISHES, "" if only the step ends.
-
-    before: text of the solution before the step. added: text of the step. full: the solution is at its token limit.
-    opened: see `prompts.opened_thought`.
-    """
-    if meets_stop(prompt, before, added):
-        return "stop"
-    if ends_with_answer(before, added, prompt, opened):
-        return "answer"
-    return "length" if full else ""
-
-
-def meets_stop(prompt: PromptSettings, before: str, added: str) -> bool:
-    """Whether a stop string of whole solutions ends in `added`.
-
-    The stop string may begin in `before`. For example, steps end with one line break and solutions with two.
-    """
-    whole = before + added
-    return any(whole.find(stop, max(0, len(before) - len(stop) + 1)) >= 0 for stop in prompt.stop)
 
 
 # --- verify ----------------------------------------------------------------------------------------------
@@ -375,7 +362,7 @@ def verified(items: Sequence[tuple[str, bool, Problem, SearchState]]) -> list[li
 
 
 def _verification(text: str, cut: bool, problem: Problem, state: SearchState) -> Verification:
-    found = verify_solution(state.opened + text, cut, problem, state.prompt.answer_style)
+    found = read_solution(text, cut, problem, state.thoughts)
     return with_noise(found, text, problem, outcome_settings(state.settings.rewards), state.settings.seed)
 
 

@@ -25,7 +25,7 @@ from mcts_dpo.common.progress import Progress, silent
 from mcts_dpo.data import Problem
 from mcts_dpo.engines.coroutine import Coroutine
 from mcts_dpo.engines.lazy import LazyEngine
-from mcts_dpo.models.prompts import PromptSettings, thought_opened_by
+from mcts_dpo.models.prompts import PromptSettings, Thoughts, thought_opened_by
 from mcts_dpo.rewards.base import RewardContext, RewardSettings
 from mcts_dpo.rewards.outcome import outcome_settings
 from mcts_dpo.rewards.registry import active, make_rewards
@@ -183,7 +183,7 @@ class _Judges:
         forest.set_scores(
             {one.kind: kept.get(one.kind, np.full(len(forest), np.nan)) for one in active(judging.after.rewards)}
         )
-        state = SearchState(forest, [], self.engine, judging.prompt, judging.after, "")
+        state = SearchState(forest, [], self.engine, judging.prompt, judging.after, self._thoughts(judging, ""))
         opened = _Open(target, state, self._made_with(file, judging), before)
         self.result.scored |= {one.kind for one in new}
         if self.problems is None:
@@ -192,8 +192,12 @@ class _Judges:
             problem = self._problem(info.problem_id, file)
             context = RewardContext(problem, self.engine.tokenizer, judging.prompt, judging.after.seed)
             state.trees.append(TreeState(index, problem, info, 0, make_rewards(new, context)))
-            state.opened = state.opened if index else _opened_thought(info.prompt_text, problem, judging.prompt)
+            if index == 0:
+                state.thoughts = self._thoughts(judging, _opened_thought(info.prompt_text, problem, judging.prompt))
         return opened, [self.engine.loading(_judge(state, tree)) for tree in state.trees]
+
+    def _thoughts(self, judging: Judging, opened: str) -> Thoughts:
+        return Thoughts(self.engine.tokenizer, judging.prompt, opened, None)
 
     def finish(self, opened: _Open) -> None:
         """Compute rewards and values, and write the file."""
@@ -284,7 +288,8 @@ def _kept_scores(forest: Forest, judging: Judging, again: bool) -> dict[str, NDA
 
 def _opened_thought(prompt: str, problem: Problem, settings: PromptSettings) -> str:
     """As `prompts.opened_thought`, from the prompt as the tree holds it, so that no tokenizer is needed."""
-    return thought_opened_by(prompt.removesuffix(settings.prefill).rpartition(problem.question)[2])
+    tail = prompt.removesuffix(settings.prefill).rpartition(problem.question)[2]
+    return thought_opened_by(tail, settings.thought_marks)
 
 
 def _judge(state: SearchState, tree: TreeState) -> Coroutine[None]:

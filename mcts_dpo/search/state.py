@@ -13,7 +13,7 @@ from mcts_dpo.common.errors import InputError
 from mcts_dpo.common.files import seed_from
 from mcts_dpo.data import Problem
 from mcts_dpo.engines.base import Engine
-from mcts_dpo.models.prompts import PromptSettings, opened_thought, prompt_tokens
+from mcts_dpo.models.prompts import PromptSettings, Thoughts, prompt_tokens, thoughts_of
 from mcts_dpo.rewards.base import Reward, RewardContext
 from mcts_dpo.rewards.registry import active, make_rewards
 from mcts_dpo.rewards.verification import readable
@@ -99,14 +99,14 @@ class Totals:
 
 @dataclass(slots=True)
 class SearchState:
-    """A running search: the forest, the states of its trees, and what they share. opened: see `opened_thought`."""
+    """A running search: the forest, the states of its trees, and what they share."""
 
     forest: Forest
     trees: list[TreeState]
     engine: Engine
     prompt: PromptSettings
     settings: SearchSettings
-    opened: str
+    thoughts: Thoughts
     totals: Totals = field(default_factory=Totals)
 
 
@@ -134,7 +134,7 @@ def begin(
     about = {"search": settings.model_dump(mode="json"), "prompt": prompt.model_dump(mode="json")}
     kinds = [entry.kind for entry in active(settings.rewards)]
     forest = Forest(about, tokenizer or tokenizer_digest(engine.tokenizer), kinds)
-    search = SearchState(forest, [], engine, prompt, settings, opened_thought(engine.tokenizer, prompt))
+    search = SearchState(forest, [], engine, prompt, settings, thoughts_of(engine.tokenizer, prompt))
     for number, problem in enumerate(problems):
         shown = problem.without_answer() if mode == "solve" else problem
         _plant(search, shown, mode, _prepare(shown, search) if prepared is None else prepared[number])
@@ -199,9 +199,9 @@ def unspent_tokens(search: SearchState, tree: TreeState) -> int:
 
 
 def steps_left(search: SearchState, tree: TreeState, node: int) -> int:
-    """How many more steps a solution may have after a node."""
+    """How many more steps a solution may have after a node, at least 1: a long rest may be cut into further steps."""
     start = int(search.forest.depth[tree.search_root]) if search.settings.depth_from == "advanced" else 0
-    return start + search.settings.max_depth - int(search.forest.depth[node])
+    return max(1, start + search.settings.max_depth - int(search.forest.depth[node]))
 
 
 def simulations_left(search: SearchState, tree: TreeState) -> int:

@@ -16,9 +16,9 @@ from mcts_dpo.common.errors import InputError
 from mcts_dpo.common.files import seed_from
 from mcts_dpo.data import Problem
 from mcts_dpo.engines.base import Engine, Request
-from mcts_dpo.engines.coroutine import Coroutine, side_by_side
+from mcts_dpo.engines.coroutine import Coroutine, RequestError, side_by_side
 from mcts_dpo.engines.shaping import shape_of
-from mcts_dpo.models.prompts import PromptSettings, opened_thought, prompt_tokens, split_steps
+from mcts_dpo.models.prompts import PromptSettings, Thoughts, prompt_tokens, split_steps, thoughts_of
 from mcts_dpo.rewards.base import Reward, RewardContext, RewardSettings, SolutionPath
 from mcts_dpo.rewards.combine import combine
 from mcts_dpo.rewards.registry import active, make_rewards
@@ -28,6 +28,7 @@ from mcts_dpo.rewards.self_evaluation import (
     self_evaluation_prompt,
     self_evaluation_reward,
 )
+from mcts_dpo.search.drawing import Ask, Drawing, Drawn
 from mcts_dpo.search.expansion import step_texts
 from mcts_dpo.search.settings import SearchSettings
 from mcts_dpo.search.state import NO_ROOM
@@ -63,9 +64,9 @@ class Question:
         return self.engine.tokenizer
 
     @property
-    def opened(self) -> str:
-        """The mark of a thought that the prompt leaves open. A solution is read with this mark in front of it."""
-        return opened_thought(self.tokenizer, self.prompt)
+    def thoughts(self) -> Thoughts:
+        """How the policy thinks under the prompt."""
+        return thoughts_of(self.tokenizer, self.prompt)
 
     @property
     def cost(self) -> int:
@@ -103,6 +104,18 @@ class Question:
             visible=visible,
             seed=seed_from(self.settings.seed, self.problem.id, *seed),
         )
+
+    def draw(self, requests: Sequence[Request], *, whole: bool = True) -> Coroutine[list[Drawn]]:
+        """The samples of some requests of `sample`, in order. whole: they run to the end of the solution.
+
+        Raises RequestError with the reason of the first that was refused.
+        """
+        asks = [Ask(one, one.prefix[len(self.prefix) :], whole, self.limit) for one in requests]
+        found = yield from Drawing(self.thoughts).draw(asks)
+        for drawn in found:
+            if drawn.completion.error is not None:
+                raise RequestError(drawn.completion.error)
+        return found
 
     def path(
         self, tokens: Sequence[int], text: str, *, terminal: bool, closed: bool, answer: str | None = None

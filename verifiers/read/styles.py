@@ -54,7 +54,9 @@ def extract_answer(text: str | bytes | None, style: str = "math") -> str | None:
 
 def seen(text: str, before: str = "") -> str:
     """Return the part of a text that is read: its end, without thoughts, marks of turns and very long blanks."""
-    visible = turn_of(without_thoughts(_BLANKS.sub(_shortened, text[-MAX_TEXT:]), before[-MAX_TEXT:]))
+    cut = max(0, len(text) - MAX_TEXT)
+    # What is cut off may open a thought that lasts to the end.
+    visible = turn_of(without_thoughts(_BLANKS.sub(_shortened, text[cut:]), before + text[:cut]))
     visible = _STRUCK.sub(" ", visible) if "~~" in visible else visible
     return without_tags(visible) if "</" in visible or "<br" in visible else visible
 

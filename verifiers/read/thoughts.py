@@ -45,13 +45,17 @@ def register_thought(opening: str, closing: str) -> None:
     _marks.cache_clear()
 
 
-@lru_cache(maxsize=1)
-def _marks() -> tuple[re.Pattern[str], dict[str, frozenset[str]], frozenset[str]]:
+Pairs = tuple[tuple[str, str], ...]
+
+
+@lru_cache(maxsize=16)
+def _marks(more: Pairs = ()) -> tuple[re.Pattern[str], dict[str, frozenset[str]], frozenset[str]]:
     """Return the pattern of all marks, the closing marks of each opening mark, and all closing marks."""
     ends: dict[str, set[str]] = {}
-    for opening, closing in _PAIRS:
+    pairs = (*_PAIRS, *((opening.lower(), closing.lower()) for opening, closing in more))
+    for opening, closing in pairs:
         ends.setdefault(opening, set()).add(closing)
-    closings = frozenset(closing for _, closing in _PAIRS)
+    closings = frozenset(closing for _, closing in pairs)
     longest_first = sorted({*ends, *closings}, key=len, reverse=True)
     tails: dict[str, list[str]] = {}
     for mark in longest_first:
@@ -60,36 +64,54 @@ def _marks() -> tuple[re.Pattern[str], dict[str, frozenset[str]], frozenset[str]
     return pattern, {opening: frozenset(all_ends) for opening, all_ends in ends.items()}, closings
 
 
-def without_thoughts(text: str, before: str = "") -> str:
-    """Remove the thoughts of a text, in one pass.
+def known_thoughts() -> Pairs:
+    """Return all pairs of marks, in lower case: the built-in ones, then the registered ones."""
+    return tuple(_PAIRS)
 
-    ``before``: the text before it; a thought that is open at its end continues in the text. An unclosed thought reaches
-    to the end. If a closing mark has no opening mark, everything before it is a thought, because the prompt held the
-    opening mark.
+
+def thought_spans(text: str, before: str = "", more: Pairs = ()) -> list[tuple[int, int | None]]:
+    """Find the thoughts of a text, their marks included: (start, end) of each, in order.
+
+    ``before``: the text before it; a thought that is open at its end continues in the text. ``more``: further pairs of
+    marks. The end of an unclosed thought is None; it reaches to the end of the text. If a closing mark has no opening
+    mark, everything before it is a thought, because the prompt held the opening mark.
     """
-    if not before and not any(sign in text for sign in ("<", "◁", "[", "assistantfinal")) and len(_PAIRS) == _BUILT_IN:
-        return text
     low = lowered(text)
     artefact = _HARMONY.match(low)
-    at = artefact.end() if artefact else 0
-    opened = _open_in(lowered(before)) if before else None
-    pattern, ends, closings = _marks()
-    kept: list[str] = []
-    for match in pattern.finditer(low, at):
+    spans: list[tuple[int, int | None]] = [(0, artefact.end())] if artefact else []
+    pattern, ends, closings = _marks(more)
+    opened, start = (_open_in(lowered(before), more) if before else None), 0
+    for match in pattern.finditer(low, artefact.end() if artefact else 0):
         mark = match.group()
         if opened is None and mark in ends:
-            kept.append(text[at : match.start()])
-            opened = mark
+            opened, start = mark, match.start()
         elif opened is not None and mark in ends[opened]:
-            opened, at = None, match.end()
+            spans.append((start, match.end()))
+            opened = None
         elif opened is None and mark in closings:
-            kept, at = [], match.end()
-    return "".join(kept) if opened is not None else "".join((*kept, text[at:]))
+            spans = [(0, match.end())]
+    return spans if opened is None else [*spans, (start, None)]
 
 
-def _open_in(low: str) -> str | None:
+def without_thoughts(text: str, before: str = "", more: Pairs = ()) -> str:
+    """Remove the thoughts of a text; see :func:`thought_spans` for what a thought is."""
+    if not before and not more and not may_think(text):
+        return text
+    kept, at = [], 0
+    for start, end in thought_spans(text, before, more):
+        kept.append(text[at:start])
+        at = len(text) if end is None else end
+    return "".join((*kept, text[at:]))
+
+
+def may_think(text: str) -> bool:
+    """Return whether a text can hold a mark: a quick search for the signs of marks."""
+    return len(_PAIRS) != _BUILT_IN or any(sign in text for sign in ("<", "◁", "[", "assistantfinal"))
+
+
+def _open_in(low: str, more: Pairs = ()) -> str | None:
     """Return the mark that opened the thought that is still open at the end of a lower-case text, or None."""
-    pattern, ends, _ = _marks()
+    pattern, ends, _ = _marks(more)
     opened: str | None = None
     for match in pattern.finditer(low):
         mark = match.group()

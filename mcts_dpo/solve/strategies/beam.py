@@ -19,12 +19,12 @@ from dataclasses import dataclass
 from itertools import count
 
 from mcts_dpo.engines.base import Completion, Request
-from mcts_dpo.engines.coroutine import Coroutine, completions
+from mcts_dpo.engines.coroutine import Coroutine
 from mcts_dpo.models.prompts import step_stops
 from mcts_dpo.rewards.base import SolutionPath
-from mcts_dpo.rewards.verification import ends_with_answer, verify_solution
+from mcts_dpo.rewards.verification import read_solution, step_ending
 from mcts_dpo.search.expansion import merge_key, step_texts
-from mcts_dpo.search.mcts import meets_stop
+from mcts_dpo.search.mcts import step_tokens
 from mcts_dpo.solve.budgets import BudgetedSettings
 from mcts_dpo.solve.question import Question, judgements
 from mcts_dpo.solve.solution import Solution
@@ -101,9 +101,10 @@ def _once(
         share = left // (len(prefixes) * each) - cost
         last = level + 1 == len(sizes)
         requests = [_step(question, prefix, each, share, last, again, level) for prefix in prefixes]
-        back = yield from completions(requests)
+        drawn = yield from question.draw(requests, whole=last)
+        back = [one.completion for one in drawn]
         sampled = [sample for completion in back for sample in completion.samples]
-        left -= sum(len(sample.tokens) for sample in sampled)
+        left -= sum(one.tokens for one in drawn)
         longest = max(1, *(len(sample.tokens) for sample in sampled))
         candidates = _merged(_candidates(question, prefixes, back, last), question.settings.merge, apart=diverse)
         judged = [candidate for candidate in candidates if not candidate.cut]
@@ -119,7 +120,7 @@ def _once(
 
 def _step(question: Question, prefix: Prefix, n: int, share: int, last: bool, again: int, level: int) -> Request:
     room = max(1, question.limit - len(prefix.tokens))
-    size = min(share, room if last else min(room, question.settings.max_step_tokens))
+    size = min(share, room if last else min(room, step_tokens(question.prompt, question.settings)))
     stop, visible = (question.prompt.stop, False) if last else step_stops(question.prompt)
     seed = ("beam", again, level, prefix.group, prefix.text)
     return question.sample(prefix.tokens, n, size, *seed, stop=stop, visible=visible)
@@ -134,20 +135,13 @@ def _candidates(
             tokens = (*prefix.tokens, *sample.tokens)
             (added,) = step_texts(prefix.tokens, sample.tokens, [len(sample.tokens)], question.tokenizer)
             longer = Prefix(tokens, prefix.text + added, prefix.group)
-            stopped = sample.finish == "stop" and (last or _ends(question, prefix.text, added))
+            stopped = sample.finish == "stop" and (last or bool(step_ending(prefix.text, added, question.thoughts)))
             cut = sample.finish == "length" or (
                 sample.finish == "stop" and not stopped and len(tokens) >= question.limit  # no further step fits
             )
             closed = sample.finish == "end"
             found.append(Candidate(longer, closed or stopped or cut, cut, closed))
     return found
-
-
-def _ends(question: Question, before: str, added: str) -> bool:
-    """Whether a step that met a stop string ends the whole solution, not only the step."""
-    return meets_stop(question.prompt, before, added) or ends_with_answer(
-        before, added, question.prompt, question.opened
-    )
 
 
 def _merged(candidates: Sequence[Candidate], merge: str, apart: bool) -> list[Candidate]:
@@ -170,8 +164,8 @@ def _path(question: Question, candidate: Candidate) -> SolutionPath:
 
 
 def _answer(question: Question, candidate: Candidate) -> str | None:
-    text = question.opened + question.prompt.prefill + candidate.prefix.text
-    return verify_solution(text, candidate.cut, question.problem, question.prompt.answer_style).answer
+    text = question.prompt.prefill + candidate.prefix.text
+    return read_solution(text, candidate.cut, question.problem, question.thoughts).answer
 
 
 def _solution(question: Question, candidate: Candidate, score: float) -> Sampled:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from mcts_dpo.engines.coroutine import Coroutine, completions
+from mcts_dpo.engines.coroutine import Coroutine
 from mcts_dpo.solve.budgets import BudgetedSettings
 from mcts_dpo.solve.question import Question
 from mcts_dpo.solve.solution import Solution
@@ -16,6 +16,6 @@ def greedy(question: Question, settings: BudgetedSettings) -> Coroutine[Solution
     """Sample one solution at temperature 0. It is at most as long as the budget."""
     size = min(question.limit, settings.budget)
     request = question.sample((), 1, size, "greedy", stop=question.prompt.stop)
-    (completion,) = yield from completions([replace(request, temperature=0.0)])
-    solution = read(question, completion.samples[0])
+    (drawn,) = yield from question.draw([replace(request, temperature=0.0)])
+    solution = read(question, drawn.completion.samples[0])
     return winner([solution], "majority", solution.tokens)

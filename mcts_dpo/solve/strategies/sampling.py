@@ -11,9 +11,9 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from mcts_dpo.engines.base import Sample
-from mcts_dpo.engines.coroutine import Coroutine, completions
+from mcts_dpo.engines.coroutine import Coroutine
 from mcts_dpo.rewards.base import SolutionPath
-from mcts_dpo.rewards.verification import verify_solution
+from mcts_dpo.rewards.verification import read_solution
 from mcts_dpo.solve.question import Question, judgements
 from mcts_dpo.solve.solution import Solution
 from mcts_dpo.solve.vote import Rule, Sampled, winner
@@ -42,10 +42,10 @@ def draw(question: Question, plain: int, judged: int) -> Coroutine[list[Sampled]
         count = max(1, left // (question.limit + (cost if judged else 0)))
         size = min(question.limit, left)
         first, stop = len(samples), question.prompt.stop
-        drawn_now = yield from completions(
+        drawn_now = yield from question.draw(
             [question.sample((), 1, size, "sample", first + j, stop=stop) for j in range(count)]
         )
-        samples += [completion.samples[0] for completion in drawn_now]
+        samples += [one.completion.samples[0] for one in drawn_now]
         solutions += [read(question, sample) for sample in samples[first:]]
     reached, _ = _within(solutions, judged, cost)
     judging = [index for index, solution in enumerate(solutions[:reached]) if solution.answer is not None]
@@ -67,7 +67,7 @@ def read(question: Question, sample: Sample) -> Sampled:
     """Read the answer that a sampled solution states. A cut solution states none."""
     text = question.prompt.prefill + sample.text
     cut = sample.finish == "length"
-    answer = verify_solution(question.opened + text, cut, question.problem, question.prompt.answer_style).answer
+    answer = read_solution(text, cut, question.problem, question.thoughts).answer
     return Sampled(text, answer, len(sample.tokens), cut=cut)
 
 
