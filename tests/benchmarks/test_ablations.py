@@ -56,7 +56,7 @@ def test_a_recipe_says_what_the_world_leaves_open(tmp_path: Path) -> None:
 def test_a_small_suite_runs_and_resumes(
     toy_world: ToyWorld, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    for name, value in {"PROBLEMS": 20, "UPDATES": 2, "SAMPLES": 8}.items():
+    for name, value in {"PROBLEMS": 8, "UPDATES": 2, "SAMPLES": 4}.items():
         monkeypatch.setattr(ablations, name, value)
     monkeypatch.setitem(SUITES, "losses", SMALL)
     for seed in (ablations.TUNING_SEED, 0, 1):

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -142,22 +140,3 @@ def test_bad_arguments_are_one_line(toy_world: ToyWorld, arguments: dict[str, An
 
     with pytest.raises(InputError, match=message):
         SearchLM(**{"pretrained": str(toy_world.policy), **arguments})
-
-
-def test_the_harness_command_line_knows_the_model(tasks: Path, toy_world: ToyWorld, tmp_path: Path) -> None:
-    model = f"pretrained={toy_world.policy},strategy=majority,budget=200,prompt_answer_style=answer_is"
-    command = [sys.executable, "-m", "mcts_dpo", "lm-eval", "run", "--model", "mcts-dpo", "--model_args", model]
-    command += [
-        "--tasks",
-        "toy_arithmetic",
-        "--include_path",
-        str(tasks),
-        "--limit",
-        "4",
-        "--output_path",
-        str(tmp_path),
-    ]
-    done = subprocess.run(command, capture_output=True, text=True, cwd=Path(__file__).parents[2], timeout=1800)
-    assert done.returncode == 0, done.stderr
-    assert "exact_match" in done.stdout
-    assert list(tmp_path.rglob("results_*.json"))

@@ -84,7 +84,6 @@ def test_same_seed_same_bytes(undisturbed: Path, toy_world: ToyWorld, tmp_path: 
 @pytest.mark.parametrize(
     "awaited",
     [
-        "round-000/trees/shard-0000.parquet",
         "round-000/training/unfinished/log.jsonl",
         "round-001/trees/shard-0001.parquet",
     ],

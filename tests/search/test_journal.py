@@ -323,7 +323,7 @@ def test_a_journal_that_is_not_as_it_was_written(
     foreign.record(0, 1, Call(len, ["b"]), [[1, "1", True]])
     foreign.close()
     used = 0
-    for turn in range(40):
+    for turn in range(2 * len(MUTATIONS)):
         how = MUTATIONS[turn % len(MUTATIONS)]
         shutil.rmtree(folder, ignore_errors=True)
         shutil.copytree(killed, folder)

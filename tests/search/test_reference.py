@@ -94,7 +94,7 @@ def compare(settings: SearchSettings, prompt: PromptSettings, model_seed: int, m
     return forest
 
 
-@examples(300)
+@examples(200)
 @given(any_settings, prompts, st.integers(0, 10_000), st.sampled_from(["train", "solve"]))
 def test_equals_the_reference_under_any_settings(
     settings: SearchSettings, prompt: PromptSettings, model_seed: int, mode: str
@@ -102,13 +102,13 @@ def test_equals_the_reference_under_any_settings(
     compare(settings, prompt, model_seed, mode)
 
 
-@examples(200)
+@examples(120)
 @given(every_rule, prompts, st.integers(0, 10_000))
 def test_equals_the_reference_in_every_rule(settings: SearchSettings, prompt: PromptSettings, model_seed: int) -> None:
     compare(settings, prompt, model_seed)
 
 
-@examples(240)
+@examples(120)
 @given(
     reopening(filters, first_errors, progressives, paths, adaptives),
     prompts,

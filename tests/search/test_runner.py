@@ -72,7 +72,7 @@ def said_of(forest: Forest, settings: SearchSettings) -> Forest:
     return forest
 
 
-@hypothesis_settings(max_examples=100, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+@hypothesis_settings(max_examples=50, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
 @given(every_rule, st.integers(0, 1000), st.integers(0, 1000), st.integers(1, 9))
 def test_both_schedules_grow_the_same_trees(settings: SearchSettings, seed: int, order: int, alive: int) -> None:
     settings = settings.model_copy(update={"parallel_leaves": 1})
@@ -185,7 +185,7 @@ def grow(engine: Engine, state: SearchState, log: Journal | None = None) -> None
     runner.close()
 
 
-@hypothesis_settings(max_examples=80, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+@hypothesis_settings(max_examples=40, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
 @given(
     every_rule,
     st.integers(0, 1000),

@@ -227,7 +227,7 @@ def stormy(chance: random.Random, depth: int) -> Coroutine[int]:
     return 1
 
 
-@hypothesis_settings(max_examples=150, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+@hypothesis_settings(max_examples=60, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
 @given(st.integers(0, 10**6), st.sampled_from(["synchronous", "asynchronous"]), st.integers(1, 6), st.booleans())
 @example(208550, "synchronous", 2, False)
 @example(608867, "synchronous", 4, False)

@@ -26,7 +26,7 @@ def ask(problem: Problem, strategy: Strategy, budget: int = 120, search: SearchS
     return Asked(problem, PROMPT, search, budget, strategy)
 
 
-@hypothesis_settings(max_examples=70, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+@hypothesis_settings(max_examples=30, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
 @given(
     st.sampled_from(STRATEGIES),
     st.integers(0, 1000),
