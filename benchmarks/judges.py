@@ -79,7 +79,14 @@ HEAD_TRAINING = TrainingSettings.model_validate(
     }
 )
 PLAIN = {"untaught": "independent samples", "taught": "independent samples, taught policy"}
-SEARCH = SearchSettings(expand="step", temperature=0.8, max_tokens=SOLUTION_TOKENS, max_step_tokens=32, max_depth=20)
+SEARCH = SearchSettings(
+    expand="step",
+    allocation="fixed",
+    temperature=0.8,
+    max_tokens=SOLUTION_TOKENS,
+    max_step_tokens=32,
+    max_depth=20,
+)
 LENGTH = 100
 """Tokens of a typical solution."""
 
