@@ -21,6 +21,7 @@ from mcts_dpo.common.errors import InputError
 from mcts_dpo.engines.base import Engine, Occupancy
 from mcts_dpo.integrations.fair_queue import FairQueue
 from mcts_dpo.integrations.stop_strings import before_stop
+from mcts_dpo.models.prompts import thoughts_of
 from mcts_dpo.solve.online import DIED, Asked, OnlineSolver
 from mcts_dpo.solve.question import PromptTexts, tokenised
 from mcts_dpo.solve.solution import Solution
@@ -351,7 +352,9 @@ class EngineThread:
         if job.started is not None:
             self._seconds += 0.1 * (time.monotonic() - job.started - self._seconds)
         try:
-            text = before_stop(solution.text, job.questions[index].prompt.stop)
+            prompt = job.questions[index].prompt
+            start = thoughts_of(self.engine.tokenizer, prompt).answer_start(solution.text)
+            text = before_stop(solution.text, prompt.stop, start)
             tokens = self.engine.tokenizer(text, add_special_tokens=False)["input_ids"]
         except Exception as error:
             self._refuse(job, 500, f"the answer cannot be read: {_one_line(error)}")

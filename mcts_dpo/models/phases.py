@@ -105,7 +105,8 @@ def marks_in(text: str) -> ThoughtMarks | None:
     return next((marks for marks in KNOWN if marks.opening in text or marks.closing in text), None)
 
 
-def _pairs(marks: Sequence[ThoughtMarks]) -> tuple[tuple[str, str], ...]:
+def pairs_of(marks: Sequence[ThoughtMarks]) -> tuple[tuple[str, str], ...]:
+    """Marks as pairs (opening, closing), as `verifiers` takes them."""
     return tuple((one.opening, one.closing) for one in marks)
 
 
@@ -113,19 +114,42 @@ def phase(text: str, marks: Sequence[ThoughtMarks] = ()) -> Phase:
     """The phase that continues after a text, which includes what the prompt opens. marks: beside the known ones."""
     if not marks and not may_think(text):
         return "none"
-    spans = thought_spans(text, more=_pairs(marks))
+    spans = thought_spans(text, more=pairs_of(marks))
     return "none" if not spans else "thought" if spans[-1][1] is None else "after"
 
 
 def open_marks(text: str, marks: Sequence[ThoughtMarks] = ()) -> ThoughtMarks | None:
     """The marks of the thought that is open at the end of a text; None if none is open. See `phase`."""
-    spans = thought_spans(text, more=_pairs(marks)) if marks or may_think(text) else []
+    spans = thought_spans(text, more=pairs_of(marks)) if marks or may_think(text) else []
     if not spans or spans[-1][1] is not None:
         return None
     begun = text[spans[-1][0] :].lower()
     candidates = [*marks, *KNOWN, *(ThoughtMarks(opening=one, closing=other) for one, other in known_thoughts())]
     found = [one for one in candidates if begun.startswith(one.opening.lower())]
     return max(found, key=lambda one: len(one.opening), default=KNOWN[0])
+
+
+def parted(text: str, before: str = "", marks: Sequence[ThoughtMarks] = ()) -> tuple[str, str]:
+    """A solution's thoughts, and its other text; neither holds the marks, nor line breaks at its start.
+
+    before: what the prompt opens; it is in neither.
+    """
+    whole = before + text
+    spans = thought_spans(whole, more=pairs_of(marks)) if marks or may_think(whole) else []
+    inside, outside, at = [], [], len(before)
+    for start, end in spans:
+        outside.append(whole[at : max(at, start)])
+        inside.append(_unmarked(whole[start:end], end is not None, marks))
+        at = len(whole) if end is None else end
+    return "".join(inside).lstrip("\n"), "".join((*outside, whole[at:])).lstrip("\n")
+
+
+def _unmarked(thought: str, closed: bool, marks: Sequence[ThoughtMarks]) -> str:
+    """A thought without its marks and what its template writes after the opening one ("<|message|>" is no text)."""
+    low, pairs = thought.lower(), (*pairs_of(marks), *known_thoughts())
+    opening = max((one for one, _ in pairs if low.startswith(one.lower())), key=len, default="")
+    closing = max((one for _, one in pairs if closed and low.endswith(one.lower())), key=len, default="")
+    return thought[len(opening) : len(thought) - len(closing)]
 
 
 def thought_tokens(
@@ -144,7 +168,7 @@ def thought_tokens(
     def all_up_to(place: int | None) -> int:
         return len(tokens) if place is None else bisect_left(counts, place, key=length)
 
-    spans = thought_spans(up_to(len(tokens)), before, _pairs(marks))
+    spans = thought_spans(up_to(len(tokens)), before, pairs_of(marks))
     return [(first_over(start), all_up_to(end)) for start, end in spans]
 
 
@@ -168,4 +192,4 @@ def without_thoughts(text: str, marks: Sequence[ThoughtMarks], before: str = "")
 
     `verifiers` leaves thoughts in known marks out. before: the text before it; a thought that is open there continues.
     """
-    return thoughts.without_thoughts(text, before, _pairs(marks)) if marks else text
+    return thoughts.without_thoughts(text, before, pairs_of(marks)) if marks else text

@@ -24,6 +24,8 @@ from mcts_dpo.models.phases import (
     known_marks,
     marks_in,
     open_marks,
+    pairs_of,
+    parted,
     phase,
     unknown_mark,
     without_thoughts,
@@ -31,6 +33,7 @@ from mcts_dpo.models.phases import (
 from mcts_dpo.models.steps import StepSettings, split
 from mcts_dpo.models.templates import render_chat
 from verifiers import STYLES
+from verifiers.read.thoughts import thought_spans
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -169,6 +172,7 @@ def prompt_tokens(problem: Problem, tokenizer: PreTrainedTokenizerBase, settings
 
 
 _opened: WeakKeyDictionary[PreTrainedTokenizerBase, dict[Any, str]] = WeakKeyDictionary()
+_thinking: WeakKeyDictionary[PreTrainedTokenizerBase, dict[Any, tuple[str, ThoughtMarks | None]]] = WeakKeyDictionary()
 
 
 def opened_thought(tokenizer: PreTrainedTokenizerBase, settings: PromptSettings) -> str:
@@ -177,12 +181,17 @@ def opened_thought(tokenizer: PreTrainedTokenizerBase, settings: PromptSettings)
     The policy's own text then holds only the mark that closes the thought. The answer is read after that.
     """
     known = _opened.setdefault(tokenizer, {})
-    arguments = tuple(sorted(settings.template_arguments.items()))
-    marks = settings.thought_marks
-    key = (settings.style, settings.template, getattr(tokenizer, "chat_template", None), arguments, marks)
+    key = _prompt_key(tokenizer, settings)
     if key not in known:
-        known[key] = thought_opened_by(_after_question(tokenizer, settings), marks)
+        known[key] = thought_opened_by(_after_question(tokenizer, settings), settings.thought_marks)
     return known[key]
+
+
+def _prompt_key(tokenizer: PreTrainedTokenizerBase, settings: PromptSettings) -> tuple[Any, ...]:
+    """What decides how the prompt ends after the question."""
+    arguments = tuple(sorted(settings.template_arguments.items()))
+    template = getattr(tokenizer, "chat_template", None)
+    return settings.style, settings.template, settings.prefill, str(template), arguments, settings.thought_marks
 
 
 def thought_opened_by(tail: str, marks: Sequence[ThoughtMarks] = ()) -> str:
@@ -214,6 +223,16 @@ class Thoughts:
         """The text in which an answer counts, for `verifiers`: it leaves the thoughts in known marks out itself."""
         return without_thoughts(self.opened + text, self.settings.thought_marks)
 
+    def answer_start(self, text: str) -> int:
+        """Where the part of a solution's text after its thoughts starts; its length inside a thought."""
+        spans = thought_spans(self.opened + text, more=pairs_of(self.settings.thought_marks))
+        end = spans[-1][1] if spans else 0
+        return len(text) if end is None else max(0, end - len(self.opened))
+
+    def parted(self, text: str) -> tuple[str, str]:
+        """The thoughts and the answer of a solution's text (see `phases.parted`)."""
+        return parted(text, self.opened, self.settings.thought_marks)
+
     def closing(self, text: str) -> tuple[str, tuple[int, ...]]:
         """What closes by force the thought that is open after a solution's text: text and token ids; empty if none is.
 
@@ -237,12 +256,15 @@ def thoughts_of(tokenizer: PreTrainedTokenizerBase, settings: PromptSettings) ->
 
     A prompt that holds a whole thought already ("<think>\\n\\n</think>") leaves none to write.
     """
-    opened = opened_thought(tokenizer, settings)
-    text = settings.template if settings.style == "plain" else str(getattr(tokenizer, "chat_template", None) or "")
-    marks = next(iter(settings.thought_marks), None) or open_marks(opened + settings.prefill) or marks_in(text)
-    tail = _after_question(tokenizer, settings) + settings.prefill
-    done = marks is not None and phase(tail, settings.thought_marks) == "after"
-    return Thoughts(tokenizer, settings, opened, None if done else marks)
+    known = _thinking.setdefault(tokenizer, {})
+    key = _prompt_key(tokenizer, settings)
+    if key not in known:
+        opened, tail = opened_thought(tokenizer, settings), _after_question(tokenizer, settings) + settings.prefill
+        text = settings.template if settings.style == "plain" else str(getattr(tokenizer, "chat_template", None) or "")
+        marks = next(iter(settings.thought_marks), None) or open_marks(opened + settings.prefill) or marks_in(text)
+        done = marks is not None and phase(tail, settings.thought_marks) == "after"
+        known[key] = (opened, None if done else marks)
+    return Thoughts(tokenizer, settings, *known[key])
 
 
 def _after_question(tokenizer: PreTrainedTokenizerBase, settings: PromptSettings) -> str:

@@ -24,6 +24,8 @@ _PAIRS: list[tuple[str, str]] = [
     ("<unused94>thought", "<unused95>"),
     ("<|channel|>analysis", "<|channel|>final"),
     ("<|channel|>commentary", "<|channel|>final"),
+    ("<|channel|>analysis", "assistant<|channel|>final"),
+    ("<|channel|>commentary", "assistant<|channel|>final"),
     ("<|channel>thought", "<channel|>"),
 ]
 """Pairs (mark that opens a thought, mark that ends it), in lower case. Both are found in any case."""

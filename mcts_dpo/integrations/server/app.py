@@ -48,6 +48,7 @@ from mcts_dpo.integrations.server.request_bodies import Bodies, parse
 from mcts_dpo.integrations.server.responses import Answer
 from mcts_dpo.integrations.server.settings import ServerSettings
 from mcts_dpo.integrations.server.text_workers import Busy, TextWorkers
+from mcts_dpo.models.prompts import Thoughts, thoughts_of
 from mcts_dpo.solve import Asked
 
 if TYPE_CHECKING:
@@ -128,12 +129,13 @@ class Service:
         """Read and submit a request. Returns it, and whether a stream and its usage are wanted."""
         try:
             body = await self.bodies.read(request)
-            parsed, questions = await self.workers.run(len(body), partial(self._parse_request, body, endpoint))
+            parse_body = partial(self._parse_request, body, endpoint)
+            parsed, questions, thoughts = await self.workers.run(len(body), parse_body)
         except ClientDisconnect:
             raise _Disconnected from None
         except Busy:
             raise _queue_full(1) from None
-        answer = Answer(self.serving.name, endpoint == "chat", self._fingerprint, parsed.n)
+        answer = Answer(self.serving.name, endpoint == "chat", self._fingerprint, parsed.n, thoughts=thoughts)
         events = self._follow(request, questions, parsed.stream, answer.chat)
         if parsed.stream:
             await anext(events)  # Started, or an error, which can still be sent as a status
@@ -145,8 +147,11 @@ class Service:
 
     def _parse_request(
         self, body: bytes, endpoint: str, tokenizer: PreTrainedTokenizerBase
-    ) -> tuple[ChatRequest | CompletionRequest, list[Asked]]:
-        """The request and questions of a body. Takes long for a long one. Raises ApiError."""
+    ) -> tuple[ChatRequest | CompletionRequest, list[Asked], Thoughts | None]:
+        """The request and questions of a body, and how a chat's policy thinks. Takes long for a long one.
+
+        Raises ApiError.
+        """
         value = parse(body)
         parsed: ChatRequest | CompletionRequest
         if endpoint == "chat":
@@ -156,7 +161,9 @@ class Service:
             parsed = read(CompletionRequest, value, self.serving)
             questions, field = completion_questions(parsed, self.serving), "prompt"
         prepare = partial(self.thread.prepare, tokenizer=tokenizer)
-        return parsed, prepared(questions, prepare, self.serving.context, field)
+        ready = prepared(questions, prepare, self.serving.context, field)
+        found = thoughts_of(tokenizer, ready[0].prompt) if endpoint == "chat" else None
+        return parsed, ready, found if found is not None and found.marks is not None else None
 
     async def _follow(
         self, request: Request, questions: Sequence[Asked], stream: bool, chat: bool

@@ -14,6 +14,7 @@ from typing import Any
 
 from mcts_dpo.integrations.engine_thread import Solved
 from mcts_dpo.integrations.stop_strings import certain
+from mcts_dpo.models.prompts import Thoughts
 from mcts_dpo.solve.solution import split_text
 
 
@@ -22,7 +23,8 @@ class Answer:
     """One request's answer as it grows.
 
     chat: a chat, or else a plain completion. repeats: answers to each prompt (`n`). done: finished choices by index.
-    streamed: by choice, the characters of its text that were streamed.
+    streamed: by choice, the characters of its text that were streamed; `reasoned`: those of its thought. thoughts: the
+    policy's. A chat gets the thought of a solution as `reasoning_content`; a plain completion has it in its text.
     """
 
     model: str
@@ -33,6 +35,8 @@ class Answer:
     created: int = 0
     done: dict[int, Solved] = field(default_factory=dict)
     streamed: dict[int, int] = field(default_factory=dict)
+    reasoned: dict[int, int] = field(default_factory=dict)
+    thoughts: Thoughts | None = None
 
     def __post_init__(self) -> None:
         self.id = f"{'chatcmpl' if self.chat else 'cmpl'}-{uuid.uuid4().hex}"
@@ -44,7 +48,10 @@ class Answer:
         for index, solved in sorted(self.done.items()):
             said: dict[str, Any] = {"index": index, "finish_reason": _finish(solved), "logprobs": None}
             if self.chat:
-                said["message"] = {"role": "assistant", "content": solved.text, "refusal": None}
+                thought, content = self._parted(solved.text)
+                said["message"] = {"role": "assistant", "content": content, "refusal": None}
+                if thought:
+                    said["message"]["reasoning_content"] = thought
             else:
                 said["text"] = solved.text
             choices.append(said)
@@ -58,7 +65,9 @@ class Answer:
 
     def decided(self, index: int, steps: Sequence[str], stops: Sequence[str], step_end: str) -> list[dict[str, Any]]:
         """Chunks for the part of a choice that is certain: the decided steps, cut at stop strings."""
-        return self._grow(index, certain("".join(steps), stops), step_end)
+        text = "".join(steps)
+        start = 0 if self.thoughts is None else self.thoughts.answer_start(text)
+        return self._grow(index, certain(text, stops, start), step_end)
 
     def ended(self, solved: Solved, step_end: str) -> list[dict[str, Any]]:
         """Chunks for the rest of a choice and for its end."""
@@ -88,9 +97,17 @@ class Answer:
         }
 
     def _grow(self, index: int, text: str, step_end: str) -> list[dict[str, Any]]:
-        fresh = text[self.streamed.get(index, 0) :]
-        self.streamed[index] = max(len(text), self.streamed.get(index, 0))
-        return [self._chunk(index, {"content": piece}) for piece in split_text(fresh, step_end)]
+        thought, content = self._parted(text)
+        chunks = []
+        for name, sent, part in (("reasoning_content", self.reasoned, thought), ("content", self.streamed, content)):
+            fresh = part[sent.get(index, 0) :]
+            sent[index] = max(len(part), sent.get(index, 0))
+            chunks += [self._chunk(index, {name: piece}) for piece in split_text(fresh, step_end)]
+        return chunks
+
+    def _parted(self, text: str) -> tuple[str, str]:
+        """The thought and the answer of a text; all is answer in a plain completion."""
+        return self.thoughts.parted(text) if self.chat and self.thoughts is not None else ("", text)
 
     def _chunk(self, index: int, delta: dict[str, Any], finish: str | None = None) -> dict[str, Any]:
         said: dict[str, Any] = {"index": index, "finish_reason": finish, "logprobs": None}
