@@ -28,6 +28,7 @@ RULES: dict[str, dict[str, Any]] = {
     "progressive": {"allocation": "progressive"},
     "path": {"allocation": "path"},
     "adaptive": {"allocation": "adaptive"},
+    "entropy": {"allocation": "entropy", "expand": "rollout", "merge": "none"},
 }
 JUDGES: dict[str, tuple[PolicyName, str]] = {
     "untaught self-evaluation": ("untaught", "self"),

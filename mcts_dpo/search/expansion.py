@@ -16,6 +16,7 @@ from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from mcts_dpo.common.errors import InputError
 from mcts_dpo.engines.base import Sample
 from mcts_dpo.models.decoding import decode, prefixes
 from mcts_dpo.models.prompts import PromptSettings, split_steps
@@ -119,8 +120,10 @@ def attach_unsampled(
 
 def _children_by_key(forest: Forest, parent: int, merge: str) -> dict[Hashable, int]:
     """The children of a node by what they have in common with steps that are merged with them."""
-    children = forest.children(parent)
-    return {_key(forest.texts[n], forest.step_tokens(n), int(forest.finish[n]), merge): n for n in children}
+    return {
+        _key(forest.texts[n], forest.step_tokens(n) if merge == "none" else (), int(forest.finish[n]), merge): n
+        for n in forest.children(parent)
+    }
 
 
 def _key(text: str, tokens: Sequence[int], finish: int, merge: str) -> Hashable:
@@ -133,15 +136,21 @@ def _ending(finish: int) -> int:
 
 
 def whole_solution(
-    sample: Sample, before: Sequence[int], tokenizer: PreTrainedTokenizerBase, prompt: PromptSettings, max_steps: int
+    sample: Sample,
+    before: Sequence[int],
+    tokenizer: PreTrainedTokenizerBase,
+    prompt: PromptSettings,
+    max_steps: int,
+    cuts: int = 0,
 ) -> list[Step]:
     """Cut a sample that runs to the end of its solution into at most `max_steps` steps. The last step holds the rest.
 
     With `prompt.steps.max_tokens` there may be more steps: the rest is cut like the steps before it.
 
-    before: the solution's tokens before the sample.
+    before: the solution's tokens before the sample. cuts: the most cuts inside steps; see `inner_cuts`.
     """
     ends = split_steps(sample.tokens, tokenizer, prompt)
+    ends = sorted([*ends, *inner_cuts(sample, before, ends, tokenizer, cuts)]) if cuts else ends
     if len(ends) > max_steps and prompt.steps.max_tokens is None:
         ends = [*ends[: max_steps - 1], len(sample.tokens)]
     texts = step_texts(before, sample.tokens, ends, tokenizer)
@@ -150,6 +159,40 @@ def whole_solution(
         Step(sample.tokens[start:end], sample.logprobs[start:end], text, last if end == len(sample.tokens) else 0)
         for start, end, text in zip([0, *ends], ends, texts, strict=False)
     ]
+
+
+def inner_cuts(
+    sample: Sample, before: Sequence[int], ends: Sequence[int], tokenizer: PreTrainedTokenizerBase, count: int
+) -> list[int]:
+    """Up to `count` indices in a sample's tokens before which its steps are cut, the most surprising token first.
+
+    before: the solution's tokens before the sample. ends: for each step, the index after its last token.
+
+    A token's surprisal is −log π; ties go to the earlier token. Both parts of what is cut show text, and no cut is
+    inside a character.
+
+    Raises InputError if the engine did not give the log-probability of every sampled token.
+    """
+    if len(sample.logprobs) != len(sample.tokens) or not all(map(math.isfinite, sample.logprobs)):
+        raise InputError(
+            "search.allocation: cuts at surprising tokens need the log-probability of each sampled token, which this "
+            "engine does not give; accepted with it: a rule without cuts, such as fixed"
+        )
+    whole = [*before, *sample.tokens]
+    shown = prefixes(tokenizer, whole)
+    text = shown(len(whole))
+    bounds, found = [0, *ends], list[int]()
+    for cut in sorted(range(1, len(sample.tokens)), key=lambda index: sample.logprobs[index]):
+        left, right = max(end for end in bounds if end <= cut), min(end for end in bounds if end >= cut)
+        start, middle, stop = (shown(len(before) + index) for index in (left, cut, right))
+        if not left < cut < right or not text.startswith(middle):
+            continue
+        if middle[len(start) :].strip() and stop[len(middle) :].strip():
+            found.append(cut)
+            bounds.append(cut)
+            if len(found) == count:
+                break
+    return found
 
 
 def step_texts(

@@ -314,7 +314,8 @@ def _steps(
     if settings.expand == "step" and not (simulation.last and state.prompt.steps.max_tokens):
         return [[_one_step(state, tree, simulation, sample, before)] for sample in samples]
     room = steps_left(state, tree, simulation.leaf)
-    return [whole_solution(sample, before, state.engine.tokenizer, state.prompt, room) for sample in samples]
+    cuts = settings.allocation.cuts_per_sample()
+    return [whole_solution(sample, before, state.engine.tokenizer, state.prompt, room, cuts) for sample in samples]
 
 
 def _one_step(

@@ -223,6 +223,8 @@ class SearchSettings(Settings):
             )
         if kind.expand and self.expand != kind.expand:
             raise ValueError(f"allocation: {kind.kind} draws with expand: {kind.expand}; accepted: that")
+        if kind.merge and self.merge != kind.merge:
+            raise ValueError(f"allocation: {kind.kind} cuts inside words; accepted with it: merge: {kind.merge}")
         if kind.selections and self.selection not in kind.selections:
             accepted = " or ".join(kind.selections)
             raise ValueError(f"allocation: {kind.kind} does not know selection: {self.selection}; accepted: {accepted}")

@@ -12,8 +12,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from mcts_dpo.common.files import seed_from
+from tests.reference.engine import shows
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from tests.reference.search import Node, ReferenceTree
 
 ONCE = ("auto", "fixed")
@@ -39,6 +42,8 @@ def next_leaf(tree: ReferenceTree, slot: int, problem: str, simulation: int) -> 
         return tree.select() or again
     if rule.kind == "adaptive":
         return _adaptive(tree, np.random.default_rng(seed_from(tree.settings.seed, "adaptive", problem, simulation)))
+    if rule.kind == "entropy":
+        return _entropy(tree, simulation)
     while len(tree.chains) <= slot:
         tree.chains.append((tree.root, []))
     return tree.chains[slot][0]
@@ -71,6 +76,36 @@ def _adaptive(tree: ReferenceTree, rng: np.random.Generator) -> Node:
         if new >= old:
             return node
         node = able[int(np.argmax([sampled(scores) for scores in below]))]
+
+
+def _entropy(tree: ReferenceTree, simulation: int) -> Node:
+    rule = tree.settings.allocation
+    able = []
+    for node in tree.order:
+        after = [child.logprobs[0] for child in node.children]
+        if after and tree.continued.count(node) < rule.tries:
+            able.append((np.float32(min(after)), node))  # trees keep 32 bits
+    if simulation % (rule.solutions + rule.branches) < rule.solutions or not able:
+        return tree.root
+    node = min(able, key=lambda pair: pair[0])[1]
+    tree.continued.append(node)
+    return node
+
+
+def surprising(
+    tokens: Sequence[int], logprobs: Sequence[float], pieces: list[list[int]], count: int
+) -> list[list[int]]:
+    """The pieces of a sample (indices of its tokens), cut before its `count` least likely tokens inside them."""
+    order = sorted(range(len(tokens)), key=lambda index: (logprobs[index], index))
+    for index in order:
+        piece = next(piece for piece in pieces if index in piece)
+        at = piece.index(index)
+        parts = piece[:at], piece[at:]
+        if count and all(any(shows(tokens[one]) for one in part) for part in parts):
+            place = pieces.index(piece)
+            pieces = [*pieces[:place], *parts, *pieces[place + 1 :]]
+            count -= 1
+    return pieces
 
 
 def learn(tree: ReferenceTree, slot: int, leaf: Node, ends: list[Node]) -> None:

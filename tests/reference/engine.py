@@ -22,6 +22,11 @@ _BIAS = (-np.inf, -1.2, 1.3, -0.6, 0.8, 0.5, 0.0, -0.7, -0.7, -0.7, -2.2, -3.0, 
 EOS = PIECES.index("<eos>")
 
 
+def shows(token: int) -> bool:
+    """Whether a token has visible text."""
+    return token != EOS and not PIECES[token].isspace()
+
+
 def tiny_tokenizer() -> PreTrainedTokenizerFast:
     """One token per piece of PIECES, decoded by plain concatenation; everything else is unknown."""
     vocabulary = {piece: index for index, piece in enumerate(PIECES)}

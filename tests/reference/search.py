@@ -17,8 +17,8 @@ from mcts_dpo.engines.base import Engine, Request, Sample
 from mcts_dpo.models.prompts import PromptSettings, prompt_tokens, self_evaluation
 from mcts_dpo.rewards import SelfEvaluationSettings
 from mcts_dpo.search import SearchSettings
-from tests.reference.allocation import ALL_AT_ONCE, ONCE, learn, next_leaf
-from tests.reference.engine import EOS, PIECES, TOKENIZER
+from tests.reference.allocation import ALL_AT_ONCE, ONCE, learn, next_leaf, surprising
+from tests.reference.engine import EOS, PIECES, TOKENIZER, shows
 from verifiers import extract_answer, states_answer, verify
 
 
@@ -78,6 +78,8 @@ class ReferenceTree:
     noise: int = 0
     chains: list[tuple[Node, list[Node]]] = field(default_factory=list)  # of each leaf of a wave: where, drawn there
     going_on: list[Node] = field(default_factory=list)  # where the iterations of `path` continue
+    order: list[Node] = field(default_factory=list)  # all nodes but the root, as they were added
+    continued: list[Node] = field(default_factory=list)  # where the continuations of `entropy` were drawn
     observed: list[tuple[Node, float]] = field(default_factory=list)  # of each step drawn: its parent, the belief
 
     @property
@@ -382,6 +384,7 @@ def reference_search(
                     new.append(step)
                 node = twin or step
                 along[node] = place + number
+        tree.order += new
         # Judge.
         for node in new:
             if node.finish:
@@ -418,6 +421,8 @@ def _steps(
         pieces = [list(range(len(sample.tokens)))]
     else:
         pieces = _split(sample.tokens, prompt.step_end)
+        if settings.allocation.kind == "entropy":
+            pieces = surprising(sample.tokens, sample.logprobs, pieces, settings.allocation.cuts)
         most = deepest - (len(leaf.path) - 1)
         pieces = [*pieces[: most - 1], [index for piece in pieces[most - 1 :] for index in piece]]
         pieces = [piece for piece in pieces if piece]
@@ -453,13 +458,9 @@ def _split(tokens: tuple[int, ...], step_end: str) -> list[list[int]]:
             pieces.append([])
     joined: list[list[int]] = []
     for piece in pieces:
-        alone = any(_shows(tokens[index]) for index in piece)
-        if joined and (not alone or not any(_shows(tokens[index]) for index in joined[-1])):
+        alone = any(shows(tokens[index]) for index in piece)
+        if joined and (not alone or not any(shows(tokens[index]) for index in joined[-1])):
             joined[-1] += piece
         else:
             joined.append(list(piece))
     return joined
-
-
-def _shows(token: int) -> bool:
-    return token != EOS and not PIECES[token].isspace()

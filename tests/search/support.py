@@ -10,6 +10,7 @@ from mcts_dpo.rewards import OutcomeSettings, SelfEvaluationSettings
 from mcts_dpo.search import Forest, GumbelSettings, SearchSettings
 from mcts_dpo.search.allocation import AllocationSettings
 from mcts_dpo.search.allocation.adaptive import AdaptiveSettings
+from mcts_dpo.search.allocation.entropy import EntropySettings
 from mcts_dpo.search.allocation.filter import FilterSettings
 from mcts_dpo.search.allocation.first_error import FirstErrorSettings
 from mcts_dpo.search.allocation.path import PathSettings
@@ -109,6 +110,7 @@ def _reopening(searched: SearchSettings, allocation: AllocationSettings, stop: s
     update = {
         "allocation": allocation,
         "expand": allocation.expand or searched.expand,
+        "merge": allocation.merge or searched.merge,
         "rewards": (searched.rewards[0], judge),
         "stop": stop,
         "advance": advance if allocation.advances else "none",
@@ -134,6 +136,13 @@ progressives = st.builds(
     ProgressiveSettings, k=st.sampled_from([0.5, 1.0, 2.0, 3.5]), alpha=st.sampled_from([0.0, 0.3, 0.5, 1.0])
 )
 paths = st.builds(PathSettings)
+entropies = st.builds(
+    EntropySettings,
+    solutions=st.integers(1, 4),
+    branches=st.integers(1, 6),
+    tries=st.integers(1, 3),
+    cuts=st.integers(1, 3),
+)
 adaptives = st.builds(AdaptiveSettings, prior=st.sampled_from([0.5, 1.0, 5.0]))
 
 

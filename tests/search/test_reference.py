@@ -18,6 +18,7 @@ from tests.search.support import (
     PROMPT,
     adaptives,
     assert_sound,
+    entropies,
     every_rule,
     filters,
     first_errors,
@@ -110,7 +111,7 @@ def test_equals_the_reference_in_every_rule(settings: SearchSettings, prompt: Pr
 
 @examples(120)
 @given(
-    reopening(filters, first_errors, progressives, paths, adaptives),
+    reopening(filters, first_errors, progressives, paths, adaptives, entropies),
     prompts,
     st.integers(0, 10_000),
     st.sampled_from(["train", "solve"]),

@@ -30,10 +30,16 @@ class AllocationSettings(Settings):
     """Whether it needs a reward that judges every step without the reference answer."""
     expand: ClassVar[str] = ""
     """The value of `search.expand` that it needs; "": any."""
+    merge: ClassVar[str] = ""
+    """The value of `search.merge` that it needs; "": any."""
     selections: ClassVar[tuple[str, ...]] = ()
     """The values of `search.selection` that it accepts; (): it does not read them."""
     advances: ClassVar[bool] = False
     """Whether it draws below the node that `advance: step` has moved to. False: it needs `advance: none`."""
+
+    def cuts_per_sample(self) -> int:
+        """How often a whole solution is cut inside its steps, at its most surprising tokens. 0: never."""
+        return 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -66,6 +66,8 @@ def test_a_rule_from_outside() -> None:
         (["search.allocation={kind: progressive, alpha: 1.5}"], "alpha"),
         (["search.allocation={kind: progressive, k: 0}"], "allocation.k"),
         (["search.allocation={kind: adaptive, prior: 0}"], "allocation.prior"),
+        (["search.allocation=entropy"], "entropy cuts inside words; accepted with it: merge: none"),
+        (["search.allocation={kind: entropy, cuts: 0}", "search.merge=none"], "allocation.cuts"),
     ],
 )
 def test_what_is_refused(overrides: list[str], message: str) -> None:
