@@ -23,12 +23,14 @@ from mcts_dpo.cli.common import (
     ModelOption,
     Overrides,
     ProblemsOption,
+    SecondsOption,
     engine_of,
     load_extension,
     load_named_problems,
     policy_named,
     stage_config,
     with_own_sampling,
+    with_seconds,
 )
 from mcts_dpo.cli.exits import run_app
 from mcts_dpo.common.console import err_console, live_progress, out_console, say, say_json
@@ -232,6 +234,7 @@ def evaluate(
     budget: Annotated[
         str | None, typer.Option(help="Generated tokens per problem, for instance 256,512,1024,2048.")
     ] = None,
+    seconds: SecondsOption = None,
     as_json: JsonFlag = False,
 ) -> None:
     """Measure a policy, or with --strategy and --budget compare strategies at equal budgets.
@@ -243,10 +246,12 @@ def evaluate(
     from mcts_dpo.evaluation import evaluate as evaluate_policy
     from mcts_dpo.report import evaluation_table
 
+    if seconds is not None and strategy is None:
+        raise InputError("--seconds limits strategies; accepted: with --strategy and --budget")
     if strategy is not None or budget is not None:
         if against is not None:
             raise InputError("--against compares policies; accepted: --against, or --strategy with --budget")
-        _evaluate_strategies(strategy, budget, overrides, model, problems, config, out, as_json)
+        _evaluate_strategies(strategy, budget, seconds, overrides, model, problems, config, out, as_json)
         return
     settings = stage_config(config, overrides)
     items = load_named_problems(settings, problems, "test")
@@ -270,6 +275,7 @@ def evaluate(
 def _evaluate_strategies(
     strategy: str | None,
     budget: str | None,
+    seconds: float | None,
     overrides: list[str] | None,
     model: str | None,
     problems: str | None,
@@ -287,7 +293,7 @@ def _evaluate_strategies(
         absent, example = ("--budget", "256,512") if budget is None else ("--strategy", "mcts,majority")
         raise InputError(f"no {absent}: accepted: both --strategy and --budget, for instance {absent} {example}")
     strategies, budgets = parse_strategies(strategy), parse_budgets(budget)
-    settings = stage_config(config, overrides)
+    settings = with_seconds(stage_config(config, overrides), seconds)
     items = load_named_problems(settings, problems, "test")
     policy = policy_named(settings, model)
     settings = with_own_sampling(settings, policy)
@@ -327,6 +333,7 @@ def solve(
         int | None,
         typer.Option(help="Generated tokens to spend; settings of search.* that are not given follow from it.", min=1),
     ] = None,
+    seconds: SecondsOption = None,
     as_json: JsonFlag = False,
 ) -> None:
     """Answer one question by search; print the answer, the chosen path and the tree."""
@@ -334,7 +341,7 @@ def solve(
     from mcts_dpo.solve import solve_question
 
     require_encodable(question, "QUESTION")
-    settings = stage_config(config, overrides)
+    settings = with_seconds(stage_config(config, overrides), seconds)
     policy = policy_named(settings, model)
     settings = with_own_sampling(settings, policy)
     with live_progress(err_console) as progress:

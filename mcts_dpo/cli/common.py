@@ -36,6 +36,10 @@ ModelOption = Annotated[
 ProblemsOption = Annotated[
     str | None, typer.Option("--problems", "-p", help="A file (JSONL, CSV, Parquet) or the name of a hub data set.")
 ]
+SecondsOption = Annotated[
+    float | None,
+    typer.Option(help="Seconds per problem, beside the budget in tokens; no simulation starts after them.", min=0.0),
+]
 
 
 def load_extension(name: str) -> None:
@@ -75,6 +79,15 @@ def with_own_sampling(config: ConfigT, policy: str) -> ConfigT:
     from mcts_dpo.search import own_sampling
 
     return config.model_copy(update={"search": own_sampling(config.search, policy, config.engine.kind)})
+
+
+def with_seconds(config: StageConfig, seconds: float | None) -> StageConfig:
+    """The settings with the budget of `--seconds`. Raises InputError for 0."""
+    if seconds is None:
+        return config
+    if not seconds > 0:
+        raise InputError(f"--seconds: {seconds:g} is out of range (accepted: a number > 0)")
+    return config.model_copy(update={"search": config.search.model_copy(update={"seconds": seconds})})
 
 
 def load_named_problems(config: StageConfig, given: str | None, section: str) -> list[Problem]:

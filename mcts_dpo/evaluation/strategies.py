@@ -12,7 +12,7 @@ import csv
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pyarrow as pa
 
@@ -55,6 +55,10 @@ class StrategyResult:
     def tokens(self) -> Estimate:
         """The mean of the tokens spent on a problem, with a bootstrap interval over problems."""
         return bootstrap_mean([solution.tokens for solution in self.solutions])
+
+    def mean(self, cost: Literal["judge_tokens", "seconds"]) -> float:
+        """The mean of a cost over the problems: tokens of judges, or seconds of the run (see `Solution`)."""
+        return sum(float(getattr(solution, cost)) for solution in self.solutions) / len(self.solutions)
 
     @property
     def over(self) -> int:
@@ -99,6 +103,8 @@ class StrategyComparison:
                     "problems": len(result.correct),
                     **_flat("accuracy", result.accuracy),
                     **_flat("tokens", result.tokens),
+                    "judge_tokens": result.mean("judge_tokens"),
+                    "seconds": result.mean("seconds"),
                     "over_budget": result.over,
                     "overshoot": result.overshoot,
                     "answered": sum(solution.answer is not None for solution in result.solutions),
@@ -173,8 +179,8 @@ class StrategyComparison:
     def load(path: Path) -> StrategyComparison:
         """Read a `strategies.parquet`. Raises InputError if the file is missing or of another kind."""
         table = read_table(path)
-        first_edition = _SCHEMA.names[:-2]  # older files have no counts of undecided verdicts
-        if table.schema.names not in (_SCHEMA.names, first_edition):
+        # Older files lack the newest columns: the costs, and before them the counts of undecided verdicts.
+        if table.schema.names not in (_SCHEMA.names, _SCHEMA.names[:-2], _SCHEMA.names[:-4]):
             raise InputError(f"{path}: not a comparison of strategies (columns {', '.join(table.schema.names)})")
         grouped: dict[tuple[str, int], list[dict[str, Any]]] = {}
         for row in table.to_pylist():
@@ -240,7 +246,9 @@ def evaluate_strategies(
         for (strategy, budget), found in solved.items():
             each = [verdict(p, a.answer) for p, a in zip(problems, found, strict=True)]
             right, undecided = tuple(map(bool, each)), tuple(one.undecided for one in each)
-            kept = tuple(Solution(**{name: getattr(one, name) for name in (*_STORED, "undecided")}) for one in found)
+            kept = tuple(
+                Solution(**{name: getattr(one, name) for name in (*_STORED, *_COSTS, "undecided")}) for one in found
+            )
             done[strategy, budget] = result = StrategyResult(strategy, budget, kept, right, undecided)
             count = len(problems)
             progress(f"{strategy} {budget}: verified", count, count, accuracy=sum(right) / count)
@@ -272,11 +280,14 @@ _SCHEMA = pa.schema(
         ("error", pa.string()),
         ("undecided", pa.bool_()),
         ("undecided_pairs", pa.int64()),
+        ("judge_tokens", pa.int64()),
+        ("seconds", pa.float64()),
     ]
 )
 
 
 _STORED = ("answer", "text", "tokens", "solutions", "error")
+_COSTS = ("judge_tokens", "seconds")
 
 
 def _table(ids: Sequence[str], result: StrategyResult) -> pa.Table:
@@ -285,6 +296,7 @@ def _table(ids: Sequence[str], result: StrategyResult) -> pa.Table:
         {"strategy": result.strategy, "budget": result.budget, "problem_id": id_, "correct": right}
         | {name: getattr(solution, name) for name in _STORED}
         | {"undecided": open_, "undecided_pairs": solution.undecided}
+        | {name: getattr(solution, name) for name in _COSTS}
         for id_, solution, right, open_ in zip(ids, result.solutions, result.correct, undecided, strict=True)
     ]
     return pa.Table.from_pylist(rows, schema=_SCHEMA)
@@ -292,7 +304,12 @@ def _table(ids: Sequence[str], result: StrategyResult) -> pa.Table:
 
 def _result(strategy: Strategy, budget: int, rows: Sequence[Mapping[str, Any]]) -> StrategyResult:
     solutions = tuple(
-        Solution(**{name: row[name] for name in _STORED}, undecided=row.get("undecided_pairs", 0)) for row in rows
+        Solution(
+            **{name: row[name] for name in _STORED},
+            **{name: row.get(name, 0) for name in _COSTS},
+            undecided=row.get("undecided_pairs", 0),
+        )
+        for row in rows
     )
     right, undecided = (tuple(bool(row.get(name)) for row in rows) for name in ("correct", "undecided"))
     return StrategyResult(strategy, budget, solutions, right, undecided)

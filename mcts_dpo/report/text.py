@@ -171,12 +171,15 @@ def training_table(summary: Mapping[str, Any]) -> RenderableType:
 
 
 def strategies_table(comparison: StrategyComparison) -> RenderableType:
-    """Strategies at equal budgets: one row per strategy and budget, then the differences in words."""
+    """Strategies at equal budgets: one row per strategy and budget, then the differences in words.
+
+    tokens: spent per problem; judge: those of judges among them; s: seconds per problem, all of them side by side.
+    """
     count = len(comparison.problem_ids)
     # Narrow enough for a terminal of 80 columns.
     title = f"{count} problems (95 % intervals)"
-    table = Table(title=title, box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
-    for heading in ("strategy", "budget", "tokens", "accuracy", "− majority", "+/−"):
+    table = Table(title=title, box=box.SIMPLE_HEAD, pad_edge=False, padding=0)
+    for heading in ("strategy", "budget", "tokens", "judge", "s", "accuracy", "− majority", "+/−"):
         table.add_column(heading, justify="left" if heading == "strategy" else "right", no_wrap=True)
     for row in comparison.rows():
         accuracy = {"value": row["accuracy"], "low": row["accuracy_low"], "high": row["accuracy_high"]}
@@ -185,6 +188,8 @@ def strategies_table(comparison: StrategyComparison) -> RenderableType:
             low, high = row["minus_majority_low"], row["minus_majority_high"]
             difference = f"{row['minus_majority']:+.2f} [{low:+.2f}, {high:+.2f}]"
             gained = f"{row['gained']}/{row['lost']}"
-        cells = (f"{row['budget']:,}", f"{row['tokens']:,.0f}", interval(accuracy), difference, gained)
+        costs = (f"{row['budget']:,}", f"{row['tokens']:,.0f}", f"{row['judge_tokens']:,.0f}", f"{row['seconds']:.2f}")
+        measured = "{value:.2f} [{low:.2f}, {high:.2f}]".format(**accuracy)
+        cells = (*costs, measured, difference, gained)
         table.add_row(row["strategy"], *cells)
     return Group(table, Text("\n".join(comparison.sentences())))

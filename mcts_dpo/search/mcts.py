@@ -128,7 +128,14 @@ def admit(runner: Runner[None], key: Hashable, state: SearchState, log: ResultLo
     """Give the trees of a search to a runner.
 
     log: results of an earlier run. The trees replay them and then continue.
+
+    Raises InputError for `seconds` with the synchronous schedule.
     """
+    if state.settings.seconds is not None and state.settings.schedule == "synchronous":
+        raise InputError(
+            f"search.seconds: {state.settings.seconds:g}, but a synchronous search repeats its bytes; accepted: with "
+            "search.schedule=asynchronous, or when solving"
+        )
     runner.admit(key, [search_tree(state, tree, state.settings.schedule) for tree in state.trees], log)
 
 
@@ -167,6 +174,7 @@ def search_tree(state: SearchState, tree: TreeState, schedule: Schedule) -> Coro
     """
     together: Concurrent[None] = Concurrent()
     new: list[Work] = []
+    tree.deadline.start()
     try:
         while True:
             for draws in _drawn(state, tree, schedule == "synchronous"):

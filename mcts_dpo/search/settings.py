@@ -57,6 +57,9 @@ class SearchSettings(Settings):
                      self-evaluation counts as the tokens of its longer answer (usually 1). In mode "solve" samples are
                      also cut and fewer, so that they stay within the budget. In training the last simulation may exceed
                      the budget, because a cut solution would be taken for a wrong one.
+    seconds:         seconds per problem, from its first simulation. After them no further simulation starts (null: no
+                     limit); the first one always runs. Results then depend on the machine, so a search that repeats
+                     its bytes (synchronous, over problems) refuses it.
     children:        k, the number of samples that one expansion draws. A list is by depth: its first entry is for the
                      root, and its last entry is for all deeper nodes, too.
     merge:           which steps after the same parent become one child. "whitespace": those whose texts differ in white
@@ -131,6 +134,7 @@ class SearchSettings(Settings):
     expand: Literal["rollout", "step"] = "rollout"
     simulations: int = Field(default=8, ge=1)
     budget: int | None = Field(default=None, ge=1)
+    seconds: float | None = Field(default=None, gt=0.0, allow_inf_nan=False)
     children: Annotated[int | tuple[int, ...], AfterValidator(_counts), "an integer ≥ 1 or a list of them"] = 4
     merge: Merge = "whitespace"
     temperature: float = Field(default=0.8, ge=0.0, allow_inf_nan=False)

@@ -5,6 +5,7 @@ In: problems, an engine, settings. Out: a `SearchState` whose forest has one roo
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Literal
@@ -19,6 +20,7 @@ from mcts_dpo.rewards.registry import active, make_rewards
 from mcts_dpo.rewards.verification import readable
 from mcts_dpo.search.allocation import Allocation, make_allocation
 from mcts_dpo.search.allocation.fixed import Fixed
+from mcts_dpo.search.deadline import Clock, Deadline
 from mcts_dpo.search.reference_steps import reference_steps
 from mcts_dpo.search.settings import SearchSettings
 from mcts_dpo.search.tree import Forest, TreeInfo
@@ -72,6 +74,7 @@ class TreeState:
     noise: int = 0
     steps: list[tuple[int, ...]] = field(default_factory=list)
     reference: dict[int, int] = field(default_factory=dict)
+    deadline: Deadline = field(default_factory=lambda: Deadline(None))
 
     @property
     def running(self) -> bool:
@@ -118,12 +121,14 @@ def begin(
     mode: Mode,
     tokenizer: str | None = None,
     prepared: Sequence[Prepared] | None = None,
+    clock: Clock = time.monotonic,
 ) -> SearchState:
     """Start a search: make a tree with its root for every problem. Mode "solve" removes the reference answers first.
 
     tokenizer: digest of the engine's tokenizer. None: it is computed here, which takes as long as many steps of a
                small model.
     prepared:  the prompt and the rewards of each problem. None: they are made here.
+    clock:     measures `search.seconds`.
 
     Raises InputError for `reference_child` in mode "solve".
     """
@@ -138,6 +143,7 @@ def begin(
     for number, problem in enumerate(problems):
         shown = problem.without_answer() if mode == "solve" else problem
         _plant(search, shown, mode, _prepare(shown, search) if prepared is None else prepared[number])
+        search.trees[-1].deadline = Deadline(settings.seconds, clock)
     return search
 
 

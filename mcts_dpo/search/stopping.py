@@ -1,7 +1,7 @@
 """Decides when the search of a tree ends, and when it moves to a child of its search root (`advance: step`).
 
 In: a search and one of its trees, after each backup. Out: the tree's new status and search root. A search ends when it
-is exhausted, its budget or its simulations are spent, or its choice is decided.
+is exhausted, its budget, its seconds or its simulations are spent, or its choice is decided.
 """
 
 from __future__ import annotations
@@ -13,14 +13,14 @@ from mcts_dpo.search.tree import EXHAUSTED
 def advance_or_end(search: SearchState, tree: TreeState) -> None:
     """End a tree that is exhausted, decided, or out of simulations or tokens. With `advance: step` it moves instead.
 
-    A spent token budget always ends the tree. A move waits until all simulations in flight are backed up.
+    A spent budget of tokens or seconds always ends the tree. A move waits until nothing is in flight.
     """
     settings = search.settings
     while tree.running:
         status = _over(search, tree)
         if not status:
             return
-        if settings.advance == "none" or status == "budget":
+        if settings.advance == "none" or status in ("budget", "seconds"):
             end(search, tree, status)
             return
         tree.draining = tree.in_flight > 0
@@ -38,6 +38,8 @@ def _over(search: SearchState, tree: TreeState) -> str:
         return "simulations"
     if settings.budget is not None and settings.budget - tree.info.generated < tree.least_tokens:
         return "budget"
+    if tree.deadline.over:
+        return "seconds"
     return "decided" if settings.stop == "decided" and is_decided(search, tree) else ""
 
 

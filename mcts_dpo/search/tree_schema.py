@@ -77,9 +77,10 @@ class TreeInfo:
     prompt_tokens: token ids of the question, as the policy reads it.
     prompt_text:   the same tokens decoded, special tokens included.
     mode:          "train" (outcomes were verified) or "solve" (the search had no reference answer).
-    status:        "running", or why the search ended: "simulations" or "budget" (it is spent), "exhausted" (every path
-                   is terminal), "decided" (the choice could no longer change), "advanced" (the moves of `advance: step`
-                   reached the end of a solution), "failed" (see `reason`), "cancelled" (the tree is no longer needed).
+    status:        "running", or why the search ended: "simulations", "budget" or "seconds" (spent), "exhausted" (every
+                   path is terminal), "decided" (the choice could no longer change), "advanced" (the moves of
+                   `advance: step` reached the end of a solution), "failed" (see `reason`), "cancelled" (the tree is no
+                   longer needed).
     reason:        why the tree failed, one line. "" otherwise.
     moves:         node ids that the search moved to (`advance: step`), from the root on.
     notes:         facts that a reader of the results should know, one line each. An example is a reference answer that

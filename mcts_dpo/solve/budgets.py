@@ -64,7 +64,8 @@ def budget_to_settings(
 ) -> BudgetedSettings:
     """Derive the settings of a strategy from a budget of generated tokens (≥ 1).
 
-    budget:            None: `search.budget`, or what `search.simulations` · `search.children` solutions cost.
+    budget:            None: `search.budget`, or what `search.simulations` · `search.children` solutions cost. If only
+                       `search.seconds` is set, that cost gives width and children, and only the time ends the search.
     search:            how solutions are sampled.
     strategy_settings: settings to use as given; null ones follow from the budget. None: all follow from it.
     explicit:          True: settings that the user gave for the search itself (simulations, children, max_depth) win
@@ -77,8 +78,10 @@ def budget_to_settings(
     strategy_settings = strategy_settings or StrategySettings()
     own = {name: getattr(search, name) for name in _OWN & search.model_fields_set} if explicit else {}
     length = strategy_settings.solution_tokens or max(1, search.max_tokens // 2)
-    budget = budget or search.budget or search.simulations * search.most_children * length
-    solutions = max(1, budget // length)
+    planned = budget or search.budget or search.simulations * search.most_children * length
+    only_time = budget is None and search.budget is None and search.seconds is not None
+    budget = UNLIMITED if only_time else planned
+    solutions = max(1, planned // length)
     simulations = search.simulations if search.advance == "step" else budget
     rewards = reduce(with_entry, judging(search.rewards), search.rewards)
     update = {
@@ -89,13 +92,15 @@ def budget_to_settings(
         "rewards": rewards,
         **own,
     }
-    planned = strategy_settings.simulations or strategy_settings.children or search.advance != "none"
-    if search.allocation.kind == "auto" and judges_steps(rewards) and not planned:
+    fixed = strategy_settings.simulations or strategy_settings.children or search.advance != "none"
+    if search.allocation.kind == "auto" and judges_steps(rewards) and not fixed:
         update |= {"allocation": FilterSettings(), "expand": "step", "simulations": budget}
     settings = search.model_copy(update=update)
     return BudgetedSettings(budget, strategy_settings.width or solutions, settings)
 
 
+UNLIMITED = 1 << 40
+"""The budget in tokens of a search that only its seconds end."""
 _OWN = {"simulations", "children", "max_depth"}
 
 

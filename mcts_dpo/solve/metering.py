@@ -19,13 +19,14 @@ from mcts_dpo.solve.solution import Solution, split_text
 class Meter:
     """The costs so far, and the best draft.
 
-    tokens:     tokens spent.
+    tokens:     tokens spent. judge_tokens: those of judges among them.
     expansions: prefixes from which samples were drawn.
     rank:       of the draft: whether it is whole, and its length in tokens while it is not (0 for a whole one).
     draft:      its token ids. It may state any answer or none.
     """
 
     tokens: int = 0
+    judge_tokens: int = 0
     expansions: int = 0
     rank: tuple[bool, int] = (False, 0)
     draft: tuple[int, ...] = ()
@@ -42,6 +43,7 @@ def metered(question: Question, coroutine: Coroutine[Solution]) -> Coroutine[Sol
         solution,
         prompt_tokens=len(question.prefix),
         tokens=solution.tokens or meter.tokens,
+        judge_tokens=solution.judge_tokens or meter.judge_tokens,
         expansions=solution.expansions or meter.expansions,
     )
     return solution if solution.error else _with_text(question, solution, meter)
@@ -70,9 +72,11 @@ def _note(question: Question, returned: Returned, meter: Meter) -> None:
         return
     if request.choices is not None:
         meter.tokens += max(map(len, request.choices))
+        meter.judge_tokens += max(map(len, request.choices))
         return
     if request.judging:
         meter.tokens += sum(len(sample.tokens) for sample in completion.samples)
+        meter.judge_tokens += sum(len(sample.tokens) for sample in completion.samples)
         return
     meter.expansions += 1
     before = tuple(request.prefix[len(question.prefix) :])

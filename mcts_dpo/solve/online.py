@@ -6,6 +6,7 @@ in `solve_problems`.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Generic, TypeVar
@@ -15,6 +16,7 @@ from mcts_dpo.engines.base import Engine
 from mcts_dpo.engines.coroutine import RequestError
 from mcts_dpo.engines.retry import EngineDiedError
 from mcts_dpo.models.prompts import PromptSettings
+from mcts_dpo.search.deadline import Clock
 from mcts_dpo.search.runner import Runner
 from mcts_dpo.search.settings import SearchSettings
 from mcts_dpo.solve.budgets import StrategySettings, budget_to_settings
@@ -61,9 +63,18 @@ class OnlineSolver(Generic[KeyT]):
            engine runs sequences.
     room:  about how many sequences are in the engine at a time, divided evenly between all who ask (see `Runner`).
            None: no limit and no division.
+    clock: measures `search.seconds` of each question, from its first request.
     """
 
-    def __init__(self, engine: Engine, alive: int | None = None, *, room: int | None = None) -> None:
+    def __init__(
+        self,
+        engine: Engine,
+        alive: int | None = None,
+        *,
+        room: int | None = None,
+        clock: Clock = time.monotonic,
+    ) -> None:
+        self._clock = clock
         self._begin: Callable[[], Runner[Solution]] = lambda: Runner(engine, alive=alive, room=room, contain=True)
         self._engine = engine
         self._runner = self._begin()
@@ -80,7 +91,7 @@ class OnlineSolver(Generic[KeyT]):
 
         Raises InputError as `make_question` does, and for a strategy that is not registered.
         """
-        question = make_question(asked.problem, self._engine, asked.prompt, asked.search, asked.texts)
+        question = make_question(asked.problem, self._engine, asked.prompt, asked.search, asked.texts, self._clock)
         settings = budget_to_settings(asked.budget, asked.search, asked.strategy_settings, explicit=asked.explicit)
         if asked.strategy == "mcts":
             coroutine = mcts(question, settings, lambda state: self._trees.__setitem__(key, state))

@@ -6,6 +6,7 @@ counts in the same way (`SearchSettings.budget`).
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, NamedTuple
@@ -28,6 +29,7 @@ from mcts_dpo.rewards.self_evaluation import (
     self_evaluation_prompt,
     self_evaluation_reward,
 )
+from mcts_dpo.search.deadline import Clock, Deadline
 from mcts_dpo.search.drawing import Ask, Drawing, Drawn
 from mcts_dpo.search.expansion import step_texts
 from mcts_dpo.search.settings import SearchSettings
@@ -47,6 +49,7 @@ class Question:
     limit:   the longest solution, in tokens, ≥ 1.
     asked:   the prompt of the self-evaluation.
     judges:  the rewards that judge solutions; at least one (see `judging`).
+    clock:   measures `search.seconds`.
     """
 
     problem: Problem
@@ -57,6 +60,7 @@ class Question:
     limit: int
     asked: SelfEvaluationPrompt
     judges: tuple[Reward, ...]
+    clock: Clock = time.monotonic
 
     @property
     def tokenizer(self) -> PreTrainedTokenizerBase:
@@ -72,6 +76,10 @@ class Question:
     def cost(self) -> int:
         """How many tokens of a budget one judgement of a solution costs."""
         return sum(judge.cost for judge in self.judges)
+
+    def deadline(self) -> Deadline:
+        """The budget in seconds, which begins to run now."""
+        return Deadline(self.settings.seconds, self.clock).start()
 
     def anew(self) -> Question:
         """The question for another search: its rewards remember no paths of this one."""
@@ -152,9 +160,16 @@ def tokenised(
 
 
 def make_question(
-    problem: Problem, engine: Engine, prompt: PromptSettings, settings: SearchSettings, texts: PromptTexts | None = None
+    problem: Problem,
+    engine: Engine,
+    prompt: PromptSettings,
+    settings: SearchSettings,
+    texts: PromptTexts | None = None,
+    clock: Clock = time.monotonic,
 ) -> Question:
-    """Make the question of one problem. texts: the result of `tokenised`. None: the problem is tokenised here.
+    """Make the question of one problem.
+
+    texts: the result of `tokenised`. None: the problem is tokenised here. clock: measures `search.seconds`.
 
     Raises InputError as `tokenised` does, and if a reward cannot be made.
     """
@@ -162,7 +177,7 @@ def make_question(
     context = RewardContext(problem.without_answer(), engine.tokenizer, prompt, settings.seed)
     judges = _rewards(judging(settings.rewards), asked, context)
     limit = min(settings.max_tokens, engine.context - len(prefix) - max(asked.room, *(one.room for one in judges)))
-    return Question(context.problem, engine, prompt, settings, prefix, limit, asked, judges)
+    return Question(context.problem, engine, prompt, settings, prefix, limit, asked, judges, clock)
 
 
 def _rewards(

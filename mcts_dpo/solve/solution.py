@@ -20,6 +20,8 @@ class Solution:
     cut:           whether a limit or the end of the budget cut the text.
     prompt_tokens: number of tokens of the prompt.
     tokens:        tokens spent: all sampled tokens, and for each self-evaluation the tokens of its longer answer.
+    judge_tokens:  how many of them the judges cost.
+    seconds:       the solution's share, by tokens, of the seconds in which its problems were solved together.
     expansions:    number of prefixes from which samples were drawn; for a tree, its simulations.
     solutions:     number of finished solutions with an answer. These vote.
     undecided:     number of pairs of answers that a vote could not compare in time. They count as different.
@@ -42,6 +44,8 @@ class Solution:
     error: str | None = None
     forest: Forest | None = field(default=None, compare=False)
     finished: tuple[Sampled, ...] = field(default=(), compare=False, repr=False)
+    judge_tokens: int = 0
+    seconds: float = field(default=0.0, compare=False)
 
     def figures(self) -> dict[str, Any]:
         """The numbers of the search, for logs: answer, tokens and solutions.

@@ -1,8 +1,9 @@
 """OpenAI's requests as questions to a strategy: which fields are used, which are ignored, which are refused.
 
 In: a request's JSON body. Out: `Asked`s. A field that would change the answer and is not supported is refused by name
-with status 400, as OpenAI does. A field that does not change the answer (`user`, `metadata`, …) is ignored. One field
-is this project's own: `budget`, generated tokens per answer. `top_k`, `min_p` and `repetition_penalty` are vLLM's.
+with status 400, as OpenAI does. A field that does not change the answer (`user`, `metadata`, …) is ignored. Two fields
+are this project's own: `budget`, generated tokens per answer, and `seconds` beside it. `top_k`, `min_p` and
+`repetition_penalty` are vLLM's.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from mcts_dpo.common.settings import nearest
 from mcts_dpo.data import Problem
 from mcts_dpo.engines.shaping import SHAPING, Shape, shape_of
 from mcts_dpo.models.prompts import Example, PromptSettings
+from mcts_dpo.search.deadline import too_short
 from mcts_dpo.search.settings import SearchSettings
 from mcts_dpo.solve import Asked, Strategy, StrategySettings
 from mcts_dpo.solve.question import PromptTexts
@@ -103,7 +105,8 @@ class Serving:
 
     search, prompt: of the stage. budget, most: tokens per answer, by default and at most; work: tokens at most for all
     answers to a request. name: of the model. context: longest prompt and answer, in tokens. strategy,
-    strategy_settings: how the budget is used. sampling: which of top_k, min_p and penalties the engine has.
+    strategy_settings: how the budget is used. sampling: which of top_k, min_p and penalties the engine has. step: of
+    the engine, in seconds; 0: not measured.
     """
 
     name: str
@@ -116,6 +119,7 @@ class Serving:
     strategy: Strategy = "mcts"
     strategy_settings: StrategySettings | None = None
     sampling: frozenset[str] = SHAPING
+    step: float = 0.0
 
 
 class _Part(BaseModel):
@@ -162,6 +166,7 @@ class _Common(BaseModel):
     presence_penalty: float | None = Field(None, ge=-2.0, le=2.0)
     max_tokens: int | None = Field(None, ge=1)
     budget: int | None = Field(None, ge=1)
+    seconds: float | None = Field(None, gt=0.0)
 
     @property
     def stops(self) -> tuple[str, ...]:
@@ -304,9 +309,11 @@ def _questions(
     request: _Common, serving: Serving, texts: Sequence[str], prompt: PromptSettings, longest: int | None
 ) -> list[Asked]:
     prompt = prompt.model_copy(update={"stop": (*prompt.stop, *request.stops)})
-    changes = {name: getattr(request, name) for name in ("temperature", "top_p", *Shape._fields)}
+    changes = {name: getattr(request, name) for name in ("temperature", "top_p", "seconds", *Shape._fields)}
     changes["max_tokens"] = longest
     search = serving.search.model_copy(update={name: value for name, value in changes.items() if value is not None})
+    if request.seconds is not None and request.seconds < serving.step:
+        raise ApiError(400, too_short(request.seconds, serving.step).removeprefix("search."), param="seconds")
     missing = next((name for name in shape_of(search).settings_on() if name not in serving.sampling), None)
     if missing is not None:
         raise ApiError(

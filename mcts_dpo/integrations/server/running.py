@@ -29,6 +29,7 @@ from mcts_dpo.integrations.fair_queue import extra_places
 from mcts_dpo.integrations.server.app import Service, create_app
 from mcts_dpo.integrations.server.protocol import CHOICES, CompletionRequest, Serving, completion_questions
 from mcts_dpo.integrations.server.settings import ServerSettings
+from mcts_dpo.search.deadline import engine_step, require_longer
 from mcts_dpo.solve import OnlineSolver
 
 if TYPE_CHECKING:
@@ -49,7 +50,9 @@ def serve(
     """
     with _bound(settings.host, settings.port) as listening:
         engine = load_engine(model, settings=stage.engine)
-        service = make_service(model, engine, settings, stage)
+        step = engine_step(engine)
+        require_longer(stage.search.seconds, step)
+        service = make_service(model, engine, settings, stage, step)
         if stage.prompt.style == "chat" and not engine.tokenizer.chat_template:
             _log.warning("the model has no chat template: chats are refused unless prompt.style=plain is given")
         host = f"[{settings.host}]" if ":" in settings.host else settings.host
@@ -69,8 +72,10 @@ def serve(
     return 130 if server.interrupted else 0
 
 
-def make_service(model: str, engine: Engine, settings: ServerSettings, stage: StageConfig) -> Service:
-    """The service of a loaded engine, with an engine thread that is not started yet.
+def make_service(
+    model: str, engine: Engine, settings: ServerSettings, stage: StageConfig, step: float = 0.0
+) -> Service:
+    """The service of a loaded engine, with an engine thread that is not started yet. step: see `Serving`.
 
     Raises InputError for settings with which no question can be answered.
     """
@@ -83,8 +88,8 @@ def make_service(model: str, engine: Engine, settings: ServerSettings, stage: St
     most = settings.max_budget or 4 * budget
     work = settings.max_work or CHOICES * most
     has = engine_kind(stage.engine.kind).sampling
-    context = engine.context
-    serving = Serving(name, stage.search, stage.prompt, budget, most, work, context, strategy, strategy_settings, has)
+    how = (strategy, strategy_settings, has, step)
+    serving = Serving(name, stage.search, stage.prompt, budget, most, work, engine.context, *how)
     # A trial question: settings that suit no question fail now, and not for every client.
     (trial,) = completion_questions(CompletionRequest(model=name, prompt="1"), serving)
     OnlineSolver[str](engine).admit("trial", trial)

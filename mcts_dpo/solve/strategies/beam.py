@@ -62,12 +62,13 @@ def beam(question: Question, settings: BudgetedSettings) -> Coroutine[Solution]:
 
 
 def search_levels(question: Question, settings: BudgetedSettings, diverse: bool) -> Coroutine[Solution]:
-    """Search from the root again and again until the budget is spent.
+    """Search from the root again and again until budget or seconds are spent; a search that has begun is finished.
 
     diverse: True: each prefix of the first level starts an independent search (dvts). False: all prefixes compete.
     """
     budget, left = settings.budget, settings.budget
     finished: list[Sampled] = []
+    deadline = question.deadline()
     for again in count():
         affordable = max(1, settings.width * left // budget)  # less than `width` from the second search on
         search = settings.search
@@ -75,7 +76,7 @@ def search_levels(question: Question, settings: BudgetedSettings, diverse: bool)
         spent, found = yield from _once(question, left, max(1, affordable // sizes[0]), sizes, diverse, again)
         finished += found
         left -= spent
-        if spent == 0 or left <= question.cost:
+        if spent == 0 or left <= question.cost or deadline.over:
             return winner(finished, "weighted", budget - left)
     raise AssertionError("count() never ends")
 

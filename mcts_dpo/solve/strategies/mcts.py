@@ -40,7 +40,9 @@ def mcts(
     """
     digest = _digest(question.tokenizer)
     prepared = [(question.prefix, tree_rewards(question, settings.search))]
-    state = begin([question.problem], question.engine, question.prompt, settings.search, "solve", digest, prepared)
+    state = begin(
+        [question.problem], question.engine, question.prompt, settings.search, "solve", digest, prepared, question.clock
+    )
     on_start(state)
     return _grown(state)
 

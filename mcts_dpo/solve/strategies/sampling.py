@@ -25,6 +25,8 @@ JUDGED: tuple[Rule, ...] = ("best-of-n", "weighted")
 def draw(question: Question, plain: int, judged: int) -> Coroutine[list[Sampled]]:
     """Sample solutions until the budgets are spent. The last one is cut to the tokens that are left.
 
+    With `search.seconds`, no more solutions at a time than the engine decodes together; after them none begins.
+
     plain:  the largest budget of majority, in generated tokens; 0 without majority.
     judged: the largest budget of the rules in JUDGED; 0 without them. All finished solutions within it are scored,
             except those without an answer, because they have no vote.
@@ -32,7 +34,8 @@ def draw(question: Question, plain: int, judged: int) -> Coroutine[list[Sampled]
     samples: list[Sample] = []
     solutions: list[Sampled] = []
     cost = question.cost
-    while True:
+    deadline = question.deadline()
+    while not (solutions and deadline.over):
         drawn = sum(solution.tokens for solution in solutions)
         asked = cost * sum(solution.answer is not None for solution in solutions)
         left = max(plain - drawn, judged - drawn - asked)
@@ -40,6 +43,8 @@ def draw(question: Question, plain: int, judged: int) -> Coroutine[list[Sampled]
             break
         # At once, only as many as the budget pays at full length: so their number does not change the stream.
         count = max(1, left // (question.limit + (cost if judged else 0)))
+        if question.settings.seconds is not None:
+            count = min(count, question.engine.slots)
         size = min(question.limit, left)
         first, stop = len(samples), question.prompt.stop
         drawn_now = yield from question.draw(
@@ -83,8 +88,10 @@ def answer_from(solutions: Sequence[Sampled], rule: Rule, budget: int, question_
     question_cost: tokens charged for the score of one solution. Best-of-n and weighted score every solution with an
                    answer.
     """
-    reached, spent = _within(solutions, budget, question_cost if rule in JUDGED else 0)
-    return winner(solutions[:reached], rule, spent)
+    cost = question_cost if rule in JUDGED else 0
+    reached, spent = _within(solutions, budget, cost)
+    judged = cost * sum(solution.answer is not None for solution in solutions[:reached])
+    return replace(winner(solutions[:reached], rule, spent), judge_tokens=judged)
 
 
 def _within(solutions: Sequence[Sampled], budget: int, question_cost: int) -> tuple[int, int]:
