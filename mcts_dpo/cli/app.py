@@ -235,6 +235,10 @@ def evaluate(
         str | None, typer.Option(help="Generated tokens per problem, for instance 256,512,1024,2048.")
     ] = None,
     seconds: SecondsOption = None,
+    total_budget: Annotated[
+        int | None,
+        typer.Option(help="Tokens for all problems together: an allocator against --strategy, which spend it evenly."),
+    ] = None,
     as_json: JsonFlag = False,
 ) -> None:
     """Measure a policy, or with --strategy and --budget compare strategies at equal budgets.
@@ -248,10 +252,10 @@ def evaluate(
 
     if seconds is not None and strategy is None:
         raise InputError("--seconds limits strategies; accepted: with --strategy and --budget")
-    if strategy is not None or budget is not None:
+    if strategy is not None or budget is not None or total_budget is not None:
         if against is not None:
             raise InputError("--against compares policies; accepted: --against, or --strategy with --budget")
-        _evaluate_strategies(strategy, budget, seconds, overrides, model, problems, config, out, as_json)
+        _evaluate_strategies(strategy, budget, total_budget, seconds, overrides, model, problems, config, out, as_json)
         return
     settings = stage_config(config, overrides)
     items = load_named_problems(settings, problems, "test")
@@ -275,6 +279,7 @@ def evaluate(
 def _evaluate_strategies(
     strategy: str | None,
     budget: str | None,
+    total_budget: int | None,
     seconds: float | None,
     overrides: list[str] | None,
     model: str | None,
@@ -286,41 +291,49 @@ def _evaluate_strategies(
     """`eval --strategy`: compare strategies of one policy at equal budgets."""
     from mcts_dpo.evaluation import evaluate_strategies
     from mcts_dpo.evaluation.strategies import parse_budgets, parse_strategies
+    from mcts_dpo.evaluation.total_budget import evaluate_total
     from mcts_dpo.report import plot_strategies, strategies_table
     from mcts_dpo.search import policy_fingerprint
 
-    if strategy is None or budget is None:
+    if total_budget is not None and budget is not None:
+        raise InputError("--total-budget replaces --budget; accepted: one of the two")
+    if strategy is None or (budget is None and total_budget is None):
         absent, example = ("--budget", "256,512") if budget is None else ("--strategy", "mcts,majority")
         raise InputError(f"no {absent}: accepted: both --strategy and --budget, for instance {absent} {example}")
-    strategies, budgets = parse_strategies(strategy), parse_budgets(budget)
+    strategies = parse_strategies(strategy)
+    budgets = [] if budget is None else parse_budgets(budget)
     settings = with_seconds(stage_config(config, overrides), seconds)
     items = load_named_problems(settings, problems, "test")
     policy = policy_named(settings, model)
     settings = with_own_sampling(settings, policy)
     with live_progress(err_console) as progress:
-        result = evaluate_strategies(
-            items,
-            engine_of(policy, settings, progress),
-            strategies,
-            budgets,
-            prompt=settings.prompt,
-            search=settings.search,
-            settings=settings.evaluation.strategies,
-            folder=out,
-            about={
+        engine = engine_of(policy, settings, progress)
+        how: dict[str, Any] = {
+            "prompt": settings.prompt,
+            "search": settings.search,
+            "settings": settings.evaluation.strategies,
+            "folder": out,
+            "about": {
                 "model": policy_fingerprint(policy),
                 "engine": settings.engine.model_dump(include={"kind", "dtype", "context", "served"})
                 | settings.engine.model_dump(include={"quantization", "extra"}, exclude_defaults=True),
             },
-            progress=progress,
-        )
+            "progress": progress,
+        }
+        bought = None
+        if total_budget is None:
+            result = evaluate_strategies(items, engine, strategies, budgets, **how)
+        else:
+            result, bought = evaluate_total(items, engine, strategies, total_budget, **how)
     if out:
         result.save(out)
         plot_strategies(result, out / "strategies.png")
     if as_json:
-        say_json({"rows": result.rows(), "sentences": result.sentences()})
+        say_json({"rows": result.rows(), "sentences": [*result.sentences(), *([bought] if bought else [])]})
     else:
         out_console.print(strategies_table(result))
+        if bought:
+            say(bought)
 
 
 @app.command()

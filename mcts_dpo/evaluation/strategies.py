@@ -29,6 +29,8 @@ from mcts_dpo.solve import STRATEGIES, Solution, Strategy, StrategySettings, sol
 
 BASELINE: Strategy = "majority"
 SEARCHES: tuple[Strategy, ...] = ("beam", "dvts", "mcts")
+ALLOCATOR = "allocator"
+"""The name of a result that one total budget for all problems gave; its budget is that of even spending."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,7 +160,7 @@ class StrategyComparison:
             f"{result.strategy} went over its {result.budget} tokens on {result.over} of {len(result.correct)} "
             f"problems, by {result.overshoot} at most."
             for result in self.results
-            if result.over
+            if result.over and result.strategy != ALLOCATOR
         ]
         return lines
 
@@ -185,7 +187,10 @@ class StrategyComparison:
         grouped: dict[tuple[str, int], list[dict[str, Any]]] = {}
         for row in table.to_pylist():
             grouped.setdefault((row["strategy"], row["budget"]), []).append(row)
-        results = tuple(_result(strategy_named(name), budget, rows) for (name, budget), rows in grouped.items())
+        results = tuple(
+            _result(name if name == ALLOCATOR else strategy_named(name), budget, rows)
+            for (name, budget), rows in grouped.items()
+        )
         ids = tuple(row["problem_id"] for row in next(iter(grouped.values()), []))
         return StrategyComparison(ids, results)
 
@@ -244,12 +249,8 @@ def evaluate_strategies(
             problems, engine, group, prompt=prompt, search=search, settings=settings, progress=progress
         )
         for (strategy, budget), found in solved.items():
-            each = [verdict(p, a.answer) for p, a in zip(problems, found, strict=True)]
-            right, undecided = tuple(map(bool, each)), tuple(one.undecided for one in each)
-            kept = tuple(
-                Solution(**{name: getattr(one, name) for name in (*_STORED, *_COSTS, "undecided")}) for one in found
-            )
-            done[strategy, budget] = result = StrategyResult(strategy, budget, kept, right, undecided)
+            done[strategy, budget] = result = verified(problems, strategy, budget, found)
+            right = result.correct
             count = len(problems)
             progress(f"{strategy} {budget}: verified", count, count, accuracy=sum(right) / count)
             part = _part(folder, strategy, budget)
@@ -265,6 +266,16 @@ def evaluate_strategies(
             run([pair])
     order = sorted(wanted, key=lambda pair: (list(dict.fromkeys(strategies)).index(pair[0]), pair[1]))
     return StrategyComparison(ids, tuple(done[pair] for pair in order))
+
+
+def verified(
+    problems: Sequence[Problem], strategy: Strategy, budget: int, solutions: Sequence[Solution]
+) -> StrategyResult:
+    """The solutions of all problems, in order, with their verdicts; forests and samples are dropped."""
+    each = [verdict(problem, one.answer) for problem, one in zip(problems, solutions, strict=True)]
+    names = (*_STORED, *_COSTS, "undecided")
+    kept = tuple(Solution(**{name: getattr(one, name) for name in names}) for one in solutions)
+    return StrategyResult(strategy, budget, kept, tuple(map(bool, each)), tuple(one.undecided for one in each))
 
 
 _SCHEMA = pa.schema(

@@ -152,7 +152,8 @@ class Drawing:
             draft.add(forced)
             draft.forced = len(forced)
         request = group[0].ask.request
-        return replace(request, prefix=(*request.prefix, *forced), max_tokens=size)
+        generated = request.generated + len(forced)
+        return replace(request, prefix=(*request.prefix, *forced), generated=generated, max_tokens=size)
 
     def _next(self, draft: _Draft) -> Request:
         """The request that continues one sample."""
@@ -160,7 +161,8 @@ class Drawing:
         draft.add(forced)
         request = draft.ask.request
         seed = seed_from(request.seed, "continued", draft.number, len(draft.tokens))
-        return replace(request, prefix=(*request.prefix, *draft.tokens), n=1, max_tokens=size, seed=seed)
+        prefix, generated = (*request.prefix, *draft.tokens), request.generated + len(draft.tokens)
+        return replace(request, prefix=prefix, generated=generated, n=1, max_tokens=size, seed=seed)
 
     def _part(self, draft: _Draft) -> tuple[tuple[int, ...], int]:
         """What comes next in a sample: tokens that are forced, and the most that are sampled after them."""
