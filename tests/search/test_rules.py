@@ -204,11 +204,27 @@ def test_the_invariants_notice_what_is_broken() -> None:
         assert any(re.search(what, line) for line in found), (name, found)
 
 
-@pytest.mark.parametrize("expand", ["step", "rollout"])
-def test_the_invariants_hold_at_any_moment(expand: str) -> None:
-    judged = (OutcomeSettings(), SelfEvaluationSettings(weight=0.5, at="all"))
-    changes = {"expand": expand, "rewards": judged, "parallel_leaves": 3, "schedule": "asynchronous"}
-    settings = WIDE.model_copy(update=changes)
+@pytest.mark.parametrize(
+    ("expand", "rule"),
+    [
+        ("step", "fixed"),
+        ("rollout", "fixed"),
+        ("step", "path"),
+        ("rollout", "progressive"),
+        ("rollout", "adaptive"),
+        ("rollout", "entropy"),
+    ],
+)
+def test_the_invariants_hold_at_any_moment(expand: str, rule: str) -> None:
+    changes = {
+        "allocation": rule,
+        "merge": "none" if rule == "entropy" else "whitespace",
+        "expand": expand,
+        "rewards": ["outcome", {"kind": "self_evaluation", "weight": 0.5, "at": "all"}],
+        "parallel_leaves": 3,
+        "schedule": "asynchronous",
+    }
+    settings = SearchSettings.model_validate(WIDE.model_dump() | changes)
     moments = in_flight = 0
 
     engine = ShuffledEngine(4)
