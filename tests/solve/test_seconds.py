@@ -66,7 +66,7 @@ def test_nothing_begins_after_the_seconds(strategy: Strategy) -> None:
     assert 0 < short.tokens <= whole.tokens
     if strategy in ("beam", "dvts", "mcts"):
         assert short.tokens < whole.tokens
-    assert short.seconds == engine.seconds - 2  # all but the two steps that are measured
+    assert short.seconds == engine.seconds - 4  # all but the steps that are measured
 
 
 def test_only_seconds_end_a_search_without_a_budget() -> None:
