@@ -143,8 +143,8 @@ def judge_of(name: str, folder: Path) -> list[dict[str, Any]]:
 
 def search_with(name: str, folder: Path, seed: int, **more: Any) -> SearchSettings:
     """The settings of a search with one judge. more: settings that differ from SEARCH."""
-    given = SEARCH.model_dump(exclude_defaults=True) | {"rewards": judge_of(name, folder), "seed": seed, **more}
-    return SearchSettings.model_validate(given)
+    given = {"allocation": SEARCH.allocation, "rewards": judge_of(name, folder), "seed": seed, **more}
+    return SearchSettings.model_validate(SEARCH.model_dump(exclude_defaults=True) | given)
 
 
 # --- how well a judge knows the step ----------------------------------------------------------------------

@@ -77,10 +77,11 @@ def summary(found: Sequence[Mapping[str, Any]], budget: int) -> dict[str, Any]:
     best = max(arms, key=lambda name: mean(name, "truly covered"))
     policy = JUDGES[best.split(", mcts")[0]][0]
     plain = f"{policy} policy, independent samples, majority"
+    covered = mean(plain, "truly covered")
     gain = mean_t([one[best]["answer"] - one[plain]["answer"] for one in found])
     return {
         "best_rule_with_a_trained_judge": best,
-        "true_coverage_ratio_judge": mean(best, "truly covered") / mean(plain, "truly covered"),
+        "true_coverage_ratio_judge": mean(best, "truly covered") / covered if covered else None,
         "vote_gain_judge": gain.value,
         "vote_gain_judge_interval": [gain.low, gain.high],
         "true_coverage_oracle": max(mean(f"oracle, mcts, {rule}", "truly covered") for rule in RULES),

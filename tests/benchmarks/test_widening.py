@@ -25,4 +25,6 @@ def test_every_arm_runs_and_a_second_call_continues(tmp_path: Path, monkeypatch:
     shares = {name: {**arm, "truly covered": 0.5} for name, arm in first.items()}
     keys = widening.summary([shares, shares], budget=60)
     assert keys["true_coverage_ratio_judge"] == 1
+    nothing = {name: {**arm, "truly covered": 0.0} for name, arm in first.items()}
+    assert widening.summary([nothing, nothing], budget=60)["true_coverage_ratio_judge"] is None
     assert widening.table([first, first]).count("\n") == len(first) + 1
