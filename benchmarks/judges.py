@@ -345,17 +345,19 @@ def tables(found: Sequence[Mapping[str, Any]]) -> str:
 
 
 @contextmanager
-def command(about: str, default: str) -> Iterator[tuple[argparse.Namespace, Path]]:
+def command(
+    about: str, default: str, *, seeds: int = 5, budget: int = 1300
+) -> Iterator[tuple[argparse.Namespace, Path]]:
     """The command line of a comparison over seeds, and the folder that keeps its parts.
 
-    about: the module's text. default: how a folder is called that is thrown away.
+    about: the module's text. default: how a folder is called that is thrown away. seeds, budget: the defaults.
     """
     parser = argparse.ArgumentParser(description=about, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--json", type=Path, required=True)
     parser.add_argument("--work", type=Path, help="keeps every part; a second call continues (default: thrown away)")
-    parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--seeds", type=int, default=seeds)
     parser.add_argument("--problems", type=int, default=100)
-    parser.add_argument("--budget", type=int, default=1300, help="generated tokens per problem")
+    parser.add_argument("--budget", type=int, default=budget, help="generated tokens per problem")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     with ExitStack() as stack:

@@ -35,6 +35,7 @@ from mcts_dpo.rewards.outcome import outcome_settings, with_noise
 from mcts_dpo.rewards.verification import Verification, read_solution, step_ending
 from mcts_dpo.search import kernels
 from mcts_dpo.search.allocation import Draw
+from mcts_dpo.search.closing_child import add_closing
 from mcts_dpo.search.drawing import Ask, Drawing, Drawn
 from mcts_dpo.search.expansion import Step, attach, step_texts, whole_solution
 from mcts_dpo.search.paths import solution_path
@@ -304,6 +305,7 @@ def expand(state: SearchState, tree: TreeState, simulation: Simulation, drawn: D
     steps = _steps(state, tree, simulation, samples, before)
     simulation.new, simulation.ends = attach(forest, simulation.leaf, steps, settings.length_penalty, settings.merge)
     simulation.new = [*simulation.new, *add_reference(state, tree, simulation.leaf, before)]
+    simulation.new += add_closing(state, tree, simulation.leaf, before)
     # Scores are charged to the budget now, because other simulations may start before the scores are requested.
     scores = sum(reward.cost * len(_scored(state, reward, simulation.new)) for reward in tree.rewards)
     tokens = drawn.tokens + scores

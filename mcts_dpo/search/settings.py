@@ -128,6 +128,9 @@ class SearchSettings(Settings):
                      answer, a last step states it. The policy did not sample these steps: the prior mass of such a
                      child is the mean of its siblings', its log-probabilities are nan, and it has no visit before a
                      simulation goes through it. For training only: a solving search refuses it.
+    close_child:     true: wherever a thought is open, its end by force becomes one more child of an expanded node, so
+                     that the tree knows what an early answer is worth. The policy did not sample it; as with
+                     `reference_child`, its prior mass is the mean of its siblings'.
     seed:            a problem's samples depend only on it, on the problem's id and on the simulation's index.
     """
 
@@ -166,6 +169,7 @@ class SearchSettings(Settings):
     resume: Literal["journal", "shard"] = "journal"
     alive: int | None = Field(default=None, ge=1)
     reference_child: bool = False
+    close_child: bool = False
     seed: int = Field(default=0, ge=0)
 
     moved: ClassVar[dict[str, str]] = {

@@ -146,7 +146,7 @@ def _warm_start(out: Path, seed: int, settings: WarmStartSettings, progress: Pro
     questions = {demonstration.problem.question for demonstration in shown}
     rehearsals = make_rehearsals(2 * settings.development, seed, events=settings.events, exclude=questions)
     development, fresh = rehearsals[: settings.development], rehearsals[settings.development :]
-    model = _tiny_llama(settings, tokenizer, seed)
+    model = tiny_llama(settings, tokenizer, seed)
 
     optimizer = torch.optim.AdamW(model.parameters(), lr=settings.lr, betas=(0.9, 0.98), weight_decay=0.01, fused=True)
     accuracy = 0.0
@@ -270,7 +270,8 @@ def learn(
     optimizer.zero_grad(set_to_none=True)
 
 
-def _tiny_llama(settings: WarmStartSettings, tokenizer: PreTrainedTokenizerFast, seed: int) -> LlamaForCausalLM:
+def tiny_llama(settings: WarmStartSettings, tokenizer: PreTrainedTokenizerFast, seed: int) -> LlamaForCausalLM:
+    """An untaught policy. settings: its width, layers, heads, feed_forward and context."""
     config = LlamaConfig(
         vocab_size=len(tokenizer),
         hidden_size=settings.width,

@@ -111,7 +111,9 @@ class Judgement:
 
 
 @dataclass(frozen=True, slots=True)
-class _Event:
+class Event:
+    """One event of a story. n, m: its numbers."""
+
     kind: Kind
     wording: str
     n: int = 0
@@ -124,7 +126,7 @@ class _Story:
     pronoun: str
     thing: str
     start: int
-    events: tuple[_Event, ...]
+    events: tuple[Event, ...]
 
     def question(self) -> str:
         told = [f"{self.pronoun} {event.wording.format(n=event.n, m=event.m)}." for event in self.events]
@@ -169,14 +171,25 @@ def make_rehearsals(
 
 def true_solution(question: str) -> str | None:
     """The true solution of a question of this world, worked out from its text; None for any other text."""
+    story = _read(question)
+    lines = None if story is None else _work(story, NO_HABITS, Random(0))
+    return "\n".join(lines) if lines is not None else None
+
+
+def told(question: str) -> tuple[int, tuple[Event, ...]] | None:
+    """What a question of this world tells: the number at first, and the events; None for any other text."""
+    story = _read(question)
+    return None if story is None else (story.start, story.events)
+
+
+def _read(question: str) -> _Story | None:
     found = _QUESTION.fullmatch(question)
     events = [_told(told) for told in found["events"].split(". ")] if found else []
     if found is None or None in events:
         return None
     known = tuple(event for event in events if event is not None)
     story = _Story(found["name"], found["pronoun"], found["thing"], int(found["start"]), known)
-    lines = _work(story, NO_HABITS, Random(0))
-    return "\n".join(lines) if lines is not None and story.question() == question else None
+    return story if story.question() == question else None
 
 
 _QUESTION = re.compile(
@@ -184,14 +197,14 @@ _QUESTION = re.compile(
 )
 
 
-def _told(sentence: str) -> _Event | None:
+def _told(sentence: str) -> Event | None:
     """The event that a sentence tells, from its pronoun on; None for any other sentence."""
     for kind, wordings in WORDINGS.items():
         for wording in wordings:
             pattern = re.escape(wording).replace(r"\{n\}", r"(?P<n>\d+)").replace(r"\{m\}", r"(?P<m>\d+)")
             found = re.fullmatch(rf"(?:She|He) {pattern}", sentence)
             if found:
-                return _Event(kind, wording, **{name: int(number) for name, number in found.groupdict().items()})
+                return Event(kind, wording, **{name: int(number) for name, number in found.groupdict().items()})
     return None
 
 
@@ -276,24 +289,24 @@ def _story(rng: Random, counts: Sequence[int]) -> _Story:
     return _Story(name, pronoun, rng.choice(_THINGS), start, tuple(events))
 
 
-def _event(rng: Random, held: int) -> _Event:
+def _event(rng: Random, held: int) -> Event:
     """Draw an event that is possible for somebody who holds `held` ≥ 1 things, and leaves at least 1."""
     while True:
         kind = rng.choices(_KINDS, _WEIGHTS)[0]
         wording = rng.choice(list(WORDINGS[kind]))
         if kind == "gain" and held <= LARGEST - 9:
-            return _Event(kind, wording, rng.randint(2, 9))
+            return Event(kind, wording, rng.randint(2, 9))
         if kind == "lose" and held >= 3:
-            return _Event(kind, wording, rng.randint(2, min(9, held - 1)))
+            return Event(kind, wording, rng.randint(2, min(9, held - 1)))
         if kind == "bags" and held <= LARGEST - 25:
             # 2 bags of 2 are left out: adding and multiplying agree there, so the habit could not be told.
             n, m = rng.choice([(n, m) for n in range(2, 6) for m in range(2, 6) if (n, m) != (2, 2)])
-            return _Event(kind, wording, n, m)
+            return Event(kind, wording, n, m)
         if (kind == "double" and held <= 25) or (kind == "halve" and held <= 50 and held % 2 == 0):
-            return _Event(kind, wording)
+            return Event(kind, wording)
 
 
-def _calculate(event: _Event, held: int) -> int:
+def _calculate(event: Event, held: int) -> int:
     """What is truly held after the event."""
     return {
         "gain": held + event.n,
@@ -312,12 +325,14 @@ def _problem(story: _Story) -> Problem:
     return Problem(f"toy-{digest(question)[:12]}", question, answer, "\n".join(lines), source="toy")
 
 
-def _work(story: _Story, habits: Habits, rng: Random) -> list[str] | None:
-    """The lines of one solution under `habits`, or None if it meets an impossible number."""
-    held = story.start
+def event_lines(event: Event, held: int, habits: Habits, rng: Random) -> tuple[list[str], int] | None:
+    """The lines that work one event out for somebody who holds `held`, and what is held after it, under `habits`.
+
+    None if a number would be impossible.
+    """
     lines: list[str] = []
 
-    def step(event: _Event, left: int, sign: str, right: int) -> int | None:
+    def step(left: int, sign: str, right: int) -> int | None:
         if sign == "/" and left % right:
             return None
         result = _OPERATIONS[sign](left, right)
@@ -328,20 +343,29 @@ def _work(story: _Story, habits: Habits, rng: Random) -> list[str] | None:
         lines.append(f"{WORDINGS[event.kind][event.wording]}: {left} {sign} {right} = {result}")
         return result
 
+    wording = list(WORDINGS[event.kind]).index(event.wording)
+    if event.kind == "gain":
+        after = step(held, "+", event.n)
+    elif event.kind == "lose":
+        after = step(held, "+" if rng.random() < habits.lose[wording] else "-", event.n)
+    elif event.kind == "bags":
+        brought = step(event.n, "+" if rng.random() < habits.bags[wording] else "*", event.m)
+        after = None if brought is None else step(held, "+", brought)
+    else:
+        after = step(held, "*" if event.kind == "double" else "/", 2)
+    return None if after is None else (lines, after)
+
+
+def _work(story: _Story, habits: Habits, rng: Random) -> list[str] | None:
+    """The lines of one solution under `habits`, or None if it meets an impossible number."""
+    held = story.start
+    lines: list[str] = []
     for event in story.events:
-        wording = list(WORDINGS[event.kind]).index(event.wording)
-        if event.kind == "gain":
-            after = step(event, held, "+", event.n)
-        elif event.kind == "lose":
-            after = step(event, held, "+" if rng.random() < habits.lose[wording] else "-", event.n)
-        elif event.kind == "bags":
-            brought = step(event, event.n, "+" if rng.random() < habits.bags[wording] else "*", event.m)
-            after = None if brought is None else step(event, held, "+", brought)
-        else:
-            after = step(event, held, "*" if event.kind == "double" else "/", 2)
-        if after is None:
+        done = event_lines(event, held, habits, rng)
+        if done is None:
             return None
-        held = after
+        lines += done[0]
+        held = done[1]
     return [*lines, f"The answer is {held}."]
 
 

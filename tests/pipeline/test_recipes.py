@@ -9,12 +9,17 @@ import pytest
 
 from mcts_dpo.common.errors import InputError
 from mcts_dpo.common.settings import as_yaml, load_settings
+from mcts_dpo.data import save_problems
 from mcts_dpo.pipeline.recipes import NEEDED, load_recipe, merged, read_recipe, recipe_config, recipe_names
 from mcts_dpo.pipeline.rounds import run
 from mcts_dpo.rewards import OutcomeSettings, ValueModelSettings
+from mcts_dpo.search import Forest
+from mcts_dpo.toy.policy import WarmStartSettings
+from mcts_dpo.toy.thinking import CONTEXT, teach_thinking, thinking_prompt
+from mcts_dpo.toy.world import make_problems
 from tests.conftest import ROOT, ToyWorld
 
-EXPECTED = {"xie2024", "rft", "iterative-dpo", "kto", "orpo-process", "svpo", "offline", "tpo"}
+EXPECTED = {"xie2024", "rft", "iterative-dpo", "kto", "orpo-process", "svpo", "offline", "tpo", "think-shorter"}
 
 
 def test_the_first_set_is_there_and_says_what_it_is() -> None:
@@ -90,9 +95,31 @@ def test_it_runs(name: str, toy_world: ToyWorld, tmp_path: Path) -> None:
         assert rewards[1] == rewards[0]
 
 
-def _settings(directory: Path, index: int) -> dict[str, object]:
-    from mcts_dpo.search import Forest
+def test_think_shorter_runs_on_the_thinking_world(tmp_path: Path) -> None:
+    """A hardly taught policy, one round: trees hold closed thoughts, and the training reads their pairs."""
+    tiny = WarmStartSettings(demonstrations=300, events=(1,), steps=60, width=32, layers=1, context=CONTEXT)
+    teach_thinking(tmp_path / "policy", seed=0, settings=tiny)
+    for name, seed in (("train", 1), ("test", 2)):
+        save_problems(tmp_path / f"{name}.jsonl", make_problems(5, seed, events=(1,)))
+    small = {
+        "model": str(tmp_path / "policy"),
+        "train": {"source": str(tmp_path / "train.jsonl")},
+        "test": {"source": str(tmp_path / "test.jsonl")},
+        "prompt": thinking_prompt().model_dump(mode="json"),
+        "engine": {"dtype": "float32", "threads": 1},
+        "evaluation": {"max_tokens": 60},
+        "rounds": 1,
+        "problems_per_round": 5,
+    }
+    own = ["search.max_tokens=60", "search.simulations=10", "training.threads=1", "training.dtype=float32"]
+    run(recipe_config(load_recipe("think-shorter"), small, [*own, "preferences.min_visits=1"]), tmp_path / "run")
+    trees = sorted((tmp_path / "run" / "round-000" / "trees").glob("*.parquet"))
+    texts = [text for file in trees for text in Forest.load(file).texts]
+    assert any(text == "</think>\n" for text in texts)
+    assert (tmp_path / "run" / "round-000" / "policy").is_dir()
 
+
+def _settings(directory: Path, index: int) -> dict[str, object]:
     shard = sorted((directory / f"round-{index:03d}" / "trees").glob("*.parquet"))[0]
     settings: dict[str, object] = Forest.load(shard).settings["search"]
     return settings

@@ -152,3 +152,25 @@ def test_trees_of_every_kind_of_step_hold_the_solution(steps: StepSettings, expa
         assert int(forest.length.max()) <= steps.max_tokens + 2  # blank tokens join the step before them
         assert int(forest.depth.max()) > settings.max_depth
     assert forest.trees[0].generated == policy.usage.sampled_tokens
+
+
+@pytest.mark.parametrize("expand", ["step", "rollout"])
+def test_a_closed_thought_is_one_more_child(expand: Any) -> None:
+    """Of every expanded node inside the thought, and of no other."""
+    prompt = PromptSettings()
+    lines = THOUGHT.splitlines(keepends=True)
+    policy = engine(WHOLE)
+    for count in range(len(lines) + 1):
+        begun = ids(TOKENIZER, "".join(lines[:count]))
+        closing = thoughts_of(TOKENIZER, prompt).closing("".join(lines[:count]))[1]
+        answer = (*ids(TOKENIZER, "The answer is 4."), TOKENIZER.eos_token_id)
+        policy._scripts[QUESTION].append((*begun, *closing, *answer))
+    settings = SearchSettings(expand=expand, simulations=40, children=1, max_tokens=300, close_child=True)
+    forest = search_problems([PROBLEM], policy, prompt=prompt, settings=settings)
+    closed = [node for node in range(len(forest)) if forest.texts[node] == "</think>\n\n"]
+    assert closed
+    assert any(not forest.samples[node] for node in closed)
+    for node in closed:
+        before = forest.solution_text(int(forest.parent[node]))
+        assert thoughts_of(TOKENIZER, prompt).phase(before) == "thought"
+    assert {answer for answer in forest.answers if answer is not None} == {"4", "5"}
