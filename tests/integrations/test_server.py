@@ -221,6 +221,8 @@ WRONG: list[tuple[dict[str, Any], int, str, str | None]] = [
     ({"seed": "x"}, 400, "seed: Input should be a valid integer", "seed"),
     ({"stop": ["a", ""]}, 400, "stop: accepted are up to 4 texts", "stop"),
     ({"extra_body": {"budget": 100_000}}, 400, "budget: 100000 (accepted: 1 to 800)", "budget"),
+    ({"extra_body": {"seconds": 0}}, 400, "seconds: Input should be greater than 0", "seconds"),
+    ({"extra_body": {"top_k": -1}}, 400, "top_k: Input should be greater than or equal to 0", "top_k"),
     ({"extra_body": {"budgt": 100}}, 400, "argument supplied: budgt; did you mean 'budget'?", "budgt"),
 ]
 
