@@ -61,7 +61,7 @@ NODE_FIELDS = (
     Field("outcome", "int8", 0, "+1 verified right, -1 wrong, 0 not terminal or not known"),
     Field("terminal", "bool", False, "a solution ends here"),
     Field("finish", "int8", 0, "index into FINISHES: why it ends here"),
-    Field("expanded", "bool", False, "samples have been drawn from here (once per node)"),
+    Field("expanded", "bool", False, "samples have been drawn from here"),
     Field("closed", "int8", OPEN, "OPEN, IN_FLIGHT or EXHAUSTED"),
     Field("virtual", "int16", 0, "virtual losses in flight; 0 after a search"),
     Field("offset", "int64", 0, "where the step's tokens begin in the arenas"),
