@@ -50,7 +50,6 @@ def random_judge(seed: int) -> ProcessJudge:
         num_attention_heads=8,
         num_key_value_heads=2,
         max_position_embeddings=4096,
-        initializer_range=0.1,
     )
     reader = HeadReader(Scorer(Qwen2Model(config).eval()), [Layer(torch.randn(2, WIDTH))], probability_of(1))
     return ProcessJudge("random", policy_encoder, reader, lambda scores: scores[-1], 4096)

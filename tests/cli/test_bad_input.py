@@ -49,7 +49,7 @@ LINES = [
     # run
     ("run -o out -c missing.yaml", "missing.yaml: no such file"),
     ("run -o out -c key.yaml", "key.yaml: search.childrn: unknown setting; did you mean 'children'?"),
-    ("run -o out -c type.yaml", "search.children: 'many' is not an integer (accepted: an integer ≥ 1)"),
+    ("run -o out -c type.yaml", "search.children: 'many' is not accepted (accepted: an integer ≥ 1 or a list of them)"),
     ("run -o out -c broken.yaml", "broken.yaml, line 3: not YAML"),
     ("run -o out nonsense", "override 'nonsense': accepted: NAME=VALUE"),
     ("run -o out model=m train.source=gud.jsonl test.source=good.jsonl", "gud.jsonl: no such file; did you mean"),
@@ -92,7 +92,7 @@ LINES = [
     (f"search -o out {SET}", "/nope: no such model file or directory"),
     ("search -o out -m /nope -p bad.jsonl", "bad.jsonl, line 2: not JSON"),
     (f"search -o out {SET} search.childrn=2", "search.childrn: unknown setting; did you mean 'children'?"),
-    (f"search -o out {SET} search.children=many", "search.children: 'many' is not an integer"),
+    (f"search -o out {SET} search.children=many", "search.children: 'many' is not accepted (accepted: an integer"),
     (f"search -o out {SET} search.selection=pct", "'pct' is not one of the choices; did you mean 'puct'?"),
     (f"search -o out {SET} search.selection=gumbel search.advance=step", "accepted with it: advance: none"),
     (f"search -o out {SET} search.max_tokens=9 search.max_step_tokens=10", "exceeds max_tokens 9"),

@@ -35,7 +35,7 @@ def test_the_first_set_is_there_and_says_what_it_is() -> None:
 def test_the_settings_of_the_released_code_can_be_set() -> None:
     page = (ROOT / "docs" / "xie2024.md").read_text(encoding="utf-8")
     config = recipe_config(load_recipe("xie2024"), NEEDED, overrides := re.findall(r"`(\w[\w.]+=[\w.]+)`", page))
-    assert len(overrides) == 5
+    assert len(overrides) == 9
     assert config.search.reference_child
     assert config.preferences.rejected == "random"
 

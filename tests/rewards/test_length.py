@@ -24,6 +24,6 @@ def test_it_falls_from_one_to_zero_at_the_limit() -> None:
 
 def test_a_length_alone_does_not_judge() -> None:
     length = LengthSettings(weight=0.1)
-    assert judging((OutcomeSettings(), length)) == (length, SelfEvaluationSettings())
+    assert judging((OutcomeSettings(), length)) == (length, SelfEvaluationSettings(at="all"))
     asked = SelfEvaluationSettings(weight=0.5)
     assert judging((OutcomeSettings(), length, asked)) == (length, asked)

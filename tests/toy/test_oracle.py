@@ -78,10 +78,11 @@ def test_a_search_is_led_by_it_in_training_and_in_solving(toy_world: ToyWorld) -
     wanted = [("best-of-n", 200), ("beam", 200)]
     chosen = SearchSettings(max_tokens=64, temperature=1.2, rewards=(OracleSettings(at="terminal"),))
     found = solve_problems(problems, engine, wanted, prompt=prompt, search=chosen)
-    assert all(
-        sum(one.answer == problem.answer for one, problem in zip(solved, problems, strict=True)) >= 5
-        for solved in found.values()
-    )
+    for solved in found.values():
+        assert sum(one.answer == problem.answer for one, problem in zip(solved, problems, strict=True)) >= 3
+    for one, problem in zip(found["best-of-n", 200], problems, strict=True):
+        if any(sample.score == 1 for sample in one.finished):
+            assert one.answer == problem.answer, "a right sample is chosen wherever there is one"
 
 
 def test_a_foreign_problem_is_refused() -> None:

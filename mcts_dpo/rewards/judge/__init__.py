@@ -74,6 +74,10 @@ class JudgeSettings(RewardSettings):
             raise ValueError("url: without model; accepted: both (an API judges), or a model alone (in this process)")
         return self
 
+    def __hash__(self) -> int:
+        """Of the values as text: `engine` holds a mapping."""
+        return hash(self.model_dump_json())
+
     def files(self) -> list[Path]:
         """The directory of a model in this process, where it is one."""
         path = Path(self.model or "").expanduser()
