@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 _PROBES = ("", "a", "The answer is 12.\n\nWait, no: 3 + 4 = 7! \\boxed{7}\n")
-_LINE_ENDS = re.compile(r"\n*")
 _BLANK_LINE = "\n\n"
 
 
@@ -191,7 +190,7 @@ def _finder(settings: StepSettings, step_end: str, text: str) -> Find:
         return lambda start: _after(text, step_end, start)
     find = _FINDERS[settings.kind](settings, text)
     spans = thought_spans(text) if may_think(text) else []
-    closings = [_LINE_ENDS.match(text, end).end() for _, end in spans if end is not None]  # type: ignore[union-attr]
+    closings = [len(text) - len(text[end:].lstrip("\n")) for _, end in spans if end is not None]
 
     def first(start: int) -> _End | None:
         found = find(start)

@@ -13,6 +13,8 @@ from dataclasses import dataclass
 
 from mcts_dpo.common.errors import InputError
 from mcts_dpo.engines.base import Engine, Request
+from mcts_dpo.engines.coroutine import gather
+from mcts_dpo.engines.retry import serve
 
 _TRIALS = 4
 Clock = Callable[[], float]
@@ -44,9 +46,7 @@ def engine_step(engine: Engine, clock: Clock = time.monotonic) -> float:
     took = math.inf
     for _ in range(_TRIALS):  # the first ones compile and warm up
         began = clock()
-        engine.submit(Request(id=0, prefix=(engine.tokenizer.eos_token_id or 0,), max_tokens=1))
-        while not engine.poll():
-            pass
+        serve(engine, gather([Request(id=0, prefix=(engine.tokenizer.eos_token_id or 0,), max_tokens=1)]))
         took = min(took, clock() - began)
     return took
 

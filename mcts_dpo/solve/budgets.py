@@ -71,9 +71,9 @@ def budget_to_settings(
     explicit:          True: settings that the user gave for the search itself (simulations, children, max_depth) win
                        over `strategy_settings` and over those that follow from the budget.
 
-    `allocation: auto` becomes the step filter, which beat every other rule in benchmarks/results/widening.md, where a
-    judge scores every step. It stays "fixed" if the search moves (`advance`) or if simulations or children are set
-    in `strategy_settings`.
+    `allocation: auto` becomes the step filter, which beat `fixed` and `first_error` in benchmarks/results/widening.md,
+    where a judge scores every step. It stays "fixed" if the search moves (`advance`) or if simulations or children are
+    set in `strategy_settings`.
     """
     strategy_settings = strategy_settings or StrategySettings()
     own = {name: getattr(search, name) for name in _OWN & search.model_fields_set} if explicit else {}

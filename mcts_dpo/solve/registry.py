@@ -66,8 +66,9 @@ def register_strategy(name: str, function: StrategyFunction) -> None:
     """Register a strategy, so that every setting and option that names a strategy accepts it.
 
     function: takes a `Question` and the settings that follow from its budget (`BudgetedSettings`), and returns a
-              generator. The generator asks for completions with `yield from completions([question.sample(…), …])` and
-              returns a `Solution`. If the solution gives no `tokens`, they are counted automatically.
+              generator. The generator draws samples with `yield from question.draw([question.sample(…), …])`, which
+              follows the policy's thoughts, and returns a `Solution`. If the solution gives no `tokens`, they are
+              counted automatically.
 
     Raises ValueError if the name is taken.
     """

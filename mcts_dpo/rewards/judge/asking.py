@@ -170,7 +170,7 @@ class EngineJudge:
         self._settings = settings
         self._engine = load_engine(settings.model, settings.engine)
         tokenizer = self._engine.tokenizer
-        self._prompt = PromptSettings(style="chat" if tokenizer.chat_template else "plain", template="{question}")
+        self._prompt = PromptSettings(style="chat" if tokenizer.chat_template else "plain")
         self._lock = threading.Lock()
 
     def of_problem(self, context: RewardContext) -> ModelJudge:
