@@ -47,9 +47,10 @@ def violations(forest: Forest, settings: SearchSettings, *, finished: bool = Tru
         close: NDArray[np.bool_] = np.abs(left - right) < 1e-9
         return close
 
-    # While a search is under way, new nodes have no visits yet, and their parents no priors that hold.
+    # While a search is under way, a new node has no visits or, if a draw below it was backed up before the draw that
+    # made it, no prior yet; and its parent's priors do not hold.
     fresh = np.zeros(len(forest), np.bool_)
-    fresh[above[step & (forest.visits == 0)]] = not finished
+    fresh[above[step & ((forest.visits == 0) | (forest.prior == 0.0))]] = not finished
     settled = (finished | (visits > 0)) & ~fresh
     rules = {
         "a child in another tree, or not one step deeper": ~step
