@@ -263,7 +263,14 @@ def evaluate(
     policy = policy_named(settings, model)
     with live_progress(err_console) as progress:
         engine = engine_of(policy, settings, progress)
-        result = evaluate_policy(items, engine, prompt=settings.prompt, settings=settings.evaluation, progress=progress)
+        result = evaluate_policy(
+            items,
+            engine,
+            prompt=settings.prompt,
+            settings=settings.evaluation,
+            environment=settings.search.environment,
+            progress=progress,
+        )
     metrics = result.summary()
     if other:
         metrics["against"] = compare(other, result).as_dict()

@@ -29,9 +29,12 @@ from mcts_dpo.common.statistics import (
 from mcts_dpo.data import Problem
 from mcts_dpo.engines.base import Completion, Engine, Request, Sample
 from mcts_dpo.engines.coroutine import Coroutine, call, gather
+from mcts_dpo.environments import EnvironmentSettings, environment_of, instructed
+from mcts_dpo.environments.none import NoneSettings
 from mcts_dpo.models.prompts import PromptSettings, Thoughts, prompt_tokens, self_evaluation, thoughts_of
 from mcts_dpo.rewards.verification import verdict
-from mcts_dpo.search.drawing import Ask, Drawing
+from mcts_dpo.search.acting import Acting
+from mcts_dpo.search.drawing import Ask, Drawing, Drawn
 from mcts_dpo.search.runner import run
 from mcts_dpo.solve.budgets import StrategySettings
 from verifiers import Verdict, extract_answer, grouped
@@ -198,9 +201,12 @@ def evaluate(
     *,
     prompt: PromptSettings,
     settings: EvaluationSettings | None = None,
+    environment: EnvironmentSettings = NoneSettings(),  # noqa: B008  (frozen)
     progress: Progress = silent,
 ) -> Evaluation:
     """Solve every problem greedily and, if `settings.samples` > 0, by sampling. Verify every answer.
+
+    environment: replies to the steps of solutions (`SearchSettings.environment`).
 
     The result is deterministic for a given engine state: seeds come from the settings' seed and the problem's id.
     Raises InputError if there is no problem, or if a problem has no reference answer.
@@ -232,7 +238,7 @@ def evaluate(
             report(verdicts)
 
         chunk = problems[start : start + settings.chunk]
-        measured = run([measure(one, engine, prompt, settings, ks, heard) for one in chunk], engine)
+        measured = run([measure(one, engine, prompt, settings, ks, heard, environment) for one in chunk], engine)
         outcomes += [one for one in measured if isinstance(one, Outcome)]
         report(())
     return Evaluation(tuple(outcomes), ks, engine.usage.sampled_tokens - sampled_before)
@@ -245,11 +251,13 @@ def measure(
     settings: EvaluationSettings,
     ks: tuple[int, ...],
     on_verdict: Callable[[bool], None] = lambda _: None,
+    environment: EnvironmentSettings = NoneSettings(),  # noqa: B008  (frozen)
 ) -> Coroutine[Outcome]:
     """Measure one problem: its greedy solution, its samples, and P(yes) of the greedy solution if the settings ask.
 
     ks: the values of k for majority@k. on_verdict: called with the verdict on the greedy solution.
     """
+    prompt = instructed(prompt, environment)
     prefix = prompt_tokens(problem, engine.tokenizer, prompt)
     greedy = Request(0, prefix, 1, settings.max_tokens, temperature=0.0, stop=prompt.stop)
     seed = seed_from("evaluate", settings.seed, problem.id)
@@ -259,11 +267,13 @@ def measure(
     # Send both together, so that the engine computes their common prefix once.
     thoughts = thoughts_of(engine.tokenizer, prompt)
     asks = [Ask(one, (), True, settings.max_tokens) for one in ([greedy, sampled] if settings.samples else [greedy])]
-    back = [one.completion for one in (yield from Drawing(thoughts).draw(asks))]
-    answer = _answer(_first(back[0]), thoughts)
+    replies = environment_of(environment)
+    acting = None if replies is None else Acting(replies, problem.without_answer())
+    back = yield from Drawing(thoughts, acting).draw(asks)
+    answer = _answers(back[0], thoughts)[0] if back[0].completion.samples else None
     (judged,) = yield from call(_verdicts, [(problem, answer)])
     on_verdict(bool(judged))
-    confidence = (yield from _confidence(engine, thoughts, prefix, back[0])) if settings.confidence else None
+    confidence = (yield from _confidence(engine, thoughts, prefix, back[0].completion)) if settings.confidence else None
     more = back[1] if settings.samples else None
     return _outcome(problem, back[0], (answer, judged), more, confidence, thoughts, ks)
 
@@ -292,9 +302,9 @@ def _confidence(
 
 def _outcome(
     problem: Problem,
-    greedy: Completion,
+    greedy: Drawn,
     judged: tuple[str | None, Verdict],
-    sampled: Completion | None,
+    sampled: Drawn | None,
     confidence: float | None,
     thoughts: Thoughts,
     ks: tuple[int, ...],
@@ -303,11 +313,11 @@ def _outcome(
 
     judged: the answer of the greedy solution, and the verdict on it.
     """
-    first = _first(greedy)
+    given = greedy.completion.samples
+    first = given[0] if given else Sample((), "", (), "length")
     answer, found = judged
-    samples = sampled.samples if sampled else ()
-    answers = tuple(_answer(sample, thoughts) for sample in samples)
-    each = [verdict(problem, given) for given in answers]
+    answers = _answers(sampled, thoughts) if sampled else ()
+    each = [verdict(problem, one) for one in answers]
     verdicts = tuple(map(bool, each))
     vote = grouped(answers)
     return Outcome(
@@ -320,21 +330,18 @@ def _outcome(
         confidence=confidence,
         sample_answers=answers,
         sample_correct=verdicts,
-        majority_correct=tuple(_majority(vote.classes, k, verdicts) for k in ks) if samples else (),
-        error=greedy.error or (sampled.error if sampled else None),
+        majority_correct=tuple(_majority(vote.classes, k, verdicts) for k in ks) if answers else (),
+        error=greedy.completion.error or (sampled.completion.error if sampled else None),
         undecided=sum(one.undecided for one in (found, *each)),
         undecided_pairs=vote.undecided,
     )
 
 
-def _answer(sample: Sample, thoughts: Thoughts) -> str | None:
-    text = thoughts.stated(thoughts.settings.prefill + sample.text)
-    return extract_answer(text, thoughts.settings.answer_style)
-
-
-def _first(greedy: Completion) -> Sample:
-    """The greedy solution. An empty one if the engine gave none."""
-    return greedy.samples[0] if greedy.samples else Sample((), "", (), "length")
+def _answers(drawn: Drawn, thoughts: Thoughts) -> tuple[str | None, ...]:
+    """The answers that the policy states in some samples; replies of an environment do not count."""
+    texts = (drawn.own_text(index) for index in range(len(drawn.completion.samples)))
+    stated = (thoughts.stated(thoughts.settings.prefill + text) for text in texts)
+    return tuple(extract_answer(text, thoughts.settings.answer_style) for text in stated)
 
 
 def _majority(voted: Sequence[Sequence[int]], k: int, verdicts: Sequence[bool]) -> bool:

@@ -156,7 +156,7 @@ class EngineThread:
 
     def prepare(self, asked: Asked, tokenizer: PreTrainedTokenizerBase) -> PromptTexts:
         """As `tokenised`; may be called from any thread that has its own tokenizer."""
-        return tokenised(asked.problem, asked.prompt, tokenizer, self.engine.context)
+        return tokenised(asked.problem, asked.prompt, tokenizer, self.engine.context, asked.search.environment)
 
     def solve(self, question: Asked) -> tuple[Job, Future[Solution]]:
         """Submit one question. Returns its job, which `cancel` takes, and its solution to come.

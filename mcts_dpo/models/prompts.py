@@ -325,6 +325,32 @@ def self_evaluation(
     return suffix, (yes, no)
 
 
+def reply_tokens(
+    tokenizer: PreTrainedTokenizerBase,
+    settings: PromptSettings,
+    text: str,
+    role: Literal["inline", "user", "tool"],
+    last: int | None = None,
+) -> tuple[int, ...]:
+    """What the policy reads after a step that an environment replies to, as token ids.
+
+    "inline": the text as it is. Else a turn of that role: in chat style as the template writes it, up to and with the
+    mark that opens the assistant's next turn; in plain style on lines of its own.
+
+    text: control tokens in it never act. last: the token id before it; an end of turn is not written twice.
+
+    Raises InputError if the chat template refuses the role.
+    """
+    guard = Guard(tokenizer, [text], "split")
+    shown = guard.text(text)
+    if role == "inline":
+        return guard.ids(shown)
+    if settings.style == "plain":
+        return guard.ids(f"\n{shown.strip()}\n")
+    ids = guard.ids(_after_assistant(tokenizer, settings, shown, guard, role))
+    return ids[1:] if last is not None and ids[:1] == (last,) else ids
+
+
 def _without_thought(tokenizer: PreTrainedTokenizerBase, settings: PromptSettings, tail: str) -> str:
     """What must follow the mark that opens an assistant's turn, so that the policy replies without a thought."""
     opened = open_marks(tail, settings.thought_marks)
@@ -414,10 +440,15 @@ def _render(tokenizer: PreTrainedTokenizerBase, settings: PromptSettings, messag
         raise InputError(f"prompt: the model's chat template refuses the messages ({reason[:300]})") from None
 
 
-def _after_assistant(tokenizer: PreTrainedTokenizerBase, settings: PromptSettings, question: str, guard: Guard) -> str:
-    """The text that the template writes between an assistant's turn and the assistant's answer to `question`."""
+def _after_assistant(
+    tokenizer: PreTrainedTokenizerBase, settings: PromptSettings, text: str, guard: Guard, role: str = "user"
+) -> str:
+    """The text that the template writes between an assistant's turn and the assistant's reply to `text`.
+
+    role: whose turn `text` is.
+    """
     said = "THE-ASSISTANT-SAID-THIS"
-    turns = [{"role": "assistant", "content": said}, {"role": "user", "content": question}]
+    turns = [{"role": "assistant", "content": said}, {"role": role, "content": text}]
     rendered = _render(tokenizer, settings, [*_messages("?", settings, guard), *turns])
     before, found, after = rendered.rpartition(said)
     if not found or said in before:

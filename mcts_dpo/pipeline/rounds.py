@@ -303,7 +303,14 @@ def _evaluate(stages: StageRunner, policy: str, problems: Sequence[Problem], tar
     settings = config.evaluation.model_copy(update={"seed": seed_from("evaluation", config.seed)})
     with _memory_explained(config):
         engine = stages.engine_for(policy)
-        evaluation = evaluate(problems, engine, prompt=config.prompt, settings=settings, progress=stages.progress)
+        evaluation = evaluate(
+            problems,
+            engine,
+            prompt=config.prompt,
+            settings=settings,
+            environment=config.search.environment,
+            progress=stages.progress,
+        )
     evaluation.save(target)
     return evaluation
 

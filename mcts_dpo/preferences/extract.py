@@ -16,7 +16,6 @@ from mcts_dpo.common.files import seed_from
 from mcts_dpo.common.settings import Settings
 from mcts_dpo.preferences.dataset import Pairs, Solutions
 from mcts_dpo.preferences.selection import Order, certainty, kept_first, two_sigma_below
-from mcts_dpo.preferences.typed_table import ENVIRONMENT
 from mcts_dpo.search import LENGTH, Forest
 
 
@@ -153,7 +152,7 @@ def _forest_pairs(forest: Forest, settings: PreferenceSettings) -> Pairs:
             first = sorted(range(len(found)), key=lambda place: (keys[place], place))[: settings.max_pairs]
             found = [found[place] for place in sorted(first)]
         rows += found
-    columns = {name: [row[name] for row in rows] for name in Pairs.schema.names if not name.endswith(ENVIRONMENT)}
+    columns = {name: [row[name] for row in rows] for name in Pairs.schema.names}
     return Pairs.from_columns(columns, forest_tokenizer(forest))
 
 
@@ -201,6 +200,9 @@ def _pair_row(
         "prefix_tokens": forest.solution_tokens(parent),
         "chosen_tokens": forest.step_tokens(chosen),
         "rejected_tokens": forest.step_tokens(rejected),
+        "prefix_environment": forest.reply_indices(forest.path(parent)),
+        "chosen_environment": forest.reply_indices([chosen]),
+        "rejected_environment": forest.reply_indices([rejected]),
         "chosen_q": forest.value(chosen),
         "rejected_q": forest.value(rejected),
         "margin": margin,
@@ -231,11 +233,12 @@ def _forest_solutions(forest: Forest, settings: PreferenceSettings) -> Solutions
                     "completion": forest.solution_text(leaf),
                     "prompt_tokens": info.prompt_tokens,
                     "completion_tokens": forest.solution_tokens(leaf),
+                    "completion_environment": forest.reply_indices(forest.path(leaf)),
                     "q": forest.value(leaf),
                     "weight": 1.0,
                 }
             )
-    columns = {name: [row[name] for row in rows] for name in Solutions.schema.names if not name.endswith(ENVIRONMENT)}
+    columns = {name: [row[name] for row in rows] for name in Solutions.schema.names}
     return Solutions.from_columns(columns, forest_tokenizer(forest))
 
 

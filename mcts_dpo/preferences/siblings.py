@@ -19,7 +19,6 @@ from mcts_dpo.preferences.extract import (
     ranked_children,
     shrunk_q,
 )
-from mcts_dpo.preferences.typed_table import ENVIRONMENT
 from mcts_dpo.search import Forest
 
 
@@ -46,7 +45,7 @@ def _forest_lists(forest: Forest, settings: PreferenceSettings) -> Siblings:
             parents = by_tree[tree].tolist()
         for parent in parents:
             rows += _list(forest, tree, parent, settings)
-    columns = {name: [row[name] for row in rows] for name in Siblings.schema.names if not name.endswith(ENVIRONMENT)}
+    columns = {name: [row[name] for row in rows] for name in Siblings.schema.names}
     return Siblings.from_columns(columns, forest_tokenizer(forest))
 
 
@@ -71,6 +70,7 @@ def _list(forest: Forest, tree: int, parent: int, settings: PreferenceSettings) 
         "prompt": info.prompt_text + forest.solution_text(parent),
         "prompt_tokens": info.prompt_tokens,
         "prefix_tokens": forest.solution_tokens(parent),
+        "prefix_environment": forest.reply_indices(forest.path(parent)),
         "parent_value": value,
         "weight": evidence(forest, nodes[0], nodes[-1]) if settings.weight == "samples" else 1.0,
     }
@@ -82,6 +82,7 @@ def _list(forest: Forest, tree: int, parent: int, settings: PreferenceSettings) 
             "completion": forest.texts[node],
             "label": forest.value(node) > value,
             "step_tokens": list(tokens),
+            "step_environment": forest.reply_indices([node]),
             "q": forest.value(node),
             "value": values[rank],
             "visits": int(forest.visits[node]),

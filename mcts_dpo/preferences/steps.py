@@ -15,7 +15,6 @@ from numpy.typing import NDArray
 
 from mcts_dpo.preferences.dataset import Steps
 from mcts_dpo.preferences.extract import forest_tokenizer
-from mcts_dpo.preferences.typed_table import ENVIRONMENT
 from mcts_dpo.search import Forest
 
 
@@ -51,7 +50,7 @@ def _forest_steps(forest: Forest) -> Steps:
         continued = set(forest.parent[labelled].tolist())
         if info.status != "failed":
             rows += [_row(forest, tree, leaf, known, right) for leaf in labelled.tolist() if leaf not in continued]
-    columns = {name: [row[name] for row in rows] for name in Steps.schema.names if not name.endswith(ENVIRONMENT)}
+    columns = {name: [row[name] for row in rows] for name in Steps.schema.names}
     return Steps.from_columns(columns, forest_tokenizer(forest))
 
 
@@ -66,6 +65,7 @@ def _row(forest: Forest, tree: int, leaf: int, known: NDArray[np.int64], right: 
         "labels": (right[nodes] > 0).tolist(),
         "prompt_tokens": info.prompt_tokens,
         "completion_tokens": forest.solution_tokens(leaf),
+        "completion_environment": forest.reply_indices(nodes),
         "step_ends": np.cumsum(forest.length[nodes]).tolist(),
         "nodes": nodes,
         "values": (right[nodes] / known[nodes]).tolist(),

@@ -137,6 +137,7 @@ def tree_object(
         "terminal": forest.terminal[nodes].astype(int).tolist(),
         "finish": [FINISHES[code] for code in forest.finish[nodes]],
         "text": [forest.texts[node] for node in nodes],
+        "reply": [forest.replies[node] for node in nodes],
         "answer": [forest.answers[node] for node in nodes],
         "pairs": [
             {**pair, "chosen": position[pair["chosen"]], "rejected": position[pair["rejected"]]}
@@ -145,7 +146,10 @@ def tree_object(
         ],
     }
     if tokens:
-        bounds = [(int(forest.offset[node]), int(forest.offset[node] + forest.length[node])) for node in nodes]
+        bounds = [
+            (int(forest.offset[node]), int(forest.offset[node] + forest.length[node] - forest.reply_length[node]))
+            for node in nodes
+        ]
         shown["tokens"] = [[round(float(value), 2) for value in forest.logprobs[low:high]] for low, high in bounds]
     return shown
 

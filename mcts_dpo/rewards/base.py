@@ -68,10 +68,12 @@ class SolutionPath:
     prompt:   token ids of the question as the policy reads it.
     tokens:   token ids of the solution so far; text: the same as text, with `PromptSettings.prefill`.
     terminal: the solution ends here. closed: its last token is an end-of-sequence token.
-    steps:    the texts of the steps; joined, and without `prefill`, they are `text`.
+    steps:    the texts of the steps with the replies to them; joined, and without `prefill`, they are `text`.
     ends:     for each step, the index in `tokens` after its last token.
     outcome:  of a verified end: +1 right, -1 wrong, 0 not known; 0 elsewhere.
     answer:   of an end: the final answer as extracted; None without one.
+    replies:  for each step, the end of its text that an environment wrote; () or "" without one.
+    given:    the sum of what the environment gave for the steps (`environments.Reply.reward`).
     """
 
     prompt: tuple[int, ...]
@@ -83,6 +85,8 @@ class SolutionPath:
     closed: bool = False
     outcome: int = 0
     answer: str | None = None
+    replies: tuple[str, ...] = ()
+    given: float = 0.0
 
     @property
     def written(self) -> Sequence[int]:

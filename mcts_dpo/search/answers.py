@@ -100,7 +100,7 @@ def all_equal(forest: Forest, leaves: Sequence[int]) -> bool:
 def mean_logprob(forest: Forest, node: int) -> float:
     """The mean log π per token, in nats, of the solution up to `node`."""
     path = forest.path(node)
-    return float(forest.logprob[path].sum() / forest.length[path].sum())
+    return float(forest.logprob[path].sum() / (forest.length[path] - forest.reply_length[path]).sum())
 
 
 def _descend(forest: Forest, root: int, leaves: Sequence[int], rule: Rule) -> TreeVote:

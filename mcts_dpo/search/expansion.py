@@ -18,8 +18,10 @@ from typing import TYPE_CHECKING
 
 from mcts_dpo.common.errors import InputError
 from mcts_dpo.engines.base import Sample
+from mcts_dpo.environments.base import Environment, Reply
 from mcts_dpo.models.decoding import decode, prefixes
 from mcts_dpo.models.prompts import PromptSettings, split_steps
+from mcts_dpo.search.acting import Acted, parts, shown
 from mcts_dpo.search.tree import FINISHES, LENGTH, Forest
 
 if TYPE_CHECKING:
@@ -31,14 +33,22 @@ class Step:
     """One step of a sample.
 
     tokens:   [≥ 1] token ids. logprobs: log π of each token, nats; nan if the policy did not sample it.
-    text:     the step as text.
+    text:     the step as text, with the reply to it.
     finish:   index into FINISHES: why the solution ends here. 0: it continues.
+    reply:    the environment's, whose tokens are the last `reply_length`; None without one.
     """
 
     tokens: tuple[int, ...]
     logprobs: tuple[float, ...]
     text: str
     finish: int
+    reply: Reply | None = None
+    reply_length: int = 0
+
+    @property
+    def written(self) -> int:
+        """How many tokens the policy wrote."""
+        return len(self.tokens) - self.reply_length
 
 
 _LATEX_SPACE = re.compile(r"\\(?:[,;:!> ]|q?quad(?![a-zA-Z]))|~")
@@ -86,10 +96,10 @@ def attach(
                 key = _key(step.text, step.tokens, step.finish, merge)
                 node = known.get(key)
                 if node is None:
-                    node = known[key] = forest.add_child(parent, step.tokens, step.logprobs, step.text, step.finish)
+                    node = known[key] = _add(forest, parent, step)
                     new.append(node)
                 forest.samples[node] += 1
-                forest.mass[node] += prior_mass(sum(step.logprobs), len(step.tokens), penalty)
+                forest.mass[node] += prior_mass(sum(step.logprobs), step.written, penalty)
                 ends[index] = node
     return new, ends
 
@@ -110,12 +120,17 @@ def attach_unsampled(
         siblings = forest.children(parent)
         node = _children_by_key(forest, parent, merge).get(_key(step.text, step.tokens, step.finish, merge))
         if node is None:
-            node = forest.add_child(parent, step.tokens, step.logprobs, step.text, step.finish)
+            node = _add(forest, parent, step)
             forest.mass[node] = sum(float(forest.mass[n]) for n in siblings) / len(siblings) if siblings else 1.0
             new.append(node)
         chain.append(node)
         parent = node
     return new, chain
+
+
+def _add(forest: Forest, parent: int, step: Step) -> int:
+    reply = ("", 0, 0.0) if step.reply is None else (shown(step.reply), step.reply_length, step.reply.reward)
+    return forest.add_child(parent, step.tokens, step.logprobs, step.text, step.finish, *reply)
 
 
 def _children_by_key(forest: Forest, parent: int, merge: str) -> dict[Hashable, int]:
@@ -158,6 +173,35 @@ def whole_solution(
     return [
         Step(sample.tokens[start:end], sample.logprobs[start:end], text, last if end == len(sample.tokens) else 0)
         for start, end, text in zip([0, *ends], ends, texts, strict=False)
+    ]
+
+
+def acted_steps(
+    sample: Sample,
+    acted: Acted,
+    before: Sequence[int],
+    tokenizer: PreTrainedTokenizerBase,
+    prompt: PromptSettings,
+    environment: Environment,
+    *,
+    whole: bool,
+) -> list[Step]:
+    """Cut a sample with an environment's replies into steps, however many they are. The last one ends as the sample.
+
+    before: the solution's tokens before the sample. whole: False: the sample is one step.
+    """
+    found = parts(sample.tokens, before, acted.replies, tokenizer, prompt, environment, whole=whole)
+    last = FINISHES.index(sample.finish)
+    return [
+        Step(
+            sample.tokens[part.start : part.end],
+            sample.logprobs[part.start : part.end],
+            part.text if part.reply is None else part.text + shown(part.reply),
+            last if part is found[-1] else 0,
+            part.reply,
+            part.end - part.own,
+        )
+        for part in found
     ]
 
 

@@ -15,7 +15,7 @@ from __future__ import annotations
 import math
 from collections.abc import Hashable, Sequence
 from contextlib import closing
-from dataclasses import astuple, dataclass
+from dataclasses import astuple, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -34,11 +34,12 @@ from mcts_dpo.rewards.combine import combine, last_known
 from mcts_dpo.rewards.outcome import outcome_settings, with_noise
 from mcts_dpo.rewards.verification import Verification, read_solution, step_ending
 from mcts_dpo.search import kernels
+from mcts_dpo.search.acting import Acted
 from mcts_dpo.search.allocation import Draw
 from mcts_dpo.search.closing_child import add_closing
 from mcts_dpo.search.drawing import Ask, Drawing, Drawn
-from mcts_dpo.search.expansion import Step, attach, step_texts, whole_solution
-from mcts_dpo.search.paths import solution_path
+from mcts_dpo.search.expansion import Step, acted_steps, attach, step_texts, whole_solution
+from mcts_dpo.search.paths import solution_path, turns_of
 from mcts_dpo.search.reference_child import add_reference
 from mcts_dpo.search.result_log import ResultLog
 from mcts_dpo.search.runner import Runner, Schedule
@@ -211,8 +212,7 @@ def _simulate(state: SearchState, tree: TreeState, draws: Sequence[Draw]) -> Cor
     """Run the simulations of some draws, and back them up together."""
     simulations = [plan(state, tree, draw) for draw in draws]
     try:
-        asks = [Ask(one.request, state.forest.solution_tokens(one.leaf), one.last, tree.limit) for one in simulations]
-        drawn = yield from Drawing(state.thoughts).draw(asks)
+        drawn = yield from Drawing(state.thoughts, tree.acting).draw([_ask(state, tree, one) for one in simulations])
         for simulation, found in zip(simulations, drawn, strict=True):
             expand(state, tree, simulation, found)
         yield from verify(state, tree, [node for one in simulations for node in one.new])
@@ -225,6 +225,13 @@ def _simulate(state: SearchState, tree: TreeState, draws: Sequence[Draw]) -> Cor
     backup(state, tree, simulations)
     for simulation in simulations:
         tree.allocation.learn(state, tree, simulation.draw, simulation.ends)
+
+
+def _ask(state: SearchState, tree: TreeState, simulation: Simulation) -> Ask:
+    """What a simulation asks for: its samples, after the solution up to its leaf."""
+    forest, leaf = state.forest, simulation.leaf
+    turns = () if tree.acting is None else turns_of(forest, leaf)
+    return Ask(simulation.request, forest.solution_tokens(leaf), simulation.last, tree.limit, turns)
 
 
 # --- expand ----------------------------------------------------------------------------------------------
@@ -295,14 +302,22 @@ def expand(state: SearchState, tree: TreeState, simulation: Simulation, drawn: D
     tree.reserved_tokens -= simulation.reserved_tokens
     simulation.expanded = True
     completion = drawn.completion
-    samples = [sample for sample in completion.samples if sample.tokens]
+    kept = [index for index, sample in enumerate(completion.samples) if sample.tokens]
+    samples = [completion.samples[index] for index in kept]
     if completion.error is not None or not samples:
         fail(state, tree, completion.error or "the engine gave no sample that has a token")
         return
     if len(samples) < len(completion.samples) and NO_TOKENS not in tree.info.notes:
         tree.info.notes.append(NO_TOKENS)
     before = forest.solution_tokens(simulation.leaf)
-    steps = _steps(state, tree, simulation, samples, before)
+    if tree.acting is None:
+        steps = _steps(state, tree, simulation, samples, before)
+    else:
+        acted = [drawn.acted[index] for index in kept]
+        steps = [
+            _acted(state, tree, simulation, sample, one, before) for sample, one in zip(samples, acted, strict=True)
+        ]
+        tree.info.notes += sorted({one.failed for one in acted if one.failed} - set(tree.info.notes))
     simulation.new, simulation.ends = attach(forest, simulation.leaf, steps, settings.length_penalty, settings.merge)
     simulation.new = [*simulation.new, *add_reference(state, tree, simulation.leaf, before)]
     simulation.new += add_closing(state, tree, simulation.leaf, before)
@@ -328,6 +343,26 @@ def _steps(
     return [whole_solution(sample, before, state.engine.tokenizer, state.prompt, room, cuts) for sample in samples]
 
 
+def _acted(
+    state: SearchState, tree: TreeState, simulation: Simulation, sample: Sample, acted: Acted, before: Sequence[int]
+) -> list[Step]:
+    """Cut a sample that an environment has replied to into steps."""
+    assert tree.acting is not None
+    whole = simulation.last or state.settings.expand == "rollout"
+    tokenizer, environment = state.engine.tokenizer, tree.acting.environment
+    steps = acted_steps(sample, acted, before, tokenizer, state.prompt, environment, whole=whole)
+    if sample.finish != "stop" or whole or acted.over:
+        return steps
+    full = len(before) + len(sample.tokens) >= tree.limit
+    if acted.over is None:
+        ending = step_ending(state.forest.written_text(simulation.leaf), steps[-1].text, state.thoughts)
+        full = full and not ending
+    else:
+        ending = ""
+    finish = "length" if full else ending
+    return [*steps[:-1], replace(steps[-1], finish=FINISHES.index(finish))]
+
+
 def _one_step(
     state: SearchState, tree: TreeState, simulation: Simulation, sample: Sample, before: Sequence[int]
 ) -> Step:
@@ -349,7 +384,7 @@ def verify(state: SearchState, tree: TreeState, new: Sequence[int]) -> Coroutine
     forest = state.forest
     ends = [node for node in new if forest.terminal[node]]
     items = [
-        (state.prompt.prefill + forest.solution_text(node), bool(forest.finish[node] == LENGTH), tree.problem, state)
+        (state.prompt.prefill + forest.written_text(node), bool(forest.finish[node] == LENGTH), tree.problem, state)
         for node in ends
     ]
     found = yield from call(verified, items)

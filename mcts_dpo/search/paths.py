@@ -4,8 +4,19 @@ from __future__ import annotations
 
 from itertools import accumulate
 
+from mcts_dpo.environments.base import Turn
 from mcts_dpo.rewards.base import SolutionPath
 from mcts_dpo.search.tree import FINISHES, Forest
+
+
+def turns_of(forest: Forest, node: int) -> tuple[Turn, ...]:
+    """The path from the root to a node as an environment sees it."""
+    return tuple(
+        Turn(forest.texts[step].removesuffix(forest.replies[step]), forest.replies[step])
+        if forest.reply_length[step]
+        else Turn(forest.texts[step])
+        for step in forest.path(node)[1:]
+    )
 
 
 def solution_path(forest: Forest, node: int, prefill: str) -> SolutionPath:
@@ -22,4 +33,6 @@ def solution_path(forest: Forest, node: int, prefill: str) -> SolutionPath:
         closed=FINISHES[forest.finish[node]] == "end",
         outcome=int(forest.outcome[node]),
         answer=forest.answers[node],
+        replies=tuple(forest.replies[step] for step in nodes),
+        given=float(forest.reply_reward[nodes].sum()),
     )

@@ -9,7 +9,8 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import AfterValidator, Field, field_validator, model_validator
 
 from mcts_dpo.common.settings import Settings
-from mcts_dpo.environments.registry import registered_environment
+from mcts_dpo.environments.none import NoneSettings
+from mcts_dpo.environments.registry import EnvironmentEntry
 from mcts_dpo.rewards.combine import Accumulate
 from mcts_dpo.rewards.outcome import OutcomeSettings
 from mcts_dpo.rewards.registry import RewardEntry, judges_steps
@@ -110,7 +111,8 @@ class SearchSettings(Settings):
     accumulate:      the reward of a step. "difference": R of the state after it minus R of the state before it, so that
                      values stay in the range of R at any depth. "sum": the weighted sum of the step's own scores, so
                      that long paths gather more than short ones.
-    environment:     what answers a step before the next step starts. "none": nothing answers.
+    environment:     what replies to a step before the next step starts (see docs/environments.md). "none": nothing
+                     replies.
     parallel_leaves: the most leaves of one tree that are in flight at once. A virtual loss on each keeps them apart.
     schedule:        "synchronous": all trees advance together, so that the same search gives the same bytes on the same
                      engine, whatever else the engine runs. "asynchronous": each tree advances as soon as its own
@@ -163,7 +165,7 @@ class SearchSettings(Settings):
     backup: Literal["paper", "mean"] = "paper"
     rewards: tuple[RewardEntry, ...] = (OutcomeSettings(),)
     accumulate: Accumulate = "difference"
-    environment: Annotated[str, AfterValidator(registered_environment), "'none'"] = "none"
+    environment: EnvironmentEntry = NoneSettings()
     parallel_leaves: int = Field(default=1, ge=1, le=1024)
     schedule: Literal["synchronous", "asynchronous"] = "synchronous"
     resume: Literal["journal", "shard"] = "journal"
@@ -233,6 +235,11 @@ class SearchSettings(Settings):
             raise ValueError(f"allocation: {kind.kind} draws with expand: {kind.expand}; accepted: that")
         if kind.merge and self.merge != kind.merge:
             raise ValueError(f"allocation: {kind.kind} cuts inside words; accepted with it: merge: {kind.merge}")
+        if kind.cuts_per_sample() and self.environment.kind != "none":
+            raise ValueError(
+                f"allocation: {kind.kind} cuts inside steps, which environment {self.environment.kind} replies to; "
+                "accepted with it: another rule"
+            )
         if kind.selections and self.selection not in kind.selections:
             accepted = " or ".join(kind.selections)
             raise ValueError(f"allocation: {kind.kind} does not know selection: {self.selection}; accepted: {accepted}")

@@ -14,10 +14,12 @@ from mcts_dpo.common.errors import InputError
 from mcts_dpo.common.files import seed_from
 from mcts_dpo.data import Problem
 from mcts_dpo.engines.base import Engine
+from mcts_dpo.environments import environment_of, instructed
 from mcts_dpo.models.prompts import PromptSettings, Thoughts, prompt_tokens, thoughts_of
 from mcts_dpo.rewards.base import Reward, RewardContext
 from mcts_dpo.rewards.registry import active, make_rewards
 from mcts_dpo.rewards.verification import readable
+from mcts_dpo.search.acting import Acting
 from mcts_dpo.search.allocation import Allocation, make_allocation
 from mcts_dpo.search.allocation.fixed import Fixed
 from mcts_dpo.search.deadline import Clock, Deadline
@@ -55,6 +57,7 @@ class TreeState:
     noise:           seed of the root's Gumbel draws.
     steps:           with `reference_child`: the steps of the reference solution, as token ids.
     reference:       for each node on the reference's path, the number of the step that comes next.
+    acting:          what replies to steps; None if nothing does.
     """
 
     index: int
@@ -75,6 +78,7 @@ class TreeState:
     steps: list[tuple[int, ...]] = field(default_factory=list)
     reference: dict[int, int] = field(default_factory=dict)
     deadline: Deadline = field(default_factory=lambda: Deadline(None))
+    acting: Acting | None = None
 
     @property
     def running(self) -> bool:
@@ -127,7 +131,8 @@ def begin(
 
     tokenizer: digest of the engine's tokenizer. None: it is computed here, which takes as long as many steps of a
                small model.
-    prepared:  the prompt and the rewards of each problem. None: they are made here.
+    prepared:  the prompt and the rewards of each problem; `prompt` tells the policy about the environment already.
+               None: they are made here.
     clock:     measures `search.seconds`.
 
     Raises InputError for `reference_child` in mode "solve".
@@ -136,6 +141,7 @@ def begin(
 
     if mode == "solve" and settings.reference_child:
         raise InputError("search.reference_child: true, but a solving search cannot see a reference; accepted: false")
+    prompt = instructed(prompt, settings.environment) if prepared is None else prompt
     about = {"search": settings.model_dump(mode="json"), "prompt": prompt.model_dump(mode="json")}
     kinds = [entry.kind for entry in active(settings.rewards)]
     forest = Forest(about, tokenizer or tokenizer_digest(engine.tokenizer), kinds)
@@ -163,6 +169,8 @@ def _plant(search: SearchState, problem: Problem, mode: Mode, prepared: Prepared
     tree = TreeState(
         index, problem, info, min(settings.max_tokens, room), rewards, make_allocation(settings.allocation)
     )
+    environment = environment_of(settings.environment)
+    tree.acting = None if environment is None else Acting(environment, problem)
     tree.search_root = info.root
     tree.noise = seed_from(settings.seed, "gumbel", problem.id)
     if settings.reference_child:

@@ -71,6 +71,8 @@ class Forest:
     mass: NDArray[np.float64]  # [N]
     logprob: NDArray[np.float64]  # [N]
     length: NDArray[np.int32]  # [N]
+    reply_length: NDArray[np.int32]  # [N]
+    reply_reward: NDArray[np.float64]  # [N]
     reward: NDArray[np.float64]  # [N]
     state_reward: NDArray[np.float64]  # [N]
     returns: NDArray[np.float64]  # [N]
@@ -84,7 +86,8 @@ class Forest:
     scores: dict[str, NDArray[np.float64]]  # by kind of reward: [N] raw scores, nan where the reward gave none
     tokens: NDArray[np.int32]  # [A] token ids of all steps
     logprobs: NDArray[np.float32]  # [A] log π(token | everything before), nats, untempered
-    texts: list[str]  # [N] the step as text; "" for a root
+    texts: list[str]  # [N] the step as text, with the reply to it; "" for a root
+    replies: list[str]  # [N] the environment's reply, the end of the text; "" without one
     answers: list[str | None]  # [N] the final answer of a finished solution as extracted; None elsewhere
     trees: list[TreeInfo]  # [T]
     settings: dict[str, Any]  # the settings of the search and of the prompt, as JSON
@@ -97,6 +100,7 @@ class Forest:
         self.settings = {} if settings is None else settings
         self.tokenizer = tokenizer
         self.texts = []
+        self.replies = []
         self.answers = []
         self.trees = []
         self.height = 0
@@ -122,16 +126,26 @@ class Forest:
         self.tree[root] = index
         self.offset[root] = len(self.tokens)
         self.texts.append("")
+        self.replies.append("")
         self.answers.append(None)
         self.trees.append(TreeInfo(problem_id, root, tuple(prompt_tokens), prompt_text, mode))
         return index
 
     def add_child(
-        self, parent: int, tokens: Sequence[int], logprobs: Sequence[float], text: str, finish: int = 0
+        self,
+        parent: int,
+        tokens: Sequence[int],
+        logprobs: Sequence[float],
+        text: str,
+        finish: int = 0,
+        reply: str = "",
+        reply_length: int = 0,
+        reply_reward: float = 0.0,
     ) -> int:
         """Add one step (≥ 1 token) as the last child of `parent`. Its visits, rewards and values stay empty.
 
-        logprobs: log π of each token, nats. finish: index into FINISHES; the node is terminal if it is not 0.
+        logprobs: log π of each token, nats; 0 for those of a reply. text: with the reply. finish: index into FINISHES;
+        the node is terminal if it is not 0. reply, reply_length, reply_reward: of the environment; see the fields.
         Returns the node id.
         """
         node, offset = len(self), len(self.tokens)
@@ -147,6 +161,8 @@ class Forest:
         self.depth[node] = depth = int(self.depth[parent]) + 1
         self.height = max(self.height, depth)
         self.length[node] = len(tokens)
+        self.reply_length[node] = reply_length
+        self.reply_reward[node] = reply_reward
         self.logprob[node] = sum(logprobs)
         self.offset[node] = offset
         self.finish[node] = finish
@@ -156,6 +172,7 @@ class Forest:
             self.closed[parent] = OPEN  # a sample from further up has gone beyond what was exhausted
             parent = int(self.parent[parent])
         self.texts.append(text)
+        self.replies.append(reply)
         self.answers.append(None)
         return node
 
@@ -193,7 +210,8 @@ class Forest:
         """The forest of some contents. Their arenas, scores and lists are taken over, and their rows are copied."""
         forest = Forest(contents.settings, contents.tokenizer)
         forest._scores, forest._arena = contents.scores, contents.arena
-        forest.texts, forest.answers, forest.trees = contents.texts, contents.answers, contents.trees
+        forest.texts, forest.replies, forest.answers = contents.texts, contents.replies, contents.answers
+        forest.trees = contents.trees
         forest._rows = _columns(len(forest.texts))
         for name, column in forest._rows.items():
             column[:] = contents.rows[name]
@@ -253,12 +271,30 @@ class Forest:
         return logprobs
 
     def solution_tokens(self, node: int) -> list[int]:
-        """The policy's tokens from the root to `node`, included. They do not include the prompt."""
+        """The tokens from the root to `node`, included, with those of replies. They do not include the prompt."""
         return [token for step in self.path(node) for token in self.step_tokens(step)]
 
+    def reply_indices(self, nodes: Sequence[int]) -> list[int]:
+        """Which tokens of the steps `nodes`, one after the other, are an environment's: rising indices."""
+        found, end = list[int](), 0
+        for node in nodes:
+            end += int(self.length[node])
+            found += range(end - int(self.reply_length[node]), end)
+        return found
+
     def solution_text(self, node: int) -> str:
-        """The policy's text from the root to `node`, included. It does not include the prompt."""
+        """The text from the root to `node`, included, with replies. It does not include the prompt."""
         return "".join(self.texts[step] for step in self.path(node))
+
+    def written_text(self, node: int) -> str:
+        """The policy's own text from the root to `node`, included, with a line break for each reply.
+
+        An answer counts only where the policy states it.
+        """
+        return "".join(
+            f"{self.texts[step].removesuffix(self.replies[step])}\n" if self.reply_length[step] else self.texts[step]
+            for step in self.path(node)
+        )
 
     def value(self, node: int) -> float:
         """The value of the state that a step leads to, on the scale of R: R(s) + Q(s, a), with s the step's parent.
@@ -303,6 +339,7 @@ class Forest:
                 replace(tree, root=int(place[tree.root]), moves=[int(place[node]) for node in tree.moves])
                 for tree in self.trees
             ],
+            [self.replies[node] for node in order],
         )
         return Forest.of(contents)
 
@@ -316,6 +353,7 @@ class Forest:
             and self.tokenizer == other.tokenizer
             and self.trees == other.trees
             and self.texts == other.texts
+            and self.replies == other.replies
             and self.answers == other.answers
             and self.scores.keys() == other.scores.keys()
             and all(_same(array, other.scores[kind]) for kind, array in self.scores.items())

@@ -1,8 +1,8 @@
 """Writes a forest as one Parquet file, and reads it again. A row is a node; the schema's metadata describes the trees.
 
 The columns are the arrays of `tree_schema.NODE_FIELDS` under their own names (except `offset`, which the list columns
-imply), `node` (the row number), `problem_id`, `text`, `answer`, `finish` (as its name), `tokens`, `logprobs`, and
-`reward_KIND` (the raw scores of each kind of reward). Any reader of Parquet can open the file, for example
+imply), `node` (the row number), `problem_id`, `text`, `reply`, `answer`, `finish` (as its name), `tokens`, `logprobs`,
+and `reward_KIND` (the raw scores of each kind of reward). Any reader of Parquet can open the file, for example
 `datasets.load_dataset("parquet")`. The bytes depend only on the forest and on the `made_with` given to `save`.
 """
 
@@ -26,12 +26,14 @@ from mcts_dpo.search.tree_schema import FINISHES, NODE_FIELDS, Contents, TreeInf
 if TYPE_CHECKING:
     from mcts_dpo.search.tree import Forest
 
-FORMAT = 3
+FORMAT = 4
 _FIRST = 1
 """The first format. Its column `confidence` holds the scores of the self-evaluation. It has no column for the scores of
 the outcome reward."""
-_READ = (_FIRST, 2, FORMAT)
-"""The formats that are read. Before format 3 rewards added up along a path, and there was no column `state_reward`."""
+_READ = (_FIRST, 2, 3, FORMAT)
+"""The formats that are read. Before format 3 rewards added up along a path, and there was no column `state_reward`.
+Before format 4 there were no replies."""
+_REPLIES = ("reply_length", "reply_reward")
 _REWARD = "reward_"
 _KEY = b"mcts_dpo.forest"
 _MADE_WITH = b"mcts_dpo.made_with"
@@ -52,6 +54,7 @@ def to_table(forest: Forest) -> pa.Table:
             columns[name] = pa.array(getattr(forest, name))
     columns |= {_REWARD + kind: pa.array(scores) for kind, scores in forest.scores.items()}
     columns["text"] = pa.array(forest.texts, pa.string())
+    columns["reply"] = pa.array(forest.replies, pa.string())
     columns["answer"] = pa.array(forest.answers, pa.string())
     columns["tokens"] = pa.ListArray.from_arrays(pa.array(bounds), pa.array(forest.tokens))
     columns["logprobs"] = pa.ListArray.from_arrays(pa.array(bounds), pa.array(forest.logprobs))
@@ -94,15 +97,18 @@ def _from_table(table: pa.Table, where: str) -> Contents:
     about = _about(table.schema, where)
     kinds = about["rewards"] if about["format"] != _FIRST else ()
     stored = {"state_reward": "reward"} if about["format"] < FORMAT else {}
-    wanted = [stored.get(name, name) for name, _, _, _ in NODE_FIELDS if name != "offset"]
-    wanted += ["text", "answer", "tokens", "logprobs"]
+    absent = _REPLIES if about["format"] < FORMAT else ()
+    wanted = [stored.get(name, name) for name, _, _, _ in NODE_FIELDS if name not in ("offset", *absent)]
+    wanted += ["text", "answer", "tokens", "logprobs"] + ([] if absent else ["reply"])
     wanted += [_REWARD + kind for kind in kinds]
     missing = [name for name in wanted if name not in table.column_names]
     if missing:
         raise InputError(f"{where}: a forest without the column {missing[0]!r}")
     rows: dict[str, Any] = {}
-    for name, dtype, _, _ in NODE_FIELDS:
-        if name == "finish":
+    for name, dtype, empty, _ in NODE_FIELDS:
+        if name in absent:
+            rows[name] = np.full(table.num_rows, empty, dtype)
+        elif name == "finish":
             rows[name] = np.array([FINISHES.index(word) for word in table[name].to_pylist()], dtype)
         elif name == "offset":
             lengths = table["tokens"].combine_chunks().value_lengths().to_numpy(zero_copy_only=False)
@@ -116,7 +122,8 @@ def _from_table(table: pa.Table, where: str) -> Contents:
     }
     scores = _scores_of_first(table, rows) if about["format"] == _FIRST else _scores(table, kinds)
     texts, answers = table["text"].to_pylist(), table["answer"].to_pylist()
-    return Contents(about["settings"], about["tokenizer"], rows, scores, arena, texts, answers, _infos(about))
+    replies = [""] * len(texts) if absent else table["reply"].to_pylist()
+    return Contents(about["settings"], about["tokenizer"], rows, scores, arena, texts, answers, _infos(about), replies)
 
 
 def _scores(table: pa.Table, kinds: Sequence[str]) -> dict[str, NDArray[np.float64]]:

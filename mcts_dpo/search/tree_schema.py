@@ -23,9 +23,9 @@ terminal node."""
 FINISHES = ("", "end", "stop", "length", "answer")
 """The values of `finish`: why a solution ends at a node.
 
-"": it does not end here. "end": an end-of-sequence token. "stop": a stop string of the prompt. "length": a length limit
-cut it, and it counts as wrong whatever it says. "answer": the step holds a recognised final answer, although the engine
-would have continued."""
+"": it does not end here. "end": an end-of-sequence token. "stop": a stop string of the prompt, or the environment ended
+it. "length": a length limit cut it, or the environment failed to reply (`TreeInfo.notes`), and it counts as wrong
+whatever it says. "answer": the step holds a recognised final answer, although the engine would have continued."""
 
 LENGTH = FINISHES.index("length")
 
@@ -54,7 +54,9 @@ NODE_FIELDS = (
     Field("prior", "float64", 0.0, "p(a|s) as selection sees it (see `SearchSettings.prior`); 0 for a root"),
     Field("mass", "float64", 0.0, "Σ over samples of exp(Σ log π / |a|^λ), before normalisation; 0 for a root"),
     Field("logprob", "float64", 0.0, "Σ log π(token) of the step, nats, untempered; 0 for a root"),
-    Field("length", "int32", 0, "tokens of the step; 0 for a root (its prompt is in `trees`)"),
+    Field("length", "int32", 0, "tokens of the step and of the reply to it; 0 for a root (its prompt is in `trees`)"),
+    Field("reply_length", "int32", 0, "how many of them, at the end, are the environment's reply"),
+    Field("reply_reward", "float64", 0.0, "what the environment gave for the step, in [-1, 1]"),
     Field("reward", "float64", 0.0, "r of the step to this node (see `mcts_dpo.rewards.combine`)"),
     Field("state_reward", "float64", 0.0, "R of this node's state (see `mcts_dpo.rewards.combine`); 0 for a root"),
     Field("returns", "float64", 0.0, "sum of the returns seen by the edge; with `backup: mean` only"),
@@ -118,7 +120,8 @@ class Contents(NamedTuple):
     rows:      the arrays by their names in NODE_FIELDS, [N] each.
     scores:    raw scores by kind of reward, [N] each.
     arena:     `tokens`, [A] int32, and `logprobs`, [A] float32.
-    texts:     of the steps, N. answers: of the solutions that end at a node and state one, N.
+    texts:     of the steps with the replies to them, N. replies: the replies, the ends of those texts.
+    answers:   of the solutions that end at a node and state one, N.
     trees:     facts about each tree.
     """
 
@@ -130,3 +133,4 @@ class Contents(NamedTuple):
     texts: list[str]
     answers: list[str | None]
     trees: list[TreeInfo]
+    replies: list[str]

@@ -19,6 +19,7 @@ from mcts_dpo.data import Problem
 from mcts_dpo.engines.base import Engine, Request
 from mcts_dpo.engines.coroutine import Coroutine, RequestError, side_by_side
 from mcts_dpo.engines.shaping import shape_of
+from mcts_dpo.environments import EnvironmentSettings, Turn, environment_of, instructed
 from mcts_dpo.models.prompts import PromptSettings, Thoughts, prompt_tokens, split_steps, thoughts_of
 from mcts_dpo.rewards.base import Reward, RewardContext, RewardSettings, SolutionPath
 from mcts_dpo.rewards.combine import combine
@@ -29,6 +30,7 @@ from mcts_dpo.rewards.self_evaluation import (
     self_evaluation_prompt,
     self_evaluation_reward,
 )
+from mcts_dpo.search.acting import Acting, Written, parts, shown
 from mcts_dpo.search.deadline import Clock, Deadline
 from mcts_dpo.search.drawing import Ask, Drawing, Drawn
 from mcts_dpo.search.expansion import step_texts
@@ -73,6 +75,12 @@ class Question:
         return thoughts_of(self.tokenizer, self.prompt)
 
     @property
+    def acting(self) -> Acting | None:
+        """What replies to steps; None if nothing does."""
+        environment = environment_of(self.settings.environment)
+        return None if environment is None else Acting(environment, self.problem)
+
+    @property
     def cost(self) -> int:
         """How many tokens of a budget one judgement of a solution costs."""
         return sum(judge.cost for judge in self.judges)
@@ -113,25 +121,56 @@ class Question:
             seed=seed_from(self.settings.seed, self.problem.id, *seed),
         )
 
-    def draw(self, requests: Sequence[Request], *, whole: bool = True) -> Coroutine[list[Drawn]]:
+    def draw(
+        self, requests: Sequence[Request], *, whole: bool = True, turns: Sequence[tuple[Turn, ...]] = ()
+    ) -> Coroutine[list[Drawn]]:
         """The samples of some requests of `sample`, in order. whole: they run to the end of the solution.
+
+        turns: for each request, the steps before it as an environment sees them; (): all start at the question.
 
         Raises RequestError with the reason of the first that was refused.
         """
-        asks = [Ask(one, one.prefix[len(self.prefix) :], whole, self.limit) for one in requests]
-        found = yield from Drawing(self.thoughts).draw(asks)
+        before = turns or [()] * len(requests)
+        asks = [
+            Ask(one, one.prefix[len(self.prefix) :], whole, self.limit, steps)
+            for one, steps in zip(requests, before, strict=True)
+        ]
+        found = yield from Drawing(self.thoughts, self.acting).draw(asks)
         for drawn in found:
             if drawn.completion.error is not None:
                 raise RequestError(drawn.completion.error)
         return found
 
     def path(
-        self, tokens: Sequence[int], text: str, *, terminal: bool, closed: bool, answer: str | None = None
+        self,
+        tokens: Sequence[int],
+        text: str,
+        *,
+        terminal: bool,
+        closed: bool,
+        answer: str | None = None,
+        replies: Sequence[Written] = (),
     ) -> SolutionPath:
-        """A solution so far, in the form that rewards score (see `SolutionPath`)."""
-        ends = split_steps(tokens, self.tokenizer, self.prompt)
-        steps = step_texts((), tokens, ends, self.tokenizer)
-        return SolutionPath(self.prefix, tokens, text, tuple(steps), tuple(ends), terminal, closed, answer=answer)
+        """A solution so far, in the form that rewards score (see `SolutionPath`). replies: those in it."""
+        acting = self.acting
+        if acting is None:
+            ends = split_steps(tokens, self.tokenizer, self.prompt)
+            steps = step_texts((), tokens, ends, self.tokenizer)
+            return SolutionPath(self.prefix, tokens, text, tuple(steps), tuple(ends), terminal, closed, answer=answer)
+        found = parts(tokens, (), replies, self.tokenizer, self.prompt, acting.environment)
+        said = tuple("" if part.reply is None else shown(part.reply) for part in found)
+        return SolutionPath(
+            self.prefix,
+            tokens,
+            text,
+            tuple(part.text + reply for part, reply in zip(found, said, strict=True)),
+            tuple(part.end for part in found),
+            terminal,
+            closed,
+            answer=answer,
+            replies=said,
+            given=sum(one.reply.reward for one in replies),
+        )
 
 
 class PromptTexts(NamedTuple):
@@ -142,15 +181,21 @@ class PromptTexts(NamedTuple):
 
 
 def tokenised(
-    problem: Problem, prompt: PromptSettings, tokenizer: PreTrainedTokenizerBase, context: int
+    problem: Problem,
+    prompt: PromptSettings,
+    tokenizer: PreTrainedTokenizerBase,
+    context: int,
+    environment: EnvironmentSettings,
 ) -> PromptTexts:
     """Tokenise the texts of one problem, without its reference answer and solution. context: in tokens.
+
+    environment: replies to steps; the prompt tells the policy about it.
 
     Any thread may call this, with a tokenizer that no other thread uses at the same time.
 
     Raises InputError if the prompt cannot be rendered, or if it leaves no room for a solution in the context.
     """
-    hidden = problem.without_answer()
+    hidden, prompt = problem.without_answer(), instructed(prompt, environment)
     prefix = tuple(prompt_tokens(hidden, tokenizer, prompt))
     if len(prefix) < context:  # the self-evaluation may be as long; skip it if the prompt does not fit
         asked = self_evaluation_prompt(hidden, tokenizer, prompt)
@@ -173,7 +218,8 @@ def make_question(
 
     Raises InputError as `tokenised` does, and if a reward cannot be made.
     """
-    prefix, asked = texts or tokenised(problem, prompt, engine.tokenizer, engine.context)
+    prefix, asked = texts or tokenised(problem, prompt, engine.tokenizer, engine.context, settings.environment)
+    prompt = instructed(prompt, settings.environment)
     context = RewardContext(problem.without_answer(), engine.tokenizer, prompt, settings.seed)
     judges = _rewards(judging(settings.rewards), asked, context)
     limit = min(settings.max_tokens, engine.context - len(prefix) - max(asked.room, *(one.room for one in judges)))

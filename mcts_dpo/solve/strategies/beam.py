@@ -18,11 +18,14 @@ from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from itertools import count
 
-from mcts_dpo.engines.base import Completion, Request
+from mcts_dpo.engines.base import Request
 from mcts_dpo.engines.coroutine import Coroutine
+from mcts_dpo.environments import Turn
 from mcts_dpo.models.prompts import step_stops
 from mcts_dpo.rewards.base import SolutionPath
 from mcts_dpo.rewards.verification import read_solution, step_ending
+from mcts_dpo.search.acting import Written, parts
+from mcts_dpo.search.drawing import Drawn
 from mcts_dpo.search.expansion import merge_key, step_texts
 from mcts_dpo.search.mcts import step_tokens
 from mcts_dpo.solve.budgets import BudgetedSettings
@@ -33,11 +36,24 @@ from mcts_dpo.solve.vote import Sampled, winner
 
 @dataclass(frozen=True, slots=True)
 class Prefix:
-    """A partial solution that is kept. tokens: its token ids. group: the independent search it belongs to (dvts)."""
+    """A partial solution that is kept.
+
+    tokens:  its token ids. text: with an environment's replies. group: the independent search it belongs to (dvts).
+    written: the policy's own text; None: all of it.
+    turns, replies: its steps as an environment sees them, and the replies in its tokens; () without one.
+    """
 
     tokens: tuple[int, ...]
     text: str
     group: int
+    written: str | None = None
+    turns: tuple[Turn, ...] = ()
+    replies: tuple[Written, ...] = ()
+
+    @property
+    def own_text(self) -> str:
+        """The text in which an answer counts."""
+        return self.text if self.written is None else self.written
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,12 +118,10 @@ def _once(
         share = left // (len(prefixes) * each) - cost
         last = level + 1 == len(sizes)
         requests = [_step(question, prefix, each, share, last, again, level) for prefix in prefixes]
-        drawn = yield from question.draw(requests, whole=last)
-        back = [one.completion for one in drawn]
-        sampled = [sample for completion in back for sample in completion.samples]
+        drawn = yield from question.draw(requests, whole=last, turns=[prefix.turns for prefix in prefixes])
         left -= sum(one.tokens for one in drawn)
-        longest = max(1, *(len(sample.tokens) for sample in sampled))
-        candidates = _merged(_candidates(question, prefixes, back, last), question.settings.merge, apart=diverse)
+        longest = max(1, *(one.sampled(index) for one in drawn for index in range(len(one.completion.samples))))
+        candidates = _merged(_candidates(question, prefixes, drawn, last), question.settings.merge, apart=diverse)
         judged = [candidate for candidate in candidates if not candidate.cut]
         scores = yield from judgements(question, [_path(question, candidate) for candidate in judged])
         left -= cost * len(judged)
@@ -127,22 +141,47 @@ def _step(question: Question, prefix: Prefix, n: int, share: int, last: bool, ag
     return question.sample(prefix.tokens, n, size, *seed, stop=stop, visible=visible)
 
 
-def _candidates(
-    question: Question, prefixes: Sequence[Prefix], back: Sequence[Completion], last: bool
-) -> list[Candidate]:
-    found = []
-    for prefix, completion in zip(prefixes, back, strict=True):
-        for sample in completion.samples:
-            tokens = (*prefix.tokens, *sample.tokens)
-            (added,) = step_texts(prefix.tokens, sample.tokens, [len(sample.tokens)], question.tokenizer)
-            longer = Prefix(tokens, prefix.text + added, prefix.group)
-            stopped = sample.finish == "stop" and (last or bool(step_ending(prefix.text, added, question.thoughts)))
-            cut = sample.finish == "length" or (
-                sample.finish == "stop" and not stopped and len(tokens) >= question.limit  # no further step fits
-            )
-            closed = sample.finish == "end"
-            found.append(Candidate(longer, closed or stopped or cut, cut, closed))
-    return found
+def _candidates(question: Question, prefixes: Sequence[Prefix], drawn: Sequence[Drawn], last: bool) -> list[Candidate]:
+    return [
+        _candidate(question, prefix, one, index, last)
+        for prefix, one in zip(prefixes, drawn, strict=True)
+        for index in range(len(one.completion.samples))
+    ]
+
+
+def _candidate(question: Question, prefix: Prefix, drawn: Drawn, index: int, last: bool) -> Candidate:
+    """A prefix with one of the samples that were drawn after it."""
+    sample = drawn.completion.samples[index]
+    over = None
+    if question.acting is None:
+        (added,) = step_texts(prefix.tokens, sample.tokens, [len(sample.tokens)], question.tokenizer)
+        longer = Prefix((*prefix.tokens, *sample.tokens), prefix.text + added, prefix.group)
+    else:
+        added, over = drawn.own_text(index), drawn.acted[index].over
+        longer = _acted(question, prefix, drawn, index, last)
+    ending = bool(step_ending(prefix.own_text, added, question.thoughts)) if over is None else over
+    stopped = sample.finish == "stop" and (last or ending)
+    cut = sample.finish == "length" or (
+        sample.finish == "stop" and not stopped and len(longer.tokens) >= question.limit  # no further step fits
+    )
+    closed = sample.finish == "end"
+    return Candidate(longer, closed or stopped or cut, cut, closed)
+
+
+def _acted(question: Question, prefix: Prefix, drawn: Drawn, index: int, last: bool) -> Prefix:
+    """A prefix with a sample to which an environment may have replied."""
+    assert question.acting is not None
+    sample, replies, before = drawn.completion.samples[index], drawn.acted[index].replies, len(prefix.tokens)
+    tokenizer, environment = question.tokenizer, question.acting.environment
+    found = parts(sample.tokens, prefix.tokens, replies, tokenizer, question.prompt, environment, whole=last)
+    return Prefix(
+        (*prefix.tokens, *sample.tokens),
+        prefix.text + sample.text,
+        prefix.group,
+        prefix.own_text + drawn.own_text(index),
+        (*prefix.turns, *(part.turn for part in found)),
+        (*prefix.replies, *(Written(before + one.start, before + one.end, one.reply) for one in replies)),
+    )
 
 
 def _merged(candidates: Sequence[Candidate], merge: str, apart: bool) -> list[Candidate]:
@@ -161,11 +200,12 @@ def _merged(candidates: Sequence[Candidate], merge: str, apart: bool) -> list[Ca
 def _path(question: Question, candidate: Candidate) -> SolutionPath:
     text, ends = question.prompt.prefill + candidate.prefix.text, candidate.ends
     answer = _answer(question, candidate) if ends else None
-    return question.path(candidate.prefix.tokens, text, terminal=ends, closed=candidate.closed, answer=answer)
+    prefix, closed = candidate.prefix, candidate.closed
+    return question.path(prefix.tokens, text, terminal=ends, closed=closed, answer=answer, replies=prefix.replies)
 
 
 def _answer(question: Question, candidate: Candidate) -> str | None:
-    text = question.prompt.prefill + candidate.prefix.text
+    text = question.prompt.prefill + candidate.prefix.own_text
     return read_solution(text, candidate.cut, question.problem, question.thoughts).answer
 
 

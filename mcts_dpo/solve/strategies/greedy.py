@@ -17,5 +17,5 @@ def greedy(question: Question, settings: BudgetedSettings) -> Coroutine[Solution
     size = min(question.limit, settings.budget)
     request = question.sample((), 1, size, "greedy", stop=question.prompt.stop)
     (drawn,) = yield from question.draw([replace(request, temperature=0.0)])
-    solution = read(question, drawn.completion.samples[0])
+    solution = read(question, drawn)
     return winner([solution], "majority", solution.tokens)

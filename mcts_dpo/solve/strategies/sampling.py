@@ -10,10 +10,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from mcts_dpo.engines.base import Sample
 from mcts_dpo.engines.coroutine import Coroutine
 from mcts_dpo.rewards.base import SolutionPath
 from mcts_dpo.rewards.verification import read_solution
+from mcts_dpo.search.drawing import Drawn
 from mcts_dpo.solve.question import Question, judgements
 from mcts_dpo.solve.solution import Solution
 from mcts_dpo.solve.vote import Rule, Sampled, winner
@@ -31,7 +31,7 @@ def draw(question: Question, plain: int, judged: int) -> Coroutine[list[Sampled]
     judged: the largest budget of the rules in JUDGED; 0 without them. All finished solutions within it are scored,
             except those without an answer, because they have no vote.
     """
-    samples: list[Sample] = []
+    samples: list[Drawn] = []
     solutions: list[Sampled] = []
     cost = question.cost
     deadline = question.deadline()
@@ -50,7 +50,7 @@ def draw(question: Question, plain: int, judged: int) -> Coroutine[list[Sampled]
         drawn_now = yield from question.draw(
             [question.sample((), 1, size, "sample", first + j, stop=stop) for j in range(count)]
         )
-        samples += [one.completion.samples[0] for one in drawn_now]
+        samples += drawn_now
         solutions += [read(question, sample) for sample in samples[first:]]
     reached, _ = _within(solutions, judged, cost)
     judging = [index for index, solution in enumerate(solutions[:reached]) if solution.answer is not None]
@@ -68,17 +68,20 @@ def sampled(question: Question, rule: Rule, budget: int) -> Coroutine[Solution]:
     return answer_from(stream, rule, budget, question.cost)
 
 
-def read(question: Question, sample: Sample) -> Sampled:
-    """Read the answer that a sampled solution states. A cut solution states none."""
-    text = question.prompt.prefill + sample.text
+def read(question: Question, drawn: Drawn) -> Sampled:
+    """Read the answer that a solution states, the only sample of what was drawn. A cut solution states none."""
+    sample, prefill = drawn.completion.samples[0], question.prompt.prefill
     cut = sample.finish == "length"
-    answer = read_solution(text, cut, question.problem, question.thoughts).answer
-    return Sampled(text, answer, len(sample.tokens), cut=cut)
+    answer = read_solution(prefill + drawn.own_text(0), cut, question.problem, question.thoughts).answer
+    return Sampled(prefill + sample.text, answer, drawn.sampled(0), cut=cut)
 
 
-def _path(question: Question, sample: Sample, solution: Sampled) -> SolutionPath:
-    closed = sample.finish == "end"
-    return question.path(sample.tokens, solution.text, terminal=True, closed=closed, answer=solution.answer)
+def _path(question: Question, drawn: Drawn, solution: Sampled) -> SolutionPath:
+    sample = drawn.completion.samples[0]
+    closed, replies = sample.finish == "end", drawn.acted[0].replies if drawn.acted else ()
+    return question.path(
+        sample.tokens, solution.text, terminal=True, closed=closed, answer=solution.answer, replies=replies
+    )
 
 
 def answer_from(solutions: Sequence[Sampled], rule: Rule, budget: int, question_cost: int) -> Solution:
