@@ -18,6 +18,10 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 _ROWS = 32  # the number of rows that the layout is chosen for; any other number works
+# With AMX, oneDNN chooses a kernel, and with it an order of summation, by the number of rows. All products then have
+# this many, so that no token depends on the others. Whole batches would be up to 1.7 times as fast at 512 rows, and
+# kernels without AMX 4 to 6 times as slow (measured on layers of SmolLM2-135M and Qwen2.5-0.5B).
+_TILE_ROWS = 64
 
 
 class PackedLinear(torch.nn.Module):
@@ -27,11 +31,26 @@ class PackedLinear(torch.nn.Module):
         super().__init__()
         self.packed = torch.ops.mkldnn._reorder_linear_weight(linear.weight.detach(), _ROWS)
         self.bias = linear.bias
+        self.rows = fixed_rows()
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """[..., in] → [..., out]."""
+        if self.rows is None:
+            return self._product(x)
+        flat = x.reshape(-1, x.shape[-1])
+        absent = -len(flat) % self.rows
+        chunks = torch.nn.functional.pad(flat, (0, 0, 0, absent)).split(self.rows)  # type: ignore[no-untyped-call]
+        out = torch.cat([self._product(chunk) for chunk in chunks])
+        return out[: len(flat)].reshape(*x.shape[:-1], out.shape[-1])
+
+    def _product(self, x: torch.Tensor) -> torch.Tensor:
         out: torch.Tensor = torch.ops.mkldnn._linear_pointwise(x, self.packed, self.bias, "none", [], "")
         return out
+
+
+def fixed_rows() -> int | None:
+    """The number of rows that every product of packed weights has on this CPU; None: any even number will do."""
+    return _TILE_ROWS if torch.cpu._is_amx_tile_supported() else None
 
 
 def packing_helps(model: torch.nn.Module) -> bool:

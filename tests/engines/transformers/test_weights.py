@@ -36,5 +36,18 @@ def test_packed_equals_plain(rows: int) -> None:
     assert (packed - plain).abs().float().mean() < 2e-3
 
 
+@pytest.mark.parametrize("shape", [(576, 576), (576, 1536), (4864, 896)])
+def test_no_row_depends_on_how_many_there_are(shape: tuple[int, int]) -> None:
+    """To the last bit, for the even numbers of rows that the engine gives it."""
+    linear = torch.nn.Linear(shape[1], shape[0], bias=False).bfloat16()
+    if not packing_helps(linear):
+        pytest.skip("this CPU does not multiply bfloat16 natively")
+    packed, x = PackedLinear(linear), torch.randn(300, shape[1]).bfloat16()
+    with torch.inference_mode():
+        whole = packed(x)
+        for rows in (2, 10, 16, 32, 34, 64, 66, 130, 256):
+            assert torch.equal(packed(x[:rows]), whole[:rows]), rows
+
+
 def test_float32_stays_as_it_is() -> None:
     assert not packing_helps(Small(torch.float32))
