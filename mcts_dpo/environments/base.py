@@ -82,7 +82,7 @@ class Environment:
     stops:      texts that end a sample, so that the environment can reply to it. Every step is shown to the
                 environment anyway; these end whole solutions that are sampled at once.
     unfinished: whether a step's text has begun something that it has not ended, such as a block of code. The step then
-                goes on.
+                continues.
     close:      frees what the environment holds.
     """
 

@@ -40,7 +40,7 @@ class Written:
 class Acted:
     """What an environment did in one sample.
 
-    replies: in order. over: True: it ended the solution. False: it replied to the last step, so the solution goes on.
+    replies: in order. over: True: it ended the solution. False: it replied to the last step, so the solution continues.
     None: it said nothing at the end. failed: why it gave no reply to the last step; "" if it did not fail.
     """
 
@@ -87,7 +87,7 @@ def parts(
 
     before: the solution's tokens before the sample. whole: False: what stands before a reply is one step.
 
-    A step goes on while it has begun something that is not ended (`Environment.unfinished`).
+    A step continues while it has begun something that is not ended (`Environment.unfinished`).
     """
     text = prefixes(tokenizer, (*before, *tokens))
     found: list[Part] = []

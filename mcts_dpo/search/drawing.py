@@ -253,7 +253,7 @@ class Drawing:
             draft.finish = "stop"
 
     def _continue(self, draft: _Draft) -> None:
-        """Let a sample go on after the environment was asked, if it has room."""
+        """Let a sample continue after the environment was asked, if it has room."""
         draft.finish, draft.settled = (None, False) if draft.left > 0 else ("length", True)
         draft.over = None
 

@@ -15,7 +15,6 @@ from tests.search.support import PROBLEMS, PROMPT
 from tests.solve.test_solving import SETTINGS
 
 SHORTEST = '''"""The shortest of the samples that fit into the budget."""
-from mcts_dpo.engines.coroutine import completions
 from mcts_dpo.solve import register_strategy
 from mcts_dpo.solve.strategies.sampling import read
 from mcts_dpo.solve.vote import winner
@@ -25,8 +24,8 @@ def shortest(question, settings):
     count = max(1, settings.budget // question.limit)
     size = min(question.limit, settings.budget)
     stop = question.prompt.stop
-    drawn = yield from completions([question.sample((), 1, size, "shortest", j, stop=stop) for j in range(count)])
-    solutions = [read(question, completion.samples[0]) for completion in drawn]
+    drawn = yield from question.draw([question.sample((), 1, size, "shortest", j, stop=stop) for j in range(count)])
+    solutions = [read(question, one) for one in drawn]
     spent = sum(solution.tokens for solution in solutions)
     return winner([min(solutions, key=lambda solution: solution.tokens)], "majority", spent)
 
