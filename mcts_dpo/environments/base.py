@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import Field
 
@@ -60,6 +60,14 @@ class EnvironmentSettings(Settings):
     seconds: float = Field(default=60.0, gt=0.0, allow_inf_nan=False)
     workers: int = Field(default=4, ge=1, le=256)
 
+    def schemas(self) -> tuple[dict[str, Any], ...]:
+        """JSON schemas of functions that the chat template tells the policy about."""
+        return ()
+
+    def told(self) -> str:
+        """What the policy is told after the question."""
+        return self.instruction
+
     def __hash__(self) -> int:
         """Of the values as text: they may hold lists and mappings."""
         return hash(self.model_dump_json())
@@ -94,8 +102,7 @@ class Environment:
 
 
 def instructed(prompt: PromptSettings, environment: EnvironmentSettings) -> PromptSettings:
-    """The prompt with what the policy is told about the environment, after the question."""
-    if not environment.instruction:
-        return prompt
-    told = f"{{question}}\n\n{environment.instruction}"
-    return prompt.model_copy(update={"template": prompt.template.replace("{question}", told)})
+    """The prompt with what the policy is told about the environment, after the question and by the chat template."""
+    told = environment.told()
+    template = prompt.template.replace("{question}", f"{{question}}\n\n{told}") if told else prompt.template
+    return prompt.model_copy(update={"template": template, "tools": (*prompt.tools, *environment.schemas())})

@@ -1,7 +1,8 @@
 """Asks an environment for replies, beside everything else that a search does.
 
 In: an environment, a problem, a path. Out: a reply, or the reason why there is none. Replies are computed in threads,
-a bounded number at a time. A reply that takes too long is given up: its thread no longer counts, and the others continue.
+a bounded number at a time. A reply that takes too long is given up: its thread no longer counts, and the
+others continue.
 """
 
 from __future__ import annotations

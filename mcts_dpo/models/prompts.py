@@ -62,6 +62,8 @@ class PromptSettings(Settings):
     prefill:       the beginning of every solution. The policy continues it.
     template_arguments: further variables of the chat template (enable_thinking: false for Qwen3; date_string for
                    Llama 3, whose prompt otherwise changes with the day).
+    tools:         JSON schemas of functions that the chat template tells the policy about, beside those of
+                   `search.environment`.
     step_end:      a step of kind "text" ends with the token whose text completes this text.
     steps:         what a step is, if not that.
     stop:          a solution ends with the token whose text completes one of these texts, or with the end-of-sequence
@@ -87,6 +89,7 @@ class PromptSettings(Settings):
     separator: str = "\n\n"
     prefill: str = ""
     template_arguments: dict[str, bool | int | float | str] = Field(default_factory=dict)
+    tools: tuple[dict[str, Any], ...] = ()
     step_end: str = Field(default="\n", min_length=1)
     steps: StepSettings = StepSettings()
     stop: tuple[str, ...] = ()
@@ -433,6 +436,8 @@ def _render(tokenizer: PreTrainedTokenizerBase, settings: PromptSettings, messag
     if not tokenizer.chat_template:
         raise InputError("prompt.style: 'chat', but the model's tokenizer has no chat template; use style: plain")
     arguments: dict[str, Any] = dict(settings.template_arguments)
+    if settings.tools:
+        arguments["tools"] = list(settings.tools)
     try:
         return render_chat(tokenizer, messages, add_generation_prompt=True, **arguments)
     except Exception as error:  # a template is a program and can raise anything

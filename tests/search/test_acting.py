@@ -94,9 +94,9 @@ def grown(policy: ScriptedEngine, **given: Any) -> Forest:
     return search_problems([PROBLEM], policy, prompt=PromptSettings(), settings=settings(**given))
 
 
-def solved(policy: ScriptedEngine, strategy: Strategy, prompt: PromptSettings | None = None) -> Solution:
+def solved(policy: ScriptedEngine, strategy: Strategy, prompt: PromptSettings | None = None, **given: Any) -> Solution:
     """With a budget of 90 tokens."""
-    search = settings(allocation="auto", expand="step")
+    search = settings(**{"allocation": "auto", "expand": "step"} | given)
     found = solve_problems([PROBLEM], policy, [(strategy, 90)], prompt=prompt or PromptSettings(), search=search)
     return found[strategy, 90][0]
 

@@ -47,8 +47,8 @@ _GIVEN = 256
 
 # On a CPU a batch is padded to a multiple of this many tokens. For a few rows torch's matrix products use other
 # kernels, which sum in another order: in float32 for 1 to 3 rows with one thread, also for 5 to 7 and 9 to 11 with
-# two (MKL); in bfloat16 with packed weights (`weights`) for a single row (oneDNN). Seen in torch 2.13 with AVX-512. With
-# AMX packed weights have a number of rows of their own (`weights.fixed_rows`).
+# two (MKL); in bfloat16 with packed weights (`weights`) for a single row (oneDNN). Seen in torch 2.13 with AVX-512.
+# With AMX packed weights have a number of rows of their own (`weights.fixed_rows`).
 _ROW_MULTIPLE = 16
 _ROW_MULTIPLE_PACKED = 2
 
