@@ -14,7 +14,7 @@ import pytest
 
 from mcts_dpo.common.errors import InputError
 from mcts_dpo.data import Problem
-from mcts_dpo.environments import Environment, EnvironmentSettings, Reply, Turn, register_environment
+from mcts_dpo.environments import Environment, EnvironmentSettings, Reply, Turn, register_environment, registry
 from mcts_dpo.evaluation import EvaluationSettings, evaluate
 from mcts_dpo.models.prompts import PromptSettings, reply_tokens
 from mcts_dpo.preferences import PreferenceSettings, extract_pairs, extract_siblings, extract_solutions
@@ -63,7 +63,11 @@ def _make(settings: CountingSettings) -> Environment:
     return Environment(settings, reply, stops=("?\n", "!\n"), unfinished=lambda step: step.count("[") > step.count("]"))
 
 
-register_environment(CountingSettings, _make)
+@pytest.fixture(autouse=True)
+def _registered(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Environments of these tests alone."""
+    monkeypatch.setattr(registry, "_KINDS", dict(registry._KINDS))
+    register_environment(CountingSettings, _make)
 
 
 def engine(*scripts: Sequence[str], role: Any = "inline") -> ScriptedEngine:

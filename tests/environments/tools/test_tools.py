@@ -14,7 +14,7 @@ from mcts_dpo.common.errors import InputError
 from mcts_dpo.common.settings import load_settings
 from mcts_dpo.data import Problem
 from mcts_dpo.environments import Turn, environment_of, instructed
-from mcts_dpo.environments.tools import ToolsSettings
+from mcts_dpo.environments.tools import ToolsSettings, tool
 from mcts_dpo.environments.tools.lookup import LookupSettings
 from mcts_dpo.environments.tools.tool import Tool, ToolSettings, register_tool
 from mcts_dpo.models.decoding import decode
@@ -134,7 +134,9 @@ def test_a_corpus_that_cannot_be_read_is_named(tmp_path: Path, name: str, conten
         environment_of(ToolsSettings(tools=(LookupSettings(corpus=path),)))
 
 
-def test_a_tool_from_outside_is_one_short_class() -> None:
+def test_a_tool_from_outside_is_one_short_class(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tool, "_KINDS", dict(tool._KINDS))
+
     class EchoSettings(ToolSettings):
         """Says it again."""
 
