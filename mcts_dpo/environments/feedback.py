@@ -4,7 +4,7 @@ The critique is a fixed text. It does not depend on whether the answer is right,
 reward `correction` says what a correction is worth.
 
 Source: Kumar et al. 2024, Training Language Models to Self-Correct via Reinforcement Learning, arXiv 2409.12917, for
-corrections as turns of one dialogue.
+corrections as turns of one chat.
 """
 
 from __future__ import annotations

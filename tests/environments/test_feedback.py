@@ -55,8 +55,8 @@ def test_the_last_answer_counts(expand: str) -> None:
         prompt=PromptSettings(),
         settings=settings(environment="feedback", expand=expand, rewards=["outcome", "correction"]),
     )
-    mended, spoilt = leaf(forest, "5"), leaf(forest, "6")
-    assert (forest.outcome[mended], forest.scores["correction"][mended]) == (1, 1.5)
+    corrected, spoilt = leaf(forest, "5"), leaf(forest, "6")
+    assert (forest.outcome[corrected], forest.scores["correction"][corrected]) == (1, 1.5)
     assert (forest.outcome[spoilt], forest.scores["correction"][spoilt]) == (-1, -1.5)
     assert len(forest.answers) - forest.answers.count(None) == 2, "an answer that was doubted is no end"
 
