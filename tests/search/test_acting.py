@@ -22,7 +22,11 @@ from mcts_dpo.preferences.steps import extract_steps
 from mcts_dpo.search import Forest, SearchSettings, search_problems
 from mcts_dpo.solve import Solution, Strategy, solve_problems
 from tests.models.test_prompts import CHATML, byte_level, ids
+from tests.reference.engine import AutomatonEngine
+from tests.reference.invariants import violations
 from tests.reference.scripted import ScriptedEngine
+from tests.search.test_journal import JUDGED, DyingEngine, Killed, shards
+from tests.search.test_runner import ShuffledEngine
 
 TOKENIZER = byte_level(CHATML)
 QUESTION = "What about 2 + 3?"
@@ -289,3 +293,35 @@ def test_rules_that_cut_inside_steps_are_refused() -> None:
         settings(allocation="entropy", expand="rollout", merge="none")
     with pytest.raises(InputError, match="no chat template"):
         reply_tokens(byte_level(None), PromptSettings(), "x", "user")
+
+
+@pytest.mark.parametrize("schedule", ["synchronous", "asynchronous"])
+@pytest.mark.parametrize("expand", ["step", "rollout"])
+def test_killed_in_the_middle_it_ends_in_the_same_bytes(tmp_path: Path, schedule: str, expand: str) -> None:
+    """And no reply that was given is asked for again."""
+    asked: list[tuple[str, Sequence[Turn]]] = []
+
+    class EvenSettings(EnvironmentSettings):
+        kind: Literal["even"] = "even"
+
+    def reply(problem: Problem, path: Sequence[Turn]) -> Reply | None:
+        asked.append((problem.id, path))
+        return Reply("ab", reward=0.5) if len(path[-1].step) % 2 == 0 else None
+
+    register_environment(EvenSettings, lambda settings: Environment(settings, reply))
+    searched = JUDGED.model_copy(
+        update={"schedule": schedule, "expand": expand, "environment": EvenSettings(), "max_tokens": 40}
+    )
+    whole = shards(AutomatonEngine(6), tmp_path / "whole", searched)
+    assert sum(int(forest.reply_length.sum()) for forest in whole) > 100
+    assert all(violations(forest, searched) == [] for forest in whole)
+    once, asked[:] = len(asked), []
+    for life in (7, 23):
+        with pytest.raises(Killed):
+            shards(DyingEngine(0, 6, life), tmp_path / "killed", searched)
+    assert shards(ShuffledEngine(1, 6), tmp_path / "killed", searched) == whole
+    assert len(asked) <= once + 2 * 8, "only those that were under way when it died"
+    for left, right in zip(
+        sorted((tmp_path / "whole").glob("*")), sorted((tmp_path / "killed").glob("*")), strict=True
+    ):
+        assert left.read_bytes() == right.read_bytes()
