@@ -22,7 +22,7 @@ lm_eval = pytest.importorskip("lm_eval", reason="the extra lm-eval")
 pytestmark = [pytest.mark.filterwarnings("ignore")]
 
 STOP = ("Question:", "</s>", "<|im_end|>")
-SHOTS, ITEMS, TOKENS = 2, 6, 60
+SHOTS, ITEMS, TOKENS = 2, 4, 40
 
 
 def read_by_the_harness(text: str, reference: str) -> dict[str, bool]:

@@ -90,8 +90,8 @@ def test_our_engine_answers_as_it_does_without_inspect(run: Any, toy_world: ToyW
 def test_a_model_of_inspects_is_called_through_its_own_generate(run: Any, tmp_path: Path) -> None:
     from mcts_dpo.integrations.inspect import mcts
 
-    solver = mcts(budget=120, prefill=True, cache=True, search_max_tokens=40, search_temperature=0.8, **TOY)
-    log = run(solver, 3, own=False)
+    solver = mcts(budget=80, prefill=True, cache=True, search_max_tokens=40, search_temperature=0.8, **TOY)
+    log = run(solver, 2, own=False)
     assert any(sample.metadata["mcts_dpo"]["answer"] for sample in log.samples)
     for sample in log.samples:
         figures = sample.metadata["mcts_dpo"]
@@ -105,7 +105,7 @@ def test_a_model_of_inspects_is_called_through_its_own_generate(run: Any, tmp_pa
         asked = [event for event in calls if event.input[-1].text == "Right so far?"]
         written = sum(event.output.usage.output_tokens for event in calls if event not in asked)
         assert figures["tokens"] == written + len(asked)
-    again = run(solver, 3, own=False)
+    again = run(solver, 2, own=False)
     assert again.stats.model_usage == {}, "everything comes from Inspect's cache"
     assert [s.output.completion for s in again.samples] == [s.output.completion for s in log.samples]
 
@@ -114,7 +114,7 @@ def test_steps_are_asked_for_where_a_model_does_not_go_on_with_its_message(run: 
     from mcts_dpo.integrations.inspect import mcts
     from mcts_dpo.integrations.inspect_engine import CONTINUE
 
-    solver = mcts(budget=60, search_expand="step", search_max_tokens=40, search_max_step_tokens=20, **TOY)
+    solver = mcts(budget=40, search_expand="step", search_max_tokens=40, search_max_step_tokens=20, **TOY)
     log = run(solver, 1, own=False)
     calls = [event for event in log.samples[0].events if event.event == "model"]
     assert any(event.config.stop_seqs == ["\n"] for event in calls)

@@ -98,6 +98,6 @@ def test_a_request_does_not_depend_on_the_batch(dtype: str, prompts: list[tuple[
         load_engine(smollm2, slots=slots, dtype=dtype, threads=1, context=256, memory=0.5) for slots in (11, 1)
     )
     choices = tuple(tuple(crowded.tokenizer(word, add_special_tokens=False)["input_ids"]) for word in ("5", "Paris is"))
-    requests = [Request(id=i, prefix=prompt, n=5, max_tokens=12, seed=i) for i, prompt in enumerate(prompts)]
+    requests = [Request(id=i, prefix=prompt, n=3, max_tokens=6, seed=i) for i, prompt in enumerate(prompts)]
     requests += [Request(id=9, prefix=prompts[0], choices=choices)]
     assert [complete(alone, [request])[0] for request in requests] == complete(crowded, requests)
