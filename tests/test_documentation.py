@@ -129,6 +129,7 @@ def test_extending_runs_as_it_stands(
         "measured.yaml",
         "ranked.py",
         "brevity.py",
+        "summing.py",
         "shallow.py",
         "until_agreed.py",
         "plain.py",
@@ -141,6 +142,8 @@ def test_extending_runs_as_it_stands(
     forest = Forest.load(next((tmp_path / "plain-trees").glob("*.parquet")))
     assert {tree.status for tree in forest.trees} <= {"simulations", "exhausted"}
     assert len(forest.parent) > len(forest.trees)
+    summed = Forest.load(next((tmp_path / "summed").glob("*.parquet")))
+    assert any(re.fullmatch(r"\([0-9]+\)\n", reply) for reply in summed.replies)
     assert "until-agreed" in printed
     assert "minus_majority" not in printed
     assert yaml.safe_load((tmp_path / "measured.yaml").read_text())["train"]["verifier"] == "within_one_percent"

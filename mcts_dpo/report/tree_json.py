@@ -138,6 +138,7 @@ def tree_object(
         "finish": [FINISHES[code] for code in forest.finish[nodes]],
         "text": [forest.texts[node] for node in nodes],
         "reply": [forest.replies[node] for node in nodes],
+        "reply_length": forest.reply_length[nodes].tolist(),
         "answer": [forest.answers[node] for node in nodes],
         "pairs": [
             {**pair, "chosen": position[pair["chosen"]], "rejected": position[pair["rejected"]]}

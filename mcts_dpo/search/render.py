@@ -64,13 +64,17 @@ def render_text(forest: Forest, tree: int, *, width: int = 100, **limits: int) -
 
 
 def _label(forest: Forest, node: int, max_text: int, chosen: bool) -> Text:
-    text = visible(" ".join(forest.texts[node].split())) or ("(end)" if forest.terminal[node] else "(blank)")
+    own = forest.texts[node].removesuffix(forest.replies[node]) if forest.replies[node] else forest.texts[node]
+    text = visible(" ".join(own.split())) or ("(end)" if forest.terminal[node] else "(blank)")
     label = Text(f"N={forest.visits[node]} Q={forest.q[node]:+.2f} p={forest.prior[node]:.2f} ", style="dim")
     if forest.terminal[node]:
         mark, colour = _MARKS[int(forest.outcome[node])]
         label.append("… " if forest.finish[node] == LENGTH else "", style=colour)
         label.append(f"{mark} ", style=colour)
     label.append(text if len(text) <= max_text else text[: max_text - 1] + "…", style="bold" if chosen else "not dim")
+    if forest.replies[node]:
+        reply = visible(" ".join(forest.replies[node].split()))
+        label.append(f" ⇒ {reply if len(reply) <= max_text else reply[: max_text - 1] + '…'}", style="blue")
     return label
 
 

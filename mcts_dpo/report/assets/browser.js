@@ -146,14 +146,15 @@ function showDetail() {
   } else {
     panel.append(element("h3", {}, "The question"), element("p", { class: "asked" }, view.entry.question));
     panel.append(element("h3", {}, tree.terminal[node] ? "The last step, after those before it" : "The step, after those before it"));
-    panel.append(element("pre", {}, solution(tree, tree.parent[node]), element("b", {}, tree.text[node].trimEnd() || "(nothing but the end)")));
+    panel.append(element("pre", {}, ...solution(tree, tree.parent[node]), element("b", {}, written(tree, node).trimEnd() || "(nothing but the end)"), ...reply(tree, node)));
     panel.append(pairList(tree, tree.pairs.filter((pair) => pair.chosen === node || pair.rejected === node), "Why this step is in a preference pair", ""));
     const end = !tree.terminal[node] ? "" : tree.outcome[node] > 0 ? "right" : tree.outcome[node] < 0 ? "wrong" : "not verified";
     panel.append(element("h3", {}, "Its figures"), facts([
       ["visits N", tree.visits[node]], ["times sampled", tree.samples[node]], ["action value Q", short(tree.q[node])], ["state value V", short(tree.v[node])],
       ["prior p", short(tree.prior[node])], ["reward R", short(tree.reward[node])],
       ...Object.entries(tree.scores).map(([kind, scores]) => [`score: ${kind.replaceAll("_", " ")}`, short(scores[node])]),
-      ["log-probability", tree.logprob[node] === null ? "not sampled" : `${short(tree.logprob[node])} nats, ${short(tree.logprob[node] / Math.max(1, tree.length[node]))} per token`], ["tokens", tree.length[node]],
+      ["log-probability", tree.logprob[node] === null ? "not sampled" : `${short(tree.logprob[node])} nats, ${short(tree.logprob[node] / Math.max(1, tree.length[node] - tree.reply_length[node]))} per token`],
+      ["tokens", tree.length[node] - tree.reply_length[node]], ["tokens of the reply", tree.reply_length[node] || ""],
       ["outcome", end], ["answer", tree.answer[node]], ["ended by", tree.finish[node]],
     ]));
     if (tree.tokens?.[node]?.length) panel.append(tokenBars(tree.tokens[node]));
@@ -162,10 +163,19 @@ function showDetail() {
   panel.append(pairList(tree, others, others.length < tree.pairs.length ? "Other pairs of this tree" : "The preference pairs of this tree", tree.pairs.length ? "" : "No preference pair came from this tree"));
 }
 
+// The steps up to a node, each with the environment's reply in a colour of its own.
 function solution(tree, node) {
   const steps = [];
-  for (let at = node; at > 0; at = tree.parent[at]) steps.unshift(tree.text[at]);
-  return steps.join("");
+  for (let at = node; at > 0; at = tree.parent[at]) steps.unshift(written(tree, at), ...reply(tree, at));
+  return steps;
+}
+
+function written(tree, node) {
+  return tree.text[node].slice(0, tree.text[node].length - tree.reply[node].length);
+}
+
+function reply(tree, node) {
+  return tree.reply[node] ? [element("span", { class: "reply", title: "the environment's reply" }, tree.reply[node])] : [];
 }
 
 function tokenBars(values) {
