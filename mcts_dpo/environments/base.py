@@ -28,6 +28,7 @@ class Reply:
     text:   the policy reads it next. Its tokens are never trained on, and never counted as generated.
     done:   the solution ends here.
     reward: what the environment itself gives for the step, in [-1, 1] (see the reward `environment`).
+    answer: with `done`: the answer that the environment reads off the end, such as "won"; None leaves it to the text.
     role:   where the text stands. "inline": it follows the step as it is. "user", "tool": it is a turn of the chat
             after the policy's, written by the chat template; in plain style it stands on lines of its own.
     """
@@ -36,6 +37,7 @@ class Reply:
     done: bool = False
     reward: float = 0.0
     role: Role = "inline"
+    answer: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

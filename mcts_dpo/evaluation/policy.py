@@ -339,9 +339,12 @@ def _outcome(
 
 def _answers(drawn: Drawn, thoughts: Thoughts) -> tuple[str | None, ...]:
     """The answers that the policy states in some samples; replies of an environment do not count."""
-    texts = (drawn.own_text(index) for index in range(len(drawn.completion.samples)))
-    stated = (thoughts.stated(thoughts.settings.prefill + text) for text in texts)
-    return tuple(extract_answer(text, thoughts.settings.answer_style) for text in stated)
+    found = []
+    for index in range(len(drawn.completion.samples)):
+        given = drawn.acted[index].answer if drawn.acted else None
+        text = thoughts.stated(thoughts.settings.prefill + drawn.own_text(index))
+        found.append(extract_answer(text, thoughts.settings.answer_style) if given is None else given)
+    return tuple(found)
 
 
 def _majority(voted: Sequence[Sequence[int]], k: int, verdicts: Sequence[bool]) -> bool:

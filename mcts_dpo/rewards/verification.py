@@ -33,8 +33,10 @@ class Verification:
 def verify_solution(solution: str, cut: bool, problem: Problem, style: str) -> Verification:
     """Verify a solution that ends here. cut: by a length limit. style: see `verifiers.extract_answer`."""
     answer = None if cut else extract_answer(solution, style)
-    if answer is None:
-        return Verification(-1, None)
+    return Verification(-1, None) if answer is None else _verification(answer, problem)
+
+
+def _verification(answer: str, problem: Problem) -> Verification:
     if problem.answer is None or not readable(problem):
         return Verification(0, answer)
     found = verdict(problem, answer)
@@ -90,8 +92,15 @@ def _asked(reference: str, answer: str, choices: tuple[str, ...], verifier: str)
     return verify_choice(reference, answer, options=choices) if choices else verify(reference, answer)
 
 
-def read_solution(text: str, cut: bool, problem: Problem, thoughts: Thoughts) -> Verification:
-    """Verify a solution of a policy. text: it begins with `prompt.prefill`. An answer in a thought does not count."""
+def read_solution(
+    text: str, cut: bool, problem: Problem, thoughts: Thoughts, answer: str | None = None
+) -> Verification:
+    """Verify a solution of a policy. text: it begins with `prompt.prefill`. An answer in a thought does not count.
+
+    answer: what an environment has read off the end (`environments.Reply.answer`); it counts instead of the text's.
+    """
+    if answer is not None:
+        return _verification(answer, problem)
     return verify_solution(thoughts.stated(text), cut, problem, thoughts.settings.answer_style)
 
 

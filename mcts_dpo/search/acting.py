@@ -48,6 +48,11 @@ class Acted:
     over: bool | None = None
     failed: str = ""
 
+    @property
+    def answer(self) -> str | None:
+        """The answer that the environment has read off the end; None if it leaves that to the text."""
+        return self.replies[-1].reply.answer if self.over and self.replies else None
+
 
 @dataclass(frozen=True, slots=True)
 class Part:

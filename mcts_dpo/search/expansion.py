@@ -130,7 +130,10 @@ def attach_unsampled(
 
 def _add(forest: Forest, parent: int, step: Step) -> int:
     reply = ("", 0, 0.0) if step.reply is None else (shown(step.reply), step.reply_length, step.reply.reward)
-    return forest.add_child(parent, step.tokens, step.logprobs, step.text, step.finish, *reply)
+    node = forest.add_child(parent, step.tokens, step.logprobs, step.text, step.finish, *reply)
+    if step.reply is not None and step.reply.done:
+        forest.answers[node] = step.reply.answer
+    return node
 
 
 def _children_by_key(forest: Forest, parent: int, merge: str) -> dict[Hashable, int]:

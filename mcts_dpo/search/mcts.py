@@ -384,7 +384,13 @@ def verify(state: SearchState, tree: TreeState, new: Sequence[int]) -> Coroutine
     forest = state.forest
     ends = [node for node in new if forest.terminal[node]]
     items = [
-        (state.prompt.prefill + forest.written_text(node), bool(forest.finish[node] == LENGTH), tree.problem, state)
+        (
+            state.prompt.prefill + forest.written_text(node),
+            bool(forest.finish[node] == LENGTH),
+            forest.answers[node],
+            tree.problem,
+            state,
+        )
         for node in ends
     ]
     found = yield from call(verified, items)
@@ -399,16 +405,16 @@ def verify(state: SearchState, tree: TreeState, new: Sequence[int]) -> Coroutine
             state.totals.solved += 1
 
 
-def verified(items: Sequence[tuple[str, bool, Problem, SearchState]]) -> list[list[Any]]:
-    """Verify solutions, each given as (text, whether it was cut, problem, search).
+def verified(items: Sequence[tuple[str, bool, str | None, Problem, SearchState]]) -> list[list[Any]]:
+    """Verify solutions, each given as (text, whether it was cut, answer that an environment read, problem, search).
 
     Returns the fields of one `Verification` per solution, as a list, so that a journal can store it.
     """
     return [list(astuple(_verification(*item))) for item in items]
 
 
-def _verification(text: str, cut: bool, problem: Problem, state: SearchState) -> Verification:
-    found = read_solution(text, cut, problem, state.thoughts)
+def _verification(text: str, cut: bool, answer: str | None, problem: Problem, state: SearchState) -> Verification:
+    found = read_solution(text, cut, problem, state.thoughts, answer)
     return with_noise(found, text, problem, outcome_settings(state.settings.rewards), state.settings.seed)
 
 

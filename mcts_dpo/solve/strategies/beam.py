@@ -39,7 +39,7 @@ class Prefix:
     """A partial solution that is kept.
 
     tokens:  its token ids. text: with an environment's replies. group: the independent search it belongs to (dvts).
-    written: the policy's own text; None: all of it.
+    written: the policy's own text; None: all of it. answer: what an environment has read off the end.
     turns, replies: its steps as an environment sees them, and the replies in its tokens; () without one.
     """
 
@@ -47,6 +47,7 @@ class Prefix:
     text: str
     group: int
     written: str | None = None
+    answer: str | None = None
     turns: tuple[Turn, ...] = ()
     replies: tuple[Written, ...] = ()
 
@@ -179,6 +180,7 @@ def _acted(question: Question, prefix: Prefix, drawn: Drawn, index: int, last: b
         prefix.text + sample.text,
         prefix.group,
         prefix.own_text + drawn.own_text(index),
+        drawn.acted[index].answer,
         (*prefix.turns, *(part.turn for part in found)),
         (*prefix.replies, *(Written(before + one.start, before + one.end, one.reply) for one in replies)),
     )
@@ -206,7 +208,7 @@ def _path(question: Question, candidate: Candidate) -> SolutionPath:
 
 def _answer(question: Question, candidate: Candidate) -> str | None:
     text = question.prompt.prefill + candidate.prefix.own_text
-    return read_solution(text, candidate.cut, question.problem, question.thoughts).answer
+    return read_solution(text, candidate.cut, question.problem, question.thoughts, candidate.prefix.answer).answer
 
 
 def _solution(question: Question, candidate: Candidate, score: float) -> Sampled:

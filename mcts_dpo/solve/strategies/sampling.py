@@ -72,7 +72,8 @@ def read(question: Question, drawn: Drawn) -> Sampled:
     """Read the answer that a solution states, the only sample of what was drawn. A cut solution states none."""
     sample, prefill = drawn.completion.samples[0], question.prompt.prefill
     cut = sample.finish == "length"
-    answer = read_solution(prefill + drawn.own_text(0), cut, question.problem, question.thoughts).answer
+    given = drawn.acted[0].answer if drawn.acted else None
+    answer = read_solution(prefill + drawn.own_text(0), cut, question.problem, question.thoughts, given).answer
     return Sampled(prefill + sample.text, answer, drawn.sampled(0), cut=cut)
 
 
