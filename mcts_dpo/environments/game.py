@@ -37,7 +37,8 @@ class GameSettings(EnvironmentSettings):
     action:    a regular expression. Its first group (or all of it) is the action; a step without it is none.
     actions:   for games whose actions are numbers: their names in order. (): the action is a text.
     role:      where an observation stands (see `Reply`).
-    won:       the answer of a game that ends with a reward above 0; lost: of any other. A problem's answer is `won`.
+    won:       the answer of a game that ends with a reward above 0. A problem's answer is this text.
+    lost:      the answer of any other game that has ended.
     """
 
     kind: Literal["game"] = "game"
