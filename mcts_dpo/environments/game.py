@@ -4,8 +4,8 @@ The game's observation is the reply, and its reward the reply's. The solution en
 its beginning for every path, or from a copy of the state before the step, if the game can be copied. It must repeat
 itself when it is reset with the same seed.
 
-Source: Towers et al. 2024, Gymnasium, arXiv 2407.17032, for the interface; Putta et al. 2024, Agent Q, arXiv 2408.07199,
-for the search over steps in an environment.
+Source: Towers et al. 2024, Gymnasium, arXiv 2407.17032, for the interface; Putta et al. 2024, Agent Q, arXiv
+2408.07199, for the search over steps in an environment.
 """
 
 from __future__ import annotations
