@@ -168,6 +168,42 @@ def _warm_start(out: Path, seed: int, settings: WarmStartSettings, progress: Pro
     return result
 
 
+def teach(
+    out: Path,
+    shown: Sequence[Demonstration],
+    tokenizer: PreTrainedTokenizerFast,
+    prompt: PromptSettings,
+    settings: WarmStartSettings,
+    *,
+    seed: int,
+    told: str,
+    progress: Progress = silent,
+) -> None:
+    """Make the tiny policy of another world, teach it demonstrations, and write it to `out`, whole or not at all.
+
+    told: the name of the stage, for `progress`. The same seed on the same machine gives the same bytes. It learns no
+    self-evaluation.
+    """
+    threads = torch.get_num_threads()
+    torch.set_num_threads(settings.threads)
+    try:
+        sequences = teaching_sequences(shown, [], tokenizer, prompt)
+        model = tiny_llama(settings, tokenizer, seed)
+        optimizer = torch.optim.AdamW(
+            model.parameters(), lr=settings.lr, betas=(0.9, 0.98), weight_decay=0.01, fused=True
+        )
+        for update in range(1, settings.steps + 1):
+            rows = np.random.default_rng([seed, update]).integers(len(shown), size=settings.batch_size)
+            learn(model, optimizer, sequences, rows, settings.lr * rate(update, settings.steps, settings.warmup))
+            progress(told, update, settings.steps)
+    finally:
+        torch.set_num_threads(threads)
+    with whole(Path(out)) as scratch:
+        save(model, tokenizer, scratch)
+        record = {"seed": seed, "settings": settings.model_dump(mode="json")}
+        (scratch / "warm_start.json").write_text(json.dumps(record, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+
+
 def self_evaluation_auc(
     problems: Sequence[Problem],
     engine: Engine,

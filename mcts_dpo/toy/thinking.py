@@ -16,22 +16,18 @@ closed early, so that the policy can answer after any line: with its last comple
 
 from __future__ import annotations
 
-import json
 from collections.abc import Collection, Sequence
 from dataclasses import replace
 from pathlib import Path
 from random import Random
 
-import numpy as np
-import torch
-
 from mcts_dpo.common.errors import InputError
-from mcts_dpo.common.files import seed_from, whole
+from mcts_dpo.common.files import seed_from
 from mcts_dpo.common.progress import Progress, silent
 from mcts_dpo.data import Problem
 from mcts_dpo.models.phases import ThoughtMarks
 from mcts_dpo.models.prompts import PromptSettings
-from mcts_dpo.toy.policy import WarmStartSettings, learn, rate, save, teaching_sequences, tiny_llama, toy_prompt
+from mcts_dpo.toy.policy import WarmStartSettings, teach, toy_prompt
 from mcts_dpo.toy.tokenizer import toy_tokenizer
 from mcts_dpo.toy.world import (
     NO_HABITS,
@@ -145,22 +141,5 @@ def teach_thinking(
     settings = settings or thinking_policy()
     prompt = thinking_prompt()
     tokenizer = toy_tokenizer(" ".join((WAIT, "think", prompt.self_evaluation_question, prompt.yes, prompt.no)))
-    threads = torch.get_num_threads()
-    torch.set_num_threads(settings.threads)
-    try:
-        shown = thinking_demonstrations(settings.demonstrations, seed, settings.habits)
-        sequences = teaching_sequences(shown, [], tokenizer, prompt)
-        model = tiny_llama(settings, tokenizer, seed)
-        optimizer = torch.optim.AdamW(
-            model.parameters(), lr=settings.lr, betas=(0.9, 0.98), weight_decay=0.01, fused=True
-        )
-        for update in range(1, settings.steps + 1):
-            rows = np.random.default_rng([seed, update]).integers(len(shown), size=settings.batch_size)
-            learn(model, optimizer, sequences, rows, settings.lr * rate(update, settings.steps, settings.warmup))
-            progress("thinking", update, settings.steps)
-    finally:
-        torch.set_num_threads(threads)
-    with whole(Path(out)) as scratch:
-        save(model, tokenizer, scratch)
-        record = {"seed": seed, "settings": settings.model_dump(mode="json")}
-        (scratch / "warm_start.json").write_text(json.dumps(record, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+    shown = thinking_demonstrations(settings.demonstrations, seed, settings.habits)
+    teach(out, shown, tokenizer, prompt, settings, seed=seed, told="thinking", progress=progress)
