@@ -52,7 +52,6 @@ def config_of(folder: Path, seed: int, environment: EnvironmentSettings) -> RunC
             temperature=1.0,
             max_tokens=SOLUTION_TOKENS,
             environment=environment,
-            seed=seed,
         ),
         preferences=PreferenceSettings(select="best_path", min_gap=0.5),
         training=TrainingSettings(
