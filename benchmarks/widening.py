@@ -24,10 +24,11 @@ from mcts_dpo.solve import Strategy
 RULES: dict[str, dict[str, Any]] = {
     "fixed": {"allocation": "fixed"},
     "filter": {"allocation": "filter"},
+    "filter, 6 tries": {"allocation": {"kind": "filter", "tries": 6}},
     "first_error": {"allocation": "first_error", "expand": "rollout"},
-    "progressive": {"allocation": "progressive"},
+    "progressive": {"allocation": "progressive", "expand": "rollout"},
     "path": {"allocation": "path"},
-    "adaptive": {"allocation": "adaptive"},
+    "adaptive": {"allocation": "adaptive", "expand": "rollout"},
     "entropy": {"allocation": "entropy", "expand": "rollout", "merge": "none"},
 }
 JUDGES: dict[str, tuple[PolicyName, str]] = {

@@ -68,8 +68,8 @@ def identity(
         "problems": digest([asdict(problem) for problem in problems], mode),
         "policy": policy,
     }
-    for reward in search.rewards:
-        found |= {f"{reward.kind} at {path}": policy_fingerprint(str(path)) for path in reward.files()}
+    for one in (*search.rewards, search.environment):
+        found |= {f"{one.kind} at {path}": policy_fingerprint(str(path)) for path in one.files()}
     return found
 
 

@@ -22,9 +22,11 @@ from hypothesis import strategies as st
 from mcts_dpo.common.errors import InputError
 from mcts_dpo.engines.base import Completion, Engine, Request, Sample
 from mcts_dpo.engines.coroutine import Call
+from mcts_dpo.environments.tools import ToolsSettings
+from mcts_dpo.environments.tools.lookup import LookupSettings
 from mcts_dpo.rewards import OutcomeSettings, SelfEvaluationSettings
 from mcts_dpo.search import Forest, SearchSettings, kernels, search_problems, search_shards
-from mcts_dpo.search.journal import Journal, identity, policy_fingerprint
+from mcts_dpo.search.journal import Journal, differing, identity, policy_fingerprint
 from mcts_dpo.search.mcts import admit
 from mcts_dpo.search.runner import Runner
 from mcts_dpo.search.state import begin
@@ -177,6 +179,16 @@ def test_a_journal_of_another_search_is_refused_in_one_line(tmp_path: Path) -> N
             shards(AutomatonEngine(6), tmp_path, settings, policy=policy)
         assert "\n" not in str(caught.value)
     shards(AutomatonEngine(6), tmp_path, WIDE, policy="a")
+
+
+def test_a_file_of_the_environment_counts(tmp_path: Path) -> None:
+    corpus = tmp_path / "facts.txt"
+    tools = ToolsSettings(tools=(LookupSettings(corpus=corpus),))
+    acting = WIDE.model_copy(update={"environment": tools})
+    corpus.write_text("A dozen is twelve.")
+    known = identity(acting, PROMPT, PROBLEMS, "train", "policy")
+    corpus.write_text("A dozen is ten.")
+    assert differing(known, identity(acting, PROMPT, PROBLEMS, "train", "policy")) == [f"tools at {corpus}"]
 
 
 def test_every_weight_of_a_policy_counts(tmp_path: Path) -> None:
