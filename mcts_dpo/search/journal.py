@@ -35,7 +35,9 @@ from mcts_dpo.common.files import digest, file_digest, free_name, read_json, who
 from mcts_dpo.data import Problem
 from mcts_dpo.engines.base import Completion, Sample
 from mcts_dpo.engines.coroutine import Work
+from mcts_dpo.environments import EnvironmentSettings
 from mcts_dpo.models.prompts import PromptSettings
+from mcts_dpo.rewards import RewardSettings
 from mcts_dpo.search.result_log import Recorded, fingerprint
 from mcts_dpo.search.settings import SearchSettings
 
@@ -68,7 +70,8 @@ def identity(
         "problems": digest([asdict(problem) for problem in problems], mode),
         "policy": policy,
     }
-    for one in (*search.rewards, search.environment):
+    entries: list[RewardSettings | EnvironmentSettings] = [*search.rewards, search.environment]
+    for one in entries:
         found |= {f"{one.kind} at {path}": policy_fingerprint(str(path)) for path in one.files()}
     return found
 
