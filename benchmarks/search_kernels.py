@@ -84,7 +84,8 @@ def tiled(forest: Forest, trees: int) -> Forest:
         for info in forest.trees
     ]
     arena = {"tokens": forest.tokens.copy(), "logprobs": forest.logprobs.copy()}
-    return Forest.of(Contents({}, "", rows, {}, arena, [""] * (nodes * copies), [None] * (nodes * copies), infos))
+    texts = [""] * (nodes * copies)
+    return Forest.of(Contents({}, "", rows, {}, arena, texts, [None] * (nodes * copies), infos, texts))
 
 
 def fastest(repeats: int, *works: Callable[[], None]) -> list[float]:

@@ -24,7 +24,7 @@ from mcts_dpo.solve import Strategy
 RULES: dict[str, dict[str, Any]] = {
     "fixed": {"allocation": "fixed"},
     "filter": {"allocation": "filter"},
-    "filter, 6 tries": {"allocation": {"kind": "filter", "tries": 6}},
+    "filter, 10 tries": {"allocation": {"kind": "filter", "tries": 10}},
     "first_error": {"allocation": "first_error", "expand": "rollout"},
     "progressive": {"allocation": "progressive", "expand": "rollout"},
     "path": {"allocation": "path"},

@@ -29,7 +29,7 @@ class FilterSettings(AllocationSettings):
 
     kind: Literal["filter"] = "filter"
     ratio: float = Field(default=0.6, ge=0.0, le=1.0)
-    tries: int = Field(default=10, ge=1)
+    tries: int = Field(default=6, ge=1)
 
     needs_judge: ClassVar[bool] = True
     expand: ClassVar[str] = "step"

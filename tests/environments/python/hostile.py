@@ -354,7 +354,7 @@ FILES = {
     "removes its directory": "import os, shutil\nshutil.rmtree(os.getcwd())",
     "moves its directory": "import os\nhere = os.getcwd()\nos.rename(here, here + '-moved')\nos.symlink('/usr', here)",
     "odd names": "import os\nopen(b'\\xff\\xfe\\n', 'w').write('x')\nopen('x' * 255, 'w').write('x')",
-    "looks for siblings": "import os\nfor name in ('/scratch', '..', '/scratch/.'):\n    try:\n        print('ESCAPED', os.listdir(name))\n    except OSError:\n        pass",
+    "looks for siblings": "import os\nabove = ['..'] if os.getcwd() != '/' else []  # there is no directory of its own where another path filled the disk\nfor name in ['/scratch', '/scratch/.', *above]:\n    try:\n        print('ESCAPED', os.listdir(name))\n    except OSError:\n        pass",
     "looks for siblings by walking": "import os\nfor folder, _, names in os.walk('/scratch'):\n    print('ESCAPED', names)",
     "locks": "import fcntl\nf = open('x', 'w')\nfcntl.flock(f, fcntl.LOCK_EX)\ng = open('x')\nfcntl.flock(g, fcntl.LOCK_EX)",
     "times of files": "import os\nopen('x', 'w')\nos.utime('x', (10**12, 10**12))",
