@@ -158,8 +158,9 @@ class Process:
         with contextlib.suppress(OSError):
             signal.pidfd_send_signal(self.descriptor, signal.SIGKILL)
 
-    def __del__(self) -> None:
-        # Not before: another thread may wait for the process, and the numbers would soon be another's.
+    def __del__(self, close: Callable[[int], None] = os.close) -> None:
+        # Not before: another thread may wait for the process, and the numbers would soon be another's. `close` is held
+        # here, because at the end of this program modules may be gone before their objects.
         self.channel.close()
         if self.descriptor >= 0:
-            os.close(self.descriptor)
+            close(self.descriptor)

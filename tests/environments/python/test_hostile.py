@@ -20,7 +20,7 @@ from tests.environments.python.hostile import PROGRAMS, filled
 
 LIMITS = PythonLimits(
     cpu_seconds=0.5,
-    wall_seconds=1.0,
+    wall_seconds=3.0,
     memory_mb=384,
     file_mb=2,
     scratch_mb=16,
