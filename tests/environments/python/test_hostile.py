@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import socket
 import subprocess
 import sys
@@ -17,6 +16,7 @@ import pytest
 from mcts_dpo.environments.python import Interpreter, PythonLimits
 from tests.conftest import ROOT
 from tests.environments.python.hostile import PROGRAMS, filled
+from tests.environments.python.support import needs_bubblewrap
 
 LIMITS = PythonLimits(
     cpu_seconds=0.5,
@@ -30,7 +30,7 @@ LIMITS = PythonLimits(
 )
 
 
-@pytest.mark.skipif(shutil.which("bwrap") is None, reason="bubblewrap is not installed")
+@needs_bubblewrap
 def test_none_gets_out_and_none_hangs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert len(PROGRAMS) >= 40
     secret = tmp_path / "secret.txt"

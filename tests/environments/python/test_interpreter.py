@@ -5,7 +5,6 @@ from __future__ import annotations
 import gc
 import os
 import random
-import shutil
 import signal
 import subprocess
 import sys
@@ -23,9 +22,9 @@ from mcts_dpo.data import Problem
 from mcts_dpo.environments import Turn, environment_of
 from mcts_dpo.environments.python import Interpreter, PythonLimits, PythonSettings, Result, shown_result
 from tests.conftest import ROOT
+from tests.environments.python.support import needs_bubblewrap
 
 SMALL = PythonLimits(cpu_seconds=1, wall_seconds=4, memory_mb=512, output_chars=200, live=12, concurrent=4, preload=())
-needs_bubblewrap = pytest.mark.skipif(shutil.which("bwrap") is None, reason="bubblewrap is not installed")
 KINDS = [pytest.param("bubblewrap", marks=needs_bubblewrap), "none"]
 
 
