@@ -188,7 +188,7 @@ class Interpreter:
             sandbox.remove(scratch)
             if not isinstance(error, Ended):
                 raise
-            if not sandbox.alive():
+            if self._closed or not sandbox.alive(grace=0.01):
                 raise Lost from None  # the block need not be the reason
             return None, self._fail(key, Result("", str(error), False))
         sandbox.remove(scratch)

@@ -147,9 +147,9 @@ class Process:
             message, flags = b"", 0
         if not message:
             raise Ended("RuntimeError: the process ended")
-        if flags & socket.MSG_TRUNC or len(message) < 5:
+        bits, length = struct.unpack_from("!BI", message.ljust(5, b"\xff"))
+        if flags & socket.MSG_TRUNC or bits > 3 or length > len(message) - 5:
             raise Ended("RuntimeError: the block sent something else than a reply")
-        bits, length = struct.unpack_from("!BI", message)
         output, error = (part.decode("utf-8", "replace") for part in (message[5 : 5 + length], message[5 + length :]))
         return Result(output, error[:MOST_ERROR] if bits & 2 else None, bool(bits & 1))
 
@@ -164,3 +164,20 @@ class Process:
         self.channel.close()
         if self.descriptor >= 0:
             close(self.descriptor)
+
+
+def namespace_of(pid: int) -> str:
+    """The process namespace of a process; "" if it has ended, or is not ours to ask about."""
+    try:
+        return os.readlink(f"/proc/{pid}/ns/pid")
+    except OSError:
+        return ""
+
+
+def parent_of(pid: int) -> int:
+    """The parent of a process; 0 if it has ended."""
+    try:
+        with open(f"/proc/{pid}/stat") as file:
+            return int(file.read().rpartition(")")[2].split()[1])
+    except (OSError, ValueError):
+        return 0

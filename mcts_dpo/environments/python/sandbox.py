@@ -24,7 +24,7 @@ from typing import Any
 from mcts_dpo.common.errors import InputError
 from mcts_dpo.environments.python.bubblewrap import ALTERNATIVE, SandboxKind, bubblewrap_command, plain_command
 from mcts_dpo.environments.python.limits import PythonLimits
-from mcts_dpo.environments.python.process import MESSAGE_BYTES, Lost, Process, socket_pair
+from mcts_dpo.environments.python.process import MESSAGE_BYTES, Lost, Process, namespace_of, parent_of, socket_pair
 from mcts_dpo.environments.python.seccomp import Gate, filters, number_of
 
 logger = logging.getLogger(__name__)
@@ -32,7 +32,7 @@ logger = logging.getLogger(__name__)
 START_SECONDS = 120.0
 """For the first process to import what is preloaded."""
 FORK_SECONDS = 5.0
-"""For a state to fork. It waits for nothing else, so only a hostile one takes so long."""
+"""At most, for a state to fork. It waits for nothing else, so only a hostile one takes so long."""
 END_SECONDS = 10.0
 """For the kernel to end all processes."""
 OPEN_FILES = 64
@@ -51,9 +51,11 @@ class Sandbox:
 
     def __init__(self, limits: PythonLimits, kind: SandboxKind) -> None:
         self._limits, self._kind = limits, kind
+        self._fork_seconds = min(FORK_SECONDS, limits.wall_seconds / 2)  # a path tries twice
         self._folder = tempfile.mkdtemp(prefix="mcts-dpo-") if kind == "none" else None
         self._command = plain_command(self._folder) if self._folder else bubblewrap_command()
         self._filters = () if self._folder else _filters()
+        self._started: subprocess.Popen[bytes] | None = None
         self._gate: Gate | None = None
         self._namespace: str | None = None
         self._lock = threading.Lock()
@@ -71,9 +73,10 @@ class Sandbox:
         self.first = first
         self.first_mb = first.resident_mb()
 
-    def alive(self) -> bool:
-        """Whether the first process runs, and with it the sandbox."""
-        return self.first.alive()
+    def alive(self, grace: float = 0.0) -> bool:
+        """Whether the sandbox runs, and will for `grace` seconds. Its processes do not end at the very same moment."""
+        started = self._started
+        return started is not None and started.poll() is None and not self.first.wait(grace)
 
     def fork(self, parent: Process, scratch: str, code: str) -> Process:
         """Fork a process, and let the child run a block; `Process.reply` waits for the reply.
@@ -86,18 +89,22 @@ class Sandbox:
         Raises Lost if there is no child. Then the parent is killed, unless it is the first process.
         """
         ours, theirs = socket_pair()
+        child: Process | None = None
         try:
             with parent.forking, theirs, self._gate.one_fork(parent.pid) if self._gate else contextlib.nullcontext():
                 parent.send(b"F", theirs.fileno())
                 theirs.close()
-                child = Process(ours, FORK_SECONDS, self._belongs)
+                child = Process(ours, self._fork_seconds, self._belongs)
             with self._lock:
                 known = self._known.setdefault(child.pid, child)
             if known is not child:
+                child = None
                 raise Lost  # the parent spoke for a child that it did not make
             # Not before: a block that ends its process at once would look like a parent that does not fork.
             child.send(f"{scratch}\n{code}".encode("utf-8", "replace"))
         except (Lost, OSError):
+            if child is not None:
+                self.end(child)
             if parent is not self.first:
                 parent.kill()
                 parent.wait(END_SECONDS)
@@ -129,10 +136,9 @@ class Sandbox:
     def _live(self, started: queue.SimpleQueue[Process | BaseException]) -> None:
         """Start the first process, then answer requests to fork until the end."""
         ours, theirs = socket_pair()
-        process: subprocess.Popen[bytes] | None = None
         try:
             with tempfile.TemporaryFile() as errors, theirs:
-                process = subprocess.Popen(
+                self._started = subprocess.Popen(
                     (*self._command.arguments, str(theirs.fileno())),
                     env=self._command.environment,
                     stdin=subprocess.DEVNULL,
@@ -150,12 +156,13 @@ class Sandbox:
             else:
                 os.read(self._stop, 1)
         except BaseException as error:
+            logger.debug("python environment: the sandbox ends: %s", error)
             started.put(error)
         finally:
             if self._gate:
                 self._gate.close()
-            if process is not None:
-                self._end(process)
+            if self._started is not None:
+                self._end(self._started)
 
     def _greeted(self, ours: socket.socket, errors: Any) -> Process:
         """The first process, when it says that it is there."""
@@ -170,7 +177,7 @@ class Sandbox:
             ) from None
         self._known[first.pid] = first
         if self._folder is None:
-            self._namespace = _namespace(first.pid)
+            self._namespace = namespace_of(first.pid)
         # If memory runs out, the kernel ends these processes before any other.
         with contextlib.suppress(OSError), open(f"/proc/{first.pid}/oom_score_adj", "w") as file:
             file.write("1000")
@@ -250,18 +257,18 @@ class Sandbox:
     # --- which processes are ours ---------------------------------------------------------------------
 
     def _belongs(self, pid: int) -> bool:
-        return self._namespace is None or _namespace(pid) == self._namespace
+        return self._namespace is None or namespace_of(pid) == self._namespace
 
     def _sweep(self) -> None:
         """End processes that nobody holds: a child that was forked, but never said so, of a parent that has ended."""
         if self._namespace is None:
             return
-        reaper = _parent(self.first.pid)
+        reaper = parent_of(self.first.pid)
         for pid in [int(name) for name in os.listdir("/proc") if name.isdigit()]:
             with contextlib.suppress(OSError):
                 descriptor = os.pidfd_open(pid)
                 with self._lock:
-                    if self._belongs(pid) and _parent(pid) == reaper and pid not in self._known:
+                    if self._belongs(pid) and parent_of(pid) == reaper and pid not in self._known:
                         signal.pidfd_send_signal(descriptor, signal.SIGKILL)
                 os.close(descriptor)
 
@@ -281,20 +288,3 @@ def _filters() -> tuple[bytes, bytes]:
     except RuntimeError:
         lacks = "libseccomp (`apt-get install libseccomp2`)"
     raise InputError(f"sandbox: 'bubblewrap' needs {lacks}, which is not installed; {ALTERNATIVE}")
-
-
-def _namespace(pid: int) -> str:
-    """The process namespace of a process; "" if it has ended, or is not ours to ask about."""
-    try:
-        return os.readlink(f"/proc/{pid}/ns/pid")
-    except OSError:
-        return ""
-
-
-def _parent(pid: int) -> int:
-    """The parent of a process; 0 if it has ended."""
-    try:
-        with open(f"/proc/{pid}/stat") as file:
-            return int(file.read().rpartition(")")[2].split()[1])
-    except (OSError, ValueError):
-        return 0

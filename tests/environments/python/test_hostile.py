@@ -2,85 +2,60 @@
 
 from __future__ import annotations
 
-import os
-import socket
-import subprocess
-import sys
-import time
-from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
-
-import psutil
 import pytest
 
-from mcts_dpo.environments.python import Interpreter, PythonLimits
-from tests.conftest import ROOT
-from tests.environments.python.hostile import PROGRAMS, filled
+from tests.environments.python.attack import Attack, attack_all
+from tests.environments.python.hostile import PROGRAMS
 from tests.environments.python.support import needs_bubblewrap
 
-LIMITS = PythonLimits(
-    cpu_seconds=0.5,
-    wall_seconds=3.0,
-    memory_mb=384,
-    file_mb=2,
-    scratch_mb=16,
-    live=16,
-    concurrent=4,
-    preload=("math",),
-)
+pytestmark = needs_bubblewrap
 
 
-@needs_bubblewrap
-def test_none_gets_out_and_none_hangs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture(scope="module")
+def attacks(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Attack], list[str]]:
+    return attack_all(tmp_path_factory.mktemp("outside"))
+
+
+def test_none_gets_out(attacks: tuple[dict[str, Attack], list[str]]) -> None:
+    found, damage = attacks
     assert len(PROGRAMS) >= 40
-    secret = tmp_path / "secret.txt"
-    secret.write_text("the secret")
-    monkeypatch.setenv("SECRET_VARIABLE", "the secret")
-    bystander = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
-    name = f"mcts-dpo-{os.getpid()}"
-    listener, unix = socket.create_server(("127.0.0.1", 0)), socket.socket(socket.AF_UNIX)
-    unix.bind(f"\0{name}")
-    unix.listen()
-    for one in (listener, unix):
-        one.setblocking(False)
-    places = {
-        "PORT": listener.getsockname()[1],
-        "SOCKET": name,
-        "PID": bystander.pid,
-        "SECRET": secret,
-        "REPOSITORY": ROOT,
-        "VARIABLE": "SECRET_VARIABLE",
-    }
-    before = {one.pid for one in psutil.Process().children(recursive=True)}
-    escaped: dict[str, str] = {}
-    wrong: list[str] = []
+    assert set(found) == set(PROGRAMS), "none hangs"
+    assert {title: one for title, one in found.items() if one.escaped()} == {}
+    assert damage == []
 
-    with Interpreter(LIMITS, "bubblewrap") as interpreter:
 
-        def attack(named: tuple[str, str]) -> None:
-            title, code = named
-            found = interpreter.run(["x = 20", filled(code, places)])
-            if "ESCAPED" in found.output or "the secret" in found.output:
-                escaped[title] = found.output
-            honest = interpreter.run(["x = 20", f"x + {hash(title) % 1000}"])
-            if honest.output != str(20 + hash(title) % 1000):
-                wrong.append(f"after {title}: {honest}")
+def test_other_paths_notice_nothing(attacks: tuple[dict[str, Attack], list[str]]) -> None:
+    found, _ = attacks
+    assert {title: one.honest for title, one in found.items() if one.honest.output != "42"} == {}
 
-        began = time.monotonic()
-        with ThreadPoolExecutor(4) as pool:
-            list(pool.map(attack, PROGRAMS.items()))
-        assert time.monotonic() - began < 600, "each ends at its limit"
-    assert escaped == {}
-    assert wrong == []
-    assert bystander.poll() is None, "a process outside lives"
-    assert secret.read_text() == "the secret"
-    for one in (listener, unix):
-        with pytest.raises(BlockingIOError):
-            one.accept()
-        one.close()
-    bystander.kill()
-    bystander.wait()
-    deadline = time.monotonic() + 20
-    while {one.pid for one in psutil.Process().children(recursive=True)} - before and time.monotonic() < deadline:
-        time.sleep(0.05)
-    assert {one.pid for one in psutil.Process().children(recursive=True)} <= before, "nothing is left running"
+
+def test_the_path_itself_continues_or_fails(attacks: tuple[dict[str, Attack], list[str]]) -> None:
+    found, _ = attacks
+    assert {title: one.after for title, one in found.items() if one.after.output != "42" and not one.after.error} == {}
+    assert sum(one.after.output == "42" for one in found.values()) >= 0.9 * len(found)
+
+
+@pytest.mark.parametrize(
+    ("title", "error"),
+    [
+        ("resources: busy", "TimeoutError: more than "),
+        ("resources: sleep", "TimeoutError: more than 3 seconds"),
+        ("resources: one big object", "MemoryError (line 1)"),
+        ("resources: recursion", "RecursionError: maximum recursion depth exceeded (line 1)"),
+        ("processes: fork", None),
+        ("ends: segmentation fault", "RuntimeError: the process ended"),
+        ("ends: exit", "SystemExit: 3 (line 2)"),
+        ("output: prints without an end", "OutputLimit: more than 1000000 characters printed (line 1)"),
+        ("control: garbage on the socket", "RuntimeError: the block sent something else than a reply"),
+        ("outside: overwrites the program", None),
+    ],
+)
+def test_the_reply_says_what_stopped_it(
+    attacks: tuple[dict[str, Attack], list[str]], title: str, error: str | None
+) -> None:
+    found, _ = attacks
+    result = found[title].result
+    if error is None:
+        assert result.output.startswith("refused")
+    else:
+        assert str(result.error).startswith(error)

@@ -25,6 +25,8 @@ MOST_ERROR = 500
 class OutputLimit(BaseException):
     """A block printed more than it may. No subclass of Exception: `except Exception` must not keep its loop alive."""
 
+    __module__ = "builtins"  # shown without the name of this module
+
 
 class Output(TextIOBase):
     """What a block prints: the first `keep` characters. More than `most` end the block."""

@@ -13,7 +13,7 @@ __builtins__ = dict(vars(builtins))  # type: ignore[assignment]  # see `block`
 
 import sys
 import tempfile
-from _io import _IOBase
+from _io import _BufferedIOBase, _IOBase, _TextIOBase
 from _socket import socket as Socket
 from gc import get_objects
 from os import O_RDWR, chdir, close, dup2, environ, listdir, makedirs, mkdir, rename, rmdir, scandir, unlink, walk
@@ -32,6 +32,8 @@ NAMESPACE = ModuleType("__main__")
 """What the blocks of the path have defined."""
 FILES: dict[str, bytes] = {}
 """The path's files, by their place in the scratch directory."""
+MOST_FILES = 256
+"""Files that a path keeps."""
 BLOCKS: list[str] = []
 """Names of the path's blocks."""
 
@@ -76,12 +78,14 @@ def close_files(control: int, most: int) -> None:
     """
     if not open_descriptors(control, most):
         return
-    for one in get_objects():
-        if issubclass(type(one), _IOBase) and type(one) is not Output:
-            try:
-                one.close()
-            except BaseException:
-                continue
+    opened = [one for one in get_objects() if issubclass(type(one), _IOBase) and type(one) is not Output]
+    for layer in (_TextIOBase, _BufferedIOBase, _IOBase):  # from the top, so that each writes out what it holds
+        for one in opened:
+            if issubclass(type(one), layer):
+                try:
+                    one.close()
+                except BaseException:
+                    continue
     null = open_descriptor("/dev/null", O_RDWR)
     for number in open_descriptors(control, most):
         if number != null:
@@ -99,7 +103,7 @@ def open_descriptors(control: int, most: int) -> list[int]:
 
 
 def read_files(home: str, most: int) -> str | None:
-    """Read the regular files below `home` into FILES, `most` bytes together. Returns the error if there are more."""
+    """Read the regular files below `home` into FILES. Returns the error if they have more than `most` bytes."""
     FILES.clear()
     if not listdir(home):
         return None
@@ -109,9 +113,9 @@ def read_files(home: str, most: int) -> str | None:
             if islink(path) or not isfile(path):
                 continue
             left -= getsize(path)
-            if left < 0:
+            if left < 0 or len(FILES) == MOST_FILES:
                 FILES.clear()
-                return f"OSError: the files take more than {most} bytes together, and none is kept"
+                return f"OSError: more than {MOST_FILES} files or {most} bytes of files; none is kept"
             with open(path, "rb") as file:
                 FILES[relpath(path, home)] = file.read()
     return None
