@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import os
 import random
+import re
 import signal
 import subprocess
 import sys
@@ -59,7 +60,8 @@ def test_a_path_is_a_notebook(interpreter: Interpreter) -> None:
 
 def test_limits_end_a_block_and_change_nothing(interpreter: Interpreter) -> None:
     run = interpreter.run
-    assert run(["x = 1", "while True: pass"]).error == "TimeoutError: more than 1 CPU seconds"
+    # On a machine so busy that its wall time ends first, the other limit ends it.
+    assert re.fullmatch(r"TimeoutError: more than (1 CPU|4) seconds", str(run(["x = 1", "while True: pass"]).error))
     assert run(["x = 1", "while True: pass", "x"]).output == "1"
     assert "TimeoutError: more than 4 seconds" in str(run(["import time\ntime.sleep(60)"]).error)
     assert "MemoryError" in str(run(["x = bytearray(10**10)"]).error)
